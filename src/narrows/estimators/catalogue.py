@@ -1,0 +1,51 @@
+"""Every model by name: where it lives, and what it is in one sentence. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+from narrows.core import ParameterError
+
+
+class Entry(NamedTuple):
+    """Where a model's class lives, and one sentence about it."""
+
+    module: str
+    sentence: str
+
+
+MODELS: dict[str, Entry] = {
+    "Autoencoder": Entry(
+        "narrows.estimators.models.plain",
+        "The autoencoder: x through a narrow code and back; starts at PCA and never ends below it.",
+    ),
+    "DenoisingAutoencoder": Entry(
+        "narrows.estimators.models.plain",
+        "Sees corrupted x, restores clean x; its reconstruct removes noise.",
+    ),
+    "VariationalAutoencoder": Entry(
+        "narrows.estimators.models.variational",
+        "A Gaussian code with a normal prior: samples new x, and has a likelihood.",
+    ),
+}
+
+SHORT_NAMES = {"ae": "Autoencoder", "dae": "DenoisingAutoencoder", "vae": "VariationalAutoencoder"}
+
+
+def find_model(name: str) -> str:
+    """The class name meant by ``name``; case, hyphens and underscores are ignored.
+
+    >>> find_model("variational-autoencoder")
+    'VariationalAutoencoder'
+    """
+    wanted = name.lower().replace("-", "").replace("_", "")
+    known = {model.lower(): model for model in MODELS} | SHORT_NAMES
+    if wanted not in known:
+        raise ParameterError(f"No model is called {name!r}; choose one of {', '.join(MODELS)}.")
+    return known[wanted]
+
+
+def model_class(name: str) -> Any:
+    """The class called ``name`` (an exact class name of ``MODELS``), imported now."""
+    return getattr(importlib.import_module(MODELS[name].module), name)

@@ -1,0 +1,221 @@
+"""The parameters that every fixed-shape model shares, declared once.
+
+This module imports neither torch nor scikit-learn, so that the command line can print its help
+at once; a test holds it to that. What a parameter may be is data beside it (``choices``,
+``low``, ``auto``), so that one checker writes every sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from narrows.core import ParameterError
+
+AXES = (None, "CL", "HW", "CHW", "HWC")
+
+
+def parameter(default: Any, help: str, **rule: Any) -> Any:
+    """A field that carries its help text and its rule: ``choices``, ``low``, ``high``, ``kind``."""
+    return field(default=default, metadata={"help": help, **rule})
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Parameters:
+    """The shared parameters; ``"auto"`` is always chosen from the data and shown by ``info``."""
+
+    latent_dim: int | str = parameter(
+        "auto",
+        "Numbers in the code z. auto: the PCA components that hold 90 % of the scaled variance, "
+        "at most half the width of the input.",
+        kind=int,
+        low=1,
+        auto=True,
+    )
+    architecture: str = parameter(
+        "auto",
+        "Networks f and g. auto: dense for tables, conv for signals and images.",
+        choices=("auto", "dense", "conv"),
+    )
+    hidden_layer_sizes: Any = parameter(
+        "auto",
+        "Widths of the dense encoder's layers, as 512,256; the decoder mirrors them. "
+        "Of a conv network: one dense layer between the feature maps and the code.",
+        kind=tuple,
+        low=1,
+        auto=True,
+    )
+    channels: Any = parameter(
+        "auto",
+        "Channels of the conv encoder's stages, as 32,64; each stage halves the picture.",
+        kind=tuple,
+        low=1,
+        auto=True,
+    )
+    down: str = parameter(
+        "stride",
+        "How a conv encoder halves: strided convolution, or convolution and max-pooling.",
+        choices=("stride", "pool"),
+    )
+    up: str = parameter(
+        "transpose",
+        "How a conv decoder doubles: transposed convolution, or upsampling (nearest, bilinear, "
+        "pixel shuffle) with a convolution.",
+        choices=("transpose", "nearest", "bilinear", "shuffle"),
+    )
+    activation: str = parameter(
+        "auto",
+        "Non-linearity. auto: gelu.",
+        choices=("auto", "gelu", "silu", "relu", "tanh", "identity"),
+    )
+    tied: bool = parameter(
+        False, "The dense decoder uses the encoder's weights, transposed.", kind=bool
+    )
+    linear_path: Any = parameter(
+        "auto",
+        "A linear path from x to z and from z to x that starts at PCA. auto: wherever the "
+        "distance is squared and the path is not too large.",
+        choices=("auto", True, False),
+    )
+    f: Any = parameter(None, "Your own encoder, an nn.Module from (B, *shape) to (B, numbers).")
+    g: Any = parameter(None, "Your own decoder, an nn.Module from (B, latent_dim) to (B, *shape).")
+    distance: str = parameter(
+        "auto",
+        "D between x and g(z). auto: bernoulli for data of zeros and ones; else mse, and for a "
+        "variational model gaussian with a learned scale.",
+        choices=("auto", "mse", "mae", "huber", "bernoulli", "gaussian"),
+    )
+    scaling: str = parameter(
+        "auto",
+        "Standardise inside, undone on the way out. column: each column; shared: one shift and "
+        "scale (for each channel). auto: column for tables, shared for signals, images, and "
+        "tables whose columns share one range.",
+        choices=("auto", "column", "shared", "none"),
+    )
+    axes: str | None = parameter(
+        None,
+        "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four.",
+        choices=AXES,
+    )
+    input_shape: Any = parameter(
+        None,
+        "Fold each row of a two-dimensional X to this shape, as 28,28, for data from a table "
+        "that holds images.",
+        kind=tuple,
+        low=1,
+        none=True,
+    )
+    max_epochs: int = parameter(100, "Most passes over the training rows.", kind=int, low=0)
+    max_time: float | str | None = parameter(
+        None, 'Stop after so long: seconds, or as "90s", "3m", "1.5h".', kind="time", none=True
+    )
+    batch_size: int | str = parameter(
+        "auto", "Rows in a step. auto: 128, fewer for few rows.", kind=int, low=1, auto=True
+    )
+    learning_rate: float | str = parameter(
+        "auto",
+        "Largest step size of AdamW; warmed up, then lowered along a cosine.",
+        kind=float,
+        low=0,
+        open=True,
+        auto=True,
+    )
+    weight_decay: float = parameter(0.01, "AdamW's weight decay.", kind=float, low=0)
+    early_stopping: bool = parameter(
+        True, "Stop when the validation loss no longer falls; the best model is kept.", kind=bool
+    )
+    n_iter_no_change: int = parameter(
+        20, "Epochs without a better validation loss before stopping.", kind=int, low=1
+    )
+    validation_fraction: float = parameter(
+        0.1, "Share of the rows held out for validation.", kind=float, low=0, high=1, open=True
+    )
+    warm_start: bool = parameter(
+        False, "fit goes on from the model so far instead of starting anew.", kind=bool
+    )
+    random_state: Any = parameter(None, "Seed: the same seed gives the same bits.", kind="seed")
+    device: str = parameter("auto", 'Where to compute: "auto", "cpu", "cuda", "cuda:1", "mps".')
+    verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool)
+
+    def check_parameters(self) -> None:
+        """Refuse any value out of its rule, with one sentence; run at the door of ``fit``."""
+        for item in fields(self):
+            _check(type(self).__name__, item, getattr(self, item.name))
+
+
+def _check(owner: str, item: Field[Any], value: Any) -> None:
+    rule = item.metadata
+    if "choices" in rule:
+        allowed = any(
+            value is c or (type(value) is type(c) and value == c) for c in rule["choices"]
+        )
+        expected = "one of " + ", ".join(repr(c) for c in rule["choices"])
+    elif "kind" in rule:
+        allowed = _fits(value, rule)
+        expected = _describe(rule)
+    else:
+        return
+    if not allowed:
+        raise ParameterError(
+            f"The {item.name!r} parameter of {owner} must be {expected}. Got {value!r} instead."
+        )
+
+
+def _fits(value: Any, rule: Mapping[str, Any]) -> bool:
+    if (rule.get("auto") and isinstance(value, str) and value == "auto") or (
+        rule.get("none") and value is None
+    ):
+        return True
+    kind = rule["kind"]
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is tuple:
+        return isinstance(value, tuple | list) and all(_is_number(v, int, rule) for v in value)
+    if kind == "time":
+        return _is_number(value, float, {"low": 0, "open": True}) or parse_time(value) is not None
+    if kind == "seed":
+        return value is None or hasattr(value, "randint") or _is_number(value, int, {"low": 0})
+    return _is_number(value, kind, rule)
+
+
+def _is_number(value: Any, kind: type, rule: Mapping[str, Any]) -> bool:
+    # numpy's scalars count as numbers here: GridSearchCV hands them over
+    if isinstance(value, bool) or not hasattr(value, "__float__") or getattr(value, "shape", ()):
+        return False
+    if kind is int and not hasattr(value, "__index__"):
+        return False
+    number = float(value)
+    low, high = rule.get("low", -math.inf), rule.get("high", math.inf)
+    inside = low < number < high if rule.get("open") else low <= number <= high
+    return math.isfinite(number) and inside
+
+
+def _describe(rule: Mapping[str, Any]) -> str:
+    kind = rule["kind"]
+    if kind is bool:
+        return "True or False"
+    if kind == "time":
+        return 'None, seconds above 0, or a time such as "90s", "3m" or "1.5h"'
+    if kind == "seed":
+        return "None, an int of at least 0, or a numpy RandomState"
+    noun = {int: "an int", float: "a number", tuple: "a tuple of ints, each"}[kind]
+    low, high = rule.get("low"), rule.get("high")
+    bounds = [] if low is None else [f"{'above' if rule.get('open') else 'at least'} {low}"]
+    bounds += [] if high is None else [f"{'below' if rule.get('open') else 'at most'} {high}"]
+    others = [name for key, name in (("auto", "'auto'"), ("none", "None")) if rule.get(key)]
+    return " or ".join([*others, " ".join([noun, " and ".join(bounds)])])
+
+
+def parse_time(text: Any) -> float | None:
+    """Seconds in ``text`` ("90", "90s", "3m", "1.5h"); None where it is no such time."""
+    if not isinstance(text, str) or not text:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1] in units else (text, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < math.inf else None
