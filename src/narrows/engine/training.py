@@ -1,0 +1,151 @@
+"""THE loop. It knows a model that makes a trace, an objective that makes losses, and a clock.
+
+``train`` is a generator: progress, validation, early stopping and checkpoints consume its records
+from outside (see ``watching``), and nothing else reaches into a step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import Parameter
+
+from narrows.core import Clock, Objective
+from narrows.engine.data import Rows
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How steps are taken: AdamW (Loshchilov & Hutter 2017) with warm-up and a cosine to zero."""
+
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_steps: int = 200
+    clip: float = 0.0
+    constant: bool = False  # partial_fit: no end is known, so there is no schedule
+
+    def rate(self, step: int, progress: float) -> float:
+        """The learning rate of one step."""
+        # whichever comes first: a short budget must not spend itself on warming up
+        warm = min(1.0, max((step + 1) / self.warmup_steps, progress / 0.1))
+        cosine = 1.0 if self.constant else 0.5 * (1.0 + math.cos(math.pi * progress))
+        return self.learning_rate * warm * cosine
+
+
+@dataclass
+class Budget:
+    """How long to train; progress is the larger of the shares of epochs and of time used."""
+
+    max_epochs: int
+    max_time: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def progress(self, epochs: float) -> float:
+        """In [0, 1]."""
+        share = epochs / self.max_epochs if self.max_epochs else 1.0
+        if self.max_time is not None:
+            share = max(share, (time.monotonic() - self.started) / self.max_time)
+        return min(1.0, share)
+
+
+@dataclass
+class TrainingState:
+    """What a later call needs to go on where this one stopped."""
+
+    rng: Generator  # every draw inside a step, on the model's device
+    order: Generator  # the order of the rows, on the CPU
+    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    step: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step, as the loop reports it. Its tensors are on the device: reading one waits for it."""
+
+    step: int
+    epochs: float  # passes over the data so far, in parts
+    progress: float
+    learning_rate: float
+    terms: Mapping[str, Tensor]
+    losses: Mapping[str, Tensor]
+    end_of_epoch: bool
+
+
+def step_players(
+    losses: Mapping[str, Tensor],
+    players: Mapping[str, list[Parameter]],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> None:
+    """One step of every player in ``losses``, none of whom sees another's gradient."""
+    last = list(losses)[-1]
+    for name, loss in losses.items():
+        optimizers[name].zero_grad(set_to_none=True)
+    for name, loss in losses.items():
+        # inputs=: a plain backward() would add this loss's gradient to the other players' too
+        loss.backward(inputs=players[name], retain_graph=name != last)
+    for name in losses:
+        optimizers[name].step()
+
+
+def _optimizers(
+    players: Mapping[str, list[Parameter]], recipe: Recipe
+) -> dict[str, torch.optim.Optimizer]:
+    return {
+        name: torch.optim.AdamW(
+            parameters,
+            lr=recipe.learning_rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        for name, parameters in players.items()
+    }
+
+
+def train(
+    model: Callable[..., Any],
+    objective: Objective,
+    rows: Rows,
+    recipe: Recipe,
+    budget: Budget,
+    state: TrainingState,
+) -> Iterator[Record]:
+    """Train until the budget is used; yield one record a step."""
+    players = objective.players(model)
+    state.optimizers = state.optimizers or _optimizers(players, recipe)
+    steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
+    last_epoch = state.epoch + budget.max_epochs
+    first_step = state.step
+    while state.epoch < last_epoch:
+        for i, x in enumerate(rows.shuffled(recipe.batch_size, state.order), start=1):
+            progress = budget.progress((state.step - first_step) / steps_per_epoch)
+            rate = recipe.rate(state.step - first_step, progress)
+            for optimizer in state.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            trace = model(x, Clock(state.step, progress, len(rows)), state.rng)
+            losses = objective(model, trace)
+            step_players(losses, players, state.optimizers)
+            _after_step(model, trace)
+            state.step += 1
+            end = i == steps_per_epoch
+            state.epoch += end
+            done = (state.step - first_step) / steps_per_epoch
+            yield Record(state.step, done, progress, rate, trace.terms, losses, end)
+            if budget.max_time is not None and budget.progress(done) >= 1.0:
+                return
+
+
+def _after_step(model: Any, trace: Any) -> None:
+    for part in model.modules():
+        if hasattr(part, "after_step"):
+            part.after_step(trace)

@@ -1,0 +1,95 @@
+"""The linear path beside f and g that starts at PCA, and the head that knows the data's bounds.
+
+With the last layers of f and g at zero, z = A(x − m) and x' = B z + m: the model *is* PCA at step
+0, so that "the best on validation" can never be worse than PCA.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from narrows.parts.networks import zero_last
+
+# features × numbers of the code: above this the path's matrices would outweigh the networks
+LARGEST_PATH = 2**25
+
+
+class WithPath(nn.Module):
+    """h ↦ net(h) + path(h)."""
+
+    def __init__(self, net: nn.Module, path: nn.Module) -> None:
+        super().__init__()
+        self.net, self.path = net, path
+        zero_last(net)
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = self.net(h) + self.path(h)
+        return out
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+def encoder_path(weight: Tensor, bias: Tensor) -> nn.Module:
+    """x ↦ A x + b for x of any shape; ``weight`` is (numbers, features)."""
+    return nn.Sequential(nn.Flatten(), _linear(weight, bias))
+
+
+def decoder_path(weight: Tensor, bias: Tensor, shape: tuple[int, ...]) -> nn.Module:
+    """z ↦ B z + m, folded to ``shape``; ``weight`` is (features, latent_dim)."""
+    return nn.Sequential(_linear(weight, bias), nn.Unflatten(1, shape))
+
+
+def path_fits(shape: tuple[int, ...], latent_dim: int) -> bool:
+    """Whether a linear path of this size is worth its memory."""
+    return math.prod(shape) * latent_dim <= LARGEST_PATH
+
+
+class _Clamp(torch.autograd.Function):
+    """min(max(x, low), high); outside, a small gradient passes so that nothing gets stuck there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        clamped = torch.clamp(x, low, high)
+        ctx.save_for_backward(x == clamped)
+        return clamped
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        return torch.where(inside, grads[0], LEAK * grads[0]), None, None
+
+
+LEAK = 0.05
+
+
+class BoundedHead(nn.Module):
+    """Keep the output within the range of bounded data.
+
+    For x within the bounds a clamped answer is never farther from x than the answer itself, so
+    this head keeps the promise "never below PCA", where a sigmoid would not.
+    ``low`` and ``high`` broadcast against one event.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            clamped: Tensor = _Clamp.apply(x, self.low, self.high)  # type: ignore[no-untyped-call]
+            return clamped
+        return torch.clamp(x, self.low, self.high)

@@ -1,0 +1,74 @@
+"""The composition: c, f, q, g and D make a trace. ``forward`` *is* the trace."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from narrows.core import Clock, Node, Trace
+from narrows.parts.likelihoods import Distance
+from narrows.parts.priors import StandardNormal
+
+
+def fold(z: Tensor) -> Tensor:
+    """(K, B, ...) → (K·B, ...): networks never see K."""
+    return z.flatten(0, 1)
+
+
+class Model(nn.Module):
+    """x → c(x) → f → q → z → g → D, the parts of the equation in one module."""
+
+    def __init__(
+        self,
+        f: nn.Module,
+        g: nn.Module,
+        q: nn.Module,
+        D: Distance,
+        c: nn.Module | None = None,
+        p: StandardNormal | None = None,
+    ) -> None:
+        super().__init__()
+        self.f, self.g, self.q, self.D, self.c, self.p = f, g, q, D, c, p
+
+    def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int = 1) -> Trace:
+        corrupted, mask = (x, None) if self.c is None else self.c(x, rng)
+        node: Node = self.q(self.f(corrupted), K, rng)
+        if self.p is not None:
+            node.log_p = self.p.log_prob(node.z)
+        output = self.g(fold(node.z)).unflatten(0, (K, len(x)))
+        distance = self.D.distance(x, output, mask)
+        return Trace(x, corrupted, mask, [node], output, distance, clock)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The noise-free code of x as it is given, (B, latent_dim)."""
+        code: Tensor = self.q.mode(self.f(x))  # type: ignore[operator]
+        return code
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The reconstruction that a code stands for, in scaled units."""
+        return self.D.mean(self.g(z))
+
+    def log_weights(self, x: Tensor, rng: Generator, K: int) -> Tensor:
+        """log p(x | z) + log p(z) − log q(z | x) for K draws of z, (K, B).
+
+        Their log-mean-exp estimates log p(x) from below (Burda et al. 2015, arXiv:1509.00519).
+        """
+        node: Node = self.q(self.f(x), K, rng)
+        if self.p is None or node.log_q is None:
+            raise NotImplementedError("a point has no density")
+        output = self.g(fold(node.z)).unflatten(0, (K, len(x)))
+        return self.D.log_prob(x, output) + self.p.log_prob(node.z) - node.log_q
+
+    def describe(self) -> dict[str, str]:
+        """One line for each letter of the equation."""
+        letters = {"f": self.f, "g": self.g, "q": self.q, "c": self.c, "D": self.D, "p": self.p}
+        return {name: _summary(part) for name, part in letters.items() if part is not None}
+
+
+def _summary(part: nn.Module) -> str:
+    leaves = [m for m in part.modules() if not any(True for _ in m.children())]
+    if len(leaves) <= 1:
+        return repr(part)
+    with torch.no_grad():
+        n = sum(p.numel() for p in part.parameters())
+    return " → ".join(repr(leaf) for leaf in leaves) + f"  ({n:,} parameters)"

@@ -1,0 +1,247 @@
+"""f and g: symmetric networks, dense or convolutional, that restore any shape exactly.
+
+A network is built without weights and given them by ``initialise`` from a private generator, so
+that building one never touches torch's global random state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from narrows.core import ParameterError
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "identity": nn.Identity,
+}
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What f and g are built from: the shape of x, the numbers in and out, and the style."""
+
+    shape: tuple[int, ...]  # (d,), (C, L) or (C, H, W)
+    latent_dim: int
+    n_outputs: int = 1  # numbers f gives for each number of z
+    hidden: tuple[int, ...] | None = None
+    channels: tuple[int, ...] | None = None
+    down: str = "stride"
+    up: str = "transpose"
+    activation: str = "gelu"
+    tied: bool = False
+
+
+def dense_widths(features: int) -> tuple[int, ...]:
+    """Two hidden widths, falling: about twice the input, between 64 and 512, then half of it."""
+    first = min(512, max(64, 2 ** math.ceil(math.log2(2 * features))))
+    return first, first // 2
+
+
+class TiedLinear(nn.Module):
+    """h ↦ h W + b, where W is another layer's weight: the transpose of that layer."""
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(source.in_features))
+        # in a tuple, so that the encoder's weight is not registered (and saved) a second time
+        self._source = (source,)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.linear(h, self._source[0].weight.t(), self.bias)
+
+
+def _layers(widths: Sequence[int], activation: str) -> Iterator[nn.Module]:
+    for i, (a, b) in enumerate(pairwise(widths)):
+        if i:
+            yield ACTIVATIONS[activation]()
+        yield nn.Linear(a, b)
+
+
+def dense(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
+    """Fully connected f and g whose widths fall and rise symmetrically.
+
+    With ``tied`` the decoder's matrices are the encoder's, transposed (its biases are its own).
+    """
+    features = math.prod(options.shape)
+    hidden = dense_widths(features) if options.hidden is None else options.hidden
+    falling = [features, *hidden, options.latent_dim * options.n_outputs]
+    f = nn.Sequential(nn.Flatten(), *_layers(falling, options.activation))
+    unflatten = nn.Unflatten(1, options.shape)
+    if not options.tied:
+        rising = [options.latent_dim, *reversed(hidden), features]
+        return f, nn.Sequential(*_layers(rising, options.activation), unflatten)
+    if options.n_outputs != 1:
+        raise ParameterError(
+            f"tied=True needs an encoder that gives one number for each number of the code, but "
+            f"this latent takes {options.n_outputs}; leave tied=False."
+        )
+    g = nn.Sequential()
+    for layer in reversed([m for m in f if isinstance(m, nn.Linear)]):
+        if len(g):
+            g.append(ACTIVATIONS[options.activation]())
+        g.append(TiedLinear(layer))
+    return f, g.append(unflatten)
+
+
+# Convolutions in one and two dimensions have one text: the classes differ in a suffix only.
+_CONV: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+_TRANSPOSED: dict[int, type[nn.ConvTranspose1d | nn.ConvTranspose2d]] = {
+    1: nn.ConvTranspose1d,
+    2: nn.ConvTranspose2d,
+}
+_POOL: dict[int, type[nn.MaxPool1d | nn.MaxPool2d]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
+
+
+def halve(size: Sequence[int]) -> tuple[int, ...]:
+    """The size after one stage down: half, rounded up, so that 1 stays 1."""
+    return tuple((s + 1) // 2 for s in size)
+
+
+def transposed(dims: int, a: int, b: int, small: Sequence[int], large: Sequence[int]) -> nn.Module:
+    """The adjoint of a 3-wide convolution of stride 2 from ``large`` to ``small``."""
+    # (small − 1)·2 − 2·1 + 3 = 2·small − 1, and one more where the large side was even
+    extra = tuple(big - (2 * s - 1) for s, big in zip(small, large, strict=True))
+    return _TRANSPOSED[dims](a, b, 3, stride=2, padding=1, output_padding=extra)  # type: ignore[arg-type]
+
+
+class Shuffle(nn.Module):
+    """(B, c·2ⁿ, *s) ↦ (B, c, *2s): the pixel shuffle, for signals as well as images."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dims == 2:
+            return F.pixel_shuffle(x, 2)
+        batch, channels, length = x.shape
+        return (
+            x.view(batch, channels // 2, 2, length).transpose(2, 3).reshape(batch, -1, 2 * length)
+        )
+
+
+class ResizeTo(nn.Module):
+    """To an exact size: nearest or (bi)linear upsampling, or a crop of what is one too large."""
+
+    def __init__(self, size: tuple[int, ...], mode: str) -> None:
+        super().__init__()
+        self.size, self.mode = size, mode
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, mode={self.mode!r}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mode == "crop":
+            window: tuple[Any, ...] = (..., *(slice(s) for s in self.size))
+            return x[window]
+        if self.mode == "nearest":
+            return F.interpolate(x, size=self.size, mode="nearest")
+        mode = "linear" if len(self.size) == 1 else "bilinear"
+        return F.interpolate(x, size=self.size, mode=mode, align_corners=False)
+
+
+def _down(options: NetworkOptions, dims: int, a: int, b: int) -> list[nn.Module]:
+    act = ACTIVATIONS[options.activation]
+    if options.down == "stride":
+        return [_CONV[dims](a, b, 3, stride=2, padding=1), act()]
+    return [_CONV[dims](a, b, 3, padding=1), act(), _POOL[dims](2, ceil_mode=True)]
+
+
+def _up(
+    options: NetworkOptions, a: int, b: int, small: tuple[int, ...], large: tuple[int, ...]
+) -> list[nn.Module]:
+    dims = len(large)
+    if options.up == "transpose":
+        return [transposed(dims, a, b, small, large)]
+    if options.up == "shuffle":
+        wide = _CONV[dims](a, b * 2**dims, 3, padding=1)
+        return [wide, Shuffle(dims), ResizeTo(large, "crop")]
+    return [ResizeTo(large, options.up), _CONV[dims](a, b, 3, padding=1)]
+
+
+def conv_channels(size: Sequence[int]) -> tuple[int, ...]:
+    """Channels that double from 32 to at most 256, one stage for each halving down to 7 or less."""
+    channels = [32]
+    size = halve(size)
+    while max(size) > 7:
+        channels.append(min(256, 2 * channels[-1]))
+        size = halve(size)
+    return tuple(channels)
+
+
+def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
+    """Convolutional f and g for (C, L) and (C, H, W): channels grow as the picture halves.
+
+    Every size from 1 up is restored exactly: each stage up knows the size its twin started from.
+    """
+    n_channels, *size = options.shape
+    if options.tied:
+        raise ParameterError(
+            "tied=True shares the matrices of dense layers, but the architecture is conv; "
+            'leave tied=False or choose architecture="dense".'
+        )
+    channels = conv_channels(size) if options.channels is None else options.channels
+    if not channels:
+        raise ParameterError("channels is empty; give at least one stage, as channels=(32, 64).")
+    dims, sizes = len(size), [tuple(size)]
+    act = ACTIVATIONS[options.activation]
+    f = nn.Sequential()
+    for a, b in pairwise([n_channels, *channels]):
+        f.extend(_down(options, dims, a, b))
+        sizes.append(halve(sizes[-1]))
+    flat = channels[-1] * math.prod(sizes[-1])
+    hidden = options.hidden or ()
+    f.append(nn.Flatten())
+    f.extend(_layers([flat, *hidden, options.latent_dim * options.n_outputs], options.activation))
+    g = nn.Sequential(*_layers([options.latent_dim, *reversed(hidden), flat], options.activation))
+    g.extend([act(), nn.Unflatten(1, (channels[-1], *sizes[-1]))])
+    rising = [*reversed(channels), channels[0]]
+    for i, (a, b) in enumerate(pairwise(rising)):
+        g.extend([*_up(options, a, b, sizes[-1 - i], sizes[-2 - i]), act()])
+    g.append(_CONV[dims](channels[0], n_channels, 3, padding=1))
+    return f, g
+
+
+ARCHITECTURES: dict[str, Callable[[NetworkOptions], tuple[nn.Module, nn.Module]]] = {
+    "dense": dense,
+    "conv": conv,
+}
+
+
+def build_networks(
+    name: str, options: NetworkOptions, rng: Generator
+) -> tuple[nn.Module, nn.Module]:
+    """f and g of one architecture, with weights drawn from ``rng`` alone."""
+    with torch.device("meta"):
+        f, g = ARCHITECTURES[name](options)
+    for net in (f, g):
+        net.to_empty(device="cpu")
+        initialise(net, rng)
+    return f, g
+
+
+def initialise(net: nn.Module, rng: Generator) -> None:
+    """Xavier's uniform weights (Glorot & Bengio 2010), and biases of zero, everywhere."""
+    for name, parameter in net.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.xavier_uniform_(parameter, generator=rng)
+
+
+def zero_last(net: nn.Module) -> None:
+    """Set the last layer to zero, so that ``net`` answers 0 until it has learned something."""
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    if layers:  # a tied decoder has none of its own: it answers 0 as soon as the code does
+        nn.init.zeros_(layers[-1].weight)

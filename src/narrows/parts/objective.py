@@ -1,0 +1,77 @@
+"""How a trace folds into one loss for each player.
+
+Nearly every model has one player, "model". A regulariser with a critic brings a second: it has
+``critic`` (an nn.Module, whose parameters that player owns) and ``own_loss(model, trace)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from narrows.core import Clock, ParameterError, Trace, Weight, weight_at
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named regulariser with its weight, a number or a function of progress."""
+
+    name: str
+    regularizer: nn.Module
+    weight: Weight = 1.0
+
+
+def mean_bound(trace: Trace) -> Tensor:
+    """E_x E_q D(x, g(z)): with the KL as a term, minus the evidence lower bound."""
+    return trace.distance.mean()
+
+
+class WeightedObjective(nn.Module):
+    """bound(trace) + Σ λ R for the player "model", and each critic's own loss for its player."""
+
+    def __init__(
+        self, terms: Sequence[Term] = (), bound: Callable[[Trace], Tensor] = mean_bound
+    ) -> None:
+        super().__init__()
+        names = [term.name for term in terms]
+        if len(set(names)) < len(names) or {"distance", "model"} & set(names):
+            raise ParameterError(
+                f"The terms of an objective need different names, other than 'distance' and "
+                f"'model'; got {names}."
+            )
+        self.terms, self.bound = tuple(terms), bound
+        self.regularizers = nn.ModuleDict({term.name: term.regularizer for term in terms})
+
+    def _critics(self) -> dict[str, Any]:
+        return {t.name: t.regularizer for t in self.terms if hasattr(t.regularizer, "own_loss")}
+
+    def __call__(self, model: Any, trace: Trace) -> dict[str, Tensor]:
+        total = trace.terms["distance"] = self.bound(trace)
+        for term in self.terms:
+            value = trace.terms[term.name] = term.regularizer(model, trace)
+            total = total + weight_at(term.weight, trace.clock) * value
+        losses = {"model": total}
+        for name, critic in self._critics().items():
+            losses[name] = critic.own_loss(model, trace)
+        return losses
+
+    def players(self, model: nn.Module) -> dict[str, list[Parameter]]:
+        """The parameters of each player, no parameter twice."""
+        owned = {name: list(c.critic.parameters()) for name, c in self._critics().items()}
+        taken = {id(p) for parameters in owned.values() for p in parameters}
+        every = [*model.parameters(), *self.parameters()]
+        main = {id(p): p for p in every if p.requires_grad and id(p) not in taken}
+        return {"model": list(main.values()), **owned}
+
+    def score(self, trace: Trace) -> Tensor:
+        """What "best on validation" means: the loss without its critics, at the weights' end."""
+        end = Clock(progress=1.0)
+        total = trace.terms["distance"]
+        for term in self.terms:
+            if not hasattr(term.regularizer, "own_loss"):
+                total = total + weight_at(term.weight, end) * trace.terms[term.name]
+        return total
