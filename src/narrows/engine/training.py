@@ -87,7 +87,7 @@ def step_players(
 ) -> None:
     """One step of every player in ``losses``, none of whom sees another's gradient."""
     last = list(losses)[-1]
-    for name, loss in losses.items():
+    for name in losses:
         optimizers[name].zero_grad(set_to_none=True)
     for name, loss in losses.items():
         # inputs=: a plain backward() would add this loss's gradient to the other players' too

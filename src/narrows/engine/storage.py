@@ -1,0 +1,98 @@
+"""Bytes and header of a model file: one safetensors file, written atomically, checked on reading.
+
+The header's one metadata key, ``narrows``, holds JSON; ``sha256`` covers the JSON and every
+tensor. Nothing in a file is ever executed, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from narrows.core import FileError
+
+FORMAT = 1  # raised when the layout changes; every older one is still read
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """At the door, before any work: the file must be new, or replacing it asked for."""
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; give the name of a file.")
+    if not path.parent.is_dir():
+        raise FileError(f"The folder {path.parent} is not there; make it first.")
+    if path.exists() and not overwrite:
+        raise FileError(f"{path} is there already; choose another name, or ask to overwrite it.")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Either the whole file or none of it, whatever happens meanwhile."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)  # mkstemp's own mode is private
+        Path(name).replace(path)
+    except OSError as error:
+        raise FileError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    sha = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        sha.update(tensor.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def write_file(
+    path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, overwrite: bool = False
+) -> None:
+    """Write tensors and a JSON header to one file."""
+    from safetensors.torch import save
+
+    refuse_existing(path, overwrite)
+    ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
+    write_atomically(path, save(ready, {"narrows": text, "sha256": _digest(text, ready)}))
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header of a file, or one sentence about what is wrong with it."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileError(f"{path} is not there." if not path.exists() else f"{path} is no file.")
+    try:
+        with safe_open(path, "pt") as stream:
+            metadata = stream.metadata() or {}
+            if "narrows" not in metadata:
+                raise FileError(f"{path} is a safetensors file, but not one that narrows wrote.")
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path} is no readable model file; it is damaged, or no model.") from error
+    text = metadata["narrows"]
+    if metadata.get("sha256") != _digest(text, tensors):
+        raise FileError(f"{path} is damaged: its contents do not match their checksum.")
+    header = json.loads(text)
+    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
+        raise FileError(f"{path} has no readable header.")
+    if header["format"] > FORMAT:
+        raise FileError(
+            f"{path} has format {header['format']}, but this narrows reads formats up to {FORMAT}; "
+            "upgrade narrows to open it."
+        )
+    return tensors, header
