@@ -1,0 +1,242 @@
+"""Folders of images, by Pillow, as one array.
+
+The rules, in one place:
+
+- Files are found in subfolders too, in natural order (img2 before img10); hidden ones are
+  passed over. Where every image lies in a subfolder, and there are two subfolders or more, the
+  subfolders' names are the labels.
+- Grey images give (n, H, W), colour ones (n, H, W, 3); one colour image makes all of them
+  colour. A palette counts as grey when it holds greys only.
+- 8 bits give uint8, 16 bits uint16; where both occur, 8-bit values are multiplied by 257, which
+  maps 255 to 65,535 exactly. Pillow itself reads 16-bit *colour* as 8 bits. Floating-point
+  images give float32 and mix with no others.
+- Transparency is laid over white; an animation gives its first frame; the orientation noted by a
+  camera (EXIF) is applied.
+- ``resize`` keeps the proportions: each image is scaled until it covers the size asked for, and
+  what stands out is cropped evenly from both sides (Lanczos filter).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from narrows.core import FileError, InputError, ParameterError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset(
+    ".png .jpg .jpeg .bmp .gif .tif .tiff .webp .pgm .ppm .pbm .pnm".split()  # noqa: SIM905
+)
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+ORIENTATION = 0x0112
+Size = tuple[int, int]  # height, width
+Resize = int | str | tuple[int, int] | None
+T = TypeVar("T")
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """A sorting key under which numbers count as numbers.
+
+    >>> sorted(["b1", "a10", "a2"], key=natural_key)
+    ['a2', 'a10', 'b1']
+    """
+    parts = re.split(r"([0-9]+)", text.casefold())
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]
+
+
+def parse_size(resize: Resize) -> Size | None:
+    """Height and width from ``64``, ``"64"``, ``"48x64"`` or ``(48, 64)``.
+
+    Raises ParameterError for anything else.
+
+    >>> parse_size(64), parse_size("48x64")
+    ((64, 64), (48, 64))
+    """
+    if resize is None:
+        return None
+    parts: list[Any] = [resize]
+    if isinstance(resize, str):
+        parts = re.split(r"[x×]", resize.lower())
+    elif isinstance(resize, (tuple, list)):
+        parts = list(resize)
+    try:
+        sizes = [int(part) if isinstance(part, str) else part.__index__() for part in parts]
+    except (ValueError, AttributeError):
+        sizes = []
+    if len(sizes) not in (1, 2) or min(sizes) < 1 or any(isinstance(p, bool) for p in parts):
+        raise ParameterError(
+            f"resize={resize!r} makes no sense: give the height and width in pixels, "
+            "such as 64 or 48x64."
+        )
+    return sizes[0], sizes[-1]
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The image files in a folder and its subfolders, in natural order."""
+    inside = [path.relative_to(folder) for path in folder.rglob("*")]
+    kept = [path for path in inside if path.suffix.lower() in SUFFIXES and not _hidden(path)]
+    kept.sort(key=lambda path: ([natural_key(part) for part in path.parts], path.as_posix()))
+    return [folder / path for path in kept if (folder / path).is_file()]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def read_images(
+    folder: Path, resize: Resize = None
+) -> tuple[NDArray[Any], NDArray[np.int64] | None, list[str] | None]:
+    """All images of a folder, (n, H, W) or (n, H, W, 3); labels and their names, or None.
+
+    Raises InputError where there is no image or sizes differ and no ``resize`` is given, and
+    FileError for a file that cannot be read, by name.
+    """
+    size = parse_size(resize)
+    files = find_images(folder)
+    if not files:
+        raise InputError(_nothing_in(folder))
+    if size is None:
+        _check_sizes(folder, Counter(_with_image(path, _size) for path in files))
+    images = [_with_image(path, lambda image: _array(image, size)) for path in files]
+    _check_sizes(folder, Counter(image.shape[:2] for image in images))
+    y, y_names = _labels(folder, files)
+    return _stack(folder, images), y, y_names
+
+
+def _nothing_in(folder: Path) -> str:
+    others = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if not others:
+        return f"The folder '{folder}' is empty: expected images."
+    files = [path for path in others if path.is_file()]
+    hint = f"; to read another file, name it: '{files[0]}'" if files else ""
+    return f"The folder '{folder}' holds no images ({', '.join(sorted(SUFFIXES))}){hint}."
+
+
+def _check_sizes(folder: Path, sizes: Counter[Size]) -> None:
+    if len(sizes) < 2:
+        return
+    shown = ", ".join(f"{count} of {h}x{w}" for (h, w), count in sizes.most_common(3))
+    more = f" and {len(sizes) - 3} sizes more" if len(sizes) > 3 else ""
+    height, width = min(sizes)
+    either = f" or --resize {height}x{width}" if height != width else ""
+    raise InputError(
+        f"The images in '{folder}' differ in size (height x width: {shown}{more}): bring them to "
+        f"one size with --resize {min(height, width)} (square){either}, in Python "
+        f"resize=({height}, {width})."
+    )
+
+
+def _labels(folder: Path, files: list[Path]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+    names = [path.parent.name for path in files]
+    classes = sorted(set(names), key=natural_key)
+    if len(classes) < 2 or any(path.parent == folder for path in files):
+        return None, None
+    return np.array([classes.index(name) for name in names], dtype=np.int64), classes
+
+
+def _with_image(path: Path, read: Callable[[Image], T]) -> T:
+    """What ``read`` makes of one opened image; whatever is wrong with it, said with its name."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Notes about odd metadata are no concern of who asked for the pixels.
+            warnings.simplefilter("ignore", UserWarning)
+            with Image.open(path) as image:
+                return read(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise FileError(
+            f"'{path}' claims more than {Image.MAX_IMAGE_PIXELS:,} pixels, as files made to fill "
+            "the memory do: make it smaller or remove it."
+        ) from None
+    except UnidentifiedImageError:
+        raise FileError(_not_an_image(path)) from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
+        raise FileError(f"The image '{path}' cannot be read ({error}).") from None
+
+
+def _not_an_image(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return f"'{path}' is an empty file, not an image: remove it or save it again."
+    printable = start.decode("utf-8", "ignore").isprintable() or start.isascii()
+    what = f"a text file (it begins {start[:20]!r})" if printable else "of no known kind"
+    return f"'{path}' is named like an image and is {what}: remove it or save it again."
+
+
+def _size(image: Image) -> Size:
+    """Height and width after the orientation is applied, from the header alone."""
+    # For PNG, asking for EXIF that is not in the header decodes the whole image.
+    known = image.format != "PNG" or "exif" in image.info
+    orientation = image.getexif().get(ORIENTATION) if known else None
+    width, height = image.size
+    return (width, height) if orientation in SIDEWAYS else (height, width)
+
+
+def _array(image: Image, size: Size | None) -> NDArray[Any]:
+    """The pixels by the rules above: (H, W) or (H, W, 3), uint8, uint16 or float32."""
+    from PIL import Image as pillow
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        deep = np.asarray(image)
+        image = pillow.fromarray(deep.astype(np.float32))
+    else:
+        deep = None
+        image = _flat(image)
+    if size is not None:
+        image = ImageOps.fit(image, (size[1], size[0]), pillow.Resampling.LANCZOS)
+    pixels: NDArray[Any] = np.array(image)
+    if deep is None or deep.dtype == np.float32:
+        return pixels
+    if deep.min() < 0 or deep.max() > 65_535:
+        raise ValueError("its values lie outside 0 to 65,535")
+    return pixels.round().clip(0, 65_535).astype(np.uint16)
+
+
+def _flat(image: Image) -> Image:
+    """An 8-bit image as grey or RGB, what is transparent laid over white."""
+    from PIL import Image as pillow
+
+    grey = image.mode in ("1", "L", "LA", "La") or (image.mode == "P" and _grey_palette(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB").getchannel("R") if grey else image.convert("RGB")
+
+
+def _grey_palette(image: Image) -> bool:
+    palette = image.getpalette("RGB") or []
+    red, green, blue = palette[0::3], palette[1::3], palette[2::3]
+    return red == green == blue
+
+
+def _stack(folder: Path, images: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array of all images; the list is emptied on the way, so that memory holds them once."""
+    dtypes = {image.dtype for image in images}
+    dtype = max(dtypes, key=lambda d: d.itemsize)
+    if dtype == np.float32 and len(dtypes) > 1:
+        raise InputError(
+            f"The folder '{folder}' mixes floating-point images with others: save them in one kind."
+        )
+    shape = max((image.shape for image in images), key=len)
+    X = np.empty((len(images), *shape), dtype)
+    images.reverse()
+    for row in X:
+        image = images.pop()
+        row[...] = image[..., None] if image.ndim < len(shape) else image
+        if image.dtype != dtype:
+            row *= 257
+    return X
