@@ -1,5 +1,67 @@
-"""narrows."""
+"""narrows: autoencoders with scikit-learn's face and PyTorch inside.
 
+    min over f, g   E_x  E_{z ~ q(z | f(c(x)))}  [ D(x, g(z)) ]  +  Σ λ R
+
+f and g are the encoder and the decoder, c a corruption of the input, q the latent, D a distance or
+likelihood, p the prior of a generative model, R the regularisers. A named model only picks parts.
+
+>>> import narrows
+>>> narrows.Autoencoder(latent_dim=2)
+Autoencoder(latent_dim=2)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from narrows.core import FileError, InputError, NarrowsError, ParameterError, TrainingError
 from narrows.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from narrows.estimators.models.plain import Autoencoder, DenoisingAutoencoder
+    from narrows.estimators.models.variational import VariationalAutoencoder
+
+__all__ = [
+    "Autoencoder",
+    "DenoisingAutoencoder",
+    "FileError",
+    "InputError",
+    "NarrowsError",
+    "ParameterError",
+    "TrainingError",
+    "VariationalAutoencoder",
+    "__version__",
+    "load",
+]
+
+
+def load(path: Any, *, f: Any = None, g: Any = None) -> Any:
+    """Read a fitted model from the file that ``save`` wrote, as the class named in it.
+
+    Parameters
+    ----------
+    path : str or Path
+    f, g : nn.Module, optional
+        Your own networks, where the model was fitted with some; the file holds their weights only.
+
+    Raises
+    ------
+    FileError
+        The file is missing, damaged, of a newer format, or no model of narrows.
+    """
+    from pathlib import Path
+
+    from narrows.estimators.files import load as read
+
+    return read(Path(path), f=f, g=g)
+
+
+def __getattr__(name: str) -> Any:
+    # torch and scikit-learn take seconds to import: models are fetched when first named
+    from narrows.estimators.catalogue import MODELS, model_class
+
+    if name in MODELS:
+        return model_class(name)
+    raise AttributeError(f"module 'narrows' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,7 +20,8 @@ class Watch:
     """Follow one run: validate after every epoch, keep the best weights, know when to stop.
 
     ``evaluate`` gives the selection score, in nats a row; lower is better. ``patience`` is the
-    number of epochs without a better score after which to stop; None never stops.
+    number of epochs without a better score after which to stop; None never stops. Without
+    ``keep_best`` the last weights count as the best.
     """
 
     def __init__(
@@ -29,9 +30,10 @@ class Watch:
         evaluate: Callable[[], float],
         patience: int | None,
         verbose: bool,
+        keep_best: bool = True,
     ) -> None:
         self.modules = list(modules)
-        self.evaluate, self.patience = evaluate, patience
+        self.evaluate, self.patience, self.keep_best = evaluate, patience, keep_best
         self.history: list[dict[str, float]] = []
         self.scores: list[float] = []
         self.best_epoch = 0
@@ -66,7 +68,8 @@ class Watch:
     def _candidate(self) -> None:
         score = self.evaluate()
         self.scores.append(score)
-        if len(self.scores) == 1 or score < self.best_score or math.isnan(self.best_score):
+        better = not self.keep_best or len(self.scores) == 1 or score < self.best_score
+        if better or math.isnan(self.best_score):
             self.best_epoch = len(self.scores) - 1
             self._best = [_copy(module.state_dict()) for module in self.modules]
 

@@ -76,7 +76,7 @@ class Parameters:
     linear_path: Any = parameter(
         "auto",
         "A linear path from x to z and from z to x that starts at PCA. auto: wherever the "
-        "distance is squared and the path is not too large.",
+        "output is a real number and the path is not too large.",
         choices=("auto", True, False),
     )
     f: Any = parameter(None, "Your own encoder, an nn.Module from (B, *shape) to (B, numbers).")
@@ -130,13 +130,19 @@ class Parameters:
         20, "Epochs without a better validation loss before stopping.", kind=int, low=1
     )
     validation_fraction: float = parameter(
-        0.1, "Share of the rows held out for validation.", kind=float, low=0, high=1, open=True
+        0.1,
+        "Share of the rows held out for validation; 0 validates on the training rows.",
+        kind=float,
+        low=0,
+        high=0.9,
     )
     warm_start: bool = parameter(
         False, "fit goes on from the model so far instead of starting anew.", kind=bool
     )
     random_state: Any = parameter(None, "Seed: the same seed gives the same bits.", kind="seed")
-    device: str = parameter("auto", 'Where to compute: "auto", "cpu", "cuda", "cuda:1", "mps".')
+    device: str = parameter(
+        "auto", "Where to compute: auto, cpu, cuda, cuda:1. auto: cuda where there is one."
+    )
     verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool)
 
     def check_parameters(self) -> None:
@@ -182,7 +188,7 @@ def _fits(value: Any, rule: Mapping[str, Any]) -> bool:
 
 def _is_number(value: Any, kind: type, rule: Mapping[str, Any]) -> bool:
     # numpy's scalars count as numbers here: GridSearchCV hands them over
-    if isinstance(value, bool) or not hasattr(value, "__float__") or getattr(value, "shape", ()):
+    if isinstance(value, bool) or not hasattr(value, "__float__") or getattr(value, "shape", None):
         return False
     if kind is int and not hasattr(value, "__index__"):
         return False
@@ -202,8 +208,9 @@ def _describe(rule: Mapping[str, Any]) -> str:
         return "None, an int of at least 0, or a numpy RandomState"
     noun = {int: "an int", float: "a number", tuple: "a tuple of ints, each"}[kind]
     low, high = rule.get("low"), rule.get("high")
-    bounds = [] if low is None else [f"{'above' if rule.get('open') else 'at least'} {low}"]
-    bounds += [] if high is None else [f"{'below' if rule.get('open') else 'at most'} {high}"]
+    strict = rule.get("open")
+    bounds = [] if low is None else [f"{'above' if strict else 'at least'} {low}"]
+    bounds += [] if high is None else [f"{'below' if strict else 'at most'} {high}"]
     others = [name for key, name in (("auto", "'auto'"), ("none", "None")) if rule.get(key)]
     return " or ".join([*others, " ".join([noun, " and ".join(bounds)])])
 

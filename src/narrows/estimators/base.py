@@ -1,0 +1,255 @@
+"""The base every fixed-shape model stands on: scikit-learn's contract, once."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from narrows.baselines import PCA
+from narrows.core import ParameterError
+from narrows.engine.training import Budget, TrainingState
+from narrows.estimators import files
+from narrows.estimators.building import Parts
+from narrows.estimators.choices import Choices
+from narrows.estimators.describing import describe
+from narrows.estimators.door import Array, admit
+from narrows.estimators.face import Face, PCABeside
+from narrows.estimators.fitting import Training, prepare, recipe_for, resume, run, time_budget
+from narrows.estimators.parameters import Parameters
+from narrows.parts.model import Model
+from narrows.parts.objective import WeightedObjective
+
+
+class Fitted(Face):
+    """What a fitted model holds, and how it answers ``Face``. No dataclass: these are no fields."""
+
+    model_: Model
+    objective_: WeightedObjective
+    choices_: Choices
+    history_: list[dict[str, float]]
+    validation_curve_: list[float]
+    loss_curve_: list[float]
+    fit_seconds_: float
+    rows_: dict[str, int]
+    _pca: PCA | None
+    _state: TrainingState | None
+
+    def _admit(self, X: Any) -> Array:
+        check_is_fitted(self, "model_")
+        return admit(self, X, reset=False)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.model_.encode(x)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self.model_.decode(z)
+
+    def _n_codes(self) -> int:
+        check_is_fitted(self, "model_")
+        return self.latent_dim_
+
+    @property
+    def pca_(self) -> PCABeside | None:
+        """PCA of the same rows at the same width, asked the same questions; None if too wide."""
+        return None if self._pca is None else PCABeside(self, self._pca)
+
+    @property
+    def encoder_(self) -> nn.Module:
+        """f: scaled rows → what q makes a code of."""
+        return self.model_.f
+
+    @property
+    def decoder_(self) -> nn.Module:
+        """g: codes → scaled rows (logits where D is Bernoulli)."""
+        return self.model_.g
+
+    @property
+    def latent_dim_(self) -> int:
+        """Numbers in a code."""
+        return self.choices_.latent_dim
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.choices_.latent_dim
+
+    @property
+    def architecture_(self) -> str:
+        """``"dense"``, ``"conv"``, or ``"own"``."""
+        return self.choices_.architecture
+
+    @property
+    def distance_(self) -> str:
+        """The name of D."""
+        return self.choices_.distance
+
+    @property
+    def n_parameters_(self) -> int:
+        """Numbers that training moves."""
+        return sum(p.numel() for p in self.model_.parameters())
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Estimator(
+    Parameters, Fitted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """Fit, transform, invert, score and save; a named model adds fields and ``_parts``."""
+
+    def _parts(self) -> Parts:
+        """The parts this model picks."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+        """Learn f and g from X.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*shape), at least 2 rows
+            A table (n, d), images (n, H, W) or (n, C, H, W), signals (n, C, L) with ``axes="CL"``;
+            in any units and any real dtype.
+        y : ignored
+        X_val : array like X, optional
+            Rows to validate on, in place of a share of X.
+
+        Raises
+        ------
+        InputError
+            X cannot be used: it is empty, ragged, not finite, not numbers ...
+        ParameterError
+            A parameter is out of range or does not fit X.
+        """
+        started = time.monotonic()
+        self.check_parameters()
+        with _all_or_nothing(self):
+            again = self.warm_start and hasattr(self, "model_")
+            rows = admit(self, X, reset=not again)
+            held = None if X_val is None else admit(self, X_val, reset=False)
+            training = (
+                resume(self, rows, held) if again else prepare(self, self._parts(), rows, held)
+            )
+            recipe = recipe_for(self, len(training.rows))
+            watch = run(self, training, time_budget(self, started), recipe)
+            self._adopt(training, len(rows))
+            self._record(watch.history, watch.scores, watch.best_epoch, watch.stop_reason)
+            self.fit_seconds_ = time.monotonic() - started
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """One pass over X at a constant step size; the first call also learns the scaling from X.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*shape)
+        y : ignored
+        """
+        started = time.monotonic()
+        self.check_parameters()
+        with _all_or_nothing(self):
+            first = not hasattr(self, "model_")
+            rows = admit(self, X, reset=first)
+            training = (
+                prepare(self, self._parts(), rows, rows) if first else resume(self, rows, rows)
+            )
+            recipe = recipe_for(self, len(training.rows), constant=True)
+            watch = run(self, training, Budget(1), recipe, keep_best=False)
+            self._adopt(training, len(rows))
+            history = watch.history if first else [*self.history_, *watch.history]
+            scores = watch.scores if first else [*self.validation_curve_, watch.scores[-1]]
+            self._record(history, scores, len(scores) - 1, "partial_fit: one pass")
+            seconds = 0.0 if first else self.fit_seconds_
+            self.fit_seconds_ = seconds + time.monotonic() - started
+        return self
+
+    def _adopt(self, training: Training, n_rows: int) -> None:
+        self.model_, self.objective_, self._state = (
+            training.model.eval(),
+            training.objective,
+            training.state,
+        )
+        self.rows_ = {"given": n_rows, "validation": len(training.validation)}
+
+    def _record(
+        self, history: list[dict[str, float]], scores: list[float], best: int, reason: str
+    ) -> None:
+        self.history_, self.validation_curve_ = history, scores
+        self.loss_curve_ = [entry["loss"] for entry in history]
+        self.best_epoch_, self.stop_reason_ = best, reason
+        self.best_loss_ = scores[best]
+        self.n_iter_ = len(history)
+
+    def info(self) -> dict[str, Any]:
+        """What was chosen, what was trained and how it went, as plain JSON.
+
+        Examples
+        --------
+        >>> from narrows import Autoencoder
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).normal(size=(64, 5))
+        >>> Autoencoder(latent_dim=2, max_epochs=2, random_state=0).fit(X).info()["latent_dim"]
+        2
+        """
+        check_is_fitted(self, "model_")
+        return describe(self)
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the whole model to one safetensors file: weights, parameters, scaling, summary.
+
+        Raises
+        ------
+        FileError
+            The file is there already (and not ``overwrite``), or cannot be written.
+        """
+        check_is_fitted(self, "model_")
+        return files.save(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, *, f: Any = None, g: Any = None) -> Self:
+        """Read a model of this class back from ``save``'s file.
+
+        ``f`` and ``g`` are your own networks, where the model was fitted with some.
+        """
+        estimator = files.load(Path(path), f=f, g=g)
+        if not isinstance(estimator, cls):
+            raise ParameterError(
+                f"{path} holds a {type(estimator).__name__}, not a {cls.__name__}; use "
+                "narrows.load."
+            )
+        return estimator
+
+    def __getstate__(self) -> dict[str, Any]:
+        # optimisers and generators stay behind, and the rest moves to the CPU: what is pickled
+        # on one machine must open on any other
+        state: dict[str, Any] = super().__getstate__()
+        if "model_" in state:
+            state = {**state, "_state": None, "scaling_": state["scaling_"].to(CPU)}
+            for name in ("model_", "objective_"):
+                state[name] = copy.deepcopy(state[name]).to(CPU)
+        return state
+
+
+CPU = torch.device("cpu")
+
+
+@contextmanager
+def _all_or_nothing(estimator: Estimator) -> Iterator[None]:
+    """A fit that fails leaves the estimator as it was."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before)
+        raise

@@ -1,0 +1,137 @@
+"""What "auto" becomes, decided from the data alone and stored with the model."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from narrows.core import InputError, ParameterError
+from narrows.engine.data import extremes
+from narrows.parts.linear_path import path_fits
+
+HELD = 0.9  # the share of the scaled variance that latent_dim="auto" keeps
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Every "auto", resolved; with the class and its parameters enough to build the model again."""
+
+    shape: tuple[int, ...]
+    latent_dim: int
+    architecture: str
+    hidden: tuple[int, ...] | None
+    channels: tuple[int, ...] | None
+    down: str
+    up: str
+    activation: str
+    tied: bool
+    distance: str
+    scaling: str
+    linear_path: bool
+    bounded: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Choices:
+        """The inverse of ``as_json``."""
+        lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
+        return cls(**{**data, **lists})
+
+
+@dataclass(frozen=True)
+class Range:
+    """What the values' range tells: zeros and ones only; one range shared by most elements."""
+
+    binary: bool
+    shared: bool
+    low: Tensor  # of each channel (of the whole table), shaped to broadcast against an event
+    high: Tensor
+
+
+def look_at_range(rows: Tensor) -> Range:
+    """Find out whether x is binary, and whether its elements share a range that is really a bound.
+
+    They do when at least half of the elements that vary reach both extremes of their channel
+    exactly, as pixels do and measurements do not; pictures of bytes always do.
+    """
+    low, high = extremes(rows)
+    dims = tuple(range(0 if rows.ndim == 2 else 1, rows.ndim - 1))
+    lowest, highest = low.amin(dims, keepdim=True), high.amax(dims, keepdim=True)
+    binary = bool((lowest >= 0).all() and (highest <= 1).all()) and _only_zeros_and_ones(rows)
+    varies = high > low
+    reaches = (low == lowest) & (high == highest) & varies
+    shared = bool(varies.sum() >= 2) and bool(reaches.sum() * 2 >= varies.sum())
+    if rows.dtype == torch.uint8 and rows.ndim > 2 and not shared:
+        return Range(binary, True, torch.zeros_like(lowest), torch.full_like(highest, 255.0))
+    return Range(binary, shared, lowest, highest)
+
+
+def _only_zeros_and_ones(rows: Tensor) -> bool:
+    return all(bool(((part == 0) | (part == 1)).all()) for part in rows.split(4096))
+
+
+def choose_scaling(asked: str, rows: Tensor, found: Range, distance: str) -> str:
+    """One shift and scale where elements share their units, else one for each column."""
+    if distance == "bernoulli":
+        if not found.binary:
+            raise InputError(
+                'distance="bernoulli" needs an X of zeros and ones, but X holds other values; '
+                'choose distance="mse", or make X binary.'
+            )
+        return "none"
+    if asked != "auto":
+        return asked
+    return "column" if rows.ndim == 2 and not found.shared else "shared"
+
+
+def choose_distance(asked: str, model_default: str, found: Range) -> str:
+    """Bernoulli for zeros and ones; else what the model is made for."""
+    if asked != "auto":
+        return asked
+    return "bernoulli" if found.binary else model_default
+
+
+def choose_architecture(asked: str, shape: tuple[int, ...], own: bool) -> str:
+    """Dense for tables, conv for signals and images."""
+    if own:
+        return "own"
+    if asked == "conv" and len(shape) == 1:
+        raise ParameterError(
+            'architecture="conv" needs signals or images, but X is a table; give input_shape, '
+            'reshape X, or choose architecture="dense".'
+        )
+    if asked != "auto":
+        return asked
+    return "dense" if len(shape) == 1 else "conv"
+
+
+def check_latent_dim(asked: int | str, shape: tuple[int, ...]) -> None:
+    """Warn where the code is no narrower than the input."""
+    features = math.prod(shape)
+    if not isinstance(asked, str) and asked >= features:
+        warnings.warn(
+            f"latent_dim={asked} is not smaller than the {features} numbers of a sample: such a "
+            "code can copy its input and need not learn anything; choose a smaller one.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def choose_path(asked: Any, distance: str, shape: tuple[int, ...], k: int, own: bool) -> bool:
+    """Whether the model starts at PCA: wherever g(z) is x' itself, and the path not too large."""
+    possible = distance != "bernoulli" and not own
+    if asked is True and not possible:
+        reason = "your own networks" if own else f"distance={distance!r}"
+        raise ParameterError(
+            f"linear_path=True starts the model at PCA, which has no meaning with {reason}; "
+            'leave linear_path="auto".'
+        )
+    return bool(asked) and possible and path_fits(shape, k)

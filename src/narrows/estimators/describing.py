@@ -1,0 +1,96 @@
+"""A fitted model in words and numbers: what ``info`` answers and a file's header keeps."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import fields
+from typing import Any
+
+from narrows.version import __version__
+
+
+def plain(value: Any) -> Any:
+    """A parameter as plain JSON."""
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if hasattr(value, "item"):  # numpy's scalars
+        return value.item()
+    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
+
+
+def given_parameters(estimator: Any) -> dict[str, Any]:
+    """The parameters that are not at their default."""
+    values = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
+    return {
+        f.name: plain(values[f.name])
+        for f in fields(estimator)
+        if not (type(values[f.name]) is type(f.default) and values[f.name] == f.default)
+    }
+
+
+def _scaling_sentence(estimator: Any) -> str:
+    kind = estimator.scaling_.kind
+    if kind == "none":
+        return "none"
+    if kind == "column":
+        return "each column to mean 0 and standard deviation 1"
+    whole = len(estimator.choices_.shape) == 1
+    return f"one shift and scale for {'the whole table' if whole else 'each channel'}"
+
+
+def _bounds(estimator: Any) -> list[list[float]] | None:
+    buffers = dict(estimator.model_.g.named_buffers())
+    low = next((b for name, b in buffers.items() if name.endswith("low")), None)
+    high = next((b for name, b in buffers.items() if name.endswith("high")), None)
+    if low is None or high is None:
+        return None
+    undo = estimator.scaling_.undo
+    return [undo(low).flatten().tolist(), undo(high).flatten().tolist()]
+
+
+def versions() -> dict[str, str]:
+    """What the model was made with."""
+    import numpy
+    import sklearn
+    import torch
+
+    return {
+        "narrows": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+
+
+def describe(estimator: Any) -> dict[str, Any]:
+    """The answer of ``info``."""
+    parts = estimator.model_.describe()
+    terms = [f"{t.name} × {plain(t.weight)}" for t in estimator.objective_.terms]
+    start = "probabilistic PCA" if estimator.model_.q.n_outputs == 2 else "PCA"
+    rows = estimator.rows_
+    return {
+        "model": type(estimator).__name__,
+        "parameters": given_parameters(estimator),
+        "input_shape": list(estimator.input_shape_),
+        "dtype": estimator.layout_.dtype,
+        "latent_dim": estimator.latent_dim_,
+        "architecture": estimator.architecture_,
+        "distance": estimator.distance_,
+        "scaling": _scaling_sentence(estimator),
+        "bounds": _bounds(estimator),
+        "starts_at": start if estimator.choices_.linear_path else "random weights",
+        "parts": {**parts, "R": ", ".join(terms) or "none"},
+        "n_parameters": estimator.n_parameters_,
+        "training": {
+            "rows": rows["given"],
+            "validation_rows": rows["validation"],
+            "epochs": estimator.n_iter_,
+            "best_epoch": estimator.best_epoch_,
+            "seconds": round(estimator.fit_seconds_, 3),
+            "loss": estimator.loss_curve_[-1] if estimator.loss_curve_ else None,
+            "validation": estimator.best_loss_,
+            "stop_reason": estimator.stop_reason_,
+        },
+        "versions": versions() if not hasattr(estimator, "versions_") else estimator.versions_,
+    }
