@@ -137,10 +137,11 @@ def _check_sizes(folder: Path, sizes: Counter[Size]) -> None:
 
 def _labels(folder: Path, files: list[Path]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
     names = [path.parent.name for path in files]
-    classes = sorted(set(names), key=natural_key)
+    classes = sorted(set(names), key=lambda name: (natural_key(name), name))
     if len(classes) < 2 or any(path.parent == folder for path in files):
         return None, None
-    return np.array([classes.index(name) for name in names], dtype=np.int64), classes
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[name] for name in names], dtype=np.int64), classes
 
 
 def _with_image(path: Path, read: Callable[[Image], T]) -> T:
@@ -177,8 +178,8 @@ def _not_an_image(path: Path) -> str:
 
 def _size(image: Image) -> Size:
     """Height and width after the orientation is applied, from the header alone."""
-    # For PNG, asking for EXIF that is not in the header decodes the whole image.
-    known = image.format != "PNG" or "exif" in image.info
+    # A TIFF's size is turned already; asking a PNG for what is not in its header decodes it whole.
+    known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
     orientation = image.getexif().get(ORIENTATION) if known else None
     width, height = image.size
     return (width, height) if orientation in SIDEWAYS else (height, width)

@@ -175,15 +175,20 @@ def _download(name: str, file: str, base_url: str, other: list[Path]) -> bytes:
     try:
         path = pooch.retrieve(url, checksum, file, folder, downloader=_unpacking(url))
     except (OSError, *GZIP_DAMAGE) as error:
-        status = getattr(getattr(error, "response", None), "status_code", "")
-        reason = f"{type(error).__name__} {status}".strip()
-        raise FileError(
-            _not_here(name, url, f"could not be downloaded ({reason})", other)
-        ) from None
+        reason = f"could not be downloaded ({_reason(error)})"
+        raise FileError(_not_here(name, url, reason, other)) from None
     except ValueError:
         reason = "what was downloaded is not the original (its checksum differs)"
         raise FileError(_not_here(name, url, reason, other)) from None
     return Path(path).read_bytes()
+
+
+def _reason(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    if response is None:
+        return type(error).__name__
+    response.close()  # pooch leaves the connection of a refused request open
+    return f"HTTP status {response.status_code}"
 
 
 def _unpacking(url: str) -> Callable[[str, str, object], None]:

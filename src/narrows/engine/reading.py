@@ -67,12 +67,12 @@ def read(source: str | Path, *, resize: Resize = None) -> Data:
     >>> data.X.shape, data.y.shape, data.name
     ((1797, 8, 8), (1797,), 'digits')
     """
-    text, path = str(source), Path(source).expanduser()
+    text, path = str(source), _path(source)
     if isinstance(source, str) and named.is_name(text):
         _refuse_resize(text, resize)
         X, y, y_names = named.read_named(text)
         return Data(X, y, name=text, y_names=y_names)
-    if not path.exists():
+    if not text or not _exists(path):
         raise FileError(_not_there(text, path))
     if path.is_dir():
         X, classes, class_names = images.read_images(path, resize)
@@ -88,9 +88,9 @@ def read_labels(path: str | Path) -> NDArray[Any]:
     Text gives integers where every label is one, floats where every label is a number, else
     strings. Raises FileError and InputError as :func:`read` does.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileError(_not_there(str(path), path))
+    text, path = str(path), _path(path)
+    if not _exists(path) or path.is_dir():
+        raise FileError(_not_there(text, path, expected="a file of one column"))
     kind = _kind(path)
     if kind == "text":
         return _typed(tables.read_column(path), path)
@@ -119,7 +119,21 @@ def _refuse_resize(text: str, resize: Resize) -> None:
         )
 
 
-def _not_there(text: str, path: Path) -> str:
+def _path(source: str | Path) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # ~name, where nobody is called that
+        return Path(source)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, or a folder that may not be looked into
+        return False
+
+
+def _not_there(text: str, path: Path, expected: str = READABLE) -> str:
     folder = path.parent
     around = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     close = difflib.get_close_matches(path.name, [*named.NAMES, *around], n=1, cutoff=0.75)
@@ -128,7 +142,7 @@ def _not_there(text: str, path: Path) -> str:
         return f"'{text}' is not there: did you mean '{found}'?"
     if not folder.is_dir():
         return f"'{text}' is not there, and neither is the folder '{folder}'."
-    return f"'{text}' is not there: expected {READABLE}."
+    return f"'{text}' is not there: expected {expected}."
 
 
 def _kind(path: Path) -> str:
@@ -192,7 +206,8 @@ def _from_npy(path: Path) -> NDArray[Any]:
 def _from_npz(path: Path, wanted: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """The array called ``wanted``, or the only one beside ``y``; and ``y``."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = {name.lower(): name for name in archive.files}
             others = [name for key, name in names.items() if key not in ("x", "y")]
             chosen = names.get(
