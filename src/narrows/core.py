@@ -2,6 +2,7 @@
 
     NarrowsError
     ├── InputError      the data given cannot be used (also a ValueError)
+    │   └── InputTypeError  ... because it holds things that are no numbers (also a TypeError)
     ├── ParameterError  a parameter, or two parts together, make no sense (also a ValueError)
     ├── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
     └── TrainingError   training cannot go on (also a RuntimeError)
@@ -26,6 +27,10 @@ class NarrowsError(Exception):
 
 class InputError(NarrowsError, ValueError):
     """The data given cannot be used."""
+
+
+class InputTypeError(InputError, TypeError):
+    """The data given holds things that are no numbers at all."""
 
 
 class ParameterError(NarrowsError, ValueError):

@@ -108,6 +108,12 @@ class Estimator(
         """The parts this model picks."""
         raise NotImplementedError
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []  # codes are float32, whatever X is
+        return tags
+
     # ------------------------------------------------------------------ fitting
 
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:

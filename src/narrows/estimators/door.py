@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.core import InputError
+from narrows.core import InputError, InputTypeError
 
 Array = NDArray[Any]
 RANKS = {"CL": 3, "HW": 3, "CHW": 4, "HWC": 4}
@@ -162,7 +162,8 @@ def _checked_table(estimator: Any, X: Any, reset: bool, least: int) -> Array:
             estimator, X, reset=reset, ensure_all_finite=False, ensure_min_samples=least
         )
     except (ValueError, TypeError) as error:
-        raise InputError(_about_words(X) or str(error)) from error
+        kind = InputTypeError if isinstance(error, TypeError) else InputError
+        raise kind(_about_words(X) or str(error)) from error
     return checked
 
 
