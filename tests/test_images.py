@@ -154,6 +154,15 @@ def test_resize_keeps_sixteen_bits(tmp_path: Path) -> None:
     assert (X == 40_000).all()
 
 
+def test_resize_does_not_wrap_around_at_sharp_edges(tmp_path: Path) -> None:
+    edge = np.zeros((8, 8), np.uint16)
+    edge[:, 4:] = 65_535  # the filter overshoots on both sides of it
+    save(tmp_path / "a.png", edge)
+    X = read(tmp_path, resize=24).X[0].astype(int)
+    assert (X[:, :9] < 10_000).all()
+    assert (X[:, -9:] > 55_000).all()
+
+
 @pytest.mark.parametrize("resize", [0, -3, "4x", "a", (1, 2, 3), (), True, 1.5, "4x0"])
 def test_resize_that_makes_no_sense(resize: object) -> None:
     with pytest.raises(ParameterError, match="resize="):
@@ -235,6 +244,7 @@ def test_images_cut_anywhere_never_crash(tmp_path: Path, name: str) -> None:
         read(tmp_path)
 
 
+@pytest.mark.filterwarnings("default")  # as for a user, to whom Pillow's warning is no error
 @pytest.mark.parametrize("limit", [40, 20])  # 48 pixels: Pillow warns at 40, refuses at 20
 def test_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     save(tmp_path / "a.png", GREY)
