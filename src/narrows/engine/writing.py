@@ -80,7 +80,10 @@ def _choices(kinds: Sequence[str]) -> str:
 def _check_existing(path: Path, overwrite: bool) -> None:
     held = list(path.iterdir()) if path.is_dir() else [path]
     if held and not overwrite:
-        raise FileError(f"{str(path)!r} exists already; choose another name, or give --overwrite.")
+        raise FileError(
+            f"{str(path)!r} exists already; choose another name, or give --overwrite "
+            "(overwrite=True in Python)."
+        )
     if path.is_dir() and not all(item.is_file() and OURS.fullmatch(item.name) for item in held):
         raise FileError(
             f"The folder {str(path)!r} holds other things than numbered pictures, and writing it "

@@ -1,0 +1,110 @@
+"""The verb that learns: fit."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from narrows.cli.options import (
+    ModelCommand,
+    given_parameters,
+    output_option,
+    overwrite_option,
+    resize_option,
+)
+
+__all__ = ["fit"]
+
+
+@click.command(cls=ModelCommand)
+@click.argument("data")
+@click.option(
+    "--model",
+    metavar="NAME",
+    default="autoencoder",
+    show_default=True,
+    help="What to fit, as `narrows models` lists them; case and hyphens are ignored. With --help, "
+    "shows that model's own parameters too.",
+)
+@output_option("The model file to write, a name that ends in .safetensors.")
+@resize_option
+@overwrite_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@click.pass_context
+def fit(
+    ctx: click.Context, /, data: str, out: str, resize: Any, overwrite: bool, quiet: bool, **_: Any
+) -> None:
+    """Learn a model from DATA and write it to a file.
+
+    DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
+    IDX file, gz or not. What is "auto" is chosen from it.
+    """
+    from narrows.engine.reading import read
+    from narrows.engine.writing import check_output
+    from narrows.estimators.catalogue import model_class
+
+    path = check_output(out, [".safetensors"], overwrite=overwrite)
+    model = model_class(ctx.meta["narrows.model"])
+    estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
+    estimator.check_parameters()  # before anything is read
+    source = read(data, resize=resize)
+    if source.axes is not None and estimator.axes is None:
+        estimator.set_params(axes=source.axes)
+    estimator.fit(source.X)
+    estimator.set_params(verbose=False)  # who loads the file decides for themselves
+    estimator.save(path, overwrite=overwrite)
+    if not quiet:
+        click.echo(summary(estimator, source.name, path))
+        click.echo(f"next: {next_command(data, path, resize)}")
+
+
+def summary(estimator: Any, name: str, path: Path) -> str:
+    """What was chosen, how it did beside PCA, how long it took and where it is."""
+    card = estimator.info()
+    training = card["training"]
+    return "\n".join(
+        [
+            f"{card['model']} of {name}: {training['rows']:,} rows, each "
+            f"{' × '.join(map(str, card['input_shape']))} to {card['latent_dim']} numbers and back",
+            f"chosen: {card['architecture']} networks of {card['n_parameters']:,} parameters, "
+            f"distance {card['distance']}, scaling {card['scaling']}",
+            error_line(estimator, card),
+            f"took {training['seconds']:.1f} s, {training['epochs']} epochs, the best was "
+            f"{training['best_epoch']} ({training['stop_reason']})",
+            f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB",
+        ]
+    )
+
+
+def error_line(estimator: Any, card: dict[str, Any]) -> str:
+    """The validation rows' error at the end beside that at the start, which mostly is PCA.
+
+    A point code with squared distance starts as PCA, and its loss is ½ Σ (x − x')²: both are shown
+    as mean squares. Any other loss is shown as it is, in nats a row.
+    """
+    start, end = estimator.validation_curve_[0], estimator.best_loss_
+    if card["starts_at"] == "PCA" and card["distance"] == "mse":
+        each = 2 / math.prod(card["input_shape"])
+        times = f" ({end / start:.2f} ×)" if start > 0 else ""
+        return (
+            f"validation error {end * each:.4g}, where PCA's at the same width is "
+            f"{start * each:.4g}{times}; mean squares in scaled units"
+        )
+    return (
+        f"validation loss {end:.5g} nats a row, from {start:.5g} at its start, {card['starts_at']}"
+    )
+
+
+def next_command(data: str, path: Path, resize: int | tuple[int, int] | None) -> str:
+    """The command that shows what was learned."""
+    words = ["narrows", "report", str(path), data, "-o", str(path.with_suffix(".html"))]
+    if resize is not None:
+        words += [
+            "--resize",
+            str(resize) if isinstance(resize, int) else "x".join(map(str, resize)),
+        ]
+    return shlex.join(words)

@@ -1,0 +1,124 @@
+"""The verbs that use a fitted model: encode, decode, reconstruct, sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from narrows.cli.options import output_option, overwrite_option, resize_option
+
+__all__ = ["decode", "encode", "reconstruct", "sample"]
+
+ARRAY = "Where to write: a name that ends in .npy, .npz or .csv."
+ROWS = f"{ARRAY[:-1]}; of images also .png (one sheet) or a folder of PNGs (a name with no suffix)."
+
+
+@click.command
+@click.argument("model")
+@click.argument("data")
+@output_option(ARRAY)
+@resize_option
+@overwrite_option
+def encode(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
+    """Write the codes of DATA's rows."""
+    from narrows import load
+    from narrows.engine.reading import read
+    from narrows.engine.writing import ARRAYS, check_output, write_rows
+
+    check_output(out, ARRAYS, overwrite=overwrite)
+    estimator = load(model)
+    codes = estimator.transform(read(data, resize=resize).X)
+    names = [str(name) for name in estimator.get_feature_names_out()]
+    _say(codes, write_rows(codes, out, names=names, overwrite=overwrite), "codes")
+
+
+@click.command
+@click.argument("model")
+@click.argument("codes")
+@output_option(ROWS)
+@overwrite_option
+def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
+    """Write what MODEL makes of CODES.
+
+    CODES is a .npy, .npz or .csv with a row of numbers for each code, as `encode` writes it.
+    """
+    from narrows import load
+    from narrows.engine.reading import read
+
+    _check(out, overwrite)
+    estimator = load(model)
+    _write(estimator, estimator.inverse_transform(read(codes).X), out, overwrite)
+
+
+@click.command
+@click.argument("model")
+@click.argument("data")
+@output_option(ROWS)
+@resize_option
+@overwrite_option
+def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
+    """Write DATA's rows, encoded and decoded again."""
+    from narrows import load
+    from narrows.engine.reading import read
+
+    _check(out, overwrite)
+    estimator = load(model)
+    rows = read(data, resize=resize)
+    _write(estimator, estimator.reconstruct(rows.X), out, overwrite, rows.feature_names)
+
+
+@click.command
+@click.argument("model")
+@click.option(
+    "-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="Rows."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same rows.")
+@output_option(ROWS)
+@overwrite_option
+def sample(model: str, count: int, seed: int | None, out: str, overwrite: bool) -> None:
+    """Write new rows (variational models)."""
+    from narrows import load
+    from narrows.core import ParameterError
+
+    _check(out, overwrite)
+    estimator = load(model)
+    if not hasattr(estimator, "sample"):
+        raise ParameterError(
+            f"{model!r} is of {type(estimator).__name__}, which has no prior to sample from; "
+            "fit one that has, with `narrows fit DATA --model variational-autoencoder`."
+        )
+    _write(estimator, estimator.sample(count, random_state=seed), out, overwrite)
+
+
+def _check(out: str, overwrite: bool) -> None:
+    """At the door: nothing is loaded for an output that cannot be written."""
+    from narrows.engine.writing import check_output
+
+    check_output(out, overwrite=overwrite)
+
+
+def _write(
+    estimator: Any, rows: Any, out: str, overwrite: bool, names: list[str] | None = None
+) -> None:
+    """Rows in the user's units, as pictures where OUT asks for them."""
+    from narrows.engine.writing import ARRAYS, write_rows
+
+    if Path(out).suffix.lower() not in ARRAYS:  # a table's row may hold a picture
+        rows = rows.reshape(len(rows), *estimator.input_shape_)
+    bounds = estimator.info()["bounds"]  # each channel's lowest and highest value, if it has them
+    path = write_rows(
+        rows,
+        out,
+        names=names,
+        axes=estimator.layout_.axes,
+        bounds=bounds and (min(bounds[0]), max(bounds[1])),
+        overwrite=overwrite,
+    )
+    _say(rows, path, "rows")
+
+
+def _say(rows: Any, path: Path, what: str) -> None:
+    shape = " × ".join(str(side) for side in rows.shape[1:])
+    click.echo(f"{path}: {len(rows):,} {what} of {shape}, {rows.dtype}")
