@@ -75,9 +75,14 @@ def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -
     "-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="Rows."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same rows.")
+@click.option(
+    "--temperature", default=1.0, show_default=True, help="Below 1 draws nearer to the typical."
+)
 @output_option(ROWS)
 @overwrite_option
-def sample(model: str, count: int, seed: int | None, out: str, overwrite: bool) -> None:
+def sample(
+    model: str, count: int, seed: int | None, temperature: float, out: str, overwrite: bool
+) -> None:
     """Write new rows (variational models)."""
     from narrows import load
     from narrows.core import ParameterError
@@ -89,7 +94,8 @@ def sample(model: str, count: int, seed: int | None, out: str, overwrite: bool) 
             f"{model!r} is of {type(estimator).__name__}, which has no prior to sample from; "
             "fit one that has, with `narrows fit DATA --model variational-autoencoder`."
         )
-    _write(estimator, estimator.sample(count, random_state=seed), out, overwrite)
+    rows = estimator.sample(count, random_state=seed, temperature=temperature)
+    _write(estimator, rows, out, overwrite)
 
 
 def _check(out: str, overwrite: bool) -> None:
