@@ -1,0 +1,215 @@
+"""Every verb of the command, end to end, and what its options are."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import TINY, done, picture, refused
+from PIL import Image
+
+from narrows import Autoencoder, load
+from narrows.cli import commands
+from narrows.cli.options import literal, typed
+from narrows.engine.reading import read
+from narrows.estimators.parameters import Parameters
+
+
+def test_fit_says_what_was_chosen_and_what_to_do_next(tmp_path: Path) -> None:
+    out = tmp_path / "my model.safetensors"
+    said = done("fit", "digits", "--model", "auto-encoder", "-o", out, *TINY)
+    assert "Autoencoder of digits: 1,797 rows, each 8 × 8 to 2 numbers and back" in said
+    assert "validation error" in said
+    assert "PCA's at the same width" in said
+    following = shlex.split(said.splitlines()[-1].removeprefix("next: "))
+    page = str(tmp_path / "my model.html")
+    assert following == ["narrows", "report", str(out), "digits", "-o", page]
+
+
+def test_fit_is_the_estimator_with_the_same_parameters(digits: Path, tmp_path: Path) -> None:
+    X = read("digits").X
+    estimator = Autoencoder(latent_dim=2, max_epochs=1, architecture="dense", random_state=0)
+    expected = estimator.fit(X).transform(X)
+    assert np.array_equal(load(digits).transform(X), expected)
+    done("encode", digits, "digits", "-o", tmp_path / "z.npy")
+    assert np.array_equal(np.load(tmp_path / "z.npy"), expected)
+
+
+def test_the_errors_fit_prints_are_those_of_the_validation_rows(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(15, 6))  # too few to split: all validate
+    np.save(tmp_path / "rows.npy", rows)
+    words = ("--latent-dim", "2", "--max-epochs", "3", "--seed", "0")
+    said = done("fit", tmp_path / "rows.npy", "-o", tmp_path / "m.safetensors", *words)
+    model = load(tmp_path / "m.safetensors")
+    for estimator, name in ((model, "validation error"), (model.pca_, "same width is")):
+        printed = float(said.split(name)[1].replace(",", " ").split()[0])
+        assert printed == pytest.approx(-estimator.score_samples(rows).mean(), rel=1e-3)
+
+
+def test_quiet_is_silent(tmp_path: Path) -> None:
+    assert done("fit", "digits", "-o", tmp_path / "m.safetensors", *TINY, "--quiet") == ""
+
+
+@pytest.mark.parametrize("kind", [".npy", ".csv"])
+def test_decode_undoes_encode(digits: Path, kind: str, tmp_path: Path) -> None:
+    done("encode", digits, "digits", "-o", tmp_path / f"z{kind}")
+    done("decode", digits, tmp_path / f"z{kind}", "-o", tmp_path / "x.npy")
+    done("reconstruct", digits, "digits", "-o", tmp_path / "y.npy")
+    decoded, rebuilt = np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy")
+    assert decoded.shape == (1797, 8, 8)
+    assert np.array_equal(decoded, rebuilt)
+
+
+def test_a_table_keeps_its_columns(table: Path, tmp_path: Path) -> None:
+    done("fit", table, "-o", tmp_path / "m.safetensors", *TINY)
+    done("reconstruct", tmp_path / "m.safetensors", table, "-o", tmp_path / "rows.csv")
+    done("encode", tmp_path / "m.safetensors", table, "-o", tmp_path / "codes.csv")
+    assert (tmp_path / "rows.csv").read_text().startswith("mass,length,charge,age\n")
+    assert (tmp_path / "codes.csv").read_text().startswith("autoencoder0,autoencoder1\n")
+    rebuilt = read(tmp_path / "rows.csv").X
+    assert np.allclose(rebuilt, load(tmp_path / "m.safetensors").reconstruct(read(table).X))
+
+
+def test_pictures_use_the_range_of_the_data(digits: Path, tmp_path: Path) -> None:
+    done("reconstruct", digits, "digits", "-o", tmp_path / "pictures")
+    first = picture(tmp_path / "pictures" / "0000.png").astype(float)
+    pixels = load(digits).reconstruct(read("digits").X[:1])[0]
+    assert np.allclose(first, pixels / 16 * 255, atol=0.51)
+
+
+def test_colour_pictures_in_and_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        size = (9, 12 + i % 2, 3)
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / f"in/{i}.png")
+    model, resize = tmp_path / "m.safetensors", ("--resize", "8x10")
+    assert "--resize" in refused("fit", tmp_path / "in", "-o", model, *TINY)
+    said = done("fit", tmp_path / "in", "-o", model, *TINY, *resize)
+    assert said.strip().endswith("--resize 8x10")
+    done("reconstruct", model, tmp_path / "in", "-o", f"{tmp_path}/out/", *resize)
+    shapes = {picture(file).shape for file in (tmp_path / "out").iterdir()}
+    assert shapes == {(8, 10, 3)}
+
+
+def test_rows_of_a_table_that_hold_pictures(tmp_path: Path) -> None:
+    np.save(tmp_path / "flat.npy", read("digits").X[:50].reshape(50, 64))
+    model = tmp_path / "m.safetensors"
+    done("fit", tmp_path / "flat.npy", "--input-shape", "8,8", "-o", model, *TINY)
+    done("reconstruct", model, tmp_path / "flat.npy", "-o", tmp_path / "sheet.png")
+    done("reconstruct", model, tmp_path / "flat.npy", "-o", tmp_path / "rows.npy")
+    assert picture(tmp_path / "sheet.png").ndim == 2
+    assert np.load(tmp_path / "rows.npy").shape == (50, 64)
+
+
+def test_samples_follow_the_seed(vae: Path, tmp_path: Path) -> None:
+    for name, seed in (("a.npy", "1"), ("b.npy", "1"), ("c.npy", "2")):
+        done("sample", vae, "-n", "5", "--seed", seed, "-o", tmp_path / name)
+    a, b, c = (np.load(tmp_path / name) for name in ("a.npy", "b.npy", "c.npy"))
+    assert a.shape == (5, 8, 8)
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    done("sample", vae, "-o", tmp_path / "sheet.png")
+    assert picture(tmp_path / "sheet.png").shape == (8 * 66 - 2, 8 * 66 - 2)
+
+
+def test_info_for_people_and_for_machines(digits: Path, vae: Path) -> None:
+    card = json.loads(done("info", vae, "--json"))
+    assert card["model"] == "VariationalAutoencoder"
+    assert card == json.loads(json.dumps(load(vae).info()))
+    shown = done("info", digits)
+    assert "latent dim    2\n" in shown
+    assert "rows             1,797\n" in shown
+    assert "verbose" not in shown
+
+
+def test_models_lists_every_model() -> None:
+    from narrows.estimators.catalogue import MODELS
+
+    said = done("models")
+    assert all(name in said and entry.sentence in said for name, entry in MODELS.items())
+
+
+def test_a_report_on_labelled_data(digits: Path, tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "labels.txt", read("digits").y, fmt="%d")
+    words = ("--labels", tmp_path / "labels.txt", "-o", tmp_path / "page.html")
+    done("report", digits, "digits", *words)
+    page = (tmp_path / "page.html").read_text()
+    assert shlex.join(["narrows", "report", str(digits), "digits", *map(str, words)]) in page
+    fit = "narrows fit DATA --model Autoencoder --latent-dim 2 --architecture dense"
+    assert fit in page
+    assert list((tmp_path / "page_files").glob("*.png"))
+
+
+def test_every_parameter_is_an_option() -> None:
+    shown = done("fit", "--help")
+    for item in fields(Parameters):
+        option = "--seed" if item.name == "random_state" else "--" + item.name.replace("_", "-")
+        offered = item.name not in {"f", "g", "verbose", "warm_start"}
+        assert (f"{option} " in shown) == offered, option
+
+
+def test_a_models_own_parameters_are_options_of_fit(tmp_path: Path) -> None:
+    shown = done("fit", "--model", "vae", "--help")
+    assert "Parameters of VariationalAutoencoder" in shown
+    assert "--beta NUMBER" in shown
+    assert "--beta" not in done("fit", "--help")
+    out = tmp_path / "m.safetensors"
+    done("fit", "digits", "--model=VARIATIONAL-autoencoder", "--beta", "0.5", "-o", out, *TINY)
+    assert load(out).beta == 0.5
+    assert "--beta" in refused("fit", "digits", "--beta", "0.5", "-o", tmp_path / "n.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("512,256", (512, 256)),
+        ("(512,)", (512,)),
+        ("1e-3", 0.001),
+        ("16", 16),
+        ("3m", "3m"),
+        ("auto", "auto"),
+        ("None", None),
+        ("FALSE", False),
+        ("08", "08"),
+        ("__import__('os')", "__import__('os')"),
+    ],
+)
+def test_text_is_read_as_a_value(text: str, value: Any) -> None:
+    found = literal(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_parameters_reach_the_estimator_as_typed(tmp_path: Path) -> None:
+    given = {
+        "latent_dim": 2,
+        "hidden_layer_sizes": (7,),
+        "tied": True,
+        "early_stopping": False,
+        "linear_path": False,
+        "max_time": "1m",
+        "max_epochs": 1,
+        "learning_rate": 1e-3,
+        "architecture": "dense",
+        "random_state": 3,
+    }
+    words = [word for name, value in given.items() for word in typed(name, value)]
+    done("fit", "digits", "-o", tmp_path / "m.safetensors", *words)
+    kept = load(tmp_path / "m.safetensors").get_params()
+    kept["hidden_layer_sizes"] = tuple(kept["hidden_layer_sizes"])
+    assert {name: kept[name] for name in given} == given
+
+
+def test_every_verb_explains_itself() -> None:
+    listed = done("--help")
+    for name, verb in commands.commands.items():
+        assert f"  {name} " in listed
+        assert (verb.help or "").split("\n")[0].endswith(".")
+        assert "..." not in verb.get_short_help_str(60), name
+        assert done(name, "--help").startswith(f"Usage: narrows {name}")
