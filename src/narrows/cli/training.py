@@ -90,8 +90,9 @@ def error_line(estimator: Any, card: dict[str, Any]) -> str:
     if card["starts_at"] == "PCA" and card["distance"] == "mse":
         each = 2 / math.prod(card["input_shape"])
         times = f" ({end / start:.2f} ×)" if start > 0 else ""
+        given = " from corrupted rows" if "c" in card["parts"] else ""
         return (
-            f"validation error {end * each:.4g}, where PCA's at the same width is "
+            f"validation error{given} {end * each:.4g}, where PCA's at the same width is "
             f"{start * each:.4g}{times}; mean squares in scaled units"
         )
     return (
