@@ -1,1 +1,35 @@
-"""TODO."""
+"""What people do with a fitted model, on its public interface alone.
+
+- `linear_probe`: how well a linear classifier reads the codes, beside PCA's codes and the raw data;
+- `code_map`, `decoded_grid`, `interpolate`: the codes laid out in the plane, and walks among them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from narrows.tasks.manifold import CodeMap, DecodedGrid, code_map, decoded_grid, interpolate
+    from narrows.tasks.represent import Probe, linear_probe, probe_features
+
+__all__ = [
+    "CodeMap",
+    "DecodedGrid",
+    "Probe",
+    "code_map",
+    "decoded_grid",
+    "interpolate",
+    "linear_probe",
+    "probe_features",
+]
+
+_HOME = dict.fromkeys(("Probe", "linear_probe", "probe_features"), "represent")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a task when it is first asked for, so that the command starts fast."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME.get(name, 'manifold')}"), name)

@@ -1,0 +1,189 @@
+"""From a fitted model and rows to a page on disk."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from narrows.core import FileError, InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from narrows.report.content import Content
+    from narrows.report.page import Page, Section
+
+
+def write_report(
+    est: Any,
+    X: Any,
+    path: str | Path,
+    *,
+    y: ArrayLike | None = None,
+    commands: Sequence[str] | str | None = None,
+    feature_names: Sequence[str] | None = None,
+    title: str | None = None,
+    overwrite: bool = False,
+    random_state: int = 0,
+) -> Path:
+    """Write one HTML page about a fitted model, with PCA's result beside every result.
+
+    The page needs nothing outside itself; its pictures also lie beside it, as PNGs in
+    ``<stem>_files``. Pages are best made on rows that the model was not fitted on.
+
+    Parameters: ``est`` a fitted estimator; ``X`` (n, ...) rows as it takes them; ``path`` the
+    page's file; ``y`` (n,) labels, which colour the map and are probed; ``commands`` what made
+    the model, to be printed (default: the Python lines); ``feature_names`` the columns' names;
+    ``title`` the page's (default: the model's name); ``overwrite`` replaces a page that is there;
+    ``random_state`` seeds what is drawn at random. Returns the page's path.
+
+    Raises `FileError` when something is there already or the folder is not, `InputError` when
+    labels or names do not fit the rows.
+
+    >>> import numpy as np, tempfile
+    >>> from narrows import Autoencoder
+    >>> X = np.random.default_rng(0).normal(size=(40, 5))
+    >>> est = Autoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = write_report(est, X, folder + "/report.html")
+    ...     page.name, "PCA" in page.read_text()
+    ('report.html', True)
+    """
+    path = Path(path)
+    check_place(path, overwrite)
+    content = prepare(est, X, y, feature_names, random_state)
+    lines = [commands] if isinstance(commands, str) else list(commands or _python(est, path))
+    return publish(path, page_of(content, lines, title))
+
+
+def prepare(
+    est: Any, X: Any, y: ArrayLike | None, names: Sequence[str] | None, seed: int
+) -> Content:
+    """Check what was given at the door, and measure."""
+    from narrows.report.content import gather
+    from narrows.report.labels import read_labels
+
+    if len(np.shape(X)) < 2 or not len(X):
+        raise InputError(f"X has shape {np.shape(X)}; give at least one row of data.")
+    est.transform(X[:1])  # the estimator's own words about a wrong width or columns
+    names = names if names is not None else _column_names(est, X)
+    rows = np.asarray(X)
+    if names is not None and len(names) != rows[0].size:
+        raise InputError(
+            f"There are {len(names)} feature names for {rows[0].size} features; give one for each."
+        )
+    labels = None if y is None else read_labels(y, len(rows))
+    est = copy.copy(est)
+    # from here on only arrays are passed; without the names scikit-learn does not warn of that
+    vars(est).pop("feature_names_in_", None)
+    return gather(est, rows, labels, None if names is None else [str(n) for n in names], seed)
+
+
+def page_of(content: Content, commands: list[str], title: str | None = None) -> Page:
+    """The whole page, drawn."""
+    from narrows import __version__
+    from narrows.report import words
+    from narrows.report.page import Page
+    from narrows.report.sections import sections
+
+    training = content.est.info()["training"]
+    shown = sections(content, commands)
+    n, model = content.numbers, content.numbers.model.name
+    return Page(
+        kicker=f"narrows report · {words.count(n.n_rows, content.look.noun)} of "
+        + " × ".join(map(str, content.est.input_shape_)),
+        title=title or model,
+        headline=words.headline(n),
+        caveat=words.caveat(n.n_rows, training["rows"]),
+        tiles=_tiles(content),
+        sections=shown,
+        foot=f"Made with narrows {__version__}; random choices seeded with {content.seed}.",
+        pngs=draw(shown),
+    )
+
+
+def draw(sections: Sequence[Section]) -> dict[str, bytes]:
+    """Every picture as PNG, by its name."""
+    from narrows.report.canvas import png
+
+    return {
+        picture.name: png(picture.figure) for section in sections for picture in section.pictures
+    }
+
+
+def check_place(path: Path, overwrite: bool) -> None:
+    """The page and the folder of its pictures may be written."""
+    from narrows.engine.writing import check_output
+
+    check_output(path, (".html", ".htm"), overwrite=overwrite)
+    folder = files_of(path)
+    held = list(folder.iterdir()) if folder.is_dir() else []
+    if (held or folder.is_file()) and not overwrite:
+        raise FileError(f"{str(folder)!r} is there already; choose another name, or overwrite.")
+    if folder.is_file() or any(item.suffix != ".png" or not item.is_file() for item in held):
+        raise FileError(
+            f"{str(folder)!r} holds other things than pictures, and writing the report anew would "
+            "remove them; choose another name."
+        )
+
+
+def files_of(path: Path) -> Path:
+    """The folder of a page's pictures."""
+    return path.with_name(f"{path.stem}_files")
+
+
+def publish(path: Path, page: Page) -> Path:
+    """Write the pictures, then the page; each appears whole or not at all."""
+    from narrows.engine.writing import beside
+    from narrows.report.page import render
+
+    text = render(page)
+    with beside(path) as file, beside(files_of(path)) as folder:
+        folder.mkdir()
+        for name, data in page.pngs.items():
+            (folder / f"{name}.png").write_bytes(data)
+        file.write_text(text, encoding="utf-8")
+    return path
+
+
+def _tiles(content: Content) -> list[tuple[str, str]]:
+    from narrows.report import words
+
+    n, s = content.numbers, content.numbers.sizes
+    ratio = [] if n.ratio is None else [(f"{words.figure(n.ratio)} ×", "PCA's error at this width")]
+    probe = n.probes.get("codes")
+    probed = [] if probe is None else [
+        (words.percent(probe.accuracy), "of labels read from the codes by a line")]  # fmt: skip
+    return [
+        *ratio,
+        (f"{n.model.r2:.3f}", "R², the variance restored"),
+        (
+            f"{s.n_elements:,} → {s.latent_dim:,}",
+            f"numbers, {s.n_elements / s.latent_dim:.3g} to 1",
+        ),
+        *probed,
+        (words.duration(n.fit_seconds), "to fit"),
+    ]
+
+
+def _column_names(est: Any, X: Any) -> list[str] | None:
+    if hasattr(X, "columns"):
+        return [str(name) for name in X.columns]
+    names: NDArray[Any] | None = getattr(est, "feature_names_in_", None)
+    return None if names is None else [str(name) for name in names]
+
+
+def _python(est: Any, path: Path) -> list[str]:
+    name = type(est).__name__
+    given = ", ".join(f"{k}={v!r}" for k, v in est.info()["parameters"].items())
+    return [
+        f"from narrows import {name}",
+        "from narrows.report import write_report",
+        "",
+        f"est = {name}({given}).fit(X_train)",
+        f'write_report(est, X, "{path.name}")',
+    ]
