@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.report import words
 from narrows.report.numbers import Numbers, measure
 from narrows.tasks import CodeMap, code_map, decoded_grid, interpolate
 

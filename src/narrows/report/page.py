@@ -10,6 +10,8 @@ from importlib import resources
 
 from narrows.report.canvas import Picture
 
+COLUMNS = {2: " two", 3: " three", 4: " two"}  # so many pictures, so many beside one another
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -20,6 +22,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
     code: bool = False  # the cells are program text
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,11 @@ def _section(section: Section, pngs: dict[str, bytes]) -> str:
     parts = [f"<p>{escape(section.lead)}</p>"] if section.lead else []
     if section.pictures:
         shown = "\n".join(_figure(picture, pngs[picture.name]) for picture in section.pictures)
-        kind = "pictures two" if len(section.pictures) in (2, 4) else "pictures"
+        kind = "pictures" + COLUMNS.get(len(section.pictures), "")
         parts.append(f'<div class="{kind}">\n{shown}\n</div>')
-    parts += [_table(table) for table in section.tables]
+    if section.tables:
+        shown = "\n".join(_table(table) for table in section.tables)
+        parts.append(f'<div class="tables">\n{shown}\n</div>')
     if section.program:
         lines = escape("\n".join(section.program))
         parts.append(f'<pre tabindex="0"><code>{lines}</code></pre>')
@@ -124,9 +129,10 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     kind = ' class="code"' if table.code else ""
+    place = "scroll wide" if table.wide else "scroll"
     top = f"<thead><tr>{head}</tr></thead>" if any(table.header) else ""
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (
-        f'<div class="scroll"><table{kind}><caption>{escape(table.caption)}</caption>{top}\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>{note}"
+        f'<div class="{place}"><table{kind}><caption>{escape(table.caption)}</caption>{top}\n'
+        f"<tbody>\n{rows}\n</tbody></table>{note}</div>"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from narrows.report import words
 from narrows.report.page import Section, Table
@@ -30,7 +32,7 @@ def comparison(content: Content) -> Section:
     title = f"The model and PCA, both at {k} a row"
     cut = [row[: len(header)] for row in rows]
     return Section("comparison", "Beside the simple method", "",
-                   tables=[Table(title, header, cut, _explain(content))])  # fmt: skip
+                   tables=[Table(title, header, cut, _explain(content), wide=True)])  # fmt: skip
 
 
 def _errors(method: Method, ratio: str) -> list[str]:
@@ -66,7 +68,7 @@ def cost(content: Content) -> Section:
         ["Fitting", *fit],
         ["Encoding one row", *(words.duration(m.encode_seconds) for m in methods)],
         ["Decoding one row", *(words.duration(m.decode_seconds) for m in methods)],
-        ["Numbers the method keeps", *(f"{m.n_parameters:,}" for m in methods)],
+        ["Parameters", *(f"{m.n_parameters:,}" for m in methods)],
     ]
     time = Table(
         "Time, measured on this machine in batches", ["", *(m.name for m in methods)], rows
@@ -82,33 +84,39 @@ def cost(content: Content) -> Section:
 def model(content: Content) -> Section:
     """The parts, the parameters, the training."""
     info = content.est.info()
-    shape = " × ".join(map(str, info["input_shape"]))
-    chosen = {
+    blocks = {
+        "Parts of the equation": info["parts"],
+        "Parameters given; all others are at their defaults": info["parameters"],
+        "Chosen and learned": _chosen(info),
+        "Training": info["training"],
+        "Versions": info["versions"],
+    }
+    tables = []
+    for caption, block in blocks.items():
+        rows = [[str(name).replace("_", " "), _plain(value)] for name, value in block.items()]
+        wide = block is info["parts"]
+        tables += [Table(caption, (), rows, code=True, wide=wide)] if rows else []
+    return Section("model", "The model's parts", "", tables=tables)
+
+
+def _chosen(info: dict[str, Any]) -> dict[str, Any]:
+    """What is neither a block of its own nor empty, in readable form."""
+    readable = {
+        "input_shape": " × ".join(map(str, info["input_shape"])),
+        "dtype": str(np.dtype(info["dtype"])),
+        "bounds": _range(*info["bounds"]) if info["bounds"] else None,
+    }
+    return {
         name: value
-        for name, value in (info | {"input_shape": shape}).items()
+        for name, value in (info | readable).items()
         if not isinstance(value, dict) and value is not None and name != "model"
     }
-    if info.get("bounds"):
-        low, high = info["bounds"]
-        chosen["bounds"] = f"{_plain(low)} to {_plain(high)}"
-    blocks = [
-        ("Parts of the equation", info.get("parts", {})),
-        ("Parameters given; all others are at their defaults", info.get("parameters", {})),
-        ("Chosen and learned", chosen),
-        ("Training", info.get("training", {})),
-        ("Versions", info.get("versions", {})),
-    ]
-    tables = [
-        Table(
-            caption,
-            ["", ""],
-            [[str(k).replace("_", " "), _plain(v)] for k, v in block.items()],
-            code=True,
-        )
-        for caption, block in blocks
-        if block
-    ]
-    return Section("model", "The model's parts", "", tables=tables)
+
+
+def _range(low: list[float], high: list[float]) -> str:
+    span = max(high) - min(low)
+    near = [[0.0 if abs(v) < 1e-6 * span else v for v in side] for side in (low, high)]
+    return f"{_plain(near[0])} to {_plain(near[1])}"
 
 
 def how(commands: list[str]) -> Section:
