@@ -129,13 +129,8 @@ def train(
         for i, x in enumerate(rows.shuffled(recipe.batch_size, state.order), start=1):
             progress = budget.progress((state.step - first_step) / steps_per_epoch)
             rate = recipe.rate(state.step - first_step, progress)
-            for optimizer in state.optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-            trace = model(x, Clock(state.step, progress, len(rows)), state.rng)
-            losses = objective(model, trace)
-            step_players(losses, players, state.optimizers)
-            _after_step(model, trace)
+            clock = Clock(state.step, progress, len(rows))
+            trace, losses = _step(model, objective, x, clock, rate, players, state)
             state.step += 1
             end = i == steps_per_epoch
             state.epoch += end
@@ -145,7 +140,23 @@ def train(
                 return
 
 
-def _after_step(model: Any, trace: Any) -> None:
+@torch.enable_grad()  # whatever mode the caller is in
+def _step(
+    model: Any,
+    objective: Objective,
+    x: Tensor,
+    clock: Clock,
+    rate: float,
+    players: Mapping[str, list[Parameter]],
+    state: TrainingState,
+) -> tuple[Any, dict[str, Tensor]]:
+    for optimizer in state.optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+    trace = model(x, clock, state.rng)
+    losses = objective(model, trace)
+    step_players(losses, players, state.optimizers)
     for part in model.modules():
         if hasattr(part, "after_step"):
             part.after_step(trace)
+    return trace, losses

@@ -114,6 +114,12 @@ class Estimator(
         tags.transformer_tags.preserves_dtype = []  # codes are float32, whatever X is
         return tags
 
+    def transform(self, X: Any) -> Any:
+        # repeated here because scikit-learn wraps for set_output only what a class itself defines
+        return Face.transform(self, X)
+
+    transform.__doc__ = Face.transform.__doc__
+
     # ------------------------------------------------------------------ fitting
 
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:

@@ -117,6 +117,8 @@ def admit(estimator: Any, X: Any, *, reset: bool) -> Array:
         X = X.detach().cpu().numpy()
     array = X if _is_table(X) else _to_array(X)
     least = 2 if reset else 1
+    if not _is_table(array):
+        _refuse_kinds(array)
     if getattr(array, "ndim", 2) <= 2:
         array = _checked_table(estimator, X, reset, least)
     elif len(array) < least:
@@ -124,7 +126,7 @@ def admit(estimator: Any, X: Any, *, reset: bool) -> Array:
             f"X has {len(array)} sample(s) (shape={array.shape}); at least {least} "
             f"{'are' if least > 1 else 'is'} needed."
         )
-    _refuse_kinds(array)
+    _refuse_kinds(array, objects=False)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     if 0 in array.shape[1:]:
@@ -184,11 +186,15 @@ def _about_words(frame: Any) -> str | None:
     return None
 
 
-def _refuse_kinds(array: Array) -> None:
-    if array.dtype.kind not in "fiub":
-        kind = {"c": "complex numbers: Complex data not supported", "O": "objects", "M": "dates"}
-        found = kind.get(array.dtype.kind, "words" if array.dtype.kind in "USV" else "no numbers")
-        raise InputError(f"X holds {found} (dtype {array.dtype}); narrows needs real numbers.")
+def _refuse_kinds(array: Array, *, objects: bool = True) -> None:
+    """Objects may turn out to be numbers, where scikit-learn still looks at them."""
+    if array.dtype.kind not in ("fiubO" if objects else "fiub"):
+        kinds = {"c": "complex numbers: Complex data not supported", "M": "dates", "O": "objects"}
+        found = kinds.get(array.dtype.kind, "words" if array.dtype.kind in "USVT" else "no numbers")
+        raise InputError(
+            f"X holds {found} (dtype {array.dtype}); narrows needs real numbers: encode or convert "
+            "them first."
+        )
 
 
 def _known_layout(estimator: Any, array: Array, reset: bool) -> Layout:

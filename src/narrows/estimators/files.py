@@ -111,9 +111,9 @@ def load(path: Path, *, f: Any = None, g: Any = None) -> Any:
     estimator = _unfitted(path, header)
     try:
         _restore(estimator, path, tensors, header, copy_networks(f, g))
+        z, output = _answers(estimator, tensors["probe.x"])
     except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
         raise FileError(f"{path} does not hold a whole {header['class']}: {error}.") from error
-    z, output = _answers(estimator, tensors["probe.x"])
     for now, then in ((z, tensors["probe.z"]), (output, tensors["probe.output"])):
         reach = float(then.max() - then.min()) if then.numel() > 1 else float(then.abs().max())
         if now.shape != then.shape or float((now - then).abs().max()) > AGREEMENT * max(
@@ -146,11 +146,13 @@ def _unfitted(path: Path, header: dict[str, Any]) -> Any:
             f"it knows {', '.join(MODELS)}."
         )
     cls = model_class(header["class"])
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in header["parameters"].items()}
     try:
-        estimator = cls(**lists)
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in header["parameters"].items()}
+        if {"f", "g"} & set(given):
+            raise TypeError("networks are no plain values")
+        estimator = cls(**given)
         estimator.check_parameters()
-    except (TypeError, ParameterError) as error:
+    except (TypeError, AttributeError, ParameterError) as error:
         raise FileError(f"{path} has parameters this narrows cannot take: {error}.") from error
     return estimator
 
@@ -165,6 +167,8 @@ def _restore(
         estimator.f, estimator.g = own
     elif own is not None:
         raise ParameterError(f"{path} holds its own networks; load it without f and g.")
+    if tuple(tensors["probe.x"].shape[1:]) != choices.shape:
+        raise RuntimeError("its shapes contradict each other")  # before anything is allocated
     parts = estimator._parts()
     model = build_model(
         parts,

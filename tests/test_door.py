@@ -1,0 +1,254 @@
+"""What X may be, and the one sentence that answers what it may not be."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import torch
+from sklearn.exceptions import NotFittedError
+
+from data import curve
+from narrows import Autoencoder, DenoisingAutoencoder, InputError, ParameterError
+from narrows import VariationalAutoencoder as VAE
+
+X = curve(60)
+
+
+def fit(data: Any, **kwargs: Any) -> Autoencoder:
+    return Autoencoder(**{"latent_dim": 1, "max_epochs": 1, "random_state": 0, **kwargs}).fit(data)
+
+
+def put(value: float, row: int, *where: int, shape: tuple[int, ...] = (60, 6)) -> np.ndarray:
+    data = np.resize(curve(60, 24), shape).copy()
+    data[(row, *where)] = value
+    return data
+
+
+FRAME = pd.DataFrame({"age": [1.0, 2.0, 3.0], "city": ["Bern", "Rome", "Oslo"]})
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (put(np.nan, 7, 3), r"contains NaN in row 7, column 3"),
+        (put(-np.inf, 7, 3), r"contains infinity in row 7, column 3"),
+        (put(np.nan, 7, 1, 2, shape=(60, 4, 6)), r"NaN in row 7, index \(1, 2\)"),
+        (pd.DataFrame(put(np.nan, 2, 1), columns=list("abcdef")), r"column 1 \('b'\)"),
+        (FRAME, r"Column 'city' of X holds words \('Bern'\)"),
+        (np.zeros((0, 5)), r"0 sample"),
+        (np.zeros((1, 5)), r"1 sample"),
+        (np.zeros((1, 5, 5)), r"1 sample"),
+        (np.zeros((5, 0)), r"0 feature"),
+        (np.zeros((5, 3, 0)), r"is empty"),
+        (np.zeros(5), r"Expected 2D array, got 1D"),
+        (np.float64(3), r"Expected 2D array, got scalar"),
+        (np.zeros((5, 2, 2, 2, 2)), r"5 dimensions"),
+        ([[1.0, 2.0], [3.0]], r"ragged"),
+        (scipy.sparse.eye(5).tocsr(), r"sparse.*toarray"),
+        (np.array([["a", "b"], ["c", "d"]]), r"X holds words"),
+        (np.ones((4, 3), complex), r"[Cc]omplex"),
+        (np.ones((4, 3, 3), complex), r"[Cc]omplex"),
+        (np.zeros((4, 2), "datetime64[s]"), r"X holds dates"),
+        (np.zeros((9, 8, 8, 3)), r'axes="HWC"'),
+    ],
+)
+def test_bad_input_gets_one_sentence(data: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        fit(data)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        (
+            {"latent_dim": 0},
+            "'latent_dim' parameter of Autoencoder must be 'auto' or an int",
+        ),
+        ({"latent_dim": -3}, "Got -3 instead"),
+        ({"latent_dim": 2.5}, "Got 2.5 instead"),
+        ({"latent_dim": True}, "Got True instead"),
+        ({"latent_dim": "ten"}, "Got 'ten' instead"),
+        ({"architecture": "deep"}, "must be one of 'auto', 'dense', 'conv'"),
+        ({"architecture": "conv"}, "X is a table"),
+        ({"max_time": "soon"}, "3m"),
+        ({"max_time": 0}, "above 0"),
+        ({"max_epochs": -1}, "at least 0"),
+        ({"learning_rate": 0.0}, "above 0"),
+        ({"learning_rate": float("nan")}, "Got nan"),
+        ({"random_state": -1}, "RandomState"),
+        ({"validation_fraction": 1.0}, "at most 0.9"),
+        ({"hidden_layer_sizes": (8, 0)}, "tuple of ints"),
+        ({"distance": "bernoulli"}, "zeros and ones"),
+        ({"distance": "l2"}, "must be one of"),
+        ({"axes": "CL"}, "needs X of 3 dimensions"),
+        ({"input_shape": (2, 2)}, "holds 4 numbers"),
+        ({"tied": 1}, "True or False"),
+        ({"device": "tpu"}, "not to be had here"),
+        ({"channels": (), "input_shape": (2, 3), "architecture": "conv"}, "at least one stage"),
+    ],
+)
+def test_bad_parameters_get_one_sentence(kwargs: dict[str, Any], words: str) -> None:
+    with pytest.raises((ParameterError, InputError), match=words):
+        fit(X, **kwargs)
+
+
+def test_a_constructor_only_stores() -> None:
+    assert Autoencoder(latent_dim=-3).latent_dim == -3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        X.astype(np.float16),
+        np.asfortranarray(X),
+        X[::-1, ::-1],
+        X.astype(">f8"),
+        (X * 10).astype(np.int64),
+        (X * 10).astype(np.int8),
+        (X * 10 + 50).astype(np.uint16),
+        X > 0,
+        X.tolist(),
+        X.astype(object),
+        torch.from_numpy(X),
+        X * 1e30,
+        X * 1e300,
+        X * 1e-30,
+        X + 1e6,
+        np.hstack([X, np.full((60, 2), 7.0)]),  # constant columns
+        np.full((60, 3), 5.0),  # nothing varies at all
+        X[:2],
+        X[:, :1],
+    ],
+    ids=lambda d: f"{type(d).__name__}-{getattr(d, 'dtype', '')}-{np.shape(d)}",
+)
+def test_anything_numeric_is_fitted_and_comes_back_as_it_was(data: Any) -> None:
+    array = np.asarray(data, dtype=float if isinstance(data, list) else None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="latent_dim=1 is not smaller")
+        ae = fit(data, max_epochs=3)
+    back = ae.reconstruct(data)
+    assert back.shape == array.shape
+    native = array.dtype.newbyteorder("=")
+    assert back.dtype == (np.float64 if array.dtype == object else native)
+    assert np.isfinite(back.astype(float)).all()
+    assert np.isfinite(ae.score(data))
+    assert np.isfinite(ae.transform(data)).all()
+
+
+def test_read_only_rows_are_read_only() -> None:
+    data = X.copy()
+    data.setflags(write=False)
+    ae = fit(data)
+    assert ae.reconstruct(data).flags.writeable
+    np.testing.assert_array_equal(data, X)
+
+
+def test_a_constant_is_restored_exactly_and_scores_one() -> None:
+    data = np.full((60, 3), 5.0)
+    ae = fit(data)
+    np.testing.assert_allclose(ae.reconstruct(data), data, atol=1e-4)
+    assert ae.score(data) == 1.0
+
+
+def test_wide_offsets_keep_their_small_variations() -> None:
+    """float32 cannot hold 1e9 ± 0.01; the shift is taken off before the precision is."""
+    small = curve(300)
+    near, far = fit(small, max_epochs=5).score(small), fit(small / 100 + 1e9, max_epochs=5)
+    assert far.score(small / 100 + 1e9) == pytest.approx(near, abs=0.02)
+
+
+def test_later_inputs_are_compared_with_words_that_name_both_shapes() -> None:
+    images = curve(40, 30).reshape(40, 5, 6)
+    ae = fit(images)
+    with pytest.raises(InputError, match=r"\(6, 5\).*fitted on samples of shape \(5, 6\)"):
+        ae.transform(images.transpose(0, 2, 1))
+    with pytest.raises(InputError, match=r"\(30,\).*\(5, 6\)"):
+        ae.transform(images.reshape(40, 30))
+    with pytest.raises(InputError, match="X has 5 features, but Autoencoder is expecting 6"):
+        fit(X).transform(X[:, :5])
+    with pytest.raises(InputError, match=r"\(n, 1\)"):
+        fit(X).inverse_transform(np.zeros((3, 2)))
+    with pytest.raises(InputError, match="NaN or infinity in row 1"):
+        fit(X).inverse_transform([[0.0], [np.nan]])
+
+
+@pytest.mark.parametrize("method", ["transform", "reconstruct", "score", "score_samples", "info"])
+def test_an_unfitted_model_says_so(method: str) -> None:
+    with pytest.raises(NotFittedError):
+        getattr(Autoencoder(), method)(*([] if method == "info" else [X]))
+    with pytest.raises(NotFittedError):
+        Autoencoder().save("nowhere.safetensors")
+
+
+def test_a_code_as_wide_as_the_input_warns_why() -> None:
+    with pytest.warns(UserWarning, match="can copy its input"):
+        fit(X, latent_dim=6)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was() -> None:
+    ae = fit(X)
+    before = ae.transform(X)
+    with pytest.raises(InputError):
+        ae.fit(np.full((9, 4), np.nan))
+    np.testing.assert_array_equal(ae.transform(X), before)
+
+
+def test_what_auto_becomes_follows_from_the_data() -> None:
+    rng = np.random.default_rng(0)
+    binary = (rng.random((80, 10)) > 0.5).astype(float)
+    assert fit(binary).distance_ == "bernoulli"
+    assert set(np.unique(VAE(latent_dim=2, max_epochs=1).fit(binary > 0).sample(4))) <= {
+        True,
+        False,
+    }
+    assert fit(X).distance_ == "mse"
+    assert VAE(latent_dim=2, max_epochs=1, random_state=0).fit(X).distance_ == "gaussian"
+    assert fit(X).scaling_.kind == "column"
+    pixels = rng.integers(0, 17, size=(300, 12)).astype(float)  # every column from 0 to 16
+    shared = fit(pixels)
+    assert shared.scaling_.kind == "shared"
+    np.testing.assert_allclose(shared.info()["bounds"], [[0.0], [16.0]], atol=1e-5)
+    assert fit(X).info()["bounds"] is None
+    photos = rng.integers(30, 200, size=(30, 4, 4)).astype(np.uint8)
+    np.testing.assert_allclose(fit(photos).info()["bounds"], [[0.0], [255.0]], atol=1e-4)
+
+
+def test_latent_dim_auto_holds_nine_tenths_of_the_variance() -> None:
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 20)) + 0.1 * rng.normal(size=(400, 20))
+    ae = fit(data, latent_dim="auto", validation_fraction=0.0)
+    held = PCA().fit((data - data.mean(0)) / data.std(0)).explained_variance_ratio_.cumsum()
+    assert held[ae.latent_dim_ - 1] >= 0.9
+    assert ae.latent_dim_ == 1 or held[ae.latent_dim_ - 2] < 0.9
+    assert fit(rng.normal(size=(200, 10)), latent_dim="auto").latent_dim_ == 5  # at most half
+
+
+def test_corrupted_rows_are_in_the_users_units() -> None:
+    data = 1000 * curve(2000)
+    dae = DenoisingAutoencoder(latent_dim=2, noise_level=0.5, max_epochs=1, random_state=0).fit(
+        data
+    )
+    added = (dae.corrupt(data, random_state=1) - data).std(0)
+    np.testing.assert_allclose(added, 0.5 * dae.scaling_.scale.numpy(), rtol=0.1)
+    whole = (10 * curve(50)).astype(np.int32)
+    noisy = (
+        DenoisingAutoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(whole).corrupt(whole)
+    )
+    assert noisy.dtype == np.float32
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "masking", "salt_and_pepper", "swap"])
+def test_a_denoiser_takes_noise_away(noise: str) -> None:
+    data = curve(600)
+    level = 0.5 if noise == "gaussian" else 0.2
+    dae = DenoisingAutoencoder(
+        latent_dim=3, noise=noise, noise_level=level, max_epochs=30, random_state=0
+    ).fit(data[:500])
+    noisy = dae.corrupt(data[500:], random_state=0)
+    before, after = (np.square(a - data[500:]).mean() for a in (noisy, dae.reconstruct(noisy)))
+    assert after < 0.6 * before

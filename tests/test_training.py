@@ -1,0 +1,157 @@
+"""Budgets, stopping, resuming, listening: what surrounds the loop."""
+
+import math
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+import narrows
+from data import curve
+from narrows.engine import training as loop
+from narrows.engine.watching import Watch
+
+X = curve(400)
+KWARGS: dict[str, Any] = {"latent_dim": 1, "random_state": 0}
+
+
+def test_history_tells_every_epoch_and_every_term() -> None:
+    vae = narrows.VariationalAutoencoder(**KWARGS, max_epochs=4).fit(X)
+    assert vae.n_iter_ == len(vae.loss_curve_) == len(vae.history_) == 4
+    assert len(vae.validation_curve_) == 5
+    for entry in vae.history_:
+        assert entry["loss"] == pytest.approx(entry["distance"] + entry["kl"], rel=1e-5)
+    assert vae.best_loss_ == min(vae.validation_curve_)
+
+
+def test_the_best_model_on_validation_is_the_one_kept() -> None:
+    ae = narrows.Autoencoder(**KWARGS, max_epochs=12, learning_rate=0.05).fit(X[:60])
+    short = narrows.Autoencoder(**KWARGS, max_epochs=0).fit(X[:60])
+    assert min(ae.validation_curve_) == ae.validation_curve_[ae.best_epoch_]
+    assert ae.best_loss_ <= short.best_loss_
+
+
+def test_early_stopping_stops() -> None:
+    noise = np.random.default_rng(0).normal(size=(80, 10))
+    kwargs = {**KWARGS, "max_epochs": 200, "n_iter_no_change": 3}
+    ae = narrows.Autoencoder(**kwargs).fit(noise)
+    assert ae.n_iter_ < 200
+    assert ae.n_iter_ == ae.best_epoch_ + 3
+    assert "no better validation loss in 3 epochs" in ae.stop_reason_
+    free = narrows.Autoencoder(**{**kwargs, "max_epochs": 12}, early_stopping=False).fit(noise)
+    assert free.n_iter_ == 12
+
+
+def test_a_time_budget_is_kept_and_the_schedule_follows_it() -> None:
+    started = time.monotonic()
+    ae = narrows.Autoencoder(**KWARGS, max_epochs=10**6, max_time="1s", early_stopping=False).fit(X)
+    assert 0.9 < time.monotonic() - started < 4
+    assert ae.history_[-1]["learning_rate"] < 0.1 * max(h["learning_rate"] for h in ae.history_)
+
+
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    recipe = loop.Recipe(learning_rate=1.0, weight_decay=0.0, batch_size=1)
+    rates = [recipe.rate(step, step / 10_000) for step in range(10_001)]
+    assert rates[0] == pytest.approx(1 / 200)
+    assert max(rates) == pytest.approx(rates[199], abs=1e-3)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-6)
+    assert recipe.rate(3, 0.1) == pytest.approx(0.5 * (1 + math.cos(0.1 * math.pi)))
+
+
+def test_warm_start_goes_on_and_cold_start_does_not() -> None:
+    ae = narrows.Autoencoder(**KWARGS, max_epochs=5, warm_start=True).fit(X)
+    first = ae.best_loss_
+    ae.fit(X)
+    assert ae.validation_curve_[0] == pytest.approx(first, rel=1e-6)
+    ae.warm_start = False
+    assert ae.fit(X).best_loss_ == pytest.approx(first, rel=1e-6)
+
+
+def test_partial_fit_is_one_pass_a_call() -> None:
+    ae = narrows.Autoencoder(**KWARGS)
+    errors = []
+    for _ in range(15):
+        ae.partial_fit(X)
+        errors.append(-ae.score_samples(X).mean())
+    assert ae.n_iter_ == 15
+    assert errors[-1] < 0.6 * errors[0]
+    with pytest.raises(narrows.InputError, match="expecting 6"):
+        ae.partial_fit(X[:, :4])
+
+
+def test_rows_of_x_val_are_what_is_validated_on() -> None:
+    ae = narrows.Autoencoder(**KWARGS, max_epochs=3).fit(X, X_val=X[:50])
+    assert ae.rows_ == {"given": 400, "validation": 50}
+    scores = -ae.score_samples(X[:50]).mean() * 6 / 2  # ½ Σ over six columns
+    assert ae.best_loss_ == pytest.approx(scores, rel=1e-4)
+
+
+def test_ctrl_c_keeps_the_best_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    see, seen = Watch.see, []
+
+    def interrupted(self: Watch, record: loop.Record) -> bool:
+        seen.append(record)
+        if len(seen) == 25:
+            raise KeyboardInterrupt
+        return see(self, record)
+
+    monkeypatch.setattr(Watch, "see", interrupted)
+    with pytest.warns(UserWarning, match="interrupted; the best model so far is kept"):
+        ae = narrows.Autoencoder(**KWARGS, batch_size=36).fit(X)
+    assert ae.stop_reason_ == "interrupted"
+    assert ae.best_loss_ < ae.validation_curve_[0]
+    assert np.isfinite(ae.transform(X)).all()
+
+
+def test_a_run_that_explodes_keeps_the_best_before_it() -> None:
+    with pytest.warns(ConvergenceWarning, match="Lower learning_rate"):
+        ae = narrows.Autoencoder(**KWARGS, learning_rate=1e30, max_epochs=5).fit(X)
+    assert np.isfinite(ae.best_loss_)
+    assert ae.score_samples(X).mean() >= ae.pca_.score_samples(X).mean() - 0.05
+
+
+def test_progress_is_silent_unless_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose in (False, True):
+        narrows.Autoencoder(**KWARGS, max_epochs=2, verbose=verbose).fit(X)
+        out = capsys.readouterr()
+        assert out.out == ""
+        assert out.err == ""
+
+
+def test_a_part_with_after_step_gets_every_trace() -> None:
+    from narrows.estimators.building import Parts, build_model
+    from narrows.parts.latents import Point
+    from narrows.parts.objective import WeightedObjective
+    from test_players import CHOICES
+
+    class Counting(Point):
+        seen = 0
+
+        def after_step(self, trace: Any) -> None:
+            self.seen += len(trace.x)
+
+    data = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    rows = loop.Rows(data, narrows_scaling(data))
+    q = Counting()
+    model = build_model(Parts(q=q), CHOICES, None, torch.Generator().manual_seed(0))
+    state = loop.TrainingState(torch.Generator(), torch.Generator())
+    recipe = loop.Recipe(learning_rate=1e-3, weight_decay=0.0, batch_size=16)
+    list(loop.train(model, WeightedObjective(), rows, recipe, loop.Budget(2), state))
+    assert q.seen == 80
+
+
+def narrows_scaling(data: torch.Tensor) -> Any:
+    from narrows.engine.data import fit_scaling
+
+    return fit_scaling(data, "column")
+
+
+def test_fit_learns_inside_the_callers_no_grad() -> None:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ae = narrows.Autoencoder(**KWARGS, max_epochs=3).fit(X)
+    assert ae.best_loss_ < ae.validation_curve_[0]
