@@ -24,12 +24,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def small(name: str = "Autoencoder", data: Any = X, **kwargs: Any) -> Any:
-    kwargs = {
-        "latent_dim": 2,
-        "max_epochs": 2,
-        "random_state": 0,
-        "hidden_layer_sizes": (4,),
-    } | kwargs
+    base = {"latent_dim": 2, "max_epochs": 2, "random_state": 0, "hidden_layer_sizes": (4,)}
     return model_class(name)(**{**base, **kwargs}).fit(data)
 
 

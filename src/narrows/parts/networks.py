@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
 
 from narrows.core import ParameterError
 
@@ -206,10 +207,9 @@ def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
     f.extend(_layers([flat, *hidden, options.latent_dim * options.n_outputs], options.activation))
     g = nn.Sequential(*_layers([options.latent_dim, *reversed(hidden), flat], options.activation))
     g.extend([act(), nn.Unflatten(1, (channels[-1], *sizes[-1]))])
-    rising = [*reversed(channels), channels[0]]
-    for i, (a, b) in enumerate(pairwise(rising)):
-        g.extend([*_up(options, a, b, sizes[-1 - i], sizes[-2 - i]), act()])
-    g.append(_CONV[dims](channels[0], n_channels, 3, padding=1))
+    for i, (a, b) in enumerate(pairwise([*reversed(channels), n_channels])):
+        g.extend([act()] if i else [])
+        g.extend(_up(options, a, b, sizes[-1 - i], sizes[-2 - i]))
     return f, g
 
 
@@ -242,6 +242,6 @@ def initialise(net: nn.Module, rng: Generator) -> None:
 
 def zero_last(net: nn.Module) -> None:
     """Set the last layer to zero, so that ``net`` answers 0 until it has learned something."""
-    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear | _ConvNd)]
     if layers:  # a tied decoder has none of its own: it answers 0 as soon as the code does
         nn.init.zeros_(layers[-1].weight)
