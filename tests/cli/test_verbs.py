@@ -146,6 +146,20 @@ def test_a_report_on_labelled_data(digits: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "page_files").glob("*.png"))
 
 
+def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("narrows.report.demo.run_demo", lambda folder, **more: given.update(more))
+    done("demo", "-o", tmp_path / "here", "--max-epochs", "3", "--overwrite")
+    assert (given["overwrite"], given["max_epochs"]) == (True, 3)
+    given["echo"]("said")
+
+
+def test_demo_refuses_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("precious")
+    assert "--overwrite" in refused("demo", "-o", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
+
+
 def test_every_parameter_is_an_option() -> None:
     shown = done("fit", "--help")
     for item in fields(Parameters):

@@ -122,6 +122,29 @@ def models() -> None:
 
 
 @click.command
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    metavar="FOLDER",
+    default="narrows-demo",
+    show_default=True,
+    help="Where the pages, pictures and models go.",
+)
+@click.option(
+    "--max-epochs",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Most passes over the training rows, for each fit.",
+)
 @overwrite_option
-def demo(overwrite: bool) -> None:
-    """TODO"""
+def demo(folder: str, max_epochs: int, overwrite: bool) -> None:
+    """Fit four models on real data that comes along.
+
+    Prints how they did beside PCA, and leaves a page about all and one about each. Needs no
+    network; takes a minute or two.
+    """
+    from narrows.report import run_demo
+
+    run_demo(folder, echo=click.echo, overwrite=overwrite, max_epochs=max_epochs)
