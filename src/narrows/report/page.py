@@ -36,6 +36,7 @@ class Section:
     tables: Sequence[Table] = ()
     program: Sequence[str] = ()  # lines of commands
     links: Sequence[tuple[str, str]] = ()  # (relative address, text)
+    kicker: str = ""  # above the title
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,9 @@ def _section(section: Section, pngs: dict[str, bytes]) -> str:
                         for to, text in section.links)  # fmt: skip
         parts.append(f"<ul>{items}</ul>")
     inside = "\n".join(parts)
-    return f'<section id="{section.id}">\n<h2>{escape(section.title)}</h2>\n{inside}\n</section>'
+    over = f'<p class="kicker">{escape(section.kicker)}</p>\n' if section.kicker else ""
+    title = f"<h2>{escape(section.title)}</h2>"
+    return f'<section id="{section.id}">\n{over}{title}\n{inside}\n</section>'
 
 
 def _figure(picture: Picture, png: bytes) -> str:

@@ -83,7 +83,9 @@ def prepare(
     return gather(est, rows, labels, None if names is None else [str(n) for n in names], seed)
 
 
-def page_of(content: Content, commands: list[str], title: str | None = None) -> Page:
+def page_of(
+    content: Content, commands: list[str], title: str | None = None, caveat: str | None = None
+) -> Page:
     """The whole page, drawn."""
     from narrows import __version__
     from narrows.report import words
@@ -98,7 +100,7 @@ def page_of(content: Content, commands: list[str], title: str | None = None) -> 
         + " × ".join(map(str, content.est.input_shape_)),
         title=title or model,
         headline=words.headline(n),
-        caveat=words.caveat(n.n_rows, training["rows"]),
+        caveat=caveat or words.caveat(n.n_rows, training["rows"]),
         tiles=_tiles(content),
         sections=shown,
         foot=f"Made with narrows {__version__}; random choices seeded with {content.seed}.",

@@ -1,0 +1,339 @@
+"""Four models on real data in about a minute: what `narrows demo` runs.
+
+The data are scikit-learn's digits (1,797 images of 8 × 8, from the UCI repository), a fifth of them
+held out. Every model is left at its defaults but for its width, architecture and seed; nothing was
+chosen by looking at the held-out rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from narrows.core import FileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from narrows.report.content import Content
+    from narrows.report.numbers import Method
+    from narrows.report.page import Page, Section
+
+SEED = 0
+LATENT_DIM = 8  # of 64 pixels
+HELD_OUT = 0.2
+FOLDS = 5
+
+# file stem: class and parameters besides latent_dim and random_state
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense": ("Autoencoder", {"architecture": "dense"}),
+    "conv": ("Autoencoder", {"architecture": "conv"}),
+    "denoising": ("DenoisingAutoencoder", {"architecture": "dense"}),
+    "variational": ("VariationalAutoencoder", {"architecture": "dense"}),
+}
+
+# The demo's own page borrows each section from the model it says most about.
+BORROWED = {
+    "samples": "conv",
+    "denoising": "denoising",
+    "map": "variational",
+    "grid": "variational",
+    "interpolations": "variational",
+    "generated": "variational",
+    "training": "conv",
+    "errors": "conv",
+    "comparison": "conv",
+    "cost": "conv",
+    "model": "conv",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Real images with labels, split."""
+
+    X: NDArray[np.float64]  # (n, 8, 8)
+    y: NDArray[np.int64]
+    X_test: NDArray[np.float64]
+    y_test: NDArray[np.int64]
+
+
+def run_demo(
+    folder: str | Path = "narrows-demo",
+    *,
+    echo: Callable[[str], None] = print,
+    overwrite: bool = False,
+    max_epochs: int = 100,
+) -> Path:
+    """Fit four models on scikit-learn's digits; leave tables, pictures, models and pages.
+
+    Parameters: ``folder`` where everything goes (made when missing); ``echo`` is called with each
+    line of text; ``overwrite`` replaces what an earlier demo left there; ``max_epochs`` the budget
+    of each fit. Returns the path of the page that links all others.
+
+    Raises `FileError` when files are there already and ``overwrite`` is false.
+    """
+    started = time.monotonic()
+    folder = Path(folder)
+    _prepare_folder(folder, overwrite)
+    with _one_thread():
+        index = _run(folder, echo, overwrite, max_epochs)
+    echo(f"\nPages, pictures and model files are in {folder}; begin with {index}.")
+    echo(f"All this took {time.monotonic() - started:.0f} s.")
+    return index
+
+
+def _run(folder: Path, echo: Callable[[str], None], overwrite: bool, max_epochs: int) -> Path:
+    from narrows.report import write
+
+    data = load_split()
+    n, held = len(data.X), len(data.X_test)
+    echo(f"scikit-learn's digits, 8 × 8: {n:,} images to fit on, {held} held out (seed {SEED}).\n")
+    contents, pages = {}, {}
+    for stem in MODELS:
+        contents[stem] = _fit(stem, data, max_epochs)
+        n_iter, seconds = contents[stem].est.n_iter_, contents[stem].est.fit_seconds_
+        echo(f"fitted {label(stem)}: {n_iter} epochs in {seconds:.1f} s")
+        contents[stem].est.save(folder / f"{stem}.safetensors", overwrite=overwrite)
+        pages[stem] = write.page_of(contents[stem], _python(stem), label(stem), _caveat(data))
+        write.publish(folder / f"{stem}.html", pages[stem])
+    table = compare(contents)
+    echo(f"\nOn the held-out images, from {LATENT_DIM} numbers each:\n")
+    echo(as_text(COLUMNS, table))
+    classified = classify(data, max_epochs)
+    echo(f"\nLabels read by logistic regression, the same {FOLDS} folds (mean ± s.d.):\n")
+    echo(as_text(("pipeline", "accuracy"), classified))
+    return write.publish(folder / "index.html", _index(data, contents, pages, table, classified))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from a second thread, and on a busy machine lose much.
+
+    The same bits on any number of cores come with it.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+COLUMNS = ("model", "error", "× PCA's", "R²", "seconds")
+
+
+def load_split() -> Digits:
+    """The digits, a stratified fifth held out."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    X, X_test, y, y_test = train_test_split(
+        digits.images, digits.target, test_size=HELD_OUT, stratify=digits.target, random_state=SEED
+    )
+    return Digits(X, y, X_test, y_test)
+
+
+def label(stem: str) -> str:
+    """A model's name in a table."""
+    name, parameters = MODELS[stem]
+    return f"{name}, {parameters['architecture']}"
+
+
+def compare(contents: dict[str, Content]) -> list[list[str]]:
+    """A row for each model, and PCA's: error, its ratio to PCA's, R², seconds to fit."""
+    rows = []
+    for stem, content in contents.items():
+        n = content.numbers
+        ratio = "–" if n.ratio is None else f"{n.ratio:.3f}"
+        rows.append([label(stem), *_scores(n.model, ratio), f"{n.fit_seconds:.1f}"])
+    pca = next(iter(contents.values())).numbers.pca
+    return rows if pca is None else [*rows, ["PCA", *_scores(pca, "1"), ""]]
+
+
+def _scores(method: Method, ratio: str) -> list[str]:
+    return [f"{method.mse:.4f}", ratio, f"{method.r2:.4f}"]
+
+
+def classify(data: Digits, max_epochs: int) -> list[list[str]]:
+    """Cross-validated accuracy of logistic regression on raw pixels, PCA's codes and codes.
+
+    Every transformer is fitted anew inside every fold, on that fold's training rows alone.
+    """
+    import numpy as np
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+
+    from narrows import Autoencoder
+
+    X = np.concatenate([data.X, data.X_test]).reshape(-1, 64)
+    y = np.concatenate([data.y, data.y_test])
+    k, last = LATENT_DIM, LogisticRegression(max_iter=5000)
+    autoencoder = Autoencoder(latent_dim=k, max_epochs=max_epochs, random_state=SEED)
+    pipelines = {
+        "LogisticRegression on 64 raw pixels": make_pipeline(last),
+        f"PCA({k}), LogisticRegression": make_pipeline(PCA(k, random_state=SEED), last),
+        f"Autoencoder(latent_dim={k}), LogisticRegression": make_pipeline(autoencoder, last),
+    }
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
+    rows = []
+    for name, pipeline in pipelines.items():
+        scores = cross_val_score(pipeline, X, y, cv=folds)
+        rows.append([name, f"{scores.mean():.3f} ± {scores.std():.3f}"])
+    return rows
+
+
+def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in plain text.
+
+    >>> print(as_text(("a", "b"), [["x", "1.0"]]))
+    a    b
+    x  1.0
+    """
+    cells = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
+        for row in cells
+    )
+
+
+def _prepare_folder(folder: Path, overwrite: bool) -> None:
+    """Find out before any work whether everything may be written."""
+    from narrows.report.write import check_place
+
+    if folder.is_file() or not folder.parent.is_dir():
+        raise FileError(f"A folder {str(folder)!r} cannot be made there; choose another place.")
+    folder.mkdir(exist_ok=True)
+    for stem in (*MODELS, "index"):
+        check_place(folder / f"{stem}.html", overwrite)
+        model = folder / f"{stem}.safetensors"
+        if model.exists() and not overwrite:
+            raise FileError(f"{str(model)!r} is there already; choose another folder.")
+
+
+def _fit(stem: str, data: Digits, max_epochs: int) -> Content:
+    import narrows
+    from narrows.report.write import prepare
+
+    name, parameters = MODELS[stem]
+    est = getattr(narrows, name)(
+        latent_dim=LATENT_DIM, random_state=SEED, max_epochs=max_epochs, **parameters
+    )
+    return prepare(est.fit(data.X), data.X_test, data.y_test, None, SEED)
+
+
+def _caveat(data: Digits) -> str:
+    return (
+        f"Measured on {len(data.X_test)} images that were held out (seed {SEED}); fitted on the "
+        f"other {len(data.X):,}. PCA was fitted on the same rows, at the same width."
+    )
+
+
+def _index(
+    data: Digits,
+    contents: dict[str, Content],
+    pages: dict[str, Page],
+    table: list[list[str]],
+    classified: list[list[str]],
+) -> Page:
+    """The demo's own page: all models side by side, then each section from the model it suits."""
+    from narrows.report import words
+    from narrows.report.write import draw
+
+    own = [_models_section(contents, table), _classes_section(classified)]
+    borrowed = [
+        replace(section, kicker=label(stem))
+        for wanted, stem in BORROWED.items()
+        for section in pages[stem].sections
+        if section.id == wanted
+    ]
+    pngs = draw(own)
+    for section, stem in zip(borrowed, BORROWED.values(), strict=True):
+        pngs |= {picture.name: pages[stem].pngs[picture.name] for picture in section.pictures}
+    best = min(MODELS, key=lambda stem: contents[stem].numbers.model.mse)
+    return replace(
+        pages[best],
+        kicker="narrows demo · scikit-learn's digits, 8 × 8 pixels",
+        title="Four autoencoders and PCA",
+        headline=f"{label(best)}: {words.headline(contents[best].numbers)}",
+        caveat=_caveat(data),
+        sections=[*own, *borrowed, _how_section()],
+        pngs=pngs,
+    )
+
+
+def _models_section(contents: dict[str, Content], table: list[list[str]]) -> Section:
+    from narrows.report.canvas import Picture
+    from narrows.report.page import Section, Table
+
+    first = next(iter(contents.values()))
+    rows = first.numbers.ranking["Typical"] + first.numbers.ranking["Worst"]
+    shown = {"original": first.samples(rows).original}
+    for stem, content in contents.items():
+        shown[stem] = content.samples(rows).restored
+    pca = first.samples(rows).pca
+    if pca is not None:
+        shown["PCA"] = pca
+    alt = f"Held-out digits, and what each of {', '.join(shown)} makes of their code."
+    note = "Error: mean squared error per element in scaled units, on held-out images."
+    return Section(
+        "models",
+        "The same digits through every model",
+        f"All have {LATENT_DIM} numbers for 64 pixels. Left: digits typical for the dense "
+        "autoencoder; right: those it finds hardest.",
+        [Picture("models", first.look.rows(shown), alt)],
+        [Table("Held-out error at the same width", ("", *COLUMNS[1:]), table, note, wide=True)],
+        links=[(f"{stem}.html", f"The page of {label(stem)}") for stem in contents],
+    )
+
+
+def _classes_section(classified: list[list[str]]) -> Section:
+    from narrows.report.page import Section, Table
+
+    return Section(
+        "classes",
+        "What a classifier reads from the codes",
+        "The autoencoder never sees a label: it is one step of a scikit-learn pipeline, fitted "
+        f"anew in each of {FOLDS} folds.",
+        tables=[Table("Cross-validated accuracy", ("", "Accuracy"), classified, wide=True)],
+    )
+
+
+def _how_section() -> Section:
+    from narrows.report.tables import how
+
+    return how(["narrows demo"])
+
+
+def _python(stem: str) -> list[str]:
+    name, parameters = MODELS[stem]
+    given = "".join(f", {key}={value!r}" for key, value in parameters.items())
+    return [
+        "from sklearn.datasets import load_digits",
+        "from sklearn.model_selection import train_test_split",
+        f"from narrows import {name}",
+        "from narrows.report import write_report",
+        "",
+        "X, y = load_digits().images, load_digits().target",
+        "X, X_test, y, y_test = train_test_split(",
+        f"    X, y, test_size={HELD_OUT}, stratify=y, random_state={SEED}",
+        ")",
+        f"est = {name}(latent_dim={LATENT_DIM}, random_state={SEED}{given}).fit(X)",
+        f'write_report(est, X_test, "{stem}.html", y=y_test)',
+    ]
