@@ -29,6 +29,7 @@ CLASSES = (
 )  # fmt: skip
 
 DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
+CODE_RANGE = (-2.5, 2.5)
 DPI = 180
 
 
@@ -61,11 +62,16 @@ def tidy(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
         ax.set_title(safe(title, 60), color=INK, fontsize=9.5, loc="left")
 
 
-def bare(ax: Axes) -> None:
-    """No axes at all: a picture."""
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(False)
+def whole(figure: Figure, title: str = "", color: str = INK) -> Axes:
+    """One frame over the whole figure, without numbers, below a title where there is one."""
+    height = figure.get_figheight()
+    top = 0.3 if title else 0.0
+    figure.set_layout_engine("none")
+    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0 - top / height))
+    ax.set_axis_off()
+    if title:
+        figure.text(0.0, 1.0 - 0.2 / height, safe(title, 60), color=color, fontsize=9.5)
+    return ax
 
 
 def framed(ax: Axes) -> None:
@@ -87,20 +93,19 @@ def legend(ax: Axes, **more: Any) -> None:
     ax.legend(frameon=False, fontsize=8, labelcolor=INK, **more)
 
 
-def draw_code(ax: Axes, code: NDArray[Any], limit: float = 2.5) -> None:
-    """A code (k,) as coloured cells, at most 16 in a row; in standard deviations of each number."""
+def code_cells(code: NDArray[Any]) -> NDArray[np.float64]:
+    """A code (k,) as rows of at most 16 cells; the cells left over are NaN, which is not drawn."""
     rows = -(-len(code) // 16)
     columns = -(-len(code) // rows)
     cells = np.full(rows * columns, np.nan)
     cells[: len(code)] = code
-    ax.imshow(
-        cells.reshape(rows, columns),
-        cmap=DIVERGING,
-        vmin=-limit,
-        vmax=limit,
-        aspect="auto",
-        interpolation="nearest",
-    )
+    return cells.reshape(rows, columns)
+
+
+def draw_code(ax: Axes, code: NDArray[Any]) -> None:
+    """A code as coloured cells, in standard deviations of each number."""
+    low, high = CODE_RANGE
+    ax.imshow(code_cells(code), cmap=DIVERGING, vmin=low, vmax=high, aspect="auto")
     framed(ax)
 
 

@@ -14,15 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from narrows.core import FileError
+from narrows.report import write
+from narrows.report.canvas import Picture
+from narrows.report.numbers import Method, ranking
+from narrows.report.page import Page, Section, Table
+from narrows.report.tables import how
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from narrows.report.content import Content
-    from narrows.report.numbers import Method
-    from narrows.report.page import Page, Section
 
 SEED = 0
 LATENT_DIM = 8  # of 64 pixels
@@ -89,8 +93,6 @@ def run_demo(
 
 
 def _run(folder: Path, echo: Callable[[str], None], overwrite: bool, max_epochs: int) -> Path:
-    from narrows.report import write
-
     data = load_split()
     n, held = len(data.X), len(data.X_test)
     echo(f"scikit-learn's digits, 8 × 8: {n:,} images to fit on, {held} held out (seed {SEED}).\n")
@@ -168,7 +170,6 @@ def classify(data: Digits, max_epochs: int) -> list[list[str]]:
 
     Every transformer is fitted anew inside every fold, on that fold's training rows alone.
     """
-    import numpy as np
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -215,13 +216,11 @@ def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _prepare_folder(folder: Path, overwrite: bool) -> None:
     """Find out before any work whether everything may be written."""
-    from narrows.report.write import check_place
-
     if folder.is_file() or not folder.parent.is_dir():
         raise FileError(f"A folder {str(folder)!r} cannot be made there; choose another place.")
     folder.mkdir(exist_ok=True)
     for stem in (*MODELS, "index"):
-        check_place(folder / f"{stem}.html", overwrite)
+        write.check_place(folder / f"{stem}.html", overwrite)
         model = folder / f"{stem}.safetensors"
         if model.exists() and not overwrite:
             raise FileError(f"{str(model)!r} is there already; choose another folder.")
@@ -229,13 +228,12 @@ def _prepare_folder(folder: Path, overwrite: bool) -> None:
 
 def _fit(stem: str, data: Digits, max_epochs: int) -> Content:
     import narrows
-    from narrows.report.write import prepare
 
     name, parameters = MODELS[stem]
     est = getattr(narrows, name)(
         latent_dim=LATENT_DIM, random_state=SEED, max_epochs=max_epochs, **parameters
     )
-    return prepare(est.fit(data.X), data.X_test, data.y_test, None, SEED)
+    return write.prepare(est.fit(data.X), data.X_test, data.y_test, None, SEED)
 
 
 def _caveat(data: Digits) -> str:
@@ -253,9 +251,6 @@ def _index(
     classified: list[list[str]],
 ) -> Page:
     """The demo's own page: all models side by side, then each section from the model it suits."""
-    from narrows.report import words
-    from narrows.report.write import draw
-
     own = [_models_section(contents, table), _classes_section(classified)]
     borrowed = [
         replace(section, kicker=label(stem))
@@ -263,49 +258,60 @@ def _index(
         for section in pages[stem].sections
         if section.id == wanted
     ]
-    pngs = draw(own)
+    pngs = write.draw(own)
     for section, stem in zip(borrowed, BORROWED.values(), strict=True):
         pngs |= {picture.name: pages[stem].pngs[picture.name] for picture in section.pictures}
-    best = min(MODELS, key=lambda stem: contents[stem].numbers.model.mse)
+    ratios = {stem: content.numbers.ratio or 0.0 for stem, content in contents.items()}
+    span = f"{min(ratios.values()):.2f} to {max(ratios.values()):.2f}\N{NO-BREAK SPACE}×"
     return replace(
-        pages[best],
+        pages["conv"],
         kicker="narrows demo · scikit-learn's digits, 8 × 8 pixels",
         title="Four autoencoders and PCA",
-        headline=f"{label(best)}: {words.headline(contents[best].numbers)}",
+        headline=f"With {LATENT_DIM} numbers for 64 pixels, four autoencoders make {span} PCA's "
+        "error on held-out digits.",
         caveat=_caveat(data),
-        sections=[*own, *borrowed, _how_section()],
+        tiles=[(f"{ratio:.2f} ×", label(stem)) for stem, ratio in ratios.items()],
+        sections=[*own, *borrowed, how(["narrows demo"])],
         pngs=pngs,
     )
 
 
 def _models_section(contents: dict[str, Content], table: list[list[str]]) -> Section:
-    from narrows.report.canvas import Picture
-    from narrows.report.page import Section, Table
-
-    first = next(iter(contents.values()))
-    rows = first.numbers.ranking["Typical"] + first.numbers.ranking["Worst"]
-    shown = {"original": first.samples(rows).original}
-    for stem, content in contents.items():
-        shown[stem] = content.samples(rows).restored
-    pca = first.samples(rows).pca
-    if pca is not None:
-        shown["PCA"] = pca
-    alt = f"Held-out digits, and what each of {', '.join(shown)} makes of their code."
-    note = "Error: mean squared error per element in scaled units, on held-out images."
+    first = contents["dense"]
+    ranked = ranking(first.numbers.model.errors, 6)
     return Section(
         "models",
         "The same digits through every model",
-        f"All have {LATENT_DIM} numbers for 64 pixels. Left: digits typical for the dense "
-        "autoencoder; right: those it finds hardest.",
-        [Picture("models", first.look.rows(shown), alt)],
-        [Table("Held-out error at the same width", ("", *COLUMNS[1:]), table, note, wide=True)],
+        f"All have {LATENT_DIM} numbers for 64 pixels.",
+        [
+            _side_by_side(contents, ranked["Typical"], "Typical for the dense autoencoder."),
+            _side_by_side(contents, ranked["Worst"], "Those it finds hardest."),
+        ],
+        [
+            Table(
+                "Held-out error at the same width",
+                ("", *COLUMNS[1:]),
+                table,
+                "Error: mean squared error per element in scaled units, on held-out images.",
+                wide=True,
+            )
+        ],
         links=[(f"{stem}.html", f"The page of {label(stem)}") for stem in contents],
     )
 
 
-def _classes_section(classified: list[list[str]]) -> Section:
-    from narrows.report.page import Section, Table
+def _side_by_side(contents: dict[str, Content], rows: list[int], caption: str) -> Picture:
+    first = contents["dense"]
+    samples = first.samples(rows)
+    shown = {"original": samples.original}
+    shown |= {stem: content.samples(rows).restored for stem, content in contents.items()}
+    if samples.pca is not None:
+        shown["PCA"] = samples.pca
+    alt = f"Held-out digits, and what each of {', '.join(list(shown)[1:])} makes of their codes."
+    return Picture(f"models-{caption.split()[0].lower()}", first.look.rows(shown), alt, caption)
 
+
+def _classes_section(classified: list[list[str]]) -> Section:
     return Section(
         "classes",
         "What a classifier reads from the codes",
@@ -313,12 +319,6 @@ def _classes_section(classified: list[list[str]]) -> Section:
         f"anew in each of {FOLDS} folds.",
         tables=[Table("Cross-validated accuracy", ("", "Accuracy"), classified, wide=True)],
     )
-
-
-def _how_section() -> Section:
-    from narrows.report.tables import how
-
-    return how(["narrows demo"])
 
 
 def _python(stem: str) -> list[str]:

@@ -10,6 +10,9 @@ import numpy as np
 from narrows.report import canvas
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
@@ -17,7 +20,29 @@ if TYPE_CHECKING:
     from narrows.tasks import DecodedGrid
 
 
+Box = tuple[float, float, float, float]  # left, right, bottom, top
 COLORS = {"denoised": canvas.MODEL, "PCA": canvas.PCA}
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A row of cells (columns, H, W) or (columns, H, W, 3), and how their values are coloured."""
+
+    name: str
+    color: str  # of the name
+    cells: NDArray[np.float64]
+    map: str = "gray"
+    limits: tuple[float, float] = (0.0, 1.0)
+    tall: float = 1.0  # height, in pictures'
+
+    def draw(self, ax: Axes, cell: NDArray[np.float64], box: Box) -> None:
+        """One cell in ``box``; all but pictures get a faint frame."""
+        low, high = self.limits
+        ax.imshow(cell, cmap=self.map, vmin=low, vmax=high, extent=box, aspect="auto")
+        if self.map != "gray":
+            left, right, bottom, top = box
+            x, y = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
+            ax.plot(x, y, color=canvas.FAINT, lw=0.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +88,31 @@ class ImageLook:
 
     def gallery(self, samples: Samples) -> Figure:
         """Original, code, reconstruction and error, PCA's below, one column for each sample."""
-        rows: list[tuple[str, str, NDArray[Any]]] = [
-            ("original", canvas.INK, self.pixels(samples.original)),
-            (f"code\n{samples.codes.shape[1]}", canvas.INK, samples.codes),
-            ("restored", canvas.MODEL, self.pixels(samples.restored)),
-            ("error", canvas.MODEL, self.difference(samples.restored, samples.original)),
-        ]
+        original = samples.original
+        apart = [self.difference(samples.restored, original)]
+        codes = np.stack([canvas.code_cells(code) for code in samples.codes])
+        strips = [
+            Strip("original", canvas.INK, self.pixels(original)),
+            Strip(f"code\n{samples.codes.shape[1]}", canvas.INK, codes, canvas.DIVERGING,
+                  canvas.CODE_RANGE, 0.32 / self._tall),
+            Strip("restored", canvas.MODEL, self.pixels(samples.restored)),
+        ]  # fmt: skip
         if samples.pca is not None:
-            rows += [
-                ("PCA", canvas.PCA, self.pixels(samples.pca)),
-                ("error", canvas.PCA, self.difference(samples.pca, samples.original)),
-            ]
-        top = max(0.02, *(float(block.max()) for name, _, block in rows if name == "error"))
-        heights = [0.32 if name.startswith("code") else 1.0 for name, _, _ in rows]
-        figure, axes = self._frame(len(samples.original), heights)
-        for line, (name, color, block) in zip(axes, rows, strict=True):
-            canvas.row_name(line[0], name, color)
-            for ax, cell in zip(line, block, strict=True):
-                if name.startswith("code"):
-                    canvas.draw_code(ax, cell)
-                else:
-                    self._show(ax, cell, 1.0 if name != "error" else top, name == "error")
-        for ax, title in zip(axes[0], samples.titles, strict=True):
-            ax.set_title(canvas.safe(title, 16), fontsize=7.5, color=canvas.MUTED)
-        return figure
+            apart.append(self.difference(samples.pca, original))
+        limits = (0.0, max(0.02, *(float(block.max()) for block in apart)))
+        strips.append(Strip("error", canvas.MODEL, apart[0], "Reds", limits))
+        if samples.pca is not None:
+            strips.append(Strip("PCA", canvas.PCA, self.pixels(samples.pca)))
+            strips.append(Strip("error", canvas.PCA, apart[1], "Reds", limits))
+        return self._sheet(strips, width=3.4, left=0.66, titles=samples.titles)
 
     def rows(self, named: dict[str, NDArray[Any]]) -> Figure:
         """Rows of pictures, each with its name on the left."""
-        columns = len(next(iter(named.values())))
-        figure, axes = self._frame(columns, [1.0] * len(named), width=4.4, top=0.05)
-        for line, (name, events) in zip(axes, named.items(), strict=True):
-            canvas.row_name(line[0], name, COLORS.get(name, canvas.INK))
-            for ax, cell in zip(line, self.pixels(events), strict=True):
-                self._show(ax, cell)
-        return figure
+        strips = [
+            Strip(name, COLORS.get(name, canvas.INK), self.pixels(events))
+            for name, events in named.items()
+        ]
+        return self._sheet(strips, width=4.4, left=0.2 + 0.07 * max(map(len, named)))
 
     def grid(self, grid: DecodedGrid, name: str, color: str) -> Figure:
         """The decoded points as one mosaic."""
@@ -111,15 +127,9 @@ class ImageLook:
 
     def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
         """One row for each walk, the two originals at its ends, in one figure."""
-        cells = np.concatenate([starts[:, None], walks, ends[:, None]], axis=1)
-        pixels = self.pixels(cells)
-        figure, axes = self._frame(
-            pixels.shape[1], [1.0] * len(pixels), width=8.8, left=0.0, top=0.0
-        )
-        for line, row in zip(axes, pixels, strict=True):
-            for ax, cell in zip(line, row, strict=True):
-                self._show(ax, cell)
-        return [figure]
+        pixels = self.pixels(np.concatenate([starts[:, None], walks, ends[:, None]], axis=1))
+        strips = [Strip("", canvas.INK, cells) for cells in pixels]
+        return [self._sheet(strips, width=8.8, left=0.0)]
 
     def _grey_or_colour(self, images: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.axes == "HW":
@@ -133,37 +143,30 @@ class ImageLook:
         height, width = self.shape[-2:] if self.axes != "HWC" else self.shape[:2]
         return float(np.clip(height / width, 0.25, 4.0))
 
-    def _frame(
-        self,
-        columns: int,
-        heights: list[float],
-        width: float = 3.4,
-        left: float = 0.66,
-        top: float = 0.22,
-    ) -> tuple[Figure, NDArray[Any]]:
-        """Cells placed to the point, so that no picture is stretched; heights in pictures'."""
-        gap = 0.05
-        cell = (width - left) / max(columns, 4) - gap
-        tall = [cell * self._tall * share for share in heights]
-        height = top + sum(tall) + gap * len(tall)
-        figure = canvas.new_figure(left + (cell + gap) * columns, height)
-        figure.set_layout_engine("none")
-        axes = np.empty((len(heights), columns), dtype=object)
+    def _sheet(
+        self, strips: list[Strip], width: float, left: float, titles: Sequence[str] = ()
+    ) -> Figure:
+        """Rows of cells placed to the point, in inches, so that no picture is stretched."""
+        gap, columns, top = 0.05, len(strips[0].cells), 0.22 if titles else 0.0
+        side = (width - left) / max(columns, 4) - gap
+        height = top + sum(side * self._tall * strip.tall + gap for strip in strips)
+        figure = canvas.new_figure(left + (side + gap) * columns, height)
+        ax = canvas.whole(figure)
         y = height - top
-        for line, share in zip(axes, tall, strict=True):
-            y -= share
-            for column in range(columns):
-                x = left + column * (cell + gap)
-                box = (x / figure.get_figwidth(), y / height)
-                size = (cell / figure.get_figwidth(), share / height)
-                line[column] = figure.add_axes((*box, *size))
-            y -= gap
-        return figure, axes
-
-    def _show(self, ax: Any, cell: NDArray[Any], top: float = 1.0, error: bool = False) -> None:
-        colours = "Reds" if error else "gray"
-        ax.imshow(cell, cmap=colours, vmin=0, vmax=top, aspect="auto")
-        canvas.framed(ax) if error else canvas.bare(ax)
+        for strip in strips:
+            tall = side * self._tall * strip.tall
+            y -= tall + gap
+            ax.text(left - 0.07, y + tall / 2, canvas.safe(strip.name), ha="right", va="center",
+                    color=strip.color, fontsize=8.5)  # fmt: skip
+            for column, cell in enumerate(strip.cells):
+                x = left + column * (side + gap)
+                strip.draw(ax, cell, (x, x + side, y, y + tall))
+        for column, title in enumerate(titles):
+            x = left + column * (side + gap) + side / 2
+            ax.text(x, height - top + 0.05, canvas.safe(title, 16), ha="center", fontsize=7.5,
+                    color=canvas.MUTED)  # fmt: skip
+        ax.set(xlim=(0, figure.get_figwidth()), ylim=(0, height))
+        return figure
 
     def _mosaic(
         self, cells: NDArray[np.float64], name: str, color: str, side: float = 4.4
@@ -178,8 +181,6 @@ class ImageLook:
             rows * (height + gap), columns * (width + gap), 3
         )[:-gap, :-gap]
         figure = canvas.new_figure(side, 0.3 + side * rows * self._tall / columns)
-        ax = figure.subplots()
+        ax = canvas.whole(figure, name, color)
         ax.imshow(picture, aspect="auto")
-        canvas.bare(ax)
-        ax.set_title(canvas.safe(name, 60), fontsize=9.5, color=color, loc="left")
         return figure

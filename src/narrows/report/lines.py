@@ -104,7 +104,7 @@ class LineLook:
     def batch(self, events: NDArray[Any], name: str, color: str) -> Figure:
         """Some events as small curves under a title."""
         side = max(1, min(5, int(np.sqrt(len(events)))))
-        return self._cells(self.heights(events[: side * side]), side, side, name, color)
+        return self._cells(self.heights(events[: side * side]), side, side, name, color, 3.4)
 
     def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
         """Each walk as curves that change colour on their way; the originals dotted."""
@@ -176,16 +176,33 @@ class LineLook:
                       fontsize=8, labelcolor=canvas.INK, markerscale=0.9)  # fmt: skip
 
     def _cells(
-        self, curves: NDArray[np.float64], rows: int, columns: int, name: str, color: str
+        self,
+        curves: NDArray[np.float64],
+        rows: int,
+        columns: int,
+        name: str,
+        color: str,
+        width: float = 4.4,
     ) -> Figure:
-        figure = canvas.new_figure(4.4, max(0.9, 0.72 * rows))
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for ax, event in zip(axes.ravel(), curves, strict=False):
-            for channel, curve in enumerate(event):
-                shade = color if channel == 0 else canvas.CLASSES[channel]
-                ax.plot(curve, color=shade, lw=0.9, marker="." if len(curve) == 1 else None)
-            canvas.framed(ax)
-        figure.suptitle(canvas.safe(name, 60), fontsize=9.5, color=color, x=0.02, ha="left")
+        """Small curves (n, channels, length) side by side, all on one scale."""
+        from matplotlib.collections import LineCollection
+
+        curves = np.repeat(curves, 2, axis=-1) if curves.shape[-1] == 1 else curves
+        low, span = curves.min(), float(np.ptp(curves)) or 1.0
+        x = np.linspace(0.06, 0.94, curves.shape[-1])
+        frame = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=np.float64)
+        corners = [
+            1.08 * np.array([i % columns, rows - 1 - i // columns]) for i in range(len(curves))
+        ]
+        figure = canvas.new_figure(width, 0.3 + width * 0.8 * rows / columns)
+        ax = canvas.whole(figure, name, color)
+        ax.add_collection(LineCollection([frame + c for c in corners], color=canvas.FAINT, lw=0.8))
+        for channel in reversed(range(curves.shape[1])):
+            heights = 0.06 + 0.88 * (curves[:, channel] - low) / span
+            drawn = [np.c_[x, y] + corner for y, corner in zip(heights, corners, strict=True)]
+            shade = color if channel == 0 else canvas.CLASSES[channel]
+            ax.add_collection(LineCollection(drawn, color=shade, lw=0.9))
+        ax.set(xlim=(-0.02, 1.08 * columns - 0.06), ylim=(-0.02, 1.08 * rows - 0.06))
         return figure
 
 

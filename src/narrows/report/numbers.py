@@ -63,7 +63,10 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Denoising:
-    """Mean squared distance to the clean rows, per element in the user's units."""
+    """Mean squared distance to the clean rows, as a share of the data's variance.
+
+    Of a table each column has its own variance, else all elements have one together.
+    """
 
     n_rows: int
     noisy: float
@@ -108,8 +111,8 @@ def measure(est: Any, X: Any, labels: Labels | None, *, n_show: int, seed: int) 
     model = _method(name, est, X, est.n_parameters_)
     pca = None
     if est.pca_ is not None:
-        width = (est.latent_dim_ + 1) * math.prod(est.input_shape_)
-        pca = _method("PCA", est.pca_, X, width)
+        width = np.asarray(est.pca_.transform(X[:1])).shape[1]  # fewer than asked of few rows
+        pca = _method("PCA", est.pca_, X, (width + 1) * math.prod(est.input_shape_))
     probes, note, commonest = _probes(est, X, labels, seed)
     return Numbers(
         n_rows=len(X),
@@ -217,9 +220,12 @@ def _denoising(est: Any, X: Any, seed: int) -> Denoising:
     rows = np.random.default_rng(seed).permutation(len(X))[:NOISY_ROWS]
     clean = X[np.sort(rows)]
     noisy = np.asarray(est.corrupt(clean, random_state=seed))
+    table = len(est.input_shape_) == 1
+    variance = np.var(np.asarray(X, dtype=np.float64), axis=0 if table else None)
+    variance = np.where(variance > 0, variance, 1.0)
 
     def distance(other: Any) -> float:
-        return float(np.mean((np.asarray(other, dtype=np.float64) - clean) ** 2))
+        return float(np.mean((np.asarray(other, dtype=np.float64) - clean) ** 2 / variance))
 
     pca = None if est.pca_ is None else distance(est.pca_.reconstruct(noisy))
     return Denoising(len(clean), distance(noisy), distance(est.reconstruct(noisy)), pca)

@@ -69,7 +69,7 @@ def denoising(content: Content) -> Section:
         lead += (
             f" The noisy {look.noun}s' mean squared distance from the clean ones is "
             f"{words.figure(found.noisy)}, the denoised ones' {words.figure(found.denoised)}{pca} "
-            f"(per element in the data's own units, over {words.count(found.n_rows, 'row')})."
+            f"(as a share of the data's variance, over {words.count(found.n_rows, 'row')})."
         )
     each = look.n_noisy
     shown = content.denoised(2 * each)

@@ -29,7 +29,7 @@ def comparison(content: Content) -> Section:
         rows.append([raw, "", "", "", _probe(content, "raw")])
         rows.append(["Always the commonest class", "", "", "", f"{n.commonest:.3f}"])
     k = words.count(n.sizes.latent_dim, "number")
-    title = f"The model and PCA, both at {k} a row"
+    title = f"The model and PCA, both at {k} {words.each(content.look.noun)}"
     cut = [row[: len(header)] for row in rows]
     return Section("comparison", "Beside the simple method", "",
                    tables=[Table(title, header, cut, _explain(content), wide=True)])  # fmt: skip

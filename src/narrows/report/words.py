@@ -10,22 +10,32 @@ if TYPE_CHECKING:
 SAME = 0.03  # within so much of PCA's error, nobody has won
 
 
-def headline(numbers: Numbers) -> str:
-    """The result in one honest sentence."""
-    width = count(numbers.sizes.latent_dim, "number")
+def headline(numbers: Numbers, noun: str) -> str:
+    """The result in one honest sentence about rows called ``noun``."""
+    width = f"{count(numbers.sizes.latent_dim, 'number')} {each(noun)}"
     ratio = numbers.ratio
     if numbers.pca is None:
         r2 = f"{numbers.model.r2:.3f}"
-        return f"R² is {r2} at {width} a row; PCA was too wide to be fitted beside it."
+        return f"R² is {r2} at {width}; PCA was too wide to be fitted beside it."
     if ratio is None:
-        return f"PCA already restores these rows exactly from {width}: there is nothing to gain."
-    times = f"{ratio:.2f} × PCA's error at {width} a row"
+        return f"PCA already restores these {noun}s exactly from {width}: nothing to gain."
+    short = f"{ratio:.2f}" if ratio < 10 else figure(ratio)
+    times = f"{short}\N{NO-BREAK SPACE}× PCA's error at {width}"
     if abs(ratio - 1) <= SAME:
         return f"No better than PCA: {times}."
     if ratio > 1:
         return f"PCA restores better here: the model makes {times}."
     better = numbers.share_better or 0.0
-    return f"{times}, and closer to the original on {percent(better)} of the rows."
+    return f"{times}, and closer to the original on {percent(better)} of the {noun}s."
+
+
+def each(noun: str) -> str:
+    """The noun with its article.
+
+    >>> each("image"), each("row")
+    ('an image', 'a row')
+    """
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
 def caveat(n_rows: int, training_rows: int) -> str:

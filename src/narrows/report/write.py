@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from narrows.core import FileError, InputError
+from narrows.engine.writing import beside, check_output
+from narrows.report import words
+from narrows.report.canvas import png
+from narrows.report.content import Content, gather
+from narrows.report.labels import read_labels
+from narrows.report.page import Page, Section, render
+from narrows.report.sections import sections
+from narrows.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from narrows.report.content import Content
-    from narrows.report.page import Page, Section
 
 
 def write_report(
@@ -64,12 +68,9 @@ def prepare(
     est: Any, X: Any, y: ArrayLike | None, names: Sequence[str] | None, seed: int
 ) -> Content:
     """Check what was given at the door, and measure."""
-    from narrows.report.content import gather
-    from narrows.report.labels import read_labels
-
-    if len(np.shape(X)) < 2 or not len(X):
-        raise InputError(f"X has shape {np.shape(X)}; give at least one row of data.")
-    est.transform(X[:1])  # the estimator's own words about a wrong width or columns
+    bare = _without_names(est)
+    # whatever is wrong with X, the estimator has the words for it
+    (est if hasattr(X, "columns") else bare).transform(X)
     names = names if names is not None else _column_names(est, X)
     rows = np.asarray(X)
     if names is not None and len(names) != rows[0].size:
@@ -77,21 +78,24 @@ def prepare(
             f"There are {len(names)} feature names for {rows[0].size} features; give one for each."
         )
     labels = None if y is None else read_labels(y, len(rows))
-    est = copy.copy(est)
-    # from here on only arrays are passed; without the names scikit-learn does not warn of that
-    vars(est).pop("feature_names_in_", None)
-    return gather(est, rows, labels, None if names is None else [str(n) for n in names], seed)
+    columns = None if names is None else [str(name) for name in names]
+    return gather(bare, rows, labels, columns, seed)
+
+
+def _without_names(est: Any) -> Any:
+    """The same model, for arrays: scikit-learn warns when columns had names and no longer do."""
+    if not hasattr(est, "feature_names_in_"):
+        return est
+    bare = object.__new__(type(est))
+    vars(bare).update(vars(est))
+    del bare.feature_names_in_
+    return bare
 
 
 def page_of(
     content: Content, commands: list[str], title: str | None = None, caveat: str | None = None
 ) -> Page:
     """The whole page, drawn."""
-    from narrows import __version__
-    from narrows.report import words
-    from narrows.report.page import Page
-    from narrows.report.sections import sections
-
     training = content.est.info()["training"]
     shown = sections(content, commands)
     n, model = content.numbers, content.numbers.model.name
@@ -99,7 +103,7 @@ def page_of(
         kicker=f"narrows report · {words.count(n.n_rows, content.look.noun)} of "
         + " × ".join(map(str, content.est.input_shape_)),
         title=title or model,
-        headline=words.headline(n),
+        headline=words.headline(n, content.look.noun),
         caveat=caveat or words.caveat(n.n_rows, training["rows"]),
         tiles=_tiles(content),
         sections=shown,
@@ -110,8 +114,6 @@ def page_of(
 
 def draw(sections: Sequence[Section]) -> dict[str, bytes]:
     """Every picture as PNG, by its name."""
-    from narrows.report.canvas import png
-
     return {
         picture.name: png(picture.figure) for section in sections for picture in section.pictures
     }
@@ -119,8 +121,6 @@ def draw(sections: Sequence[Section]) -> dict[str, bytes]:
 
 def check_place(path: Path, overwrite: bool) -> None:
     """The page and the folder of its pictures may be written."""
-    from narrows.engine.writing import check_output
-
     check_output(path, (".html", ".htm"), overwrite=overwrite)
     folder = files_of(path)
     held = list(folder.iterdir()) if folder.is_dir() else []
@@ -140,9 +140,6 @@ def files_of(path: Path) -> Path:
 
 def publish(path: Path, page: Page) -> Path:
     """Write the pictures, then the page; each appears whole or not at all."""
-    from narrows.engine.writing import beside
-    from narrows.report.page import render
-
     text = render(page)
     with beside(path) as file, beside(files_of(path)) as folder:
         folder.mkdir()
@@ -153,8 +150,6 @@ def publish(path: Path, page: Page) -> Path:
 
 
 def _tiles(content: Content) -> list[tuple[str, str]]:
-    from narrows.report import words
-
     n, s = content.numbers, content.numbers.sizes
     ratio = [] if n.ratio is None else [(f"{words.figure(n.ratio)} ×", "PCA's error at this width")]
     probe = n.probes.get("codes")
