@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import TINY, done
+
+from .command import TINY, done
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import TINY, done, process, refused, run
 
 from narrows import load
 from narrows.engine.reading import read
+
+from .command import TINY, done, process, refused, run
 
 
 def test_usage_errors_end_with_2(tmp_path: Path) -> None:

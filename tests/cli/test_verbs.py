@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import TINY, done, picture, refused
 from PIL import Image
 
 from narrows import Autoencoder, load
@@ -18,6 +17,8 @@ from narrows.cli import commands
 from narrows.cli.options import literal, typed
 from narrows.engine.reading import read
 from narrows.estimators.parameters import Parameters
+
+from .command import TINY, done, picture, refused
 
 
 def test_fit_says_what_was_chosen_and_what_to_do_next(tmp_path: Path) -> None:
