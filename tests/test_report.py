@@ -134,6 +134,48 @@ def test_denoising_is_measured_against_the_clean_rows() -> None:
     assert found.denoised != found.pca
 
 
+def test_what_is_drawn_is_what_the_models_say() -> None:
+    X, labels = DIGITS.images[:80], read_labels(DIGITS.target[:80], 80)
+    dae = fit(DenoisingAutoencoder, X, latent_dim=5)
+    found = content.gather(dae, X, labels, None, 0)
+    shown = found.denoised(6)
+    assert shown["denoised"] == pytest.approx(dae.reconstruct(shown["noisy"]), abs=1e-4)
+    assert shown["PCA"] == pytest.approx(dae.pca_.reconstruct(shown["noisy"]), abs=1e-4)
+    assert np.abs(shown["noisy"] - shown["clean"]).mean() > 1
+    assert all((clean == X).all(axis=(1, 2)).any() for clean in shown["clean"])
+    samples = found.samples([7, 3])
+    assert np.array_equal(samples.original, X[[7, 3]])
+    assert np.array_equal(samples.restored, dae.reconstruct(X[[7, 3]]))
+    assert samples.pca is not None
+    assert np.array_equal(samples.pca, dae.pca_.reconstruct(X[[7, 3]]))
+    every = found.samples(range(80)).codes
+    assert every.mean(axis=0) == pytest.approx(np.zeros(5), abs=1e-5)
+    assert every.std(axis=0) == pytest.approx(np.ones(5), abs=1e-4)
+    _, starts, ends = found.walks()
+    kinds = [[DIGITS.target[(x == X).all(axis=(1, 2)).argmax()] for x in e] for e in (starts, ends)]
+    assert all(a != b for a, b in zip(*kinds, strict=True))
+
+
+def test_what_is_drawn_as_new_is_new() -> None:
+    vae = fit(VariationalAutoencoder, DIGITS.images[:80])
+    shown = content.gather(vae, DIGITS.images[:80], None, None, 3).generated(9)
+    assert np.array_equal(shown["model"], vae.sample(9, random_state=3))
+    assert len(shown["data"]) == len(shown["PCA"]) == 9
+    assert not np.allclose(shown["PCA"], shown["model"], atol=0.1)
+
+
+def test_colours_are_shown_as_they_are() -> None:
+    colour = np.zeros((2, 4, 5, 3), np.uint8)
+    colour[0, 1, 2] = (255, 51, 0)
+    last = content.look_at(fit(Autoencoder, colour, axes="HWC"), colour, (4, 5, 3), None)
+    first = content.look_at(
+        fit(Autoencoder, np.moveaxis(colour, -1, 1)), np.moveaxis(colour, -1, 1), (3, 4, 5), None
+    )
+    assert last.pixels(colour)[0, 1, 2] == pytest.approx((1, 0.2, 0))  # type: ignore[union-attr]
+    same = first.pixels(np.moveaxis(colour, -1, 1))  # type: ignore[union-attr]
+    assert np.array_equal(same, last.pixels(colour))  # type: ignore[union-attr]
+
+
 class Judged:
     """Numbers whose outcome the test decides; everything else as measured."""
 
