@@ -114,7 +114,7 @@ def _name_in_place(ax: Axes, points: NDArray[np.float64], labels: Labels) -> Non
 
     halo = [withStroke(linewidth=2.5, foreground=canvas.PAPER)]
     for name, rows, _, _ in groups(labels):
-        if name in labels.names and len(name) <= 12:
+        if name in labels.names and len(name) <= 12 and len(rows) > 2:
             x, y = np.median(points[rows], axis=0)
             ax.text(x, y, canvas.safe(name), color=canvas.INK, fontsize=9, weight="bold",
                     ha="center", va="center", path_effects=halo)  # fmt: skip

@@ -123,7 +123,7 @@ class LineLook:
             if self._dots:
                 words = [canvas.safe(name, 14) for name in self.names]
                 ax.set_xticks(range(self.shape[0]), words, rotation=50, ha="right", fontsize=7)
-                ax.set_ylabel("s.d. from the mean", color=canvas.MUTED, fontsize=8.5)
+                ax.set_ylabel(self.unit, color=canvas.MUTED, fontsize=8.5)
             figures.append(figure)
         return figures
 
@@ -211,7 +211,7 @@ def line_look(shape: tuple[int, ...], X: NDArray[Any], names: list[str] | None) 
     X = np.asarray(X, dtype=np.float64)
     d = math.prod(shape)
     if len(shape) == 1:
-        center, scale, unit = X.mean(axis=0), X.std(axis=0), "standard deviations from the mean"
+        center, scale, unit = X.mean(axis=0), X.std(axis=0), "s.d. from the mean"
     elif shape[0] == 1:
         center, scale, unit = np.zeros(shape), np.ones(shape), ""
     else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TIMED_ROWS = 1000
 NOISY_ROWS = 500
+ROUNDING = 1e-10  # an error, in scaled units, that float32 alone can make
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ class Numbers:
 
     @property
     def ratio(self) -> float | None:
-        """The model's error over PCA's; None where there is no PCA, or it makes no error."""
-        if self.pca is None or not self.pca.mse > 0:
+        """The model's error over PCA's; None where there is no PCA, or it errs by rounding only."""
+        if self.pca is None or self.pca.mse <= ROUNDING:
             return None
         return self.model.mse / self.pca.mse
 

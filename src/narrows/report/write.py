@@ -154,7 +154,7 @@ def _tiles(content: Content) -> list[tuple[str, str]]:
     ratio = [] if n.ratio is None else [(f"{words.figure(n.ratio)} ×", "PCA's error at this width")]
     probe = n.probes.get("codes")
     probed = [] if probe is None else [
-        (words.percent(probe.accuracy), "of labels read from the codes by a line")]  # fmt: skip
+        (words.percent(probe.accuracy), "of labels read by a linear probe")]  # fmt: skip
     return [
         *ratio,
         (f"{n.model.r2:.3f}", "R², the variance restored"),
