@@ -61,8 +61,8 @@ for verb in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit; ``arguments`` are those of the process unless given."""
-    # Threads that wait must soon sleep: when other work wants the cores, threads that spin make every
-    # step many times slower. GNU's OpenMP reads this when torch is first imported.
+    # Threads that wait must soon sleep: when other work wants the cores, threads that spin make
+    # every step many times slower. GNU's OpenMP reads this when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words  # wherever it stands: people add it at the end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def summary(estimator: Any, name: str, path: Path) -> str:
             f"{' × '.join(map(str, card['input_shape']))} to {card['latent_dim']} numbers and back",
             f"chosen: {card['architecture']} networks of {card['n_parameters']:,} parameters, "
             f"distance {card['distance']}, scaling {card['scaling']}",
-            error_line(estimator, card),
+            error_line(card),
             f"took {training['seconds']:.1f} s, {training['epochs']} epochs, the best was "
             f"{training['best_epoch']} ({training['stop_reason']})",
             f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB",
@@ -80,24 +79,14 @@ def summary(estimator: Any, name: str, path: Path) -> str:
     )
 
 
-def error_line(estimator: Any, card: dict[str, Any]) -> str:
-    """The validation rows' error at the end beside that at the start, which mostly is PCA.
-
-    A point code with squared distance starts as PCA, and its loss is ½ Σ (x − x')²: both are shown
-    as mean squares. Any other loss is shown as it is, in nats a row.
-    """
-    start, end = estimator.validation_curve_[0], estimator.best_loss_
-    if card["starts_at"] == "PCA" and card["distance"] == "mse":
-        each = 2 / math.prod(card["input_shape"])
-        times = f" ({end / start:.2f} ×)" if start > 0 else ""
-        given = " from corrupted rows" if "c" in card["parts"] else ""
-        return (
-            f"validation error{given} {end * each:.4g}, where PCA's at the same width is "
-            f"{start * each:.4g}{times}; mean squares in scaled units"
-        )
-    return (
-        f"validation loss {end:.5g} nats a row, from {start:.5g} at its start, {card['starts_at']}"
-    )
+def error_line(card: dict[str, Any]) -> str:
+    """The validation rows' error beside PCA's at the same width."""
+    error, pca = (card["training"][name] for name in ("validation_error", "validation_error_pca"))
+    shown = f"validation error {error:.4g} (mean square per number, scaled units)"
+    if pca is None:
+        return f"{shown}; PCA at this width would be too large to stand beside it"
+    times = f", {error / pca:.2f} × that" if pca > 0 else ""
+    return f"{shown}; PCA's at the same width is {pca:.4g}{times}"
 
 
 def next_command(data: str, path: Path, resize: int | tuple[int, int] | None) -> str:

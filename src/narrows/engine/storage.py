@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,36 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from narrows.core import FileError
+from narrows.engine.writing import beside, check_output
 
 FORMAT = 1  # raised when the layout changes; every older one is still read
-
-
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """At the door, before any work: the file must be new, or replacing it asked for."""
-    if path.is_dir():
-        raise FileError(f"{path} is a folder; give the name of a file.")
-    if not path.parent.is_dir():
-        raise FileError(f"The folder {path.parent} is not there; make it first.")
-    if path.exists() and not overwrite:
-        raise FileError(f"{path} is there already; choose another name, or ask to overwrite it.")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Either the whole file or none of it, whatever happens meanwhile."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)  # mkstemp's own mode is private
-        Path(name).replace(path)
-    except OSError as error:
-        raise FileError(f"{path} could not be written: {error.strerror or error}.") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -64,10 +35,15 @@ def write_file(
     """Write tensors and a JSON header to one file."""
     from safetensors.torch import save
 
-    refuse_existing(path, overwrite)
+    check_output(path, [path.suffix.lower() or ".safetensors"], overwrite=overwrite)
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-    write_atomically(path, save(ready, {"narrows": text, "sha256": _digest(text, ready)}))
+    data = save(ready, {"narrows": text, "sha256": _digest(text, ready)})
+    try:
+        with beside(path) as place:
+            place.write_bytes(data)
+    except OSError as error:
+        raise FileError(f"{path} could not be written: {error.strerror or error}.") from error
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -41,6 +41,7 @@ class Watch:
         self._best: list[dict[str, Tensor]] = []
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
+        self._last: Record | None = None
         self._started = time.monotonic()
         self._bar = _progress_bar(verbose)
 
@@ -55,7 +56,7 @@ class Watch:
 
     def see(self, record: Record) -> bool:
         """Take one record; True means stop now."""
-        self._steps += 1
+        self._steps, self._last = self._steps + 1, record
         for name, value in (("loss", record.losses["model"]), *record.terms.items()):
             total = self._sums.get(name)
             value = value.detach()
@@ -102,8 +103,8 @@ class Watch:
 
     def finish(self, reason: str) -> None:
         """Close the books (a part of an epoch counts as one) and go back to the best weights."""
-        if self._steps:
-            self._candidate()
+        if self._steps and self._last is not None:
+            self._close_epoch(self._last)
         self.stop_reason = self.stop_reason or reason
         for module, best in zip(self.modules, self._best, strict=True):
             module.load_state_dict(best)

@@ -23,7 +23,7 @@ from narrows.estimators.building import Parts
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import describe
 from narrows.estimators.door import Array, admit
-from narrows.estimators.face import Face, PCABeside
+from narrows.estimators.face import Face, PCABeside, mean_error
 from narrows.estimators.fitting import Training, prepare, recipe_for, resume, run, time_budget
 from narrows.estimators.parameters import Parameters
 from narrows.parts.model import Model
@@ -41,6 +41,7 @@ class Fitted(Face):
     loss_curve_: list[float]
     fit_seconds_: float
     rows_: dict[str, int]
+    validation_errors_: dict[str, float | None]
     _pca: PCA | None
     _state: TrainingState | None
 
@@ -190,6 +191,10 @@ class Estimator(
             training.state,
         )
         self.rows_ = {"given": n_rows, "validation": len(training.validation)}
+        self.validation_errors_ = {
+            "validation_error": mean_error(self, training.validation),
+            "validation_error_pca": mean_error(self.pca_, training.validation),
+        }
 
     def _record(
         self, history: list[dict[str, float]], scores: list[float], best: int, reason: str

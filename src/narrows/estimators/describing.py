@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import fields
 from typing import Any
@@ -44,8 +45,11 @@ def _bounds(estimator: Any) -> list[list[float]] | None:
     high = next((b for name, b in buffers.items() if name.endswith("high")), None)
     if low is None or high is None:
         return None
-    undo = estimator.scaling_.undo
-    return [undo(low).flatten().tolist(), undo(high).flatten().tolist()]
+    ends = [estimator.scaling_.undo(b).flatten().tolist() for b in (low, high)]
+    # kept in float32, where 0 came back as 1e-8: as many digits as that can hold
+    reach = max(map(abs, [*ends[0], *ends[1]]), default=0.0) or 1.0
+    digits = 5 - math.floor(math.log10(reach))
+    return [[round(value, digits) for value in side] for side in ends]
 
 
 def versions() -> dict[str, str]:
@@ -90,6 +94,7 @@ def describe(estimator: Any) -> dict[str, Any]:
             "seconds": round(estimator.fit_seconds_, 3),
             "loss": estimator.loss_curve_[-1] if estimator.loss_curve_ else None,
             "validation": estimator.best_loss_,
+            **estimator.validation_errors_,
             "stop_reason": estimator.stop_reason_,
         },
         "versions": versions() if not hasattr(estimator, "versions_") else estimator.versions_,

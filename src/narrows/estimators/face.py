@@ -7,6 +7,7 @@ so has the PCA that stands beside each of them: both are measured by the same li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from narrows.baselines import PCA
 from narrows.core import InputError
-from narrows.engine.data import Scaling, inference_batch
+from narrows.engine.data import Rows, Scaling, inference_batch
 from narrows.estimators.door import Array, Layout
 
 
@@ -136,6 +137,16 @@ class Face:
     def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
         rows = self._admit(X)
         return torch.cat([measure(x).double().cpu() for x in self._scaled(rows)]).numpy()
+
+
+@torch.no_grad()
+def mean_error(face: Face | None, rows: Rows) -> float | None:
+    """Mean squared error per element of scaled rows; None where nobody answers."""
+    if face is None:
+        return None
+    batches = rows.in_order(inference_batch(rows.shape))
+    total = sum(float((x - face._decoded(x)).square().sum(dtype=torch.float64)) for x in batches)
+    return total / (len(rows) * math.prod(rows.shape))
 
 
 def _checked_codes(Z: Any, width: int) -> NDArray[np.float32]:

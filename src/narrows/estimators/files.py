@@ -38,6 +38,7 @@ FITTED = {
     "stop_reason_",
     "fit_seconds_",
     "rows_",
+    "validation_errors_",
     "networks",
 }
 AGREEMENT = 1e-3  # of the range: how far a loaded model may answer from what it answered when saved
@@ -197,7 +198,8 @@ def _restore(
         estimator._pca = PCA(**kept, noise=fitted["pca_noise"])
     history, curve = fitted["history_"], fitted["validation_curve_"]
     estimator._record(history, curve, fitted["best_epoch_"], fitted["stop_reason_"])
-    estimator.fit_seconds_, estimator.rows_ = fitted["fit_seconds_"], fitted["rows_"]
+    for name in ("fit_seconds_", "rows_", "validation_errors_"):
+        setattr(estimator, name, fitted[name])
     estimator.versions_ = header["versions"]
 
 
