@@ -1,0 +1,41 @@
+"""README keeps its word: its code runs, its table is the benchmark's, its test command is CI's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_python_runs(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert blocks
+    checks = "\nassert Z.shape == (1797, 8) and X2.shape == X.shape and new.shape == (64, 8, 8)"
+    checks += "\nassert ae.score(X) > ae.pca_.score(X) and nats.shape == (10,)"
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks) + checks],
+        cwd=tmp_path,
+        check=True,
+        env={"OMP_NUM_THREADS": "1", "PATH": ""},
+    )
+
+
+def test_every_figure_of_its_table_is_in_the_benchmarks_output() -> None:
+    table = README.split("<!-- results -->")[1].split("<!-- /results -->")[0]
+    rows = [line for line in table.splitlines() if re.match(r"\| (digits|mnist|fashion)", line)]
+    written = (ROOT / "benchmarks/results/reconstruction.md").read_text(encoding="utf-8")
+    assert len(rows) >= 5
+    for row in rows:
+        assert row in written
+
+
+def test_its_test_command_is_the_one_ci_runs() -> None:
+    assert "\nmake test " in README
+    assert "\nmake test\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_what_it_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
