@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from narrows.core import InputError, ParameterError
-from narrows.engine.data import extremes
+from narrows.engine.data import chunks, extremes
 from narrows.parts.linear_path import path_fits
 
 HELD = 0.9  # the share of the scaled variance that latent_dim="auto" keeps
@@ -56,16 +57,21 @@ class Range:
     high: Tensor
 
 
-def look_at_range(rows: Tensor) -> Range:
+def look_at_range(parts: Sequence[Tensor]) -> Range:
     """Find out whether x is binary, and whether its elements share a range that is really a bound.
 
     They do when at least half of the elements that vary reach both extremes of their channel
-    exactly, as pixels do and measurements do not; pictures of bytes always do.
+    exactly, as pixels do and measurements do not; pictures of bytes always do. ``parts`` are the
+    training and the validation rows: the promise "never below PCA" is about both.
     """
-    low, high = extremes(rows)
+    rows, ends = parts[0], [extremes(part) for part in parts]
+    low = torch.stack([e[0] for e in ends]).amin(0)
+    high = torch.stack([e[1] for e in ends]).amax(0)
     dims = tuple(range(0 if rows.ndim == 2 else 1, rows.ndim - 1))
     lowest, highest = low.amin(dims, keepdim=True), high.amax(dims, keepdim=True)
-    binary = bool((lowest >= 0).all() and (highest <= 1).all()) and _only_zeros_and_ones(rows)
+    binary = bool((lowest >= 0).all() and (highest <= 1).all()) and all(
+        map(_only_zeros_and_ones, parts)
+    )
     varies = high > low
     reaches = (low == lowest) & (high == highest) & varies
     shared = bool(varies.sum() >= 2) and bool(reaches.sum() * 2 >= varies.sum())
@@ -75,7 +81,7 @@ def look_at_range(rows: Tensor) -> Range:
 
 
 def _only_zeros_and_ones(rows: Tensor) -> bool:
-    return all(bool(((part == 0) | (part == 1)).all()) for part in rows.split(4096))
+    return all(bool(((part == 0) | (part == 1)).all()) for part in chunks(rows))
 
 
 def choose_scaling(asked: str, rows: Tensor, found: Range, distance: str) -> str:

@@ -90,7 +90,7 @@ def prepare(estimator: Any, parts: Parts, rows: Array, X_val: Array | None) -> T
     params: Parameters = estimator
     seed, device = seed_of(params.random_state), pick_device(params.device)
     training, validation = _divide(rows, X_val, params.validation_fraction, seed, device)
-    found = choose.look_at_range(torch.cat([training, validation]))
+    found = choose.look_at_range([training, validation])
     distance = choose.choose_distance(params.distance, parts.distance, found)
     kind = choose.choose_scaling(params.scaling, training, found, distance)
     scaling = fit_scaling(training, kind)
@@ -139,8 +139,7 @@ def _divide(
 ) -> tuple[Tensor, Tensor]:
     data = as_tensor(rows)
     if X_val is not None:
-        # one dtype for both, so that their ranges can be looked at together
-        return data.to(device), as_tensor(X_val).to(device, data.dtype)
+        return data.to(device), as_tensor(X_val).to(device)
     training, validation = split(len(data), fraction, seed)
     return data[training].to(device), data[validation].to(device)
 

@@ -122,6 +122,9 @@ class Gaussian(Distance):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(float(log_scale)))
 
+    def extra_repr(self) -> str:
+        return f"scale={float(self.log_scale.detach().exp()):.4g}"
+
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
         log_scale = self.log_scale.clamp(min=self.smallest)
         standardised = (output - x) * torch.exp(-log_scale)

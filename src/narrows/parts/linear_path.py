@@ -88,6 +88,9 @@ class BoundedHead(nn.Module):
         self.register_buffer("low", low)
         self.register_buffer("high", high)
 
+    def __repr__(self) -> str:
+        return "kept within the data's bounds"
+
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             clamped: Tensor = _Clamp.apply(x, self.low, self.high)  # type: ignore[no-untyped-call]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor, nn
+from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
 
 from narrows.core import Clock, Node, Trace
 from narrows.parts.likelihoods import Distance
+from narrows.parts.linear_path import WithPath
 from narrows.parts.priors import StandardNormal
 
 
@@ -62,13 +63,35 @@ class Model(nn.Module):
     def describe(self) -> dict[str, str]:
         """One line for each letter of the equation."""
         letters = {"f": self.f, "g": self.g, "q": self.q, "c": self.c, "D": self.D, "p": self.p}
-        return {name: _summary(part) for name, part in letters.items() if part is not None}
+        return {name: _counted(part) for name, part in letters.items() if part is not None}
 
 
-def _summary(part: nn.Module) -> str:
-    leaves = [m for m in part.modules() if not any(True for _ in m.children())]
-    if len(leaves) <= 1:
-        return repr(part)
-    with torch.no_grad():
-        n = sum(p.numel() for p in part.parameters())
-    return " → ".join(repr(leaf) for leaf in leaves) + f"  ({n:,} parameters)"
+def _counted(part: nn.Module) -> str:
+    n = sum(p.numel() for p in part.parameters())
+    return in_words(part) + (f"  ({n:,} parameters)" if n > 1 else "")
+
+
+def in_words(part: nn.Module) -> str:
+    """A network as one reads it: layers with their sizes, an arrow between, a plus beside.
+
+    >>> in_words(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.GELU(), nn.Linear(8, 2)))
+    'linear 64→8, gelu, linear 8→2'
+    """
+    if isinstance(part, WithPath):
+        return f"[{in_words(part.net)}] + [{in_words(part.path)}]"
+    if isinstance(part, nn.Sequential):
+        return ", ".join(filter(None, map(in_words, part)))
+    if isinstance(part, nn.Flatten | nn.Unflatten | nn.Identity):
+        return ""  # they only fold
+    if isinstance(part, nn.Linear):
+        return f"linear {part.in_features}→{part.out_features}"
+    if isinstance(part, _ConvNd):
+        kind = "transposed conv" if part.transposed else "conv"
+        sides = "×".join(map(str, part.kernel_size))
+        stride = f" stride {part.stride[0]}" if max(part.stride) > 1 else ""
+        return f"{kind} {part.in_channels}→{part.out_channels} {sides}{stride}"
+    if isinstance(part, nn.MaxPool1d | nn.MaxPool2d):
+        return "max-pool 2"
+    if isinstance(part, nn.GELU | nn.SiLU | nn.ReLU | nn.Tanh):
+        return type(part).__name__.lower()
+    return " ".join(repr(part).split())

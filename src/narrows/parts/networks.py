@@ -58,6 +58,10 @@ class TiedLinear(nn.Module):
         # in a tuple, so that the encoder's weight is not registered (and saved) a second time
         self._source = (source,)
 
+    def __repr__(self) -> str:
+        source = self._source[0]
+        return f"tied linear {source.out_features}→{source.in_features}"
+
     def forward(self, h: Tensor) -> Tensor:
         return F.linear(h, self._source[0].weight.t(), self.bias)
 
@@ -123,6 +127,9 @@ class Shuffle(nn.Module):
         super().__init__()
         self.dims = dims
 
+    def __repr__(self) -> str:
+        return "pixel shuffle"
+
     def forward(self, x: Tensor) -> Tensor:
         if self.dims == 2:
             return F.pixel_shuffle(x, 2)
@@ -139,8 +146,8 @@ class ResizeTo(nn.Module):
         super().__init__()
         self.size, self.mode = size, mode
 
-    def extra_repr(self) -> str:
-        return f"{self.size}, mode={self.mode!r}"
+    def __repr__(self) -> str:
+        return f"{self.mode} to {'×'.join(map(str, self.size))}"
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "crop":
