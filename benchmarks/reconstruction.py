@@ -73,7 +73,7 @@ def with_narrows(architecture: str) -> Callable[..., Result]:
 def mlp(train: Images, test: Images, k: int, seconds: float, seed: int) -> Result:
     flat = train.reshape(len(train), -1)
     wide, narrow = dense_widths(flat.shape[1])
-    model = MLPRegressor((wide, narrow, k, narrow, wide), random_state=seed)
+    model = MLPRegressor(hidden_layer_sizes=(wide, narrow, k, narrow, wide), random_state=seed)
     epochs = 0
     for _ in _until(seconds):
         model.partial_fit(flat, flat)
