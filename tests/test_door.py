@@ -252,3 +252,83 @@ def test_a_denoiser_takes_noise_away(noise: str) -> None:
     noisy = dae.corrupt(data[500:], random_state=0)
     before, after = (np.square(a - data[500:]).mean() for a in (noisy, dae.reconstruct(noisy)))
     assert after < 0.6 * before
+
+
+@pytest.mark.parametrize("scaling", ["column", "shared", "none"])
+@pytest.mark.parametrize("shape", [(300, 12), (300, 3, 4), (300, 2, 3, 4)])
+def test_every_scaling_of_bounded_data_keeps_its_bounds(
+    scaling: str, shape: tuple[int, ...]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 17, size=shape).astype(float)
+    ae = fit(pixels, scaling=scaling, latent_dim=2)
+    back = ae.reconstruct(pixels)
+    assert back.min() > -1e-3
+    assert back.max() < 16 + 1e-3
+    errors = ae.validation_errors_
+    assert errors["validation_error"] <= errors["validation_error_pca"] + 1e-6
+
+
+def test_values_out_of_all_reach_are_refused_and_not_answered_by_nan() -> None:
+    ae = fit(X)
+    for method in (ae.transform, ae.reconstruct, ae.score, ae.score_samples):
+        with pytest.raises(InputError, match="Row 2 of X is too far"):
+            method(put(1e300, 2, 1))
+    assert np.isfinite(ae.score_samples(X * 1e12)).all()
+    with pytest.raises(InputError, match="no numbers in float32"):
+        fit(X * 1e30, scaling="none")
+
+
+def test_r2_is_exact_beside_a_large_mean() -> None:
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(500, 4)) + np.array([0, 0, 0, 3e6])
+    ae = fit(data, scaling="none", max_epochs=0)
+    shifted = ae.inverse_transform(ae.transform(data))
+    true = 1 - np.square(data - shifted).sum() / np.square(data - data.mean(0)).sum()
+    assert ae.score(data) == pytest.approx(true, abs=0.02)
+
+
+def test_a_bernoulli_takes_zeros_and_ones_whenever_it_is_asked() -> None:
+    binary = (np.random.default_rng(0).random((80, 6)) > 0.5).astype(float)
+    vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(binary)
+    for call in (vae.partial_fit, vae.log_likelihood):
+        with pytest.raises(InputError, match="zeros and ones"):
+            call(X)
+    assert fit(binary, scaling="column").distance_ == "mse"
+    with pytest.raises(ParameterError, match="takes zeros and ones as they are"):
+        fit(binary, scaling="column", distance="bernoulli")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: fit(X, latent_dim=10**12), "at most"),
+        (lambda: fit(X, random_state=2**70), "RandomState"),
+        (lambda: fit(X, device=None), "not to be had"),
+        (lambda: fit(X, device="meta"), "not to be had"),
+        (lambda: DenoisingAutoencoder(noise="swap", noise_level=3).fit(X), "at most 1"),
+        (lambda: VAE(max_epochs=0).fit(X).sample(2, random_state="a"), "random_state must be"),
+        (lambda: VAE(max_epochs=0).fit(X).sample(2, temperature="a"), "temperature must be"),
+        (lambda: VAE(max_epochs=0).fit(X).sample(0), "n must be"),
+    ],
+)
+def test_what_seeds_and_widths_may_be(call: Any, words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        call()
+
+
+def test_a_default_dtype_of_double_changes_nothing() -> None:
+    before = fit(X).transform(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(fit(X).transform(X), before)
+        assert VAE(latent_dim=1, max_epochs=1, random_state=0).fit(X).sample(2).shape == (2, 6)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_path_too_large_is_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    from narrows.estimators import choices
+
+    monkeypatch.setattr(choices, "path_fits", lambda shape, k: False)
+    with pytest.warns(UserWarning, match="starts at random weights, not at PCA"):
+        fit(X)

@@ -163,6 +163,12 @@ def _edited(path: Path, edit: Any) -> Path:
         (lambda h, t: h["fitted"]["choices"].update(shape=[10**12]), "does not hold a whole"),
         (lambda h, t: h["fitted"]["choices"].pop("up"), "does not hold a whole"),
         (lambda h, t: h.update(fitted=3), "header"),
+        (lambda h, t: h.update({"class": ["x"]}), "does not know"),
+        (lambda h, t: h["fitted"].update(rows_=[]), "does not hold a whole"),
+        (lambda h, t: h["fitted"]["layout"].update(dtype="zzz"), "does not hold a whole"),
+        (lambda h, t: h["fitted"]["layout"].update(user_shape=[7]), "does not hold a whole"),
+        (lambda h, t: h["fitted"]["choices"].update(hidden=[2**19, 2**19]), "does not hold a wh"),
+        (lambda h, t: t.update({"probe.z": t["probe.z"].bfloat16() + 1}), "answers differently"),
         (lambda h, t: t.pop("model.f.net.1.weight"), "does not hold a whole"),
         (lambda h, t: t.pop("probe.x"), "does not hold a whole"),
         (lambda h, t: t.pop("scaling.scale"), "does not hold a whole"),
@@ -183,6 +189,41 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(FileError, match="not one that narrows wrote"):
         narrows.load(path)
+
+
+@pytest.mark.parametrize("text", ["{not", "[" * 100_000, "3", "null"])
+def test_a_header_that_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    tensors = {"a": torch.zeros(2)}
+    save_file(tensors, path, {"narrows": text, "sha256": storage._digest(text, tensors)})
+    with pytest.raises(FileError, match="no readable header"):
+        narrows.load(path)
+
+
+def test_networks_that_share_layers_are_copied_and_saved_as_such(tmp_path: Path) -> None:
+    class Shared(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.nn.Linear(6, 2)
+            self.b = self.a
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(x)
+
+    est = small(f=Shared(), g=torch.nn.Linear(2, 6))
+    assert est.encoder_.a is est.encoder_.b
+    again = narrows.load(est.save(tmp_path / "m.safetensors"), f=Shared(), g=torch.nn.Linear(2, 6))
+    np.testing.assert_array_equal(again.transform(X), est.transform(X))
+
+
+def test_what_a_run_without_a_number_left_is_still_json(tmp_path: Path) -> None:
+    from sklearn.exceptions import ConvergenceWarning
+
+    with pytest.warns(ConvergenceWarning):
+        est = small(learning_rate=1e30)
+    text = json.dumps(est.info(), allow_nan=False)
+    again = narrows.load(est.save(tmp_path / "m.safetensors"))
+    assert json.loads(text)["training"]["loss"] is None or again.n_iter_ >= 1
 
 
 class Bomb:

@@ -155,3 +155,75 @@ def test_fit_learns_inside_the_callers_no_grad() -> None:
         warnings.simplefilter("error")
         ae = narrows.Autoencoder(**KWARGS, max_epochs=3).fit(X)
     assert ae.best_loss_ < ae.validation_curve_[0]
+
+
+def test_partial_fit_warms_up_once_however_small_its_calls() -> None:
+    ae = narrows.Autoencoder(**KWARGS, batch_size=64)
+    for start in range(0, 64 * 6, 64):
+        ae.partial_fit(X[start : start + 64])
+    rates = [entry["learning_rate"] for entry in ae.history_]
+    assert rates == pytest.approx([4e-3 * (i + 1) / 20 for i in range(6)])
+    assert [entry["epoch"] for entry in ae.history_] == [1, 2, 3, 4, 5, 6]
+
+
+def test_partial_fit_that_explodes_keeps_the_weights_before_it() -> None:
+    ae = narrows.Autoencoder(**KWARGS, learning_rate=1e30, batch_size=16)
+    with pytest.warns(ConvergenceWarning):
+        ae.partial_fit(X)
+    assert np.isfinite(ae.transform(X)).all()
+    assert "no longer a number" in ae.stop_reason_
+
+
+def test_the_range_of_a_first_chunk_bounds_no_later_one() -> None:
+    pixels = np.random.default_rng(0).integers(0, 17, size=(200, 6)).astype(float)
+    ae = narrows.Autoencoder(**KWARGS).partial_fit(pixels)
+    assert ae.info()["bounds"] is None
+    whole = narrows.Autoencoder(**KWARGS, max_epochs=1, warm_start=True).fit(pixels)
+    assert whole.fit(pixels * 2).info()["bounds"] == [[0.0], [32.0]]
+
+
+def test_an_error_while_going_on_leaves_the_weights_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ae = narrows.Autoencoder(**KWARGS, max_epochs=2, warm_start=True).fit(X)
+    before, finish = ae.transform(X), Watch.finish
+
+    def broken(self: Watch, reason: str) -> None:
+        finish(self, reason)
+        raise RuntimeError("late")
+
+    monkeypatch.setattr(Watch, "finish", broken)
+    with pytest.raises(RuntimeError, match="late"):
+        ae.fit(X)
+    np.testing.assert_array_equal(ae.transform(X), before)
+
+
+def test_going_on_with_other_parameters_is_refused() -> None:
+    vae = narrows.VariationalAutoencoder(**KWARGS, max_epochs=1, warm_start=True).fit(X)
+    vae.set_params(beta=7.0, latent_dim=2)
+    with pytest.raises(narrows.ParameterError, match="with other .*beta"):
+        vae.fit(X)
+    vae.set_params(beta=1.0, latent_dim=1, max_epochs=2, weight_decay=0.5).fit(X)
+    assert vae._state.optimizers["model"].param_groups[0]["weight_decay"] == 0.5
+
+
+def test_own_layers_train_in_training_mode_and_are_judged_in_the_other() -> None:
+    def build() -> dict[str, torch.nn.Module]:
+        torch.manual_seed(0)
+        f = torch.nn.Sequential(
+            torch.nn.Linear(6, 16),
+            torch.nn.BatchNorm1d(16),
+            torch.nn.Dropout(),
+            torch.nn.Linear(16, 2),
+        )
+        return {"f": f, "g": torch.nn.Linear(2, 6)}
+
+    networks = build()
+    state = torch.get_rng_state()
+    ae = narrows.Autoencoder(**networks, max_epochs=3, random_state=0, batch_size=111).fit(X[:334])
+    assert torch.equal(state, torch.get_rng_state())
+    norm = ae.encoder_[1]
+    assert int(norm.num_batches_tracked) > 0
+    again = narrows.Autoencoder(**networks, max_epochs=3, random_state=0, batch_size=111)
+    np.testing.assert_array_equal(again.fit(X[:334]).transform(X), ae.transform(X))
+    assert ae.best_loss_ == pytest.approx(ae.validation_errors_["validation_error"] * 3, rel=1e-4)

@@ -216,3 +216,24 @@ def test_repeating_a_batch_leaves_every_term_unchanged() -> None:
     one = D.distance(x, vae.model_.g(z)[None]).mean()
     three = D.distance(x.repeat(3, 1), vae.model_.g(z.repeat(3, 1))[None]).mean()
     torch.testing.assert_close(one, three)
+
+
+def test_few_rows_of_many_columns_leave_the_noise_that_is_there() -> None:
+    """PCA's noise is a mean over all d − k directions left out, also those n rows cannot span."""
+    from narrows.baselines import fit_pca
+    from narrows.engine.data import Rows, Scaling
+
+    X = np.random.default_rng(0).normal(size=(60, 300))
+    one = torch.ones(1, dtype=torch.float64)
+    rows = Rows(torch.from_numpy(X), Scaling("none", 0 * one, one))
+    left = np.linalg.eigvalsh(np.cov(X.T))[::-1][50:].sum() / 250
+    for pca in (fit_pca(rows, 50, 0), fit_pca(rows, 59, 0).cut(50)):
+        assert pca.noise == pytest.approx(left, rel=1e-3)
+
+
+def test_a_learned_scale_is_alive_where_pca_leaves_nothing() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 60))
+    vae = VariationalAutoencoder(latent_dim=50, max_epochs=15, random_state=0).fit(X)
+    assert vae.validation_curve_[0] < 1000  # nats of sixty numbers
+    assert vae.best_loss_ < vae.validation_curve_[0]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +58,7 @@ class PCA:
 
 
 def fit_pca(rows: Rows, k: int, seed: int) -> PCA:
-    """PCA of scaled rows by scikit-learn, on the rows' own device's memory only as float32."""
+    """PCA of scaled rows by scikit-learn, whose work is on the CPU in float32."""
     from sklearn.decomposition import PCA as SklearnPCA
 
     features = rows.data[0].numel()
@@ -69,13 +69,14 @@ def fit_pca(rows: Rows, k: int, seed: int) -> PCA:
         index = torch.randperm(len(rows), generator=rng)[:most].sort().values
     x = rows.scaled(index).flatten(1).cpu().numpy()
     k = min(k, features, len(x))
-    with warnings.catch_warnings():
-        # constant data has no variance to explain, and that is no error here
-        warnings.filterwarnings("ignore", category=RuntimeWarning, module="sklearn")
+    with np.errstate(invalid="ignore", divide="ignore"):  # constant data has none to explain
         fitted = SklearnPCA(k, random_state=seed % 2**32).fit(x)
+    explained = float(fitted.explained_variance_.sum(dtype=np.float64))
+    # not scikit-learn's noise_variance_, whose mean leaves out directions that few rows cannot span
+    left_out = float(x.var(axis=0, ddof=1, dtype=np.float64).sum()) - explained
     return PCA(
         torch.from_numpy(fitted.mean_).float(),
         torch.from_numpy(fitted.components_).float(),
         torch.from_numpy(fitted.explained_variance_).float().clamp(min=0),
-        max(0.0, float(fitted.noise_variance_)),
+        max(0.0, left_out) / max(1, features - k),
     )

@@ -6,6 +6,7 @@ being looked at is turned into scaled float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def extremes(rows: Tensor) -> tuple[Tensor, Tensor]:
 def _moments(rows: Tensor, dims: tuple[int, ...], largest: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over rows and ``dims`` of rows / largest, in two passes."""
     kept = [1 if i in dims else s for i, s in enumerate(rows.shape[1:])]
-    count = rows[0].numel() // max(1, int(torch.tensor(kept).prod())) * len(rows)
+    count = rows[0].numel() // max(1, math.prod(kept)) * len(rows)
     axes = (0, *(d + 1 for d in dims))
     mean = torch.zeros(kept, dtype=torch.float64, device=rows.device)
     for chunk in chunks(rows):
@@ -118,13 +119,11 @@ class Rows:
     def shuffled(self, batch_size: int, order: Generator) -> Iterator[Tensor]:
         """Every row once, in an order drawn from ``order`` (a generator on the CPU)."""
         permutation = torch.randperm(len(self), generator=order).to(self.data.device)
-        for index in permutation.split(batch_size):
+        # batches of nearly one size: a last batch of one row would be a poor step
+        for index in permutation.tensor_split(math.ceil(len(self) / batch_size)):
             yield self.scaled(index)
 
 
 def inference_batch(shape: tuple[int, ...]) -> int:
     """Rows looked at together without gradients: about 4 MiB of input, which suits caches."""
-    features = 1
-    for s in shape:
-        features *= s
-    return max(1, min(8192, 2**20 // max(1, features)))
+    return max(1, min(8192, 2**20 // max(1, math.prod(shape))))

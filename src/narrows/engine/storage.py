@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from narrows.core import FileError
@@ -20,12 +22,21 @@ from narrows.engine.writing import beside, check_output
 FORMAT = 1  # raised when the layout changes; every older one is still read
 
 
+def without_nan(value: Any) -> Any:
+    """Plain data with None for what JSON has no word for: NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        sha.update(tensor.numpy().tobytes())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 
@@ -37,7 +48,7 @@ def write_file(
 
     check_output(path, [path.suffix.lower() or ".safetensors"], overwrite=overwrite)
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
+    text = json.dumps(without_nan({"format": FORMAT, **header}), sort_keys=True, allow_nan=False)
     data = save(ready, {"narrows": text, "sha256": _digest(text, ready)})
     try:
         with beside(path) as place:
@@ -63,7 +74,10 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     text = metadata["narrows"]
     if metadata.get("sha256") != _digest(text, tensors):
         raise FileError(f"{path} is damaged: its contents do not match their checksum.")
-    header = json.loads(text)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
     if not isinstance(header, dict) or not isinstance(header.get("format"), int):
         raise FileError(f"{path} has no readable header.")
     if header["format"] > FORMAT:

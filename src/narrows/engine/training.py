@@ -29,15 +29,16 @@ class Recipe:
     batch_size: int
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_steps: int = 200
-    clip: float = 0.0
     constant: bool = False  # partial_fit: no end is known, so there is no schedule
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of one step."""
+        warm = (step + 1) / self.warmup_steps
+        if self.constant:
+            return self.learning_rate * min(1.0, warm)
         # whichever comes first: a short budget must not spend itself on warming up
-        warm = min(1.0, max((step + 1) / self.warmup_steps, progress / 0.1))
-        cosine = 1.0 if self.constant else 0.5 * (1.0 + math.cos(math.pi * progress))
-        return self.learning_rate * warm * cosine
+        cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+        return self.learning_rate * min(1.0, max(warm, progress / 0.1)) * cosine
 
 
 @dataclass
@@ -127,10 +128,14 @@ def train(
     first_step = state.step
     while state.epoch < last_epoch:
         for i, x in enumerate(rows.shuffled(recipe.batch_size, state.order), start=1):
-            progress = budget.progress((state.step - first_step) / steps_per_epoch)
-            rate = recipe.rate(state.step - first_step, progress)
+            # a step stands for its middle: the first is not at nothing, the last not at zero rate
+            progress = budget.progress((state.step - first_step + 0.5) / steps_per_epoch)
+            rate = recipe.rate(state.step if recipe.constant else state.step - first_step, progress)
             clock = Clock(state.step, progress, len(rows))
-            trace, losses = _step(model, objective, x, clock, rate, players, state)
+            for optimizer in state.optimizers.values():
+                for group in optimizer.param_groups:
+                    group.update(lr=rate, weight_decay=recipe.weight_decay)
+            trace, losses = _step(model, objective, x, clock, players, state)
             state.step += 1
             end = i == steps_per_epoch
             state.epoch += end
@@ -146,13 +151,9 @@ def _step(
     objective: Objective,
     x: Tensor,
     clock: Clock,
-    rate: float,
     players: Mapping[str, list[Parameter]],
     state: TrainingState,
 ) -> tuple[Any, dict[str, Tensor]]:
-    for optimizer in state.optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = rate
     trace = model(x, clock, state.rng)
     losses = objective(model, trace)
     step_players(losses, players, state.optimizers)

@@ -69,8 +69,8 @@ class Watch:
     def _candidate(self) -> None:
         score = self.evaluate()
         self.scores.append(score)
-        better = not self.keep_best or len(self.scores) == 1 or score < self.best_score
-        if better or math.isnan(self.best_score):
+        better = len(self.scores) == 1 or score < self.best_score or math.isnan(self.best_score)
+        if better or (not self.keep_best and math.isfinite(score)):
             self.best_epoch = len(self.scores) - 1
             self._best = [_copy(module.state_dict()) for module in self.modules]
 

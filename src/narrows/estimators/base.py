@@ -18,13 +18,22 @@ from torch import Tensor, nn
 from narrows.baselines import PCA
 from narrows.core import ParameterError
 from narrows.engine.training import Budget, TrainingState
+from narrows.engine.watching import Watch
 from narrows.estimators import files
 from narrows.estimators.building import Parts
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import describe
 from narrows.estimators.door import Array, admit
 from narrows.estimators.face import Face, PCABeside, mean_error
-from narrows.estimators.fitting import Training, prepare, recipe_for, resume, run, time_budget
+from narrows.estimators.fitting import (
+    Training,
+    lasting,
+    prepare,
+    recipe_for,
+    resume,
+    run,
+    time_budget,
+)
 from narrows.estimators.parameters import Parameters
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
@@ -44,6 +53,8 @@ class Fitted(Face):
     validation_errors_: dict[str, float | None]
     _pca: PCA | None
     _state: TrainingState | None
+    _seed: int
+    _fitted_with: dict[str, Any]
 
     def _admit(self, X: Any) -> Array:
         check_is_fitted(self, "model_")
@@ -159,7 +170,9 @@ class Estimator(
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """One pass over X at a constant step size; the first call also learns the scaling from X.
+        """One pass over X, warmed up once and then at a constant step size.
+
+        The first call also learns the scaling and the PCA start, from its X alone.
 
         Parameters
         ----------
@@ -171,18 +184,31 @@ class Estimator(
         with _all_or_nothing(self):
             first = not hasattr(self, "model_")
             rows = admit(self, X, reset=first)
-            training = (
-                prepare(self, self._parts(), rows, rows) if first else resume(self, rows, rows)
-            )
+            if first:
+                training = prepare(self, self._parts(), rows, rows, more_to_come=True)
+            else:
+                training = resume(self, rows, rows)
             recipe = recipe_for(self, len(training.rows), constant=True)
-            watch = run(self, training, Budget(1), recipe, keep_best=False)
+            reason = "partial_fit: one pass"
+            watch = run(self, training, Budget(1), recipe, keep_best=False, reason=reason)
+            if not first:
+                self._append(watch)
             self._adopt(training, len(rows))
-            history = watch.history if first else [*self.history_, *watch.history]
-            scores = watch.scores if first else [*self.validation_curve_, watch.scores[-1]]
-            self._record(history, scores, len(scores) - 1, "partial_fit: one pass")
+            self._record(watch.history, watch.scores, watch.best_epoch, watch.stop_reason)
             seconds = 0.0 if first else self.fit_seconds_
             self.fit_seconds_ = seconds + time.monotonic() - started
         return self
+
+    def _append(self, watch: Watch) -> None:
+        """Let the history of one more pass go on from that of all before."""
+        epochs, seconds = len(self.history_), self.fit_seconds_
+        for entry in watch.history:
+            entry["epoch"] += epochs
+            entry["seconds"] += seconds
+        watch.history = [*self.history_, *watch.history]
+        kept = watch.best_epoch > 0  # not where the pass ended in no number
+        watch.best_epoch = len(self.validation_curve_) if kept else self.best_epoch_
+        watch.scores = [*self.validation_curve_, *watch.scores[1:]]
 
     def _adopt(self, training: Training, n_rows: int) -> None:
         self.model_, self.objective_, self._state = (
@@ -190,6 +216,8 @@ class Estimator(
             training.objective,
             training.state,
         )
+        self._seed, self._fitted_with = training.seed, lasting(self)
+        self.__dict__.pop("versions_", None)  # those of a file this model once came from
         self.rows_ = {"given": n_rows, "validation": len(training.validation)}
         self.validation_errors_ = {
             "validation_error": mean_error(self, training.validation),
@@ -264,9 +292,15 @@ CPU = torch.device("cpu")
 def _all_or_nothing(estimator: Estimator) -> Iterator[None]:
     """A fit that fails leaves the estimator as it was."""
     before = dict(vars(estimator))
+    modules = [before[name] for name in ("model_", "objective_") if name in before]
+    weights = [copy.deepcopy(module.state_dict()) for module in modules]
     try:
         yield
     except BaseException:
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
+        for module, kept in zip(modules, weights, strict=True):
+            module.load_state_dict(kept)
+            module.eval()
+            estimator._state = None  # its optimisers have moved on
         raise

@@ -25,7 +25,7 @@ from narrows.parts.networks import NetworkOptions, build_networks
 from narrows.parts.objective import Term
 from narrows.parts.priors import StandardNormal
 
-SMALLEST_NOISE = 1e-6  # of a scaled variance: what a start calls zero
+SMALLEST_NOISE = 1e-4  # of a scaled variance: what a start calls zero
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,13 @@ def scaled_bounds(scaling: Scaling, found: Range) -> tuple[Tensor, Tensor]:
 
 
 def build_model(
-    parts: Parts, choices: Choices, own: tuple[nn.Module, nn.Module] | None, rng: Generator
+    parts: Parts, choices: Choices, own: tuple[nn.Module, nn.Module] | None, rng: Generator | None
 ) -> Model:
-    """The module, with networks drawn from ``rng`` and an empty linear path."""
+    """The module, with networks drawn from ``rng`` and a linear path of zeros.
+
+    Without ``rng`` nothing is drawn or allocated: under ``torch.device("meta")`` this is the
+    skeleton that a file's tensors are put into.
+    """
     n_outputs: int = parts.q.n_outputs  # type: ignore[assignment]
     if own is not None:
         f, g = own
@@ -67,13 +71,15 @@ def build_model(
     features, k = math.prod(choices.shape), choices.latent_dim
     if choices.linear_path:
         numbers = k * n_outputs
-        f = WithPath(f, encoder_path(torch.zeros(numbers, features), torch.zeros(numbers)))
-        back = decoder_path(torch.zeros(features, k), torch.zeros(features), choices.shape)
-        g = WithPath(g, back)
+        f = WithPath(f, encoder_path(features, numbers))
+        g = WithPath(g, decoder_path(k, choices.shape))
     if choices.bounded:
-        event = [choices.shape[0] if len(choices.shape) > 1 else 1, *[1] * (len(choices.shape) - 1)]
+        each = len(choices.shape) > 1  # a channel has its own bounds, and with "column" all have
+        event = [choices.shape[0] if each else 1, *[1] * (len(choices.shape) - 1)]
+        event = list(choices.shape) if choices.scaling == "column" else event
         g = nn.Sequential(g, BoundedHead(torch.zeros(event), torch.zeros(event)))
-    return Model(f, g, parts.q, LIKELIHOODS[choices.distance](), c=parts.c, p=parts.p)
+    D = LIKELIHOODS[choices.distance]()
+    return Model(f, g, parts.q, D, c=parts.c, p=parts.p).float()
 
 
 def _path(net: nn.Module) -> nn.Linear:
@@ -93,15 +99,27 @@ def set_bounds(model: Model, low: Tensor, high: Tensor) -> None:
 
 
 @torch.no_grad()
-def start_at_pca(model: Model, pca: PCA) -> None:
+def widen_bounds(model: Model, low: Tensor, high: Tensor) -> None:
+    """Let the head reach what later rows reach."""
+    for module in model.g.modules():
+        if isinstance(module, BoundedHead):
+            module.low.copy_(torch.minimum(module.low, low))
+            module.high.copy_(torch.maximum(module.high, high))
+
+
+@torch.no_grad()
+def start_at_pca(model: Model, pca: PCA, error: float) -> None:
     """Make the model PCA, or with a Gaussian code probabilistic PCA (Tipping & Bishop 1999).
 
     Point code: z = C (x − m) / s with one scale s, so that codes have unit variance on average.
     Gaussian code, with component variances λ and noise σ²: x' = Cᵀ (λ − σ²)^½ z + m, and the exact
-    posterior has mean (λ − σ²)^½ / λ · C (x − m) and variance σ² / λ.
+    posterior has mean (λ − σ²)^½ / λ · C (x − m) and variance σ² / λ. ``error`` is PCA's mean
+    squared error per element on the validation rows: where few rows have many columns PCA leaves
+    nothing on the training rows, and σ must be what it leaves on others.
     """
     k, found = _path(model.g).in_features, len(pca.components)
-    noise = max(pca.noise, SMALLEST_NOISE)
+    features = len(pca.mean)
+    noise = max(pca.noise, error * features / max(1, features - found), SMALLEST_NOISE)
     variances = pca.variances.clamp(min=noise)
     if model.q.n_outputs == 2:
         down = (variances - noise).sqrt() / variances
@@ -129,7 +147,14 @@ def copy_networks(f: Any, g: Any) -> tuple[nn.Module, nn.Module] | None:
             f"f and g are given together, as two nn.Module; got {type(f).__name__} and "
             f"{type(g).__name__}."
         )
-    return copy.deepcopy(f), copy.deepcopy(g)
+    copied: tuple[nn.Module, nn.Module] = copy.deepcopy((f, g))  # at once: they may share layers
+    if not any(p.requires_grad for net in copied for p in net.parameters()):
+        raise ParameterError("f and g have no parameter to train; give networks that have.")
+    return copied
+
+
+# what a network may raise when its input does not fit it
+UNFIT = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)
 
 
 def fingerprint(net: nn.Module) -> str:
@@ -143,12 +168,13 @@ def try_networks(
     own: tuple[nn.Module, nn.Module], shape: tuple[int, ...], n_outputs: int, asked: int | str
 ) -> int:
     """Run the user's networks once on two rows of zeros; return the width of the code."""
-    f, g = own
-    x = torch.zeros(2, *shape)
+    f, g = (net.float().eval() for net in own)
+    x = torch.zeros(2, *shape, dtype=torch.float32)
     device = next((p.device for p in f.parameters()), x.device)
     try:
         h = f(x.to(device))
-    except (RuntimeError, ValueError, IndexError) as error:
+        h.ndim, h.shape  # noqa: B018 - what is no tensor is found here
+    except UNFIT as error:
         raise ParameterError(
             f"f cannot take an input of shape {tuple(x.shape)}: {error}"
         ) from error
@@ -161,8 +187,9 @@ def try_networks(
     if not isinstance(asked, str) and asked != k:
         raise ParameterError(f"latent_dim={asked}, but f gives a code of {k} numbers.")
     try:
-        back = g(torch.zeros(2, k, device=device))
-    except (RuntimeError, ValueError, IndexError) as error:
+        back = g(torch.zeros(2, k, device=device, dtype=torch.float32))
+        back.shape  # noqa: B018
+    except UNFIT as error:
         raise ParameterError(f"g cannot take a code of shape (2, {k}): {error}") from error
     if back.shape != x.shape:
         raise ParameterError(

@@ -55,6 +55,7 @@ class Range:
     shared: bool
     low: Tensor  # of each channel (of the whole table), shaped to broadcast against an event
     high: Tensor
+    each: tuple[Tensor, Tensor]  # lowest and highest of each element of an event
 
 
 def look_at_range(parts: Sequence[Tensor]) -> Range:
@@ -76,8 +77,8 @@ def look_at_range(parts: Sequence[Tensor]) -> Range:
     reaches = (low == lowest) & (high == highest) & varies
     shared = bool(varies.sum() >= 2) and bool(reaches.sum() * 2 >= varies.sum())
     if rows.dtype == torch.uint8 and rows.ndim > 2 and not shared:
-        return Range(binary, True, torch.zeros_like(lowest), torch.full_like(highest, 255.0))
-    return Range(binary, shared, lowest, highest)
+        lowest, highest, shared = torch.zeros_like(lowest), torch.full_like(highest, 255.0), True
+    return Range(binary, shared, lowest, highest, (low, high))
 
 
 def _only_zeros_and_ones(rows: Tensor) -> bool:
@@ -87,10 +88,11 @@ def _only_zeros_and_ones(rows: Tensor) -> bool:
 def choose_scaling(asked: str, rows: Tensor, found: Range, distance: str) -> str:
     """One shift and scale where elements share their units, else one for each column."""
     if distance == "bernoulli":
-        if not found.binary:
-            raise InputError(
-                'distance="bernoulli" needs an X of zeros and ones, but X holds other values; '
-                'choose distance="mse", or make X binary.'
+        refuse_not_binary(found)
+        if asked not in ("auto", "none"):
+            raise ParameterError(
+                f'distance="bernoulli" takes zeros and ones as they are, but scaling={asked!r} '
+                'would change them; leave scaling="auto".'
             )
         return "none"
     if asked != "auto":
@@ -98,11 +100,20 @@ def choose_scaling(asked: str, rows: Tensor, found: Range, distance: str) -> str
     return "column" if rows.ndim == 2 and not found.shared else "shared"
 
 
-def choose_distance(asked: str, model_default: str, found: Range) -> str:
-    """Bernoulli for zeros and ones; else what the model is made for."""
+def refuse_not_binary(found: Range) -> None:
+    """A Bernoulli has no meaning for anything but zeros and ones."""
+    if not found.binary:
+        raise InputError(
+            'distance="bernoulli" needs an X of zeros and ones, but X holds other values; '
+            'choose distance="mse", or make X binary.'
+        )
+
+
+def choose_distance(asked: str, scaling: str, model_default: str, found: Range) -> str:
+    """Bernoulli for zeros and ones that nobody wants scaled; else what the model is made for."""
     if asked != "auto":
         return asked
-    return "bernoulli" if found.binary else model_default
+    return "bernoulli" if found.binary and scaling in ("auto", "none") else model_default
 
 
 def choose_architecture(asked: str, shape: tuple[int, ...], own: bool) -> str:
@@ -140,4 +151,13 @@ def choose_path(asked: Any, distance: str, shape: tuple[int, ...], k: int, own: 
             f"linear_path=True starts the model at PCA, which has no meaning with {reason}; "
             'leave linear_path="auto".'
         )
-    return bool(asked) and possible and path_fits(shape, k)
+    fits = path_fits(shape, k)
+    if possible and not fits and asked is not False:
+        features = math.prod(shape)
+        warnings.warn(
+            f"A linear path between {features:,} numbers and a code of {k:,} would be too large: "
+            "the model starts at random weights, not at PCA, and may end below it.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return bool(asked) and possible and fits

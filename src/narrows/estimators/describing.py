@@ -7,6 +7,7 @@ import platform
 from dataclasses import fields
 from typing import Any
 
+from narrows.engine.storage import without_nan
 from narrows.version import __version__
 
 
@@ -68,7 +69,12 @@ def versions() -> dict[str, str]:
 
 
 def describe(estimator: Any) -> dict[str, Any]:
-    """The answer of ``info``."""
+    """The answer of ``info``; None where a number was none."""
+    card: dict[str, Any] = without_nan(_card(estimator))
+    return card
+
+
+def _card(estimator: Any) -> dict[str, Any]:
     parts = estimator.model_.describe()
     terms = [f"{t.name} × {plain(t.weight)}" for t in estimator.objective_.terms]
     start = "probabilistic PCA" if estimator.model_.q.n_outputs == 2 else "PCA"

@@ -114,7 +114,8 @@ def admit(estimator: Any, X: Any, *, reset: bool) -> Array:
     Sets ``input_shape_``, ``n_features_in_`` and ``feature_names_in_`` as scikit-learn does.
     """
     if hasattr(X, "detach"):  # a torch tensor
-        X = X.detach().cpu().numpy()
+        X = X.detach().cpu()
+        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
     array = X if _is_table(X) else _to_array(X)
     least = 2 if reset else 1
     if not _is_table(array):

@@ -21,6 +21,8 @@ from narrows.core import InputError
 from narrows.engine.data import Rows, Scaling, inference_batch
 from narrows.estimators.door import Array, Layout
 
+FAR = 1e15  # standard deviations: beyond, squares leave float32
+
 
 def as_tensor(rows: Array) -> Tensor:
     """Rows as a tensor that shares their memory where torch can, in a dtype torch computes with."""
@@ -56,7 +58,14 @@ class Face:
         step = inference_batch(self.layout_.shape)
         for start in range(0, len(rows), step):
             part = as_tensor(rows[start : start + step]).to(self.scaling_.shift.device)
-            yield self.scaling_.apply(part)
+            x = self.scaling_.apply(part)
+            far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
+            if len(far):
+                raise InputError(
+                    f"Row {start + int(far[0])} of X is too far from what the model was fitted on "
+                    f"to be a number in float32 once scaled; drop it, or fit on rows like it."
+                )
+            yield x
 
     def _decoded(self, x: Tensor) -> Tensor:
         return self._decode(self._encode(x)).view_as(x)
@@ -115,14 +124,16 @@ class Face:
         """
         rows = self._admit(X)
         weight = self.scaling_.scale / self.scaling_.scale.max()  # 1e300² would be no number
-        residual, total, square = 0.0, 0.0, 0.0
-        sums = torch.zeros((), dtype=torch.float64)
+        residual, square, first = 0.0, 0.0, None
+        sums = torch.zeros((), dtype=torch.float64, device=self._device)
         for x in self._scaled(rows):
-            error = (x - self._decoded(x)).double() * weight
+            error = (x.double() - self._decoded(x)) * weight
             residual += float(error.square().sum())
-            x = x.double() * weight
-            sums = sums + x.sum(0).cpu()
-            square += float(x.square().sum())
+            # spread does not depend on a shift; about the first row, a large mean cannot drown it
+            first = x[0].double() if first is None else first
+            apart = (x - first) * weight
+            sums = sums + apart.sum(0)
+            square += float(apart.square().sum())
         total = square - float(sums.square().sum()) / len(rows)
         if total <= 1e-12 * max(square, 1e-300):
             return 1.0 if residual <= 1e-12 * max(square, 1e-300) else 0.0
@@ -131,7 +142,9 @@ class Face:
     @torch.no_grad()
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Minus the mean squared error per element of each row, in scaled units, float64."""
-        return -self._per_row(X, lambda x: (x - self._decoded(x)).square().flatten(1).mean(1))
+        return -self._per_row(
+            X, lambda x: (x.double() - self._decoded(x)).square().flatten(1).mean(1)
+        )
 
     @torch.no_grad()
     def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from narrows.baselines import PCA
-from narrows.core import FileError, ParameterError
+from narrows.core import FileError, NarrowsError, ParameterError
 from narrows.engine.data import Scaling
 from narrows.engine.storage import read_file, write_file
 from narrows.estimators.building import build_model, copy_networks, fingerprint
@@ -23,6 +23,7 @@ from narrows.estimators.catalogue import MODELS, model_class
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import plain, versions
 from narrows.estimators.door import Layout
+from narrows.estimators.fitting import lasting, pick_device, seed_of
 from narrows.parts.objective import WeightedObjective
 
 HEADER = {"format", "class", "parameters", "fitted", "versions"}
@@ -47,7 +48,7 @@ AGREEMENT = 1e-3  # of the range: how far a loaded model may answer from what it
 def _probe(estimator: Any) -> Tensor:
     """One row whose answers are kept: every reload must give them again."""
     rng = torch.Generator().manual_seed(0)
-    return torch.randn((1, *estimator.choices_.shape), generator=rng)
+    return torch.randn((1, *estimator.choices_.shape), generator=rng, dtype=torch.float32)
 
 
 @torch.no_grad()
@@ -101,6 +102,12 @@ def save(estimator: Any, path: Path, *, overwrite: bool) -> Path:
             },
         },
     }
+    # a layer used twice has two names for one tensor: a file holds each under its own
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        if tensor.data_ptr() in seen:
+            tensors[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
     write_file(path, tensors, header, overwrite=overwrite)
     return path
 
@@ -113,7 +120,12 @@ def load(path: Path, *, f: Any = None, g: Any = None) -> Any:
     try:
         _restore(estimator, path, tensors, header, copy_networks(f, g))
         z, output = _answers(estimator, tensors["probe.x"])
-    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        # whatever a header may hold of a wrong kind is found here, not by the first question
+        estimator._outward(output.to(estimator._device))
+        estimator.info()
+    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError, ValueError) as error:
+        if isinstance(error, NarrowsError):
+            raise
         raise FileError(f"{path} does not hold a whole {header['class']}: {error}.") from error
     for now, then in ((z, tensors["probe.z"]), (output, tensors["probe.output"])):
         reach = float(then.max() - then.min()) if then.numel() > 1 else float(then.abs().max())
@@ -141,7 +153,7 @@ def _refuse_unknown(path: Path, header: dict[str, Any]) -> None:
 
 
 def _unfitted(path: Path, header: dict[str, Any]) -> Any:
-    if header["class"] not in MODELS:
+    if not isinstance(header["class"], str) or header["class"] not in MODELS:
         raise FileError(
             f"{path} holds a model called {header['class']!r}, which this narrows does not know; "
             f"it knows {', '.join(MODELS)}."
@@ -166,23 +178,20 @@ def _restore(
     if choices.architecture == "own":
         _check_own(path, own, fitted["networks"])
         estimator.f, estimator.g = own
+        own = copy_networks(*own)
     elif own is not None:
         raise ParameterError(f"{path} holds its own networks; load it without f and g.")
-    if tuple(tensors["probe.x"].shape[1:]) != choices.shape:
-        raise RuntimeError("its shapes contradict each other")  # before anything is allocated
     parts = estimator._parts()
-    model = build_model(
-        parts,
-        choices,
-        copy_networks(*own) if choices.architecture == "own" else None,
-        torch.Generator().manual_seed(0),
-    )
     objective = WeightedObjective(parts.terms)
+    with torch.device("meta"):  # a skeleton: nothing is allocated before all shapes agree
+        model = build_model(parts, choices, own, None)
     for prefix, module in (("model.", model), ("objective.", objective)):
         state = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=True)
     shape = fitted["layout"]["user_shape"]
     layout = Layout(**{**fitted["layout"], "user_shape": tuple(shape)})
+    if layout.shape != choices.shape:
+        raise ValueError("its shapes contradict each other")
     estimator.layout_, estimator.input_shape_ = layout, layout.user_shape
     estimator.n_features_in_ = layout.n_features
     if fitted["feature_names_in_"] is not None:
@@ -201,6 +210,19 @@ def _restore(
     for name in ("fit_seconds_", "rows_", "validation_errors_"):
         setattr(estimator, name, fitted[name])
     estimator.versions_ = header["versions"]
+    estimator._seed, estimator._fitted_with = seed_of(estimator.random_state), lasting(estimator)
+    _move(estimator)
+
+
+def _move(estimator: Any) -> None:
+    """To the device the parameters ask for, or to the CPU where that is not to be had."""
+    try:
+        device = pick_device(estimator.device)
+    except ParameterError:
+        return
+    estimator.scaling_ = estimator.scaling_.to(device)
+    estimator.model_.to(device)
+    estimator.objective_.to(device)
 
 
 def _check_own(path: Path, own: Any, kept: list[str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from narrows.baselines import MOST_COMPONENTS, PCA, fit_pca
-from narrows.core import Clock, ParameterError
-from narrows.engine.data import Rows, fit_scaling, inference_batch
+from narrows.core import Clock, InputError, ParameterError
+from narrows.engine.data import Rows, Scaling, fit_scaling, inference_batch
 from narrows.engine.training import Budget, Recipe, TrainingState, train
 from narrows.engine.watching import Watch, average_score
 from narrows.estimators import choices as choose
@@ -25,10 +27,11 @@ from narrows.estimators.building import (
     set_bounds,
     start_at_pca,
     try_networks,
+    widen_bounds,
 )
 from narrows.estimators.door import Array
-from narrows.estimators.face import as_tensor
-from narrows.estimators.parameters import Parameters, parse_time
+from narrows.estimators.face import FAR, as_tensor, mean_error
+from narrows.estimators.parameters import Parameters, check_seed, parse_time
 from narrows.parts.linear_path import path_fits
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
@@ -37,7 +40,11 @@ FEWEST_TO_SPLIT = 20  # with fewer rows, holding some out costs more than it tel
 
 
 def seed_of(random_state: Any) -> int:
-    """A seed from None, an int or a RandomState; numpy's global state is never drawn from."""
+    """A seed from None, an int or a RandomState; numpy's global state is never drawn from.
+
+    Raises ``ParameterError`` for anything else.
+    """
+    check_seed(random_state)
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     if hasattr(random_state, "randint"):
@@ -51,8 +58,8 @@ def pick_device(asked: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(asked)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ParameterError(
             f"device={asked!r} is not to be had here; use 'auto' or 'cpu'."
         ) from error
@@ -82,30 +89,35 @@ def split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[held:].sort().values, order[:held].sort().values
 
 
-def prepare(estimator: Any, parts: Parts, rows: Array, X_val: Array | None) -> Training:
+def prepare(
+    estimator: Any, parts: Parts, rows: Array, X_val: Array | None, *, more_to_come: bool = False
+) -> Training:
     """Decide every "auto", scale, fit PCA, build the model and start it there.
 
-    Sets ``choices_``, ``scaling_`` and ``_pca`` of the estimator.
+    With ``more_to_come`` (partial_fit) the range of these rows bounds nothing. Sets ``choices_``,
+    ``scaling_`` and ``_pca`` of the estimator.
     """
     params: Parameters = estimator
     seed, device = seed_of(params.random_state), pick_device(params.device)
     training, validation = _divide(rows, X_val, params.validation_fraction, seed, device)
     found = choose.look_at_range([training, validation])
-    distance = choose.choose_distance(params.distance, parts.distance, found)
+    distance = choose.choose_distance(params.distance, params.scaling, parts.distance, found)
     kind = choose.choose_scaling(params.scaling, training, found, distance)
     scaling = fit_scaling(training, kind)
+    _refuse_extremes(scaling, found)
     own = copy_networks(params.f, params.g)
     train_rows = Rows(training, scaling)
     latent_dim, pca = _choose_width(params, parts, train_rows, own, seed)
-    chosen = _choose(estimator, latent_dim, distance, kind, found.shared, own is not None)
+    bounded = found.shared and not more_to_come
+    chosen = _choose(estimator, latent_dim, distance, kind, bounded, own is not None)
     model = build_model(parts, chosen, own, torch.Generator().manual_seed(seed))
     if chosen.bounded:
         set_bounds(model, *scaled_bounds(scaling, found))
-    if chosen.linear_path and pca is not None:
-        start_at_pca(model, pca)
     estimator.choices_, estimator.scaling_, estimator._pca = chosen, scaling, pca
-    objective = WeightedObjective(parts.terms).to(device)
     validation_rows = Rows(validation, scaling)
+    if chosen.linear_path and pca is not None:
+        start_at_pca(model, pca, mean_error(estimator.pca_, validation_rows) or 0.0)
+    objective = WeightedObjective(parts.terms).to(device)
     state = new_state(seed, device)
     return Training(model.to(device), objective, state, train_rows, validation_rows, seed)
 
@@ -113,9 +125,16 @@ def prepare(estimator: Any, parts: Parts, rows: Array, X_val: Array | None) -> T
 def resume(estimator: Any, rows: Array, X_val: Array | None) -> Training:
     """Training that goes on from the fitted model, with its scaling, on rows like the first."""
     params: Parameters = estimator
-    seed, device = seed_of(params.random_state), estimator.scaling_.shift.device
+    _refuse_changes(params, estimator._fitted_with)
+    # the seed of the first fit: rows once trained on must not become validation rows
+    seed, device = estimator._seed, estimator.scaling_.shift.device
     training, validation = _divide(rows, X_val, params.validation_fraction, seed, device)
     scaling = estimator.scaling_
+    found = choose.look_at_range([training, validation])
+    _refuse_extremes(scaling, found)
+    if estimator.choices_.distance == "bernoulli":
+        choose.refuse_not_binary(found)
+    widen_bounds(estimator.model_, *scaled_bounds(scaling, found))
     state = estimator._state or new_state(seed, device)
     return Training(
         estimator.model_,
@@ -125,6 +144,52 @@ def resume(estimator: Any, rows: Array, X_val: Array | None) -> Training:
         Rows(validation, scaling),
         seed,
     )
+
+
+# What may change between a fit and the next that goes on from it.
+FREE = {
+    "max_epochs",
+    "max_time",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "early_stopping",
+    "n_iter_no_change",
+    "validation_fraction",
+    "warm_start",
+    "random_state",
+    "device",
+    "verbose",
+}
+
+
+def lasting(params: Any) -> dict[str, Any]:
+    """The parameters that a fitted model is made of."""
+    values = {name: value for name, value in vars(params).items() if name in _names(params)}
+    return {name: value for name, value in values.items() if name not in FREE}
+
+
+def _names(params: Any) -> set[str]:
+    return {item.name for item in fields(params)}
+
+
+def _refuse_changes(params: Any, before: dict[str, Any]) -> None:
+    now = lasting(params)
+    changed = [name for name, value in before.items() if now[name] is not value != now[name]]
+    if changed:
+        raise ParameterError(
+            f"Training would go on from a model that was fitted with other {', '.join(changed)}; "
+            "set them back, or fit anew with warm_start=False."
+        )
+
+
+def _refuse_extremes(scaling: Scaling, found: choose.Range) -> None:
+    reach = max(float(((end - scaling.shift) / scaling.scale).abs().max()) for end in found.each)
+    if not reach < FAR:
+        raise InputError(
+            f"X holds values of {reach:.0e} once scaled, whose squares are no numbers in float32; "
+            'drop such rows, or leave scaling="auto".'
+        )
 
 
 def new_state(seed: int, device: torch.device) -> TrainingState:
@@ -202,6 +267,7 @@ def recipe_for(params: Parameters, n_rows: int, *, constant: bool = False) -> Re
         weight_decay=float(params.weight_decay),
         batch_size=int(batch),
         constant=constant,
+        warmup_steps=20 if constant else 200,  # calls may be few and small
     )
 
 
@@ -212,6 +278,7 @@ def run(
     recipe: Recipe,
     *,
     keep_best: bool = True,
+    reason: str = "the budget was used",
 ) -> Watch:
     """Train within the budget; the model ends as the best one seen (or as the last)."""
     params: Parameters = estimator
@@ -222,19 +289,34 @@ def run(
         params.verbose,
         keep_best,
     )
-    reason = "the budget was used"
+    training.model.train()
     watch.start()
     try:
-        for record in train(
-            training.model, training.objective, training.rows, recipe, budget, training.state
-        ):
-            if watch.see(record):
-                break
+        with _private_randomness(estimator, training.seed):
+            for record in train(
+                training.model, training.objective, training.rows, recipe, budget, training.state
+            ):
+                if watch.see(record):
+                    break
     except KeyboardInterrupt:
         reason = "interrupted"
     watch.finish(reason)
     _speak_of(watch)
     return watch
+
+
+def _private_randomness(estimator: Any, seed: int) -> AbstractContextManager[None]:
+    """Our parts draw from a private generator; the user's own (an nn.Dropout) may not."""
+    if estimator.choices_.architecture != "own":
+        return nullcontext()
+    return _forked(seed)
+
+
+@contextmanager
+def _forked(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def selection_score(training: Training) -> float:
@@ -248,7 +330,11 @@ def selection_score(training: Training) -> float:
         return objective.score(trace)
 
     rows = training.validation
-    return average_score(score, rows.in_order(inference_batch(rows.shape)), len(rows))
+    model.eval()  # the user's own layers may behave otherwise while training
+    try:
+        return average_score(score, rows.in_order(inference_batch(rows.shape)), len(rows))
+    finally:
+        model.train()
 
 
 def _speak_of(watch: Watch) -> None:

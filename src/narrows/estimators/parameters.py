@@ -14,6 +14,8 @@ from typing import Any
 
 from narrows.core import ParameterError
 
+SEEDS = {"low": 0, "high": 2**32 - 1}
+WIDEST = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
 AXES = (None, "CL", "HW", "CHW", "HWC")
 
 
@@ -32,6 +34,7 @@ class Parameters:
         "at most half the width of the input.",
         kind=int,
         low=1,
+        high=WIDEST,
         auto=True,
     )
     architecture: str = parameter(
@@ -45,6 +48,7 @@ class Parameters:
         "Of a conv network: one dense layer between the feature maps and the code.",
         kind=tuple,
         low=1,
+        high=WIDEST,
         auto=True,
     )
     channels: Any = parameter(
@@ -52,6 +56,7 @@ class Parameters:
         "Channels of the conv encoder's stages, as 32,64; each stage halves the picture.",
         kind=tuple,
         low=1,
+        high=WIDEST,
         auto=True,
     )
     down: str = parameter(
@@ -182,8 +187,16 @@ def _fits(value: Any, rule: Mapping[str, Any]) -> bool:
     if kind == "time":
         return _is_number(value, float, {"low": 0, "open": True}) or parse_time(value) is not None
     if kind == "seed":
-        return value is None or hasattr(value, "randint") or _is_number(value, int, {"low": 0})
+        return value is None or hasattr(value, "randint") or _is_number(value, int, SEEDS)
     return _is_number(value, kind, rule)
+
+
+def check_seed(value: Any) -> None:
+    """Refuse what seeds nothing."""
+    if not _fits(value, {"kind": "seed"}):
+        raise ParameterError(
+            f"random_state must be {_describe({'kind': 'seed'})}. Got {value!r} instead."
+        )
 
 
 def _is_number(value: Any, kind: type, rule: Mapping[str, Any]) -> bool:
@@ -205,7 +218,7 @@ def _describe(rule: Mapping[str, Any]) -> str:
     if kind == "time":
         return 'None, seconds above 0, or a time such as "90s", "3m" or "1.5h"'
     if kind == "seed":
-        return "None, an int of at least 0, or a numpy RandomState"
+        return f"None, an int from 0 to {SEEDS['high']}, or a numpy RandomState"
     noun = {int: "an int", float: "a number", tuple: "a tuple of ints, each"}[kind]
     low, high = rule.get("low"), rule.get("high")
     strict = rule.get("open")

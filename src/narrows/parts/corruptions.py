@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 
 def _uniform(x: Tensor, rng: Generator) -> Tensor:
-    return torch.rand(x.shape, generator=rng, device=x.device)
+    return torch.rand(x.shape, generator=rng, device=x.device, dtype=x.dtype)
 
 
 class Corruption(nn.Module):
@@ -32,11 +32,12 @@ class GaussianNoise(Corruption):
     """x + ε, ε ~ N(0, level²) in scaled units (level 1 is noise as strong as the data)."""
 
     def corrupt(self, x: Tensor, rng: Generator) -> Tensor:
-        return x + self.level * torch.randn(x.shape, generator=rng, device=x.device)
+        noise = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
+        return x + self.level * noise
 
 
 class MaskingNoise(Corruption):
-    """A share ``level`` of the elements set to 0, the mean (Vincent et al. 2010)."""
+    """A share ``level`` of the elements set to 0, the mean of scaled data (Vincent et al. 2010)."""
 
     def corrupt(self, x: Tensor, rng: Generator) -> Tensor:
         return x * (_uniform(x, rng) >= self.level)
@@ -53,7 +54,7 @@ class SaltAndPepper(Corruption):
 
 
 class SwapNoise(Corruption):
-    """A share ``level`` of the elements taken from another row of the batch; for tables."""
+    """A share ``level`` of the elements taken from a row of the batch at random; for tables."""
 
     def corrupt(self, x: Tensor, rng: Generator) -> Tensor:
         rows = torch.randint(len(x), x.shape, generator=rng, device=x.device)

@@ -24,8 +24,6 @@ def _sum(nats: Tensor, mask: Tensor | None) -> Tensor:
 class Distance(nn.Module):
     """A D whose answer is the reconstruction itself, and whose scale is one."""
 
-    squared = False
-
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
         """Nats for each element."""
         raise NotImplementedError
@@ -47,15 +45,9 @@ class Distance(nn.Module):
         """The reconstruction."""
         return output
 
-    def sample(self, output: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw x from p(x | z). A distance without a stated noise draws its mean."""
-        return self.mean(output)
-
 
 class MSE(Distance):
     """½ (x − x')²: a Gaussian of unit variance in scaled units."""
-
-    squared = True
 
     def distance(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
         # the hot path: one subtraction and one fused product, no elementwise temporary
@@ -104,9 +96,6 @@ class Bernoulli(Distance):
     def mean(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)
 
-    def sample(self, output: Tensor, rng: torch.Generator) -> Tensor:
-        return torch.bernoulli(torch.sigmoid(output), generator=rng)
-
 
 class Gaussian(Distance):
     """−log N(x; g(z), σ²) with one learned σ (Rybkin et al. 2021, arXiv:2006.13202).
@@ -115,7 +104,6 @@ class Gaussian(Distance):
     units.
     """
 
-    squared = True
     smallest = -6.0  # log σ: below, float32 residuals are rounding, and the density would run away
 
     def __init__(self, log_scale: float = 0.0) -> None:
@@ -132,10 +120,6 @@ class Gaussian(Distance):
 
     def log_normalizer(self) -> float:
         return 0.0
-
-    def sample(self, output: Tensor, rng: torch.Generator) -> Tensor:
-        noise = torch.randn(output.shape, generator=rng, device=output.device)
-        return output + noise * torch.exp(self.log_scale.clamp(min=self.smallest))
 
 
 LIKELIHOODS: dict[str, type[Distance]] = {

@@ -31,22 +31,22 @@ class WithPath(nn.Module):
         return out
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
+def _zeros(into: int, out: int) -> nn.Linear:
+    device = torch.zeros(()).device  # the caller's: "meta" while a file's skeleton is built
+    layer = nn.Linear(into, out, device="meta").to_empty(device=device)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer
 
 
-def encoder_path(weight: Tensor, bias: Tensor) -> nn.Module:
-    """x ↦ A x + b for x of any shape; ``weight`` is (numbers, features)."""
-    return nn.Sequential(nn.Flatten(), _linear(weight, bias))
+def encoder_path(features: int, numbers: int) -> nn.Module:
+    """x ↦ A x + b for x of any shape, at zero."""
+    return nn.Sequential(nn.Flatten(), _zeros(features, numbers))
 
 
-def decoder_path(weight: Tensor, bias: Tensor, shape: tuple[int, ...]) -> nn.Module:
-    """z ↦ B z + m, folded to ``shape``; ``weight`` is (features, latent_dim)."""
-    return nn.Sequential(_linear(weight, bias), nn.Unflatten(1, shape))
+def decoder_path(latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
+    """z ↦ B z + m, folded to ``shape``, at zero."""
+    return nn.Sequential(_zeros(latent_dim, math.prod(shape)), nn.Unflatten(1, shape))
 
 
 def path_fits(shape: tuple[int, ...], latent_dim: int) -> bool:

@@ -227,11 +227,13 @@ ARCHITECTURES: dict[str, Callable[[NetworkOptions], tuple[nn.Module, nn.Module]]
 
 
 def build_networks(
-    name: str, options: NetworkOptions, rng: Generator
+    name: str, options: NetworkOptions, rng: Generator | None
 ) -> tuple[nn.Module, nn.Module]:
-    """f and g of one architecture, with weights drawn from ``rng`` alone."""
+    """f and g of one architecture, with weights drawn from ``rng`` alone (None: left on "meta")."""
     with torch.device("meta"):
-        f, g = ARCHITECTURES[name](options)
+        f, g = (net.float() for net in ARCHITECTURES[name](options))
+    if rng is None:
+        return f, g
     for net in (f, g):
         net.to_empty(device="cpu")
         initialise(net, rng)

@@ -17,4 +17,4 @@ class StandardNormal(nn.Module):
 
     def sample(self, n: int, latent_dim: int, rng: Generator) -> Tensor:
         """n codes, (n, latent_dim)."""
-        return torch.randn((n, latent_dim), generator=rng, device=rng.device)
+        return torch.randn((n, latent_dim), generator=rng, device=rng.device, dtype=torch.float32)

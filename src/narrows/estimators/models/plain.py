@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
+from narrows.core import ParameterError
 from narrows.estimators.base import Estimator
 from narrows.estimators.building import Parts
 from narrows.estimators.door import Array
-from narrows.estimators.face import as_tensor
 from narrows.estimators.fitting import seed_of
 from narrows.estimators.parameters import parameter
 from narrows.parts.corruptions import CORRUPTIONS
@@ -84,6 +85,11 @@ class DenoisingAutoencoder(Estimator):
     )
 
     def _parts(self) -> Parts:
+        if self.noise != "gaussian" and self.noise_level > 1:
+            raise ParameterError(
+                f"noise={self.noise!r} hits a share of the elements, so noise_level must be at "
+                f"most 1. Got {self.noise_level!r} instead."
+            )
         return Parts(q=Point(), c=CORRUPTIONS[self.noise](self.noise_level))
 
     @torch.no_grad()
@@ -99,12 +105,9 @@ class DenoisingAutoencoder(Estimator):
         -------
         array like X; float32 where X holds integers, whose rounding would change the noise
         """
-        import numpy as np
-
         rows = self._admit(X)
         rng = torch.Generator(self._device).manual_seed(seed_of(random_state))
-        scaled = self.scaling_.apply(as_tensor(rows).to(self._device))
         assert self.model_.c is not None
-        noisy, _ = self.model_.c(scaled, rng)
-        whole = np.dtype(self.layout_.dtype).kind != "f"
-        return self._outward(noisy, "float32" if whole else None)
+        dtype = None if np.dtype(self.layout_.dtype).kind == "f" else "float32"
+        parts = [self._outward(self.model_.c(x, rng)[0], dtype) for x in self._scaled(rows)]
+        return np.concatenate(parts)

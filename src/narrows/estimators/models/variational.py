@@ -16,7 +16,9 @@ from narrows.core import ParameterError
 from narrows.engine.data import inference_batch
 from narrows.estimators.base import Estimator
 from narrows.estimators.building import Parts
+from narrows.estimators.choices import look_at_range, refuse_not_binary
 from narrows.estimators.door import Array
+from narrows.estimators.face import as_tensor
 from narrows.estimators.fitting import seed_of
 from narrows.estimators.parameters import parameter
 from narrows.parts.latents import DiagonalGaussian
@@ -76,7 +78,8 @@ class VariationalAutoencoder(Estimator):
         check_is_fitted(self, "model_")
         if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
             raise ParameterError(f"n must be an int of at least 1. Got {n!r} instead.")
-        if not 0 <= temperature < math.inf:
+        number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+        if not number or not 0 <= temperature < math.inf:
             raise ParameterError(
                 f"temperature must be a number of at least 0. Got {temperature!r}."
             )
@@ -105,6 +108,8 @@ class VariationalAutoencoder(Estimator):
         if isinstance(n_samples, bool) or not hasattr(n_samples, "__index__") or n_samples < 1:
             raise ParameterError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
         check_is_fitted(self, "model_")
+        if self.distance_ == "bernoulli":
+            refuse_not_binary(look_at_range([as_tensor(self._admit(X))]))
         rng = torch.Generator(self._device).manual_seed(seed_of(random_state))
         volume = self.scaling_.log_volume(self.choices_.shape)
 
