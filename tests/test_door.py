@@ -212,6 +212,9 @@ def test_what_auto_becomes_follows_from_the_data() -> None:
     assert shared.scaling_.kind == "shared"
     np.testing.assert_allclose(shared.info()["bounds"], [[0.0], [16.0]], atol=1e-5)
     assert fit(X).info()["bounds"] is None
+    assert fit(rng.normal(size=(20, 32, 32))).architecture_ == "dense"
+    assert fit(rng.normal(size=(20, 32, 33))).architecture_ == "conv"
+    assert fit(rng.normal(size=(20, 1100))).architecture_ == "dense"
     photos = rng.integers(30, 200, size=(30, 4, 4)).astype(np.uint8)
     np.testing.assert_allclose(fit(photos).info()["bounds"], [[0.0], [255.0]], atol=1e-4)
 

@@ -39,7 +39,7 @@ def test_images_go_through_a_pipeline_as_they_are() -> None:
     images = DIGITS.images[:300]
     pipeline = make_pipeline(model_class("Autoencoder")(**SMALL), KMeans(4, random_state=0))
     assert pipeline.fit_predict(images).shape == (300,)
-    assert pipeline[0].architecture_ == "conv"
+    assert pipeline[0].input_shape_ == (8, 8)
 
 
 def test_frames_in_and_frames_out() -> None:

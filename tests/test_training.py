@@ -201,7 +201,7 @@ def test_an_error_while_going_on_leaves_the_weights_as_they_were(
 def test_going_on_with_other_parameters_is_refused() -> None:
     vae = narrows.VariationalAutoencoder(**KWARGS, max_epochs=1, warm_start=True).fit(X)
     vae.set_params(beta=7.0, latent_dim=2)
-    with pytest.raises(narrows.ParameterError, match="with other .*beta"):
+    with pytest.raises(narrows.ParameterError, match=r"with other .*beta"):
         vae.fit(X)
     vae.set_params(beta=1.0, latent_dim=1, max_epochs=2, weight_decay=0.5).fit(X)
     assert vae._state.optimizers["model"].param_groups[0]["weight_decay"] == 0.5

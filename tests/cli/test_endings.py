@@ -44,7 +44,7 @@ def test_usage_errors_end_with_2(tmp_path: Path) -> None:
         (["--max-time", "soon"], "max_time"),
         (["--seed", "-1"], "random_state"),
         (["--learning-rate", "nan"], "learning_rate"),
-        (["--resize", "0"], "--resize"),
+        (["--resize", "0"], "resize"),
         (["--resize", "8"], "resize"),
         (["--axes", "CHW"], "axes"),
         (["--device", "abacus"], "device"),

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from narrows.core import ParameterError
 from narrows.estimators.catalogue import find_model, model_class
 from narrows.estimators.parameters import Parameters
 
@@ -167,17 +166,10 @@ def given_parameters(ctx: click.Context, model: type) -> dict[str, Any]:
 
 
 def read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """Pixels: an int, or (height, width), from ``32``, ``28,32`` or ``28x32``."""
-    if value is None:
-        return None
-    sides = value.lower().replace("x", ",").split(",")
-    if not (1 <= len(sides) <= 2 and all(side.isdecimal() and int(side) for side in sides)):
-        raise ParameterError(
-            f"--resize must be pixels above 0, as 32, or height and width, as 28x32. "
-            f"Got {value!r} instead."
-        )
-    numbers = tuple(int(side) for side in sides)
-    return numbers[0] if len(numbers) == 1 else numbers
+    """(height, width) from ``32`` or ``28x32``."""
+    from narrows.engine.images import parse_size
+
+    return parse_size(value)
 
 
 def output_option(help_text: str) -> Callable[[Any], Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from narrows.cli.options import output_option, overwrite_option, resize_option, typed
+from narrows.cli.using import rows_for
 
 __all__ = ["demo", "info", "models", "report"]
 
@@ -78,13 +79,13 @@ def report(
     Labels that come with DATA are used unless --labels gives others.
     """
     from narrows import load
-    from narrows.engine.reading import read, read_labels
+    from narrows.engine.reading import read_labels
     from narrows.engine.writing import check_output
     from narrows.report import write_report
 
     check_output(out, [".html"], overwrite=overwrite)
     estimator = load(model)
-    source = read(data, resize=resize)
+    source = rows_for(estimator, data, resize)
     path = write_report(
         estimator,
         source.X,

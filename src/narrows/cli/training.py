@@ -42,6 +42,8 @@ def fit(
     DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
     IDX file, gz or not. What is "auto" is chosen from it.
     """
+    import numpy as np
+
     from narrows.engine.reading import read
     from narrows.engine.writing import check_output
     from narrows.estimators.catalogue import model_class
@@ -54,6 +56,8 @@ def fit(
     if source.axes is not None and estimator.axes is None:
         estimator.set_params(axes=source.axes)
     estimator.fit(source.X)
+    if source.feature_names is not None:  # the file keeps them: later tables must have the same
+        estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
     estimator.set_params(verbose=False)  # who loads the file decides for themselves
     estimator.save(path, overwrite=overwrite)
     if not quiet:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from narrows.cli.options import output_option, overwrite_option, resize_option
+
+if TYPE_CHECKING:
+    from narrows.engine.reading import Data
 
 __all__ = ["decode", "encode", "reconstruct", "sample"]
 
@@ -24,12 +29,11 @@ ROWS = f"{ARRAY[:-1]}; of images also .png (one sheet) or a folder of PNGs (a na
 def encode(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
     """Write the codes of DATA's rows."""
     from narrows import load
-    from narrows.engine.reading import read
     from narrows.engine.writing import ARRAYS, check_output, write_rows
 
     check_output(out, ARRAYS, overwrite=overwrite)
     estimator = load(model)
-    codes = estimator.transform(read(data, resize=resize).X)
+    codes = estimator.transform(rows_for(estimator, data, resize).X)
     names = [str(name) for name in estimator.get_feature_names_out()]
     _say(codes, write_rows(codes, out, names=names, overwrite=overwrite), "codes")
 
@@ -61,12 +65,11 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
     """Write DATA's rows, encoded and decoded again."""
     from narrows import load
-    from narrows.engine.reading import read
 
     _check(out, overwrite)
     estimator = load(model)
-    rows = read(data, resize=resize)
-    _write(estimator, estimator.reconstruct(rows.X), out, overwrite, rows.feature_names)
+    rows = rows_for(estimator, data, resize)
+    _write(estimator, estimator.reconstruct(rows.X), out, overwrite)
 
 
 @click.command
@@ -98,6 +101,28 @@ def sample(
     _write(estimator, rows, out, overwrite)
 
 
+def rows_for(estimator: Any, data: str, resize: Any) -> Data:
+    """DATA for a model that is there: a table's columns must be those it was fitted on."""
+    from narrows.core import InputError
+    from narrows.engine.reading import read
+
+    rows = read(data, resize=resize)
+    # the rows are an array, whose names are compared here; main keeps this to the process
+    warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is not None and rows.feature_names is not None and list(names) != rows.feature_names:
+        raise InputError(
+            f"The columns of {data!r} are {_few(rows.feature_names)}, but the model was fitted on "
+            f"{_few(names)}; give it these, in this order."
+        )
+    return rows
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
+
+
 def _check(out: str, overwrite: bool) -> None:
     """At the door: nothing is loaded for an output that cannot be written."""
     from narrows.engine.writing import check_output
@@ -105,9 +130,7 @@ def _check(out: str, overwrite: bool) -> None:
     check_output(out, overwrite=overwrite)
 
 
-def _write(
-    estimator: Any, rows: Any, out: str, overwrite: bool, names: list[str] | None = None
-) -> None:
+def _write(estimator: Any, rows: Any, out: str, overwrite: bool) -> None:
     """Rows in the user's units, as pictures where OUT asks for them."""
     from narrows.engine.writing import ARRAYS, write_rows
 
@@ -117,7 +140,7 @@ def _write(
     path = write_rows(
         rows,
         out,
-        names=names,
+        names=getattr(estimator, "feature_names_in_", None),
         axes=estimator.layout_.axes,
         bounds=bounds and (min(bounds[0]), max(bounds[1])),
         overwrite=overwrite,

@@ -116,8 +116,13 @@ def choose_distance(asked: str, scaling: str, model_default: str, found: Range) 
     return "bernoulli" if found.binary and scaling in ("auto", "none") else model_default
 
 
+# Up to 32 × 32 grey pixels dense networks reached a lower error in the same time (see
+# benchmarks/results/reconstruction.md); of larger pictures their matrices grow too fast.
+LARGEST_DENSE = 1024
+
+
 def choose_architecture(asked: str, shape: tuple[int, ...], own: bool) -> str:
-    """Dense for tables, conv for signals and images."""
+    """Dense for tables and small pictures, conv for larger signals and images."""
     if own:
         return "own"
     if asked == "conv" and len(shape) == 1:
@@ -127,7 +132,7 @@ def choose_architecture(asked: str, shape: tuple[int, ...], own: bool) -> str:
         )
     if asked != "auto":
         return asked
-    return "dense" if len(shape) == 1 else "conv"
+    return "dense" if len(shape) == 1 or math.prod(shape) <= LARGEST_DENSE else "conv"
 
 
 def check_latent_dim(asked: int | str, shape: tuple[int, ...]) -> None:

@@ -63,26 +63,33 @@ def save(estimator: Any, path: Path, *, overwrite: bool) -> Path:
     z, output = _answers(estimator, x)
     tensors = {f"model.{name}": t for name, t in estimator.model_.state_dict().items()}
     tensors |= {f"objective.{name}": t for name, t in estimator.objective_.state_dict().items()}
-    tensors |= {
-        "scaling.shift": estimator.scaling_.shift,
-        "scaling.scale": estimator.scaling_.scale,
-    }
+    tensors |= {f"scaling.{n}": getattr(estimator.scaling_, n) for n in ("shift", "scale")}
     tensors |= {"probe.x": x, "probe.z": z, "probe.output": output}
-    pca = estimator._pca
-    if pca is not None:
-        tensors |= {
-            f"pca.{name}": getattr(pca, name) for name in ("mean", "components", "variances")
-        }
-    own = estimator.choices_.architecture == "own"
+    if estimator._pca is not None:
+        names = ("mean", "components", "variances")
+        tensors |= {f"pca.{name}": getattr(estimator._pca, name) for name in names}
+    # a layer used twice has two names for one tensor: a file holds each under its own
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        if tensor.data_ptr() in seen:
+            tensors[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
+    write_file(path, tensors, _header(estimator), overwrite=overwrite)
+    return path
+
+
+def _header(estimator: Any) -> dict[str, Any]:
     parameters = {
-        f.name: plain(getattr(estimator, f.name))
-        for f in fields(estimator)
-        if f.name not in ("f", "g")
+        item.name: plain(getattr(estimator, item.name))
+        for item in fields(estimator)
+        if item.name not in ("f", "g")
     }
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None  # a RandomState has moved on: it is no parameter to keep
     names = getattr(estimator, "feature_names_in_", None)
-    header = {
+    model, own = estimator.model_, estimator.choices_.architecture == "own"
+    kept = [name for name in FITTED if name.endswith("_") and name != "feature_names_in_"]
+    return {
         "class": type(estimator).__name__,
         "parameters": parameters,
         "versions": getattr(estimator, "versions_", None) or versions(),
@@ -91,25 +98,11 @@ def save(estimator: Any, path: Path, *, overwrite: bool) -> Path:
             "layout": asdict(estimator.layout_),
             "scaling": estimator.scaling_.kind,
             "feature_names_in_": None if names is None else [str(n) for n in names],
-            "pca_noise": None if pca is None else pca.noise,
-            "networks": [fingerprint(estimator.model_.f), fingerprint(estimator.model_.g)]
-            if own
-            else None,
-            **{
-                name: getattr(estimator, name)
-                for name in FITTED
-                if name.endswith("_") and name != "feature_names_in_"
-            },
+            "pca_noise": None if estimator._pca is None else estimator._pca.noise,
+            "networks": [fingerprint(model.f), fingerprint(model.g)] if own else None,
+            **{name: getattr(estimator, name) for name in kept},
         },
     }
-    # a layer used twice has two names for one tensor: a file holds each under its own
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        if tensor.data_ptr() in seen:
-            tensors[name] = tensor.clone()
-        seen.add(tensor.data_ptr())
-    write_file(path, tensors, header, overwrite=overwrite)
-    return path
 
 
 def load(path: Path, *, f: Any = None, g: Any = None) -> Any:

@@ -39,7 +39,8 @@ class Parameters:
     )
     architecture: str = parameter(
         "auto",
-        "Networks f and g. auto: dense for tables, conv for signals and images.",
+        "Networks f and g. auto: dense for tables and for samples of up to 1,024 numbers, conv for "
+        "larger signals and images.",
         choices=("auto", "dense", "conv"),
     )
     hidden_layer_sizes: Any = parameter(
