@@ -30,7 +30,7 @@ bench: $(STAMP)  ## the table of README: PCA, MLPRegressor, a plain loop, narrow
 
 clean:  ## remove caches, builds and the demo's output; .venv stays
 	rm -rf dist build narrows-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build backend is installed first and build isolation is off, so that the pins hold for it too.
 # The stamp is touched last: an interrupted installation is taken up again.

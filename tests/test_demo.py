@@ -44,7 +44,6 @@ def test_both_autoencoders_are_far_below_pca(run: Run) -> None:
     assert list(run.table) == [demo.label(stem) for stem in demo.MODELS]
     for name in ("Autoencoder, dense", "Autoencoder, conv"):
         assert float(run.table[name][1]) <= 0.8
-    assert all(float(row[1]) > 0 for row in run.table.values())
 
 
 def test_the_printed_ratio_is_the_saved_models(run: Run) -> None:

@@ -223,7 +223,9 @@ def test_what_a_run_without_a_number_left_is_still_json(tmp_path: Path) -> None:
         est = small(learning_rate=1e30)
     text = json.dumps(est.info(), allow_nan=False)
     again = narrows.load(est.save(tmp_path / "m.safetensors"))
-    assert json.loads(text)["training"]["loss"] is None or again.n_iter_ >= 1
+    assert again.info() == json.loads(text)
+    assert again.info()["training"]["loss"] is None
+    assert again.info()["training"]["validation"] == est.best_loss_
 
 
 class Bomb:

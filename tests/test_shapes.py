@@ -43,14 +43,15 @@ def _fit(model: str, X: NDArray[Any], **kwargs: Any) -> Any:
     st.sampled_from(sorted(MODELS)),
     st.sampled_from(["dense", "conv"]),
     st.sampled_from(["float64", "float32", "uint8"]),
+    st.sampled_from(["auto", (3, 4)]),
 )
 def test_every_shape_is_restored_exactly(
-    layout: tuple[Any, tuple[int, ...]], model: str, architecture: str, dtype: str
+    layout: tuple[Any, tuple[int, ...]], model: str, architecture: str, dtype: str, channels: Any
 ) -> None:
     axes, shape = layout
     X = _rows(shape, dtype=dtype)
     architecture = "dense" if axes is None else architecture
-    est = _fit(model, X, axes=axes, architecture=architecture, channels=(3, 4))
+    est = _fit(model, X, axes=axes, architecture=architecture, channels=channels)
     Z = est.transform(X)
     back = est.inverse_transform(Z)
     assert Z.shape == (6, 1)

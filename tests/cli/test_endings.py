@@ -100,7 +100,7 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
 def test_data_of_another_shape(digits: Path, table: Path, tmp_path: Path) -> None:
     assert "expecting 64" in refused("encode", digits, table, "-o", tmp_path / "z.npy")
     np.save(tmp_path / "codes.npy", np.zeros((4, 5)))
-    assert "2" in refused("decode", digits, tmp_path / "codes.npy", "-o", tmp_path / "x.npy")
+    assert "(n, 2)" in refused("decode", digits, tmp_path / "codes.npy", "-o", tmp_path / "x.npy")
     assert not (tmp_path / "x.npy").exists()
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from narrows.cli.options import output_option, overwrite_option, resize_option, typed
 from narrows.cli.using import rows_for
+
+if TYPE_CHECKING:
+    from narrows.engine.reading import Data
 
 __all__ = ["demo", "info", "models", "report"]
 
@@ -90,12 +93,21 @@ def report(
         estimator,
         source.X,
         out,
-        y=source.y if labels is None else read_labels(labels),
+        y=_labels(source) if labels is None else read_labels(labels),
         commands=[fit_command(estimator.info(), model), shlex.join(["narrows", *words])],
         feature_names=source.feature_names,
         overwrite=overwrite,
     )
     click.echo(f"wrote {path}")
+
+
+def _labels(source: Data) -> Any:
+    """The labels that came with the data, by their names where they have some."""
+    import numpy as np
+
+    if source.y is None or source.y_names is None:
+        return source.y
+    return np.array(source.y_names)[source.y]
 
 
 def fit_command(card: dict[str, Any], path: str) -> str:

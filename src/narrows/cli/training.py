@@ -40,7 +40,7 @@ def fit(
     """Learn a model from DATA and write it to a file.
 
     DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
-    IDX file, gz or not. What is "auto" is chosen from it.
+    IDX file (CSV and IDX also gzipped). What is "auto" is chosen from it.
     """
     import numpy as np
 

@@ -27,7 +27,7 @@ __all__ = ["READABLE", "Data", "read", "read_labels"]
 
 READABLE = (
     "digits, mnist, fashion-mnist (mnist:test for the test split), a folder of images, .npy, "
-    ".npz, .csv, .parquet, or an IDX file, gz or not"
+    ".npz, .parquet, .csv or IDX file, the last two gz or not"
 )
 TEXT = frozenset({".csv", ".tsv", ".txt", ".data"})
 IDX_NAME = re.compile(r"(^|[-.])idx\d*([-.]|$)|ubyte(\.gz)?$")

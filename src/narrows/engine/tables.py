@@ -76,7 +76,8 @@ def read_column(path: Path) -> list[str]:
         )
     cells = [row[1][0] for row in rows]
     above = len(cells) > 1 and _is_number(cells[1]) and not _is_number(cells[0])
-    return cells[1:] if above or cells[0].lower() in LABEL_HEADERS else cells
+    usual = cells[0].lower() in LABEL_HEADERS and cells[0] not in cells[1:]  # "y" may be a class
+    return cells[1:] if above or usual else cells
 
 
 def read_parquet(path: Path) -> tuple[NDArray[Any], list[str]]:
@@ -93,8 +94,7 @@ def read_parquet(path: Path) -> tuple[NDArray[Any], list[str]]:
         import pyarrow.parquet as pq
     except ImportError:
         raise FileError(
-            f"Reading '{path}' needs pyarrow, which is not installed: "
-            'pip install "narrows[table]".'
+            f"Reading '{path}' needs pyarrow, which is not installed: pip install pyarrow."
         ) from None
     try:
         table = pq.read_table(path)

@@ -84,6 +84,10 @@ def _check_existing(path: Path, overwrite: bool) -> None:
             f"{str(path)!r} exists already; choose another name, or give --overwrite "
             "(overwrite=True in Python)."
         )
+    if path.is_file() and _kind(path) == "":
+        raise FileError(
+            f"{str(path)!r} is a file, and a folder was asked for; choose another name."
+        )
     if path.is_dir() and not all(item.is_file() and OURS.fullmatch(item.name) for item in held):
         raise FileError(
             f"The folder {str(path)!r} holds other things than numbered pictures, and writing it "

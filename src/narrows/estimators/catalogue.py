@@ -18,7 +18,8 @@ class Entry(NamedTuple):
 MODELS: dict[str, Entry] = {
     "Autoencoder": Entry(
         "narrows.estimators.models.plain",
-        "The autoencoder: x through a narrow code and back; starts at PCA and never ends below it.",
+        "The autoencoder: x through a narrow code and back. Starts at PCA; with a squared distance "
+        "fit never ends below it on the validation rows.",
     ),
     "DenoisingAutoencoder": Entry(
         "narrows.estimators.models.plain",

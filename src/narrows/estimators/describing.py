@@ -41,6 +41,9 @@ def _scaling_sentence(estimator: Any) -> str:
 
 
 def _bounds(estimator: Any) -> list[list[float]] | None:
+    """Lowest and highest value of each channel of data that have such; None where they have not."""
+    if estimator.distance_ == "bernoulli":
+        return [[0.0], [1.0]]
     buffers = dict(estimator.model_.g.named_buffers())
     low = next((b for name, b in buffers.items() if name.endswith("low")), None)
     high = next((b for name, b in buffers.items() if name.endswith("high")), None)

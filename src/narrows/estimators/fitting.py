@@ -81,11 +81,10 @@ class Training:
 def split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the training and of the validation rows; the same ones where rows are few."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    held = round(n * fraction) if n >= FEWEST_TO_SPLIT else 0
-    if fraction > 0 and n >= FEWEST_TO_SPLIT:
-        held = max(1, held)
-    if held == 0:
-        return order.sort().values, order.sort().values
+    if fraction == 0 or n < FEWEST_TO_SPLIT:
+        everything = order.sort().values
+        return everything, everything
+    held = max(1, round(n * fraction))
     return order[held:].sort().values, order[:held].sort().values
 
 

@@ -46,7 +46,8 @@ class Parameters:
     hidden_layer_sizes: Any = parameter(
         "auto",
         "Widths of the dense encoder's layers, as 512,256; the decoder mirrors them. "
-        "Of a conv network: one dense layer between the feature maps and the code.",
+        "Of a conv network: dense layers between the feature maps and the code. auto: about twice "
+        "the input (64 to 512), then half of it; none in a conv network.",
         kind=tuple,
         low=1,
         high=WIDEST,
@@ -54,7 +55,8 @@ class Parameters:
     )
     channels: Any = parameter(
         "auto",
-        "Channels of the conv encoder's stages, as 32,64; each stage halves the picture.",
+        "Channels of the conv encoder's stages, as 32,64; each stage halves the picture. auto: 32, "
+        "doubling up to 256, until no side is longer than 7.",
         kind=tuple,
         low=1,
         high=WIDEST,
@@ -122,7 +124,7 @@ class Parameters:
     )
     learning_rate: float | str = parameter(
         "auto",
-        "Largest step size of AdamW; warmed up, then lowered along a cosine.",
+        "Largest step size of AdamW; warmed up, then lowered along a cosine. auto: 0.004.",
         kind=float,
         low=0,
         open=True,

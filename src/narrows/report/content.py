@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Look = ImageLook | LineLook
 
 MAP_ROWS = 4000
+LARGEST_GRID = 2**22  # numbers in all pictures of a grid
 WALKS = 4
 
 
@@ -167,6 +169,7 @@ def look_at(est: Any, X: NDArray[Any], shape: tuple[int, ...], names: list[str] 
     if len(shape) == 1 or est.axes == "CL":
         return line_look(shape, some, names)
     axes = est.axes or {2: "HW", 3: "CHW"}[len(shape)]
-    if X.dtype == np.uint8:
-        return ImageLook(shape, axes, 0.0, 255.0)
-    return ImageLook(shape, axes, float(some.min()), float(some.max()))
+    bounds = est.info()["bounds"] or [[float(some.min())], [float(some.max())]]
+    # a sheet of large pictures is drawn small: fewer of them are decoded, for memory's sake
+    side = int(np.clip(np.sqrt(LARGEST_GRID / math.prod(shape)), 4, 12))
+    return ImageLook(shape, axes, min(bounds[0]), max(bounds[1]), grid_size=side)

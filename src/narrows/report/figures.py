@@ -233,7 +233,8 @@ def _whole_epochs(ax: Axes) -> None:
 
 
 def _curve(history: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
-    return np.array([float(record.get(name, np.nan)) for record in history])
+    # what was no number is None in a saved model, and a gap in the curve
+    return np.array([record.get(name) for record in history], dtype=np.float64)
 
 
 def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:

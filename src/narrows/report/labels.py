@@ -46,7 +46,7 @@ def read_labels(y: ArrayLike, n_rows: int) -> Labels:
     kinds, index = np.unique(labels, return_inverse=True)
     numeric = labels.dtype.kind in "iuf"
     values = labels.astype(np.float64) if numeric else np.zeros(n_rows)
-    whole = numeric and bool((values == np.round(values)).all())
+    whole = numeric and bool((np.isfinite(values) & (values == np.round(values))).all())
     if numeric and (not whole or len(kinds) > MOST_CLASSES):
         return Labels([], np.zeros(n_rows, dtype=np.int64), values)
     names = [str(int(kind)) if whole else str(kind) for kind in kinds]

@@ -126,11 +126,18 @@ def check_place(path: Path, overwrite: bool) -> None:
     held = list(folder.iterdir()) if folder.is_dir() else []
     if (held or folder.is_file()) and not overwrite:
         raise FileError(f"{str(folder)!r} is there already; choose another name, or overwrite.")
-    if folder.is_file() or any(item.suffix != ".png" or not item.is_file() for item in held):
+    if folder.is_file() or not all(item.is_file() and OURS.fullmatch(item.name) for item in held):
         raise FileError(
             f"{str(folder)!r} holds other things than pictures, and writing the report anew would "
             "remove them; choose another name."
         )
+
+
+# the pictures a report writes: nothing else in its folder may ever be removed
+OURS = re.compile(
+    r"(samples|denoising|map|grid|interpolations|generated|loss|validation|errors|models)"
+    r"(-[\w-]+)?\.png"
+)
 
 
 def files_of(path: Path) -> Path:

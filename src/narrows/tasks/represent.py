@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
+WIDEST_RAW = 10_000  # raw features beyond which a linear probe takes minutes and gigabytes
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """The accuracy of a linear classifier over the folds of a cross-validation."""
@@ -45,7 +48,8 @@ def linear_probe(
     names or numbers; ``n_folds`` how many folds; ``max_rows`` when n is larger, a subset of about
     this many rows is used, with each class at its share; ``random_state`` seeds subset and folds.
 
-    Returns ``{"codes": Probe, "pca": Probe, "raw": Probe}``; no "pca" where the model keeps none.
+    Returns ``{"codes": Probe, "pca": Probe, "raw": Probe}``; no "pca" where the model keeps none,
+    no "raw" for rows of more than 10,000 numbers.
 
     Raises `InputError` when y has another length than X, a missing value, a single class, or a
     class with fewer rows than folds.
@@ -65,7 +69,9 @@ def linear_probe(
     features = {"codes": np.asarray(est.transform(X))}
     if est.pca_ is not None:
         features["pca"] = np.asarray(est.pca_.transform(X))
-    features["raw"] = np.asarray(X).reshape(len(rows), -1)
+    raw = np.asarray(X).reshape(len(rows), -1)
+    if raw.shape[1] <= WIDEST_RAW:
+        features["raw"] = raw
     return {
         name: probe_features(F, classes, n_folds=n_folds, random_state=random_state)
         for name, F in features.items()
