@@ -379,3 +379,10 @@ def test_labels_of_two_columns_or_not_there(tmp_path: Path) -> None:
         read_labels(tmp_path / "a.npy")
     with pytest.raises(FileError, match="not there"):
         read_labels(tmp_path / "b.npy")
+
+
+def test_a_class_called_y_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("y\nn\ny\nn\n")
+    assert list(read_labels(tmp_path / "labels.txt")) == ["y", "n", "y", "n"]
+    (tmp_path / "labels.txt").write_text("y\n1\n2\n")
+    assert list(read_labels(tmp_path / "labels.txt")) == [1, 2]

@@ -352,3 +352,31 @@ def test_the_page_names_its_parts_and_parameters(est: Autoencoder, tmp_path: Pat
     assert cells["latent dim"] == "5"
     assert cells["stop reason"] == est.stop_reason_
     assert cells["torch"] == torch.__version__
+
+
+def test_a_model_whose_loss_was_no_number_has_a_page(tmp_path: Path) -> None:
+    from sklearn.exceptions import ConvergenceWarning
+
+    with pytest.warns(ConvergenceWarning):
+        est = Autoencoder(latent_dim=2, learning_rate=1e30, random_state=0).fit(DIGITS.images[:60])
+    again = narrows.load(est.save(tmp_path / "m.safetensors"))
+    assert write_report(again, DIGITS.images[:30], tmp_path / "page.html").is_file()
+
+
+@pytest.mark.parametrize("top", [1, 16])
+def test_bytes_of_a_narrow_range_are_drawn_from_black_to_white(top: int) -> None:
+    images = DIGITS.images[:300] if top == 16 else DIGITS.images[:300] > 7
+    X = images.astype(np.uint8)
+    est = VariationalAutoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(X)
+    look = content.look_at(est, X, (8, 8), None)
+    assert look.pixels(X).max() == pytest.approx(1.0)
+
+
+def test_pictures_that_are_not_the_reports_own_are_never_removed(
+    est: Autoencoder, tmp_path: Path
+) -> None:
+    (tmp_path / "page_files").mkdir()
+    (tmp_path / "page_files" / "holiday.png").write_bytes(b"mine")
+    with pytest.raises(FileError, match="holds other things"):
+        write_report(est, DIGITS.images[:30], tmp_path / "page.html", overwrite=True)
+    assert (tmp_path / "page_files" / "holiday.png").read_bytes() == b"mine"

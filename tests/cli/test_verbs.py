@@ -247,3 +247,22 @@ def test_every_verb_explains_itself() -> None:
         assert (verb.help or "").split("\n")[0].endswith(".")
         assert "..." not in verb.get_short_help_str(60), name
         assert done(name, "--help").startswith(f"Usage: narrows {name}")
+
+
+def test_classes_that_folders_name_are_named_in_the_report(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(12):
+            shades = rng.integers(0, 255, size=(6, 6)).astype(np.uint8)
+            Image.fromarray(shades).save(tmp_path / "pets" / name / f"{i}.png")
+    done("fit", tmp_path / "pets", "-o", tmp_path / "m.safetensors", *TINY)
+    done("report", tmp_path / "m.safetensors", tmp_path / "pets", "-o", tmp_path / "r.html")
+    assert "cat" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_folder_is_never_written_over_a_file(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    said = refused("reconstruct", digits, "digits", "-o", tmp_path / "out", "--overwrite")
+    assert "is a file, not a folder" in said
+    assert (tmp_path / "out").read_text() == "mine"

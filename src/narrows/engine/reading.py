@@ -1,7 +1,8 @@
 """The one reader: from what a user names to arrays.
 
 A source is a name (digits, mnist, fashion-mnist, with ``:test`` for the test split), a folder of
-images, or a file: .npy, .npz, .csv (.tsv, .txt, .data), .parquet or IDX, gzipped or not. Nothing
+images, or a file: .npy, .npz, .parquet, .csv (.tsv, .txt, .data) or IDX, the last two gzipped or
+not. Nothing
 here is scaled or copied without need; what the numbers are, NaN included, is the estimator's
 question. Pickles are never opened.
 """

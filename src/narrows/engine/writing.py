@@ -85,9 +85,7 @@ def _check_existing(path: Path, overwrite: bool) -> None:
             "(overwrite=True in Python)."
         )
     if path.is_file() and _kind(path) == "":
-        raise FileError(
-            f"{str(path)!r} is a file, and a folder was asked for; choose another name."
-        )
+        raise FileError(f"{str(path)!r} is a file, not a folder; choose another name.")
     if path.is_dir() and not all(item.is_file() and OURS.fullmatch(item.name) for item in held):
         raise FileError(
             f"The folder {str(path)!r} holds other things than numbered pictures, and writing it "
