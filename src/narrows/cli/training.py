@@ -40,7 +40,8 @@ def fit(
     """Learn a model from DATA and write it to a file.
 
     DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
-    IDX file (CSV and IDX also gzipped). What is "auto" is chosen from it.
+    IDX file (CSV and IDX also gzipped); mnist means its training images, mnist:test the others.
+    What is "auto" is chosen from it.
     """
     import numpy as np
 
