@@ -53,7 +53,7 @@ def _bounds(estimator: Any) -> list[list[float]] | None:
     # kept in float32, where 0 came back as 1e-8: as many digits as that can hold
     reach = max(map(abs, [*ends[0], *ends[1]]), default=0.0) or 1.0
     digits = 5 - math.floor(math.log10(reach))
-    return [[round(value, digits) for value in side] for side in ends]
+    return [[round(value, digits) + 0.0 for value in side] for side in ends]  # no minus zero
 
 
 def versions() -> dict[str, str]:
