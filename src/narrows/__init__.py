@@ -12,7 +12,7 @@ Autoencoder(latent_dim=2)
 
 from typing import TYPE_CHECKING, Any
 
-from narrows.core import FileError, InputError, NarrowsError, ParameterError, TrainingError
+from narrows.core import FileError, InputError, NarrowsError, ParameterError
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = [
     "InputError",
     "NarrowsError",
     "ParameterError",
-    "TrainingError",
     "VariationalAutoencoder",
     "__version__",
     "load",

@@ -4,8 +4,7 @@
     ├── InputError      the data given cannot be used (also a ValueError)
     │   └── InputTypeError  ... because it holds things that are no numbers (also a TypeError)
     ├── ParameterError  a parameter, or two parts together, make no sense (also a ValueError)
-    ├── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
-    └── TrainingError   training cannot go on (also a RuntimeError)
+    └── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
 
 Every message says what was given, what was expected and what to do.
 """
@@ -39,10 +38,6 @@ class ParameterError(NarrowsError, ValueError):
 
 class FileError(NarrowsError, ValueError):
     """A file is missing, damaged, hostile, or not a narrows file."""
-
-
-class TrainingError(NarrowsError, RuntimeError):
-    """Training cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)
