@@ -116,12 +116,27 @@ class Rows:
         for start in range(0, len(self), batch_size):
             yield self.scaled(slice(start, start + batch_size))
 
-    def shuffled(self, batch_size: int, order: Generator) -> Iterator[Tensor]:
-        """Every row once, in an order drawn from ``order`` (a generator on the CPU)."""
+    def shuffled(
+        self, batch_size: int, order: Generator, skip: int = 0, share: Share = (0, 1)
+    ) -> Iterator[Tensor]:
+        """Every row once, in an order drawn from ``order`` (a generator on the CPU).
+
+        The first ``skip`` batches are passed over: an epoch that was broken off goes on there. Of
+        each batch only this process's ``share`` (its rank, of how many) is given.
+        """
         permutation = torch.randperm(len(self), generator=order).to(self.data.device)
+        rank, size = share
         # batches of nearly one size: a last batch of one row would be a poor step
-        for index in permutation.tensor_split(math.ceil(len(self) / batch_size)):
-            yield self.scaled(index)
+        for index in permutation.tensor_split(n_batches(len(self), batch_size))[skip:]:
+            yield self.scaled(index.tensor_split(size)[rank])
+
+
+Share = tuple[int, int]  # the rank of a process, and how many there are
+
+
+def n_batches(n_rows: int, batch_size: int) -> int:
+    """How many batches an epoch has."""
+    return math.ceil(n_rows / batch_size)
 
 
 def inference_batch(shape: tuple[int, ...]) -> int:

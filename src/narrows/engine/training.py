@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from torch.nn import Parameter
 
 from narrows.core import Clock, Objective
-from narrows.engine.data import Rows
+from narrows.engine.data import Rows, n_batches
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def train(
     """Train until the budget is used; yield one record a step."""
     players = objective.players(model)
     state.optimizers = state.optimizers or _optimizers(players, recipe)
-    steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
+    steps_per_epoch = n_batches(len(rows), recipe.batch_size)
     last_epoch = state.epoch + budget.max_epochs
     first_step = state.step
     while state.epoch < last_epoch:

@@ -25,16 +25,9 @@ from narrows.estimators.choices import Choices
 from narrows.estimators.describing import describe
 from narrows.estimators.door import Array, admit
 from narrows.estimators.face import Face, PCABeside, mean_error
-from narrows.estimators.fitting import (
-    Training,
-    lasting,
-    prepare,
-    recipe_for,
-    resume,
-    run,
-    time_budget,
-)
+from narrows.estimators.fitting import recipe_for, run, time_budget
 from narrows.estimators.parameters import Parameters
+from narrows.estimators.preparing import Training, lasting, prepare, resume
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
 

@@ -23,7 +23,7 @@ from narrows.estimators.catalogue import MODELS, model_class
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import plain, versions
 from narrows.estimators.door import Layout
-from narrows.estimators.fitting import lasting, pick_device, seed_of
+from narrows.estimators.preparing import lasting, pick_device, seed_of
 from narrows.parts.objective import WeightedObjective
 
 HEADER = {"format", "class", "parameters", "fitted", "versions"}

@@ -12,8 +12,8 @@ from narrows.core import ParameterError
 from narrows.estimators.base import Estimator
 from narrows.estimators.building import Parts
 from narrows.estimators.door import Array
-from narrows.estimators.fitting import seed_of
 from narrows.estimators.parameters import parameter
+from narrows.estimators.preparing import seed_of
 from narrows.parts.corruptions import CORRUPTIONS
 from narrows.parts.latents import Point
 

@@ -19,8 +19,8 @@ from narrows.estimators.building import Parts
 from narrows.estimators.choices import look_at_range, refuse_not_binary
 from narrows.estimators.door import Array
 from narrows.estimators.face import as_tensor
-from narrows.estimators.fitting import seed_of
 from narrows.estimators.parameters import parameter
+from narrows.estimators.preparing import seed_of
 from narrows.parts.latents import DiagonalGaussian
 from narrows.parts.objective import Term
 from narrows.parts.priors import StandardNormal

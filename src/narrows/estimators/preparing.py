@@ -1,0 +1,250 @@
+"""From checked rows to a model ready to be trained: the split, the scaling, every "auto"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from narrows.baselines import MOST_COMPONENTS, PCA, fit_pca
+from narrows.core import InputError, ParameterError
+from narrows.engine.data import Rows, Scaling, fit_scaling
+from narrows.engine.training import TrainingState
+from narrows.estimators import choices as choose
+from narrows.estimators.building import (
+    Parts,
+    build_model,
+    copy_networks,
+    scaled_bounds,
+    set_bounds,
+    start_at_pca,
+    try_networks,
+    widen_bounds,
+)
+from narrows.estimators.door import Array
+from narrows.estimators.face import FAR, as_tensor, mean_error
+from narrows.estimators.parameters import Parameters, check_seed
+from narrows.parts.linear_path import path_fits
+from narrows.parts.model import Model
+from narrows.parts.objective import WeightedObjective
+
+FEWEST_TO_SPLIT = 20  # with fewer rows, holding some out costs more than it tells
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from None, an int or a RandomState; numpy's global state is never drawn from.
+
+    Raises ``ParameterError`` for anything else.
+    """
+    check_seed(random_state)
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if hasattr(random_state, "randint"):
+        return int(random_state.randint(2**31 - 1))
+    return int(random_state)
+
+
+def pick_device(asked: str) -> torch.device:
+    """The device asked for, or the best there is."""
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ParameterError(
+            f"device={asked!r} is not to be had here; use 'auto' or 'cpu'."
+        ) from error
+    return device
+
+
+@dataclass
+class Training:
+    """Everything a fit works with: the rows, the model and where its training stands."""
+
+    model: Model
+    objective: WeightedObjective
+    state: TrainingState
+    rows: Rows
+    validation: Rows
+    seed: int
+
+
+def split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the validation rows; the same ones where rows are few."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    if fraction == 0 or n < FEWEST_TO_SPLIT:
+        everything = order.sort().values
+        return everything, everything
+    held = max(1, round(n * fraction))
+    return order[held:].sort().values, order[:held].sort().values
+
+
+def prepare(
+    estimator: Any, parts: Parts, rows: Array, X_val: Array | None, *, more_to_come: bool = False
+) -> Training:
+    """Decide every "auto", scale, fit PCA, build the model and start it there.
+
+    With ``more_to_come`` (partial_fit) the range of these rows bounds nothing. Sets ``choices_``,
+    ``scaling_`` and ``_pca`` of the estimator.
+    """
+    params: Parameters = estimator
+    seed, device = seed_of(params.random_state), pick_device(params.device)
+    training, validation = _divide(rows, X_val, params.validation_fraction, seed, device)
+    found = choose.look_at_range([training, validation])
+    distance = choose.choose_distance(params.distance, params.scaling, parts.distance, found)
+    kind = choose.choose_scaling(params.scaling, training, found, distance)
+    scaling = fit_scaling(training, kind)
+    _refuse_extremes(scaling, found)
+    own = copy_networks(params.f, params.g)
+    train_rows = Rows(training, scaling)
+    latent_dim, pca = _choose_width(params, parts, train_rows, own, seed)
+    bounded = found.shared and not more_to_come
+    chosen = _choose(estimator, latent_dim, distance, kind, bounded, own is not None)
+    model = build_model(parts, chosen, own, torch.Generator().manual_seed(seed))
+    if chosen.bounded:
+        set_bounds(model, *scaled_bounds(scaling, found))
+    estimator.choices_, estimator.scaling_, estimator._pca = chosen, scaling, pca
+    validation_rows = Rows(validation, scaling)
+    if chosen.linear_path and pca is not None:
+        start_at_pca(model, pca, mean_error(estimator.pca_, validation_rows) or 0.0)
+    objective = WeightedObjective(parts.terms).to(device)
+    state = new_state(seed, device)
+    return Training(model.to(device), objective, state, train_rows, validation_rows, seed)
+
+
+def resume(estimator: Any, rows: Array, X_val: Array | None) -> Training:
+    """Training that goes on from the fitted model, with its scaling, on rows like the first."""
+    params: Parameters = estimator
+    _refuse_changes(params, estimator._fitted_with)
+    # the seed of the first fit: rows once trained on must not become validation rows
+    seed, device = estimator._seed, estimator.scaling_.shift.device
+    training, validation = _divide(rows, X_val, params.validation_fraction, seed, device)
+    scaling = estimator.scaling_
+    found = choose.look_at_range([training, validation])
+    _refuse_extremes(scaling, found)
+    if estimator.choices_.distance == "bernoulli":
+        choose.refuse_not_binary(found)
+    widen_bounds(estimator.model_, *scaled_bounds(scaling, found))
+    state = estimator._state or new_state(seed, device)
+    return Training(
+        estimator.model_,
+        estimator.objective_,
+        state,
+        Rows(training, scaling),
+        Rows(validation, scaling),
+        seed,
+    )
+
+
+# What may change between a fit and the next that goes on from it.
+FREE = {
+    "max_epochs",
+    "max_time",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "early_stopping",
+    "n_iter_no_change",
+    "validation_fraction",
+    "warm_start",
+    "random_state",
+    "device",
+    "verbose",
+}
+
+
+def lasting(params: Any) -> dict[str, Any]:
+    """The parameters that a fitted model is made of."""
+    values = {name: value for name, value in vars(params).items() if name in _names(params)}
+    return {name: value for name, value in values.items() if name not in FREE}
+
+
+def _names(params: Any) -> set[str]:
+    return {item.name for item in fields(params)}
+
+
+def _refuse_changes(params: Any, before: dict[str, Any]) -> None:
+    now = lasting(params)
+    changed = [name for name, value in before.items() if now[name] is not value != now[name]]
+    if changed:
+        raise ParameterError(
+            f"Training would go on from a model that was fitted with other {', '.join(changed)}; "
+            "set them back, or fit anew with warm_start=False."
+        )
+
+
+def _refuse_extremes(scaling: Scaling, found: choose.Range) -> None:
+    reach = max(float(((end - scaling.shift) / scaling.scale).abs().max()) for end in found.each)
+    if not reach < FAR:
+        raise InputError(
+            f"X holds values of {reach:.0e} once scaled, whose squares are no numbers in float32; "
+            'drop such rows, or leave scaling="auto".'
+        )
+
+
+def new_state(seed: int, device: torch.device) -> TrainingState:
+    """Private generators, seeded."""
+    return TrainingState(
+        rng=torch.Generator(device).manual_seed(seed), order=torch.Generator().manual_seed(seed)
+    )
+
+
+def _divide(
+    rows: Array, X_val: Array | None, fraction: float, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    data = as_tensor(rows)
+    if X_val is not None:
+        return data.to(device), as_tensor(X_val).to(device)
+    training, validation = split(len(data), fraction, seed)
+    return data[training].to(device), data[validation].to(device)
+
+
+def _choose_width(
+    params: Parameters,
+    parts: Parts,
+    rows: Rows,
+    own: tuple[nn.Module, nn.Module] | None,
+    seed: int,
+) -> tuple[int, PCA | None]:
+    """The width of the code, and PCA at that width (None where it would be too large)."""
+    asked = params.latent_dim
+    if own is not None:
+        asked = try_networks(own, rows.shape, parts.q.n_outputs, asked)  # type: ignore[arg-type]
+    choose.check_latent_dim(asked, rows.shape)
+    if isinstance(asked, str):
+        pca = fit_pca(rows, MOST_COMPONENTS, seed)
+        features = rows.data[0].numel()
+        width = max(1, min(pca.held(choose.HELD), features // 2))
+        return width, pca.cut(width)
+    width = int(asked)
+    return width, fit_pca(rows, width, seed) if path_fits(rows.shape, width) else None
+
+
+def _choose(
+    estimator: Any, latent_dim: int, distance: str, kind: str, bounded: bool, own: bool
+) -> choose.Choices:
+    params: Parameters = estimator
+    shape: tuple[int, ...] = estimator.layout_.shape
+    return choose.Choices(
+        shape=shape,
+        latent_dim=latent_dim,
+        architecture=choose.choose_architecture(params.architecture, shape, own),
+        hidden=_widths(params.hidden_layer_sizes),
+        channels=_widths(params.channels),
+        down=params.down,
+        up=params.up,
+        activation="gelu" if params.activation == "auto" else params.activation,
+        tied=params.tied,
+        distance=distance,
+        scaling=kind,
+        linear_path=choose.choose_path(params.linear_path, distance, shape, latent_dim, own),
+        bounded=bounded and distance != "bernoulli" and not own,
+    )
+
+
+def _widths(asked: Any) -> tuple[int, ...] | None:
+    return None if isinstance(asked, str) else tuple(int(w) for w in asked)
