@@ -42,17 +42,31 @@ def fit(
     DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
     IDX file (CSV and IDX also gzipped); mnist means its training images, mnist:test the others.
     What is "auto" is chosen from it.
+
+    A run of more than half a minute is kept in OUT.checkpoint: whatever ends it, the same command
+    with --resume goes on to the same result.
     """
     import numpy as np
 
     from narrows.engine.reading import read
+    from narrows.engine.storage import read_file
     from narrows.engine.writing import check_output
     from narrows.estimators.catalogue import model_class
+    from narrows.estimators.checkpointing import refuse_other
 
-    path = check_output(out, [".safetensors"], overwrite=overwrite)
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
     estimator.check_parameters()  # before anything is read
+    path = check_output(out, [".safetensors"], overwrite=overwrite or estimator.resume)
+    run = Path(estimator.checkpoint or path.with_suffix(".checkpoint"))
+    estimator.set_params(checkpoint=run)
+    if estimator.resume and path.exists() and not run.exists():
+        refuse_other(estimator, path, read_file(path)[1])
+        if not quiet:
+            click.echo(f"{path} is complete already; to fit anew, give --overwrite.")
+        return
+    if overwrite and not estimator.resume:
+        run.unlink(missing_ok=True)
     source = read(data, resize=resize)
     if source.axes is not None and estimator.axes is None:
         estimator.set_params(axes=source.axes)
@@ -60,7 +74,9 @@ def fit(
     if source.feature_names is not None:  # the file keeps them: later tables must have the same
         estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
     estimator.set_params(verbose=False)  # who loads the file decides for themselves
-    estimator.save(path, overwrite=overwrite)
+    estimator.save(path, overwrite=overwrite or estimator.resume)
+    if estimator.stop_reason_ != "interrupted":
+        run.unlink(missing_ok=True)
     if not quiet:
         click.echo(summary(estimator, source.name, path))
         click.echo(f"next: {next_command(data, path, resize)}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from narrows.baselines import MOST_COMPONENTS, PCA, fit_pca
 from narrows.core import InputError, ParameterError
+from narrows.engine.checkpoints import Saved
 from narrows.engine.data import Rows, Scaling, fit_scaling
 from narrows.engine.training import TrainingState
 from narrows.estimators import choices as choose
@@ -71,6 +72,7 @@ class Training:
     rows: Rows
     validation: Rows
     seed: int
+    saved: Saved | None = None  # where its run was broken off
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -154,6 +156,10 @@ FREE = {
     "random_state",
     "device",
     "verbose",
+    "checkpoint",
+    "checkpoint_every",
+    "resume",
+    "listeners",
 }
 
 
