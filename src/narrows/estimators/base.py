@@ -273,6 +273,9 @@ class Estimator(
         state: dict[str, Any] = super().__getstate__()
         if "model_" in state:
             state = {**state, "_state": None, "scaling_": state["scaling_"].to(CPU)}
+            # their run is over, and a lambda among them would keep the model from being pickled;
+            # an estimator yet to be fitted takes them along, as to a process of GridSearchCV
+            state["listeners"] = None
             for name in ("model_", "objective_"):
                 state[name] = copy.deepcopy(state[name]).to(CPU)
         return state

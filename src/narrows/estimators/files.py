@@ -23,6 +23,7 @@ from narrows.estimators.catalogue import MODELS, model_class
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import plain, versions
 from narrows.estimators.door import Layout
+from narrows.estimators.parameters import OBJECTS
 from narrows.estimators.preparing import lasting, pick_device, seed_of
 from narrows.parts.objective import WeightedObjective
 
@@ -82,7 +83,7 @@ def _header(estimator: Any) -> dict[str, Any]:
     parameters = {
         item.name: plain(getattr(estimator, item.name))
         for item in fields(estimator)
-        if item.name not in ("f", "g")
+        if item.name not in OBJECTS
     }
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None  # a RandomState has moved on: it is no parameter to keep
@@ -154,8 +155,8 @@ def _unfitted(path: Path, header: dict[str, Any]) -> Any:
     cls = model_class(header["class"])
     try:
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in header["parameters"].items()}
-        if {"f", "g"} & set(given):
-            raise TypeError("networks are no plain values")
+        if OBJECTS & set(given):
+            raise TypeError("networks and listeners are no plain values")
         estimator = cls(**given)
         estimator.check_parameters()
     except (TypeError, AttributeError, ParameterError) as error:

@@ -154,6 +154,7 @@ FREE = {
     "random_state",
     "device",
     "verbose",
+    "listeners",
 }
 
 
