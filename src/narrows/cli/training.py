@@ -11,9 +11,11 @@ import click
 from narrows.cli.options import (
     ModelCommand,
     given_parameters,
+    listeners_for,
     output_option,
     overwrite_option,
     resize_option,
+    tracking_options,
 )
 
 __all__ = ["fit"]
@@ -32,10 +34,20 @@ __all__ = ["fit"]
 @output_option("The model file to write, a name that ends in .safetensors.")
 @resize_option
 @overwrite_option
+@tracking_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
 @click.pass_context
 def fit(
-    ctx: click.Context, /, data: str, out: str, resize: Any, overwrite: bool, quiet: bool, **_: Any
+    ctx: click.Context,
+    /,
+    data: str,
+    out: str,
+    resize: Any,
+    overwrite: bool,
+    log: str | None,
+    track: tuple[str, ...],
+    quiet: bool,
+    **_: Any,
 ) -> None:
     """Learn a model from DATA and write it to a file.
 
@@ -51,7 +63,10 @@ def fit(
 
     path = check_output(out, [".safetensors"], overwrite=overwrite)
     model = model_class(ctx.meta["narrows.model"])
-    estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
+    listeners = listeners_for(log, track, path, overwrite)
+    estimator = model(
+        **{"verbose": not quiet, "listeners": listeners, **given_parameters(ctx, model)}
+    )
     estimator.check_parameters()  # before anything is read
     source = read(data, resize=resize)
     if source.axes is not None and estimator.axes is None:
