@@ -42,8 +42,8 @@ class Listener:
         """The model is built and not yet trained.
 
         ``about`` is plain JSON: ``model``, ``parameters`` (those not at their default),
-        ``choices``, ``rows``, ``seed``, and ``epoch``, the number of epochs already in
-        ``history_`` that this run goes on from.
+        ``choices``, ``rows``, ``seed``, ``versions``, and ``epoch``, the number of epochs already
+        in ``history_`` that this run goes on from.
         """
 
     def on_epoch(self, entry: dict[str, float]) -> bool | None:

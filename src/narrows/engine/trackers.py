@@ -107,7 +107,9 @@ class TensorBoard(Tracker):
 class MLflow(Tracker):
     """A run in an MLflow experiment (None: ``Default``), at ``tracking_uri`` (None: MLflow's own).
 
-    A run that is active in MLflow's global state is left alone.
+    A run that is active in MLflow's global state is left alone. mlflow-skinny writes to a server,
+    or to a folder (a ``file:`` address; newer ones ask for ``MLFLOW_ALLOW_FILE_STORE=true``); for
+    a database, MLflow's default of late, install the whole of mlflow.
     """
 
     experiment: str | None = None
