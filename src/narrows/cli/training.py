@@ -11,9 +11,11 @@ import click
 from narrows.cli.options import (
     ModelCommand,
     given_parameters,
+    listeners_for,
     output_option,
     overwrite_option,
     resize_option,
+    tracking_options,
 )
 
 __all__ = ["fit"]
@@ -32,10 +34,20 @@ __all__ = ["fit"]
 @output_option("The model file to write, a name that ends in .safetensors.")
 @resize_option
 @overwrite_option
+@tracking_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
 @click.pass_context
 def fit(
-    ctx: click.Context, /, data: str, out: str, resize: Any, overwrite: bool, quiet: bool, **_: Any
+    ctx: click.Context,
+    /,
+    data: str,
+    out: str,
+    resize: Any,
+    overwrite: bool,
+    log: str | None,
+    track: tuple[str, ...],
+    quiet: bool,
+    **_: Any,
 ) -> None:
     """Learn a model from DATA and write it to a file.
 
@@ -56,8 +68,10 @@ def fit(
 
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
+    overwrite = overwrite or estimator.resume
+    path = check_output(out, [".safetensors"], overwrite=overwrite)
+    estimator.listeners = listeners_for(log, track, path, overwrite=overwrite)
     estimator.check_parameters()  # before anything is read
-    path = check_output(out, [".safetensors"], overwrite=overwrite or estimator.resume)
     run = Path(estimator.checkpoint or path.with_suffix(".checkpoint"))
     estimator.set_params(checkpoint=run)
     if estimator.resume and path.exists() and not run.exists():
@@ -74,7 +88,7 @@ def fit(
     if source.feature_names is not None:  # the file keeps them: later tables must have the same
         estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
     estimator.set_params(verbose=False)  # who loads the file decides for themselves
-    estimator.save(path, overwrite=overwrite or estimator.resume)
+    estimator.save(path, overwrite=overwrite)
     if estimator.stop_reason_ != "interrupted":
         run.unlink(missing_ok=True)
     if not quiet:

@@ -18,15 +18,14 @@ class Stop:
 
 
 @contextmanager
-def stop_signals(*, on_terminate: bool) -> Iterator[Stop]:
-    """While it lasts, a first Ctrl-C only sets ``reason``; a second one interrupts at once.
+def stop_signals(stop: Stop, *, on_terminate: bool) -> Iterator[None]:
+    """While it lasts, a first Ctrl-C only gives ``stop`` its reason; a second interrupts.
 
     With ``on_terminate`` SIGTERM does the same; without, it ends the process as ever. Only the main
     thread hears signals, and a handler that the user has set stays in place.
     """
-    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -44,7 +43,7 @@ def stop_signals(*, on_terminate: bool) -> Iterator[Stop]:
     for number in before:
         signal.signal(number, usual[number][1])
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

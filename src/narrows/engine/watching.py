@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ class Watch:
 
     ``evaluate`` gives the selection score, in nats a row; lower is better. ``patience`` is the
     number of epochs without a better score after which to stop; None never stops. Without
-    ``keep_best`` the last weights count as the best. ``listeners`` get each epoch's entry of the
-    history; one that answers True stops the run.
+    ``keep_best`` the last weights count as the best. ``tell`` gets each epoch's entry of the
+    history; True stops the run.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class Watch:
         patience: int | None,
         verbose: bool,
         keep_best: bool = True,
-        listeners: Sequence[Callable[[dict[str, float]], Any]] = (),
+        tell: Callable[[dict[str, float]], bool] = lambda entry: False,
     ) -> None:
         self.modules = modules
         self.evaluate, self.patience, self.keep_best = evaluate, patience, keep_best
-        self.listeners = listeners
+        self.tell = tell
         self.history: list[dict[str, float]] = []
         self.scores: list[float] = []
         self.best: dict[str, dict[str, Tensor]] = {}
@@ -108,15 +108,23 @@ class Watch:
             f"validation {self.scores[-1]:.4g} (best {self.best_score:.4g})"
         )
         self._judge()
-        for listener in self.listeners:
-            if listener(dict(entry)):
-                self.stop_reason = self.stop_reason or "a listener asked to stop"
+        if self.tell(entry):
+            self.stop_reason = self.stop_reason or "a listener asked to stop"
 
     def _judge(self) -> None:
         if self.broke:
             self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
         elif self.patience and len(self.scores) - 1 - self.best_epoch >= self.patience:
             self.stop_reason = f"no better validation loss in {self.patience} epochs"
+
+    def summary(self) -> dict[str, Any]:
+        """What listeners hear at the end."""
+        return {
+            "stop_reason": self.stop_reason,
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score,
+            "seconds": self.seconds,
+        }
 
     def finish(self, reason: str) -> None:
         """Close the books (a part of an epoch counts as one) and go back to the best weights."""

@@ -190,7 +190,9 @@ class Estimator(
             self._hold(training, len(rows))
             recipe = recipe_for(self, len(training.rows), constant=True)
             reason = "partial_fit: one pass"
-            watch = Run(self, training, Budget(1), recipe, keep_best=False, reason=reason).go()
+            after = 0 if first else len(self.history_)
+            going = Run(self, training, Budget(1), recipe, None, False, reason, after)
+            watch = going.go()
             if not first:
                 self._append(watch)
             self._adopt(training)
@@ -292,6 +294,9 @@ class Estimator(
         state: dict[str, Any] = super().__getstate__()
         if "model_" in state:
             state = {**state, "_state": None, "scaling_": state["scaling_"].to(CPU)}
+            # their run is over, and a lambda among them would keep the model from being pickled;
+            # an estimator yet to be fitted takes them along, as to a process of GridSearchCV
+            state["listeners"] = None
             for name in ("model_", "objective_"):
                 state[name] = copy.deepcopy(state[name]).to(CPU)
         return state

@@ -23,6 +23,7 @@ from narrows.estimators.catalogue import MODELS, model_class
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import plain, versions
 from narrows.estimators.door import Layout
+from narrows.estimators.parameters import OBJECTS
 from narrows.estimators.preparing import lasting, pick_device, seed_of
 from narrows.parts.objective import WeightedObjective
 
@@ -43,7 +44,7 @@ FITTED = {
     "networks",
 }
 # networks are code, and where a run is kept is no trait of the model
-NOT_KEPT = {"f", "g", "listeners", "checkpoint", "checkpoint_every", "resume"}
+NOT_KEPT = OBJECTS | {"checkpoint", "checkpoint_every", "resume"}
 Contents = tuple[dict[str, Tensor], dict[str, Any]]
 AGREEMENT = 1e-3  # of the range: how far a loaded model may answer from what it answered when saved
 

@@ -16,10 +16,12 @@ from torch import Tensor
 from narrows.core import Clock
 from narrows.engine.checkpoints import pack, restored, unpack
 from narrows.engine.data import inference_batch
+from narrows.engine.listeners import Listeners
 from narrows.engine.signals import Stop, stop_signals
 from narrows.engine.training import Budget, Recipe, TrainingState, make_optimizers, train
 from narrows.engine.watching import Watch, average_score
 from narrows.estimators.checkpointing import Keeper
+from narrows.estimators.describing import describe_run
 from narrows.estimators.parameters import Parameters, parse_time
 from narrows.estimators.preparing import Training
 
@@ -53,29 +55,45 @@ class Run:
     rows: Any = None
     keep_best: bool = True
     reason: str = "the budget was used"
+    after: int = 0  # epochs that the history holds from calls before
     setback: int = 0  # the epoch that ended in no number, if one did
 
     def __post_init__(self) -> None:
         params, training = self.estimator, self.training
+        self.listeners = Listeners(params.listeners)
         self.watch = Watch(
             {"model": training.model, "objective": training.objective},
             lambda: selection_score(training),
             params.n_iter_no_change if params.early_stopping else None,
             params.verbose,
             self.keep_best,
+            lambda e: self.listeners.on_epoch({**e, "epoch": e["epoch"] + self.after}),
         )
         self.keeper = Keeper(params, training, self.watch, self.rows)
 
     def go(self) -> Watch:
         """Train within the budget; the model ends as the best one seen (or as the last)."""
-        training, watch = self.training, self.watch
-        state = training.state
+        training, watch, stop = self.training, self.watch, Stop()
+        before = len(training.saved[1]["history"]) if training.saved else self.after
+        with self.listeners.following(describe_run(self.estimator, training, before)) as summary:
+            with stop_signals(stop, on_terminate=self.keeper.path is not None):
+                self._follow(stop)
+            watch.finish(stop.reason or self.reason)
+            if not stop.reason:
+                self.keeper.write()
+            summary.update(watch.summary())
+        self._speak(stop.reason)
+        return watch
+
+    def _follow(self, stop: Stop) -> None:
+        """From the beginning or from a checkpoint to the end."""
+        training, watch, state = self.training, self.watch, self.training.state
         state.global_draws = self.estimator.choices_.architecture == "own"
         players = training.objective.players(training.model)
         state.optimizers = state.optimizers or make_optimizers(players, self.recipe)
         training.model.train()
-        stopping = stop_signals(on_terminate=self.keeper.path is not None)
-        with stopping as stop, _private_randomness(state, training.seed):
+        watch.started = time.monotonic()
+        with _private_randomness(state, training.seed):
             if training.saved is not None:
                 restored(training.saved, state, watch, self.keeper.path)
                 self.budget.started -= training.saved[1]["seconds"]
@@ -86,11 +104,6 @@ class Run:
                 self._train(stop)
             except KeyboardInterrupt:
                 stop.reason = stop.reason or "interrupted"
-        watch.finish(stop.reason or self.reason)
-        if not stop.reason:
-            self.keeper.write()
-        self._speak(stop.reason)
-        return watch
 
     def _train(self, stop: Stop) -> None:
         """The loop; after a loss that is no number once more from before it, with small steps."""

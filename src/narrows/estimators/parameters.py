@@ -14,9 +14,11 @@ from os import PathLike
 from typing import Any
 
 from narrows.core import ParameterError
+from narrows.engine.listeners import Listeners
 
 SEEDS = {"low": 0, "high": 2**32 - 1}
 WIDEST = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
+OBJECTS = {"f", "g", "listeners"}  # Python objects: no file keeps them, no command offers them
 AXES = (None, "CL", "HW", "CHW", "HWC")
 
 
@@ -172,11 +174,18 @@ class Parameters:
         kind=bool,
     )
     verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool)
+    listeners: Any = parameter(
+        None,
+        "What hears of the start, every epoch and the end of a fit: a Listener (JsonLines, "
+        "TensorBoard, MLflow, WandB or your own), a callable that takes the epoch's entry of "
+        "history_, or a list of these; one that answers True stops the fit.",
+    )
 
     def check_parameters(self) -> None:
         """Refuse any value out of its rule, with one sentence; run at the door of ``fit``."""
         for item in fields(self):
             _check(type(self).__name__, item, getattr(self, item.name))
+        Listeners(self.listeners)  # has its own sentence for what can be none
 
 
 def _check(owner: str, item: Field[Any], value: Any) -> None:
