@@ -18,7 +18,7 @@ from narrows.baselines import PCA
 from narrows.core import FileError, NarrowsError, ParameterError
 from narrows.engine.data import Scaling
 from narrows.engine.storage import read_file, write_file
-from narrows.estimators.building import build_model, copy_networks, fingerprint
+from narrows.estimators.building import build_model, copy_networks, fingerprint, laid_out
 from narrows.estimators.catalogue import MODELS, model_class
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import plain, versions
@@ -207,7 +207,7 @@ def _restore(
     estimator.n_features_in_ = layout.n_features
     if fitted["feature_names_in_"] is not None:
         estimator.feature_names_in_ = np.array(fitted["feature_names_in_"], dtype=object)
-    estimator.model_, estimator.objective_ = model.eval(), objective
+    estimator.model_, estimator.objective_ = laid_out(model.eval()), objective
     estimator.choices_, estimator._state = choices, None
     estimator.scaling_ = Scaling(
         fitted["scaling"], tensors["scaling.shift"], tensors["scaling.scale"]

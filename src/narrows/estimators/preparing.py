@@ -19,6 +19,7 @@ from narrows.estimators.building import (
     Parts,
     build_model,
     copy_networks,
+    laid_out,
     scaled_bounds,
     set_bounds,
     start_at_pca,
@@ -115,7 +116,7 @@ def prepare(
         start_at_pca(model, pca, mean_error(estimator.pca_, validation_rows) or 0.0)
     objective = WeightedObjective(parts.terms).to(device)
     state = new_state(seed, device)
-    return Training(model.to(device), objective, state, train_rows, validation_rows, seed)
+    return Training(laid_out(model.to(device)), objective, state, train_rows, validation_rows, seed)
 
 
 def resume(estimator: Any, rows: Array, X_val: Array | None) -> Training:
