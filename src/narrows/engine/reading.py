@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.core import FileError, InputError, ParameterError
-from narrows.engine import idx, images, named, tables
+from narrows.engine import idx, images, named, parquet, tables
 from narrows.engine.images import Resize
 
 __all__ = ["READABLE", "Data", "read", "read_labels"]
@@ -76,9 +76,10 @@ def read(source: str | Path, *, resize: Resize = None) -> Data:
     if not text or not _exists(path):
         raise FileError(_not_there(text, path))
     if path.is_dir():
-        X, classes, class_names = images.read_images(path, resize)
-        axes = "HWC" if X.ndim == 4 else None
-        return Data(X, classes, axes, name=path.resolve().name, y_names=class_names)
+        folder = images.ImageFolder(path, resize)
+        axes = "HWC" if len(folder.shape) == 4 else None
+        X = folder[:]
+        return Data(X, folder.y, axes, name=path.resolve().name, y_names=folder.y_names)
     _refuse_resize(text, resize)
     return _checked(_read_file(path), path)
 
@@ -174,8 +175,8 @@ def _read_file(path: Path) -> Data:
         X, names = tables.read_csv(path)
         return Data(X, feature_names=names, name=name)
     if kind == "parquet":
-        X, names = tables.read_parquet(path)
-        return Data(X, feature_names=names, name=name)
+        table = parquet.ParquetRows(path)
+        return Data(table[:], feature_names=table.feature_names, name=name)
     if kind in ("npy", "npz"):
         X, y = _from_npz(path, "x") if kind == "npz" else (_from_npy(path), None)
         return Data(X, y, name=name)
