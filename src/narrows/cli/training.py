@@ -39,9 +39,9 @@ def fit(
 ) -> None:
     """Learn a model from DATA and write it to a file.
 
-    DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
-    IDX file (CSV and IDX also gzipped); mnist means its training images, mnist:test the others.
-    What is "auto" is chosen from it.
+    DATA is digits, mnist, fashion-mnist, a folder of images or of .parquet files, a .zarr, or a
+    .npy, .npz, .csv, .parquet or IDX file (CSV and IDX also gzipped); mnist means its training
+    images, mnist:test the others. What is "auto" is chosen from it.
     """
     import numpy as np
 
@@ -53,7 +53,7 @@ def fit(
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
     estimator.check_parameters()  # before anything is read
-    source = read(data, resize=resize)
+    source = read(data, resize=resize, lazy="auto")
     if source.axes is not None and estimator.axes is None:
         estimator.set_params(axes=source.axes)
     estimator.fit(source.X)

@@ -19,9 +19,11 @@ The rules, in one place:
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.core import FileError, InputError, ParameterError
-from narrows.engine.sources import Rows
+from narrows.engine.sources import LazyRows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,7 +95,7 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-class ImageFolder(Rows):
+class ImageFolder(LazyRows):
     """All images of a folder, (n, H, W) or (n, H, W, 3), decoded when they are asked for.
 
     ``y`` and ``y_names`` are the labels and their names, or None. Every image is opened once
@@ -186,12 +188,8 @@ def _with_image(path: Path, read: Callable[[Image], T]) -> T:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Notes about odd metadata are no concern of who asked for the pixels.
-            warnings.simplefilter("ignore", UserWarning)
-            with Image.open(path) as image:
-                return read(image)
+        with _filters(Image.DecompressionBombWarning), Image.open(path) as image:
+            return read(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise FileError(
             f"'{path}' claims more than {Image.MAX_IMAGE_PIXELS:,} pixels, as files made to fill "
@@ -201,6 +199,20 @@ def _with_image(path: Path, read: Callable[[Image], T]) -> T:
         raise FileError(_not_an_image(path)) from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
         raise FileError(f"The image '{path}' cannot be read ({error}).") from None
+
+
+@contextmanager
+def _filters(bomb: type[Warning]) -> Iterator[None]:
+    # Filters are the whole process's: changed beside the main thread they might stay changed. What
+    # is read there has been opened here before.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", bomb)
+        # Notes about odd metadata are no concern of who asked for the pixels.
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _not_an_image(path: Path) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from narrows.core import FileError, InputError
 from narrows.engine.images import natural_key
-from narrows.engine.sources import Rows
+from narrows.engine.sources import LazyRows
 from narrows.engine.tables import columns_hold, missing_value
 
 __all__ = ["ParquetRows", "find_parquet"]
@@ -36,7 +36,7 @@ def find_parquet(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: (natural_key(path.name), path.name))
 
 
-class ParquetRows(Rows):
+class ParquetRows(LazyRows):
     """The columns of a parquet file, or of all files of a folder, side by side: (n, d).
 
     The dtype is the columns' own type, or the widest where they differ; ``feature_names`` are

@@ -1,6 +1,6 @@
 """Sources: data that is read slice by slice, so that it may be larger than the memory.
 
-`Source` says what the rest of narrows asks of one, `Rows` is what narrows' own are made of, and
+`Source` says what the rest of narrows asks of one, `LazyRows` is what narrows' own are made of, and
 `as_source` recognises those of others: arrays that lie on a disk, and torch's map-style datasets.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from narrows.core import InputError, InputTypeError
 
-__all__ = ["Rows", "Source", "as_source", "nbytes"]
+__all__ = ["DatasetRows", "LazyRows", "Source", "StoredRows", "as_source", "nbytes"]
 
 Array = NDArray[Any]
 
@@ -45,7 +45,7 @@ class Source(Protocol):
         """The rows of a slice with step 1, (m, ...)."""
 
 
-class Rows(ABC):
+class LazyRows(ABC):
     """A source of which a subclass says how the rows from ``start`` to ``stop`` are read.
 
     It sets ``shape``, ``dtype`` and, where rows lie in blocks, ``chunks``.
@@ -107,13 +107,13 @@ def as_source(X: Any) -> Source | None:
 
 def _stored(X: Any) -> Source | None:
     """An array that is not numpy's, if it lies on a disk rather than in a frame or a matrix."""
-    in_memory = any(hasattr(X, name) for name in ("to_frame", "columns", "toarray", "detach"))
+    in_memory = any(hasattr(X, name) for name in ("to_frame", "columns", "toarray", "__dlpack__"))
     if in_memory or not (hasattr(X, "__getitem__") and getattr(X, "shape", None)):
         return None
     return X if hasattr(X, "__len__") and isinstance(X, Source) else StoredRows(X)
 
 
-class StoredRows(Rows):
+class StoredRows(LazyRows):
     """A stored array that has a shape, a dtype and slices, but no length."""
 
     def __init__(self, stored: Any) -> None:
@@ -145,7 +145,7 @@ def _is_dataset(X: Any) -> bool:
     )
 
 
-class DatasetRows(Rows):
+class DatasetRows(LazyRows):
     """The x of every item of a map-style dataset, as torch's loaders take it.
 
     An item is x, or a tuple or dict that begins with x; x is a tensor, an array, a PIL image or

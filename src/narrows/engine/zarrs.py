@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from narrows.core import FileError, InputError
+from numpy.typing import NDArray
 
-__all__ = ["is_zarr", "open_zarr"]
+from narrows.core import FileError, InputError
+from narrows.engine.sources import StoredRows
+
+__all__ = ["ZarrRows", "is_zarr"]
 
 SIGNS = ("zarr.json", ".zarray", ".zgroup")  # one of them lies in every zarr folder
+# the many ways in which zarr's own code fails over a damaged description or chunk
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
 def is_zarr(folder: Path) -> bool:
@@ -21,12 +26,25 @@ def is_zarr(folder: Path) -> bool:
     return folder.suffix.lower() == ".zarr" or any((folder / sign).is_file() for sign in SIGNS)
 
 
-def open_zarr(path: Path) -> Any:
-    """The zarr array in a folder, or the only one of a group; nothing of it is read yet.
+class ZarrRows(StoredRows):
+    """The zarr array in a folder, or the only one of a group; only chunks asked for are read.
 
-    Raises InputError naming the arrays of a group of several, and FileError where the folder is
-    damaged or zarr is not installed.
+    Raises InputError naming the arrays of a group that has not just one, and FileError where the
+    folder is damaged or zarr is not installed.
     """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__(_only_array(path))
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        try:
+            return super()._read(start, stop)
+        except DAMAGE:
+            raise _damaged(self._path) from None
+
+
+def _only_array(path: Path) -> Any:
     try:
         import zarr
     except ImportError:
@@ -36,16 +54,20 @@ def open_zarr(path: Path) -> Any:
     try:
         found: Any = zarr.open(str(path), mode="r")
         arrays = dict(found.arrays()) if isinstance(found, zarr.Group) else {"": found}
-    # the many ways in which its own code fails over a damaged description
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise FileError(
-            f"'{path}' is no zarr array that can be read, or is damaged: save or copy it again."
-        ) from None
-    if len(arrays) != 1:
-        names = ", ".join(sorted(arrays))
-        example = f"such as '{path / min(arrays)}'" if arrays else "or one of its groups"
-        raise InputError(
-            f"'{path}' is a zarr group that holds the arrays {names or '(none)'}: give the path of "
-            f"one, {example}."
-        )
-    return next(iter(arrays.values()))
+    except DAMAGE:
+        raise _damaged(path) from None
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    if not arrays:
+        raise InputError(f"'{path}' is a zarr group that holds no array: give the path of one.")
+    names = sorted(arrays)
+    raise InputError(
+        f"'{path}' is a zarr group that holds the arrays {', '.join(names)}: give the path of "
+        f"one, such as '{path / names[0]}'."
+    )
+
+
+def _damaged(path: Path) -> FileError:
+    return FileError(
+        f"'{path}' is no zarr array that can be read, or is damaged: save or copy it again."
+    )
