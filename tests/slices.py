@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from narrows.engine.reading import Data, read
 from narrows.engine.sources import Source, nbytes
 
 
@@ -28,6 +30,18 @@ def same(source: Any, whole: np.ndarray) -> None:
         assert part.dtype == whole.dtype
         np.testing.assert_array_equal(part, whole[rows])
     np.testing.assert_array_equal(np.asarray(source), whole)
+
+
+def twins(path: Path, **options: Any) -> tuple[Data, Data]:
+    """A path read lazily and at once; all but X is the same."""
+    lazy, eager = read(path, lazy=True, **options), read(path, **options)
+    assert type(eager.X) is np.ndarray
+    assert not isinstance(lazy.X, np.ndarray)
+    same(lazy.X, eager.X)
+    np.testing.assert_array_equal(lazy.y, eager.y)
+    for name in ("axes", "feature_names", "name", "y_names"):
+        assert getattr(lazy, name) == getattr(eager, name)
+    return lazy, eager
 
 
 def sentence(caught: pytest.ExceptionInfo[Exception], *words: str) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import sys
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +13,12 @@ import pytest
 from PIL import Image
 
 from narrows.core import FileError, InputError, ParameterError
-from narrows.engine import images, reading
 from narrows.engine.parquet import ParquetRows
-from narrows.engine.reading import Data, read
+from narrows.engine.reading import read
 from narrows.engine.sources import as_source
-from slices import same, sentence
+from slices import same, sentence, twins
 
 N = 23
-
-
-def twins(path: Path, **options: Any) -> tuple[Data, Data]:
-    """A path read lazily and at once; all but X is the same."""
-    lazy, eager = read(path, lazy=True, **options), read(path, **options)
-    assert type(eager.X) is np.ndarray
-    assert not isinstance(lazy.X, np.ndarray)
-    same(lazy.X, eager.X)
-    np.testing.assert_array_equal(lazy.y, eager.y)
-    for name in ("axes", "feature_names", "name", "y_names"):
-        assert getattr(lazy, name) == getattr(eager, name)
-    return lazy, eager
-
 
 # ------------------------------------------------------------------------------------- parquet
 
@@ -137,126 +121,6 @@ def test_a_parquet_file_damaged_in_the_middle(tmp_path: Path) -> None:
     with pytest.raises(FileError) as caught:
         X[:100]
     sentence(caught, "t.parquet", "damaged")
-
-
-# -------------------------------------------------------------------------------------- images
-
-GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
-COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
-DEEP = GREY.astype(np.uint16) * 250 + 7
-
-
-def save(path: Path, pixels: np.ndarray, **options: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-
-
-def image_folder(folder: Path) -> None:
-    for i in range(12):
-        save(folder / f"{i}.png", GREY + i)
-
-
-def turned(path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    save(path, COLOUR, exif=exif)
-
-
-def test_images_of_one_kind(tmp_path: Path) -> None:
-    image_folder(tmp_path)
-    lazy, _ = twins(tmp_path)
-    np.testing.assert_array_equal(lazy.X[9:11], [GREY + 9, GREY + 10])
-
-
-def test_images_with_labels_in_colour_and_grey(tmp_path: Path) -> None:
-    save(tmp_path / "b" / "1.png", COLOUR)
-    save(tmp_path / "a" / "1.png", GREY)
-    Image.fromarray(GREY).convert("P").save(tmp_path / "a" / "2.gif")
-    lazy, _ = twins(tmp_path)
-    assert lazy.y_names == ["a", "b"]
-    assert lazy.axes == "HWC"
-    np.testing.assert_array_equal(lazy.X[0:1], np.stack([GREY] * 3, -1)[None])
-
-
-def test_sixteen_bits_beside_eight(tmp_path: Path) -> None:
-    save(tmp_path / "1.png", GREY)
-    save(tmp_path / "2.png", DEEP)
-    lazy, _ = twins(tmp_path)
-    assert lazy.X.dtype == np.uint16
-    np.testing.assert_array_equal(lazy.X[0:1], GREY[None].astype(np.uint16) * 257)
-
-
-def test_floating_point_images(tmp_path: Path) -> None:
-    save(tmp_path / "1.tif", DEEP.astype(np.float32) / 3)
-    assert twins(tmp_path)[0].X.dtype == np.float32
-    save(tmp_path / "2.tif", GREY)
-    with pytest.raises(InputError, match="floating-point"):
-        read(tmp_path, lazy=True)
-
-
-def test_the_cameras_orientation(tmp_path: Path) -> None:
-    turned(tmp_path / "1.png")
-    save(tmp_path / "2.png", np.rot90(COLOUR, -1))
-    lazy, _ = twins(tmp_path)
-    np.testing.assert_array_equal(lazy.X[0:1], lazy.X[1:2])
-
-
-def test_sizes_and_resize(tmp_path: Path) -> None:
-    image_folder(tmp_path)
-    save(tmp_path / "99.png", GREY[:5, :4])
-    for lazy in (True, False):
-        with pytest.raises(InputError) as caught:
-            read(tmp_path, lazy=lazy)
-        sentence(caught, "12 of 6x8, 1 of 5x4", "--resize 5x4")
-    assert twins(tmp_path, resize=(3, 5))[0].X.shape == (13, 3, 5)
-
-
-def late_orientation(path: Path) -> None:
-    """A PNG that tells only behind its pixels how the camera was held."""
-    turned(path)
-    content = path.read_bytes()
-    start = content.index(b"eXIf") - 4
-    stop = start + 12 + int.from_bytes(content[start : start + 4], "big")
-    end = content.index(b"IEND") - 4
-    moved = content[:start] + content[stop:end] + content[start:stop] + content[end:]
-    path.write_bytes(moved)
-
-
-def test_an_orientation_that_comes_late(tmp_path: Path) -> None:
-    late_orientation(tmp_path / "1.png")
-    late_orientation(tmp_path / "2.png")
-    lazy, _ = twins(tmp_path)
-    np.testing.assert_array_equal(lazy.X[1:2], np.rot90(COLOUR, -1)[None])
-    save(tmp_path / "3.png", COLOUR)
-    with pytest.raises(InputError) as caught:
-        read(tmp_path, lazy=True).X[2:]
-    sentence(caught, "3.png", "6x8", "8x6", "--resize 6")
-
-
-def test_a_thread_leaves_the_filters_of_warnings_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image_folder(tmp_path)
-    X = read(tmp_path, lazy=True).X
-    filters: list[Any] = []
-    real = images.pixels
-    monkeypatch.setattr(
-        images, "pixels", lambda *given: [filters.append(list(warnings.filters)), real(*given)][1]
-    )
-    with ThreadPoolExecutor(1) as thread:
-        np.testing.assert_array_equal(thread.submit(lambda: X[3:4]).result(), [GREY + 3])
-    assert filters == [list(warnings.filters)]
-
-
-def test_an_image_that_changed_or_went_away(tmp_path: Path) -> None:
-    image_folder(tmp_path)
-    X = read(tmp_path, lazy=True).X
-    save(tmp_path / "3.png", COLOUR)
-    (tmp_path / "4.png").unlink()
-    for i, word in ((3, "changed"), (4, "cannot be read")):
-        with pytest.raises(FileError) as caught:
-            X[i : i + 1]
-        sentence(caught, f"{i}.png", word)
 
 
 # ---------------------------------------------------------------------------------------- zarr
@@ -378,17 +242,6 @@ def test_zarr_and_pyarrow_that_are_not_installed(
 # ------------------------------------------------------------------------------- what is lazy
 
 
-def test_auto_leaves_only_what_is_large_where_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image_folder(tmp_path)
-    assert type(read(tmp_path, lazy="auto").X) is np.ndarray
-    monkeypatch.setattr(reading, "LARGE", 12 * 48)
-    assert type(read(tmp_path, lazy="auto").X) is np.ndarray
-    monkeypatch.setattr(reading, "LARGE", 12 * 48 - 1)
-    same(read(tmp_path, lazy="auto").X, read(tmp_path).X)
-
-
 def test_what_is_in_memory_stays_there(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("1,2\n3,4\n")
     assert type(read(tmp_path / "t.csv", lazy=True).X) is np.ndarray
@@ -401,5 +254,5 @@ def test_resize_is_for_images_only(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "t.parquet", tmp_path / "x.zarr"):
         with pytest.raises(ParameterError, match="folders of images"):
             read(path, resize=8)
-    save(tmp_path / "a.png", GREY)  # beside parquet files the images are what is meant
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")  # then the images are what is meant
     assert read(tmp_path, resize=4).X.shape == (1, 4, 4)
