@@ -30,7 +30,7 @@ FLOORS = [
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC = FLOOR["estimators"]  # `from narrows import Autoencoder` stands on this floor
 
-HEAVY = {"torch", "sklearn", "scipy", "matplotlib", "pandas", "polars", "pyarrow", "pooch"}
+HEAVY = {"torch", "sklearn", "scipy", "matplotlib", "pandas", "polars", "pyarrow", "pooch", "zarr"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 WRITTEN = MODULES + [
     path

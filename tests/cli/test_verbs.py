@@ -16,6 +16,7 @@ from PIL import Image
 from narrows import Autoencoder, load
 from narrows.cli import commands
 from narrows.cli.options import literal, typed
+from narrows.engine import reading
 from narrows.engine.reading import read
 from narrows.estimators.parameters import Parameters
 
@@ -31,6 +32,30 @@ def test_fit_says_what_was_chosen_and_what_to_do_next(tmp_path: Path) -> None:
     following = shlex.split(said.splitlines()[-1].removeprefix("next: "))
     page = str(tmp_path / "my model.html")
     assert following == ["narrows", "report", str(out), "digits", "-o", page]
+
+
+def test_large_data_is_read_lazily_and_comes_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, row in enumerate(read("digits").X[:60]):
+        Image.fromarray((row * 15).astype(np.uint8)).save(folder / f"{i}.png")
+    given: list[Any] = []
+    fit = Autoencoder.fit
+    monkeypatch.setattr(Autoencoder, "fit", lambda self, X: [given.append(X), fit(self, X)][1])
+    outputs = []
+    for large in (2**30, 0):
+        monkeypatch.setattr(reading, "LARGE", large)
+        out = tmp_path / str(large)
+        out.mkdir()
+        done("fit", folder, "-o", out / "m.safetensors", *TINY)
+        for verb in ("encode", "reconstruct"):
+            done(verb, out / "m.safetensors", folder, "-o", out / f"{verb}.npy")
+        outputs.append([np.load(out / f"{verb}.npy") for verb in ("encode", "reconstruct")])
+    assert [isinstance(X, np.ndarray) for X in given] == [True, False]
+    for eager, lazy in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(eager, lazy)
 
 
 def test_fit_is_the_estimator_with_the_same_parameters(digits: Path, tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ class Verbs(click.Group):
 def commands(debug: bool) -> None:
     """Autoencoders for tables, signals and images.
 
-    DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
-    IDX file.
+    DATA is digits, mnist, fashion-mnist, a folder of images or of .parquet files, a .zarr, or a
+    .npy, .npz, .csv, .parquet or IDX file.
     """
 
 

@@ -51,9 +51,9 @@ def fit(
 ) -> None:
     """Learn a model from DATA and write it to a file.
 
-    DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
-    IDX file (CSV and IDX also gzipped); mnist means its training images, mnist:test the others.
-    What is "auto" is chosen from it.
+    DATA is digits, mnist, fashion-mnist, a folder of images or of .parquet files, a .zarr, or a
+    .npy, .npz, .csv, .parquet or IDX file (CSV and IDX also gzipped); mnist means its training
+    images, mnist:test the others. What is "auto" is chosen from it.
 
     A run of more than half a minute is kept in OUT.checkpoint: whatever ends it, the same command
     with --resume goes on to the same result.
@@ -81,7 +81,7 @@ def fit(
         return
     if overwrite and not estimator.resume:
         run.unlink(missing_ok=True)
-    source = read(data, resize=resize)
+    source = read(data, resize=resize, lazy="auto")
     if source.axes is not None and estimator.axes is None:
         estimator.set_params(axes=source.axes)
     estimator.fit(source.X)

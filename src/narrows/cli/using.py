@@ -12,7 +12,7 @@ import click
 from narrows.cli.options import output_option, overwrite_option, resize_option
 
 if TYPE_CHECKING:
-    from narrows.engine.reading import Data
+    from narrows.engine.reading import Data, Lazy
 
 __all__ = ["decode", "encode", "reconstruct", "sample"]
 
@@ -33,7 +33,7 @@ def encode(model: str, data: str, out: str, resize: Any, overwrite: bool) -> Non
 
     check_output(out, ARRAYS, overwrite=overwrite)
     estimator = load(model)
-    codes = estimator.transform(rows_for(estimator, data, resize).X)
+    codes = estimator.transform(rows_for(estimator, data, resize, lazy="auto").X)
     names = [str(name) for name in estimator.get_feature_names_out()]
     _say(codes, write_rows(codes, out, names=names, overwrite=overwrite), "codes")
 
@@ -68,7 +68,7 @@ def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -
 
     _check(out, overwrite)
     estimator = load(model)
-    rows = rows_for(estimator, data, resize)
+    rows = rows_for(estimator, data, resize, lazy="auto")
     _write(estimator, estimator.reconstruct(rows.X), out, overwrite)
 
 
@@ -101,12 +101,12 @@ def sample(
     _write(estimator, rows, out, overwrite)
 
 
-def rows_for(estimator: Any, data: str, resize: Any) -> Data:
+def rows_for(estimator: Any, data: str, resize: Any, lazy: Lazy = False) -> Data:
     """DATA for a model that is there: a table's columns must be those it was fitted on."""
     from narrows.core import InputError
     from narrows.engine.reading import read
 
-    rows = read(data, resize=resize)
+    rows = read(data, resize=resize, lazy=lazy)
     # the rows are an array, whose names are compared here; main keeps this to the process
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     names = getattr(estimator, "feature_names_in_", None)

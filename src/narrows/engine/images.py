@@ -1,4 +1,4 @@
-"""Folders of images, by Pillow, as one array.
+"""Folders of images, by Pillow, as one array that is read when its rows are asked for.
 
 The rules, in one place:
 
@@ -19,9 +19,11 @@ The rules, in one place:
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.core import FileError, InputError, ParameterError
+from narrows.engine.sources import LazyRows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,24 +95,54 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def read_images(
-    folder: Path, resize: Resize = None
-) -> tuple[NDArray[Any], NDArray[np.int64] | None, list[str] | None]:
-    """All images of a folder, (n, H, W) or (n, H, W, 3); labels and their names, or None.
+class ImageFolder(LazyRows):
+    """All images of a folder, (n, H, W) or (n, H, W, 3), decoded when they are asked for.
+
+    ``y`` and ``y_names`` are the labels and their names, or None. Every image is opened once
+    at the start, to see its size and kind; the first is decoded too.
 
     Raises InputError where there is no image or sizes differ and no ``resize`` is given, and
     FileError for a file that cannot be read, by name.
     """
-    size = parse_size(resize)
-    files = find_images(folder)
-    if not files:
-        raise InputError(_nothing_in(folder))
-    if size is None:
-        _check_sizes(folder, Counter(_with_image(path, _size) for path in files))
-    images = [_with_image(path, lambda image: _array(image, size)) for path in files]
-    _check_sizes(folder, Counter(image.shape[:2] for image in images))
-    y, y_names = _labels(folder, files)
-    return _stack(folder, images), y, y_names
+
+    def __init__(self, folder: Path, resize: Resize = None) -> None:
+        self._folder, self._size = folder, parse_size(resize)
+        self._files = find_images(folder)
+        if not self._files:
+            raise InputError(_nothing_in(folder))
+        looks = [_with_image(path, _look) for path in self._files]
+        if self._size is None:
+            _check_sizes(folder, Counter(size for size, _, _ in looks))
+        self.dtype = _common_dtype(folder, {dtype for _, dtype, _ in looks})
+        # Not every header tells the orientation: what the first image is when decoded counts.
+        sides = self._decoded(self._files[0]).shape[:2]
+        channels = () if all(grey for _, _, grey in looks) else (3,)
+        self.shape = (len(self._files), *sides, *channels)
+        self.y, self.y_names = _labels(folder, self._files)
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        X = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        for row, path in zip(X, self._files[start:stop], strict=True):
+            image = self._decoded(path)
+            self._check(path, image)
+            row[...] = image[..., None] if image.ndim < row.ndim else image
+            if image.dtype != self.dtype:
+                row *= 257
+        return X
+
+    def _decoded(self, path: Path) -> NDArray[Any]:
+        return _with_image(path, lambda image: pixels(image, self._size))
+
+    def _check(self, path: Path, image: NDArray[Any]) -> None:
+        (height, width), (h, w) = self.shape[1:3], image.shape[:2]
+        if (height, width) != (h, w):  # a header that did not tell how the camera was held
+            raise InputError(
+                f"The image '{path}' is {h}x{w} and the first of its folder {height}x{width} "
+                f"(height x width): {_one_size(min((height, width), (h, w)))}"
+            )
+        widest = _common_dtype(self._folder, {image.dtype, self.dtype})
+        if image.ndim >= len(self.shape) or widest != self.dtype:
+            raise FileError(f"'{path}' changed while the folder was read: read it again.")
 
 
 def _nothing_in(folder: Path) -> str:
@@ -126,11 +159,17 @@ def _check_sizes(folder: Path, sizes: Counter[Size]) -> None:
         return
     shown = ", ".join(f"{count} of {h}x{w}" for (h, w), count in sizes.most_common(3))
     more = f" and {len(sizes) - 3} sizes more" if len(sizes) > 3 else ""
-    height, width = min(sizes)
-    either = f" or --resize {height}x{width}" if height != width else ""
     raise InputError(
-        f"The images in '{folder}' differ in size (height x width: {shown}{more}): bring them to "
-        f"one size with --resize {min(height, width)} (square){either}, in Python "
+        f"The images in '{folder}' differ in size (height x width: {shown}{more}): "
+        f"{_one_size(min(sizes))}"
+    )
+
+
+def _one_size(size: Size) -> str:
+    height, width = size
+    either = f" or --resize {height}x{width}" if height != width else ""
+    return (
+        f"bring them to one size with --resize {min(size)} (square){either}, in Python "
         f"resize=({height}, {width})."
     )
 
@@ -149,12 +188,8 @@ def _with_image(path: Path, read: Callable[[Image], T]) -> T:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Notes about odd metadata are no concern of who asked for the pixels.
-            warnings.simplefilter("ignore", UserWarning)
-            with Image.open(path) as image:
-                return read(image)
+        with _filters(Image.DecompressionBombWarning), Image.open(path) as image:
+            return read(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise FileError(
             f"'{path}' claims more than {Image.MAX_IMAGE_PIXELS:,} pixels, as files made to fill "
@@ -164,6 +199,20 @@ def _with_image(path: Path, read: Callable[[Image], T]) -> T:
         raise FileError(_not_an_image(path)) from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
         raise FileError(f"The image '{path}' cannot be read ({error}).") from None
+
+
+@contextmanager
+def _filters(bomb: type[Warning]) -> Iterator[None]:
+    # Filters are the whole process's: changed beside the main thread they might stay changed. What
+    # is read there has been opened here before.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", bomb)
+        # Notes about odd metadata are no concern of who asked for the pixels.
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _not_an_image(path: Path) -> str:
@@ -185,59 +234,64 @@ def _size(image: Image) -> Size:
     return (width, height) if orientation in SIDEWAYS else (height, width)
 
 
-def _array(image: Image, size: Size | None) -> NDArray[Any]:
+def _look(image: Image) -> tuple[Size, np.dtype[Any], bool]:
+    """Size, dtype and whether it is grey; only a palette makes Pillow decode the pixels."""
+    return _size(image), _dtype(image), _is_deep(image) or _is_grey(image)
+
+
+def _is_deep(image: Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _dtype(image: Image) -> np.dtype[Any]:
+    deep = np.dtype(np.float32 if image.mode == "F" else np.uint16)
+    return deep if _is_deep(image) else np.dtype(np.uint8)
+
+
+def pixels(image: Image, size: Size | None = None) -> NDArray[Any]:
     """The pixels by the rules above: (H, W) or (H, W, 3), uint8, uint16 or float32."""
     from PIL import Image as pillow
     from PIL import ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
+    dtype = _dtype(image)
+    if _is_deep(image):
         deep = np.asarray(image)
+        if dtype == np.uint16 and (deep.min() < 0 or deep.max() > 65_535):
+            raise ValueError("its values lie outside 0 to 65,535")
         image = pillow.fromarray(deep.astype(np.float32))
     else:
-        deep = None
         image = _flat(image)
     if size is not None:
         image = ImageOps.fit(image, (size[1], size[0]), pillow.Resampling.LANCZOS)
-    pixels: NDArray[Any] = np.array(image)
-    if deep is None or deep.dtype == np.float32:
-        return pixels
-    if deep.min() < 0 or deep.max() > 65_535:
-        raise ValueError("its values lie outside 0 to 65,535")
-    return pixels.round().clip(0, 65_535).astype(np.uint16)
+    shades: NDArray[Any] = np.array(image)
+    return shades.round().clip(0, 65_535).astype(dtype) if dtype == np.uint16 else shades
 
 
 def _flat(image: Image) -> Image:
     """An 8-bit image as grey or RGB, what is transparent laid over white."""
     from PIL import Image as pillow
 
-    grey = image.mode in ("1", "L", "LA", "La") or (image.mode == "P" and _grey_palette(image))
+    grey = _is_grey(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image)
     return image.convert("RGB").getchannel("R") if grey else image.convert("RGB")
 
 
-def _grey_palette(image: Image) -> bool:
+def _is_grey(image: Image) -> bool:
+    if image.mode != "P":
+        return image.mode in ("1", "L", "LA", "La")
     palette = image.getpalette("RGB") or []
     red, green, blue = palette[0::3], palette[1::3], palette[2::3]
     return red == green == blue
 
 
-def _stack(folder: Path, images: list[NDArray[Any]]) -> NDArray[Any]:
-    """One array of all images; the list is emptied on the way, so that memory holds them once."""
-    dtypes = {image.dtype for image in images}
+def _common_dtype(folder: Path, dtypes: set[np.dtype[Any]]) -> np.dtype[Any]:
+    """The widest; floating point mixes with no other."""
     dtype = max(dtypes, key=lambda d: d.itemsize)
     if dtype == np.float32 and len(dtypes) > 1:
         raise InputError(
             f"The folder '{folder}' mixes floating-point images with others: save them in one kind."
         )
-    shape = max((image.shape for image in images), key=len)
-    X = np.empty((len(images), *shape), dtype)
-    images.reverse()
-    for row in X:
-        image = images.pop()
-        row[...] = image[..., None] if image.ndim < len(shape) else image
-        if image.dtype != dtype:
-            row *= 257
-    return X
+    return dtype

@@ -1,10 +1,9 @@
 """The one reader: from what a user names to arrays.
 
 A source is a name (digits, mnist, fashion-mnist, with ``:test`` for the test split), a folder of
-images, or a file: .npy, .npz, .parquet, .csv (.tsv, .txt, .data) or IDX, the last two gzipped or
-not. Nothing
-here is scaled or copied without need; what the numbers are, NaN included, is the estimator's
-question. Pickles are never opened.
+images or of .parquet files, a .zarr, or a file: .npy, .npz, .parquet, .csv (.tsv, .txt, .data) or
+IDX, the last two gzipped or not. Nothing here is scaled or copied without need; what the numbers
+are, NaN included, is the estimator's question. Pickles are never opened.
 """
 
 from __future__ import annotations
@@ -13,23 +12,26 @@ import difflib
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from narrows.core import FileError, InputError, ParameterError
-from narrows.engine import idx, images, named, tables
+from narrows.engine import idx, images, named, parquet, tables, zarrs
 from narrows.engine.images import Resize
+from narrows.engine.sources import LazyRows, Source, nbytes
 
 __all__ = ["READABLE", "Data", "read", "read_labels"]
 
 READABLE = (
-    "digits, mnist, fashion-mnist (mnist:test for the test split), a folder of images, .npy, "
-    ".npz, .parquet, .csv or IDX file, the last two gz or not"
+    "digits, mnist, fashion-mnist (mnist:test for the test split), a folder of images or .parquet "
+    "files, a .zarr, a .npy, .npz, .parquet, .csv or IDX file, the last two gz or not"
 )
+LARGE = 2**30  # bytes in memory, above which lazy="auto" leaves rows where they are
+Lazy = bool | Literal["auto"]
 TEXT = frozenset({".csv", ".tsv", ".txt", ".data"})
 IDX_NAME = re.compile(r"(^|[-.])idx\d*([-.]|$)|ubyte(\.gz)?$")
 MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}  # the last: no array
@@ -39,13 +41,14 @@ MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}  # the
 class Data:
     """What was read.
 
-    ``X`` is (n, ...) in the source's own dtype; ``y`` (n,) its labels where the source has them;
+    ``X`` is (n, ...) in the source's own dtype, an array or, where it was to be read lazily, a
+    `narrows.engine.sources.Source`; ``y`` (n,) its labels where the source has them;
     ``axes`` what the estimators need to be told about ``X`` ("HWC" for colour images);
     ``feature_names`` the columns of a table; ``name`` a short name for titles; ``y_names`` what
     the integers of ``y`` stand for.
     """
 
-    X: NDArray[Any]
+    X: Any
     y: NDArray[Any] | None = None
     axes: str | None = None
     feature_names: list[str] | None = None
@@ -53,13 +56,15 @@ class Data:
     y_names: list[str] | None = None
 
 
-def read(source: str | Path, *, resize: Resize = None) -> Data:
+def read(source: str | Path, *, resize: Resize = None, lazy: Lazy = False) -> Data:
     """Read any source narrows knows.
 
     A name wins over a file of that name; write ``./mnist`` for the folder. ``resize`` (pixels,
     or height and width, for folders of images only) scales each image to cover that size and
     crops what stands out. An .npz gives its array ``X`` (or its only one) and its ``y``; IDX
-    images find the labels that lie beside them under MNIST's usual names.
+    images find the labels that lie beside them under MNIST's usual names. With ``lazy``, rows of
+    images, parquet and zarr are read when they are asked for; "auto" does so where they would
+    take more than 1 GiB. An .npy is always mapped.
 
     Raises FileError where the source is missing, damaged or of no known kind, InputError where
     its content cannot be used and ParameterError for a ``resize`` that makes no sense.
@@ -75,12 +80,40 @@ def read(source: str | Path, *, resize: Resize = None) -> Data:
         return Data(X, y, name=text, y_names=y_names)
     if not text or not _exists(path):
         raise FileError(_not_there(text, path))
-    if path.is_dir():
-        X, classes, class_names = images.read_images(path, resize)
-        axes = "HWC" if X.ndim == 4 else None
-        return Data(X, classes, axes, name=path.resolve().name, y_names=class_names)
-    _refuse_resize(text, resize)
-    return _checked(_read_file(path), path)
+    if path.is_dir() and not _is_table_or_array(path):
+        data = _from_images(images.ImageFolder(path, resize), path)
+    else:
+        _refuse_resize(text, resize)
+        data = _from_folder(path) if path.is_dir() else _read_file(path)
+    return _settled(_checked(data, path), lazy)
+
+
+def _is_table_or_array(folder: Path) -> bool:
+    return zarrs.is_zarr(folder) or bool(
+        parquet.find_parquet(folder) and not images.find_images(folder)
+    )
+
+
+def _from_images(rows: images.ImageFolder, path: Path) -> Data:
+    axes = "HWC" if len(rows.shape) == 4 else None
+    return Data(rows, rows.y, axes, name=path.resolve().name, y_names=rows.y_names)
+
+
+def _from_folder(path: Path) -> Data:
+    if zarrs.is_zarr(path):
+        return Data(zarrs.ZarrRows(path), name=path.resolve().name)
+    return _from_parquet(path)
+
+
+def _from_parquet(path: Path) -> Data:
+    rows = parquet.ParquetRows(path)
+    return Data(rows, feature_names=rows.feature_names, name=path.resolve().name)
+
+
+def _settled(data: Data, lazy: Lazy) -> Data:
+    """The rows in memory, or left where they are: what ``lazy`` says, or how large they are."""
+    stays = nbytes(data.X) > LARGE if lazy == "auto" else lazy
+    return data if stays or not isinstance(data.X, LazyRows) else replace(data, X=data.X[:])
 
 
 def read_labels(path: str | Path) -> NDArray[Any]:
@@ -174,8 +207,7 @@ def _read_file(path: Path) -> Data:
         X, names = tables.read_csv(path)
         return Data(X, feature_names=names, name=name)
     if kind == "parquet":
-        X, names = tables.read_parquet(path)
-        return Data(X, feature_names=names, name=name)
+        return _from_parquet(path)
     if kind in ("npy", "npz"):
         X, y = _from_npz(path, "x") if kind == "npz" else (_from_npy(path), None)
         return Data(X, y, name=name)
@@ -247,7 +279,7 @@ def _unreadable(path: Path, error: Exception) -> FileError:
     return FileError(f"'{path}' is damaged or incomplete: save or copy it again.")
 
 
-def _described(X: NDArray[Any]) -> str:
+def _described(X: NDArray[Any] | Source) -> str:
     return f"an array of shape {X.shape} and type {X.dtype}"
 
 
@@ -256,7 +288,7 @@ def _checked(data: Data, path: Path) -> Data:
     X, y = data.X, data.y
     if X.dtype.kind not in "biuf":
         raise InputError(f"'{path}' holds {_described(X)}: expected numbers.")
-    if X.ndim < 2:
+    if len(X.shape) < 2:
         raise InputError(
             f"'{path}' holds {_described(X)}: expected rows, (n, d); one feature is (n, 1)."
         )

@@ -1,4 +1,4 @@
-"""Tables: CSV and its kin by numpy's C reader, parquet by pyarrow.
+"""Text tables: CSV and its kin, by numpy's C reader.
 
 The fast reader is tried first; only where it fails is the file walked again in Python, to say
 which line and which column is at fault.
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,49 +78,6 @@ def read_column(path: Path) -> list[str]:
     above = len(cells) > 1 and _is_number(cells[1]) and not _is_number(cells[0])
     usual = cells[0].lower() in LABEL_HEADERS and cells[0] not in cells[1:]  # "y" may be a class
     return cells[1:] if above or usual else cells
-
-
-def read_parquet(path: Path) -> tuple[NDArray[Any], list[str]]:
-    """The columns of a parquet file side by side, (n, d), and their names.
-
-    The array has the columns' own type, or the widest where they differ. An index stored by
-    pandas is left out.
-
-    Raises InputError naming columns that hold no numbers or a value that is missing, FileError
-    where the file is damaged or pyarrow is not installed.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise FileError(
-            f"Reading '{path}' needs pyarrow, which is not installed: pip install pyarrow."
-        ) from None
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError):
-        raise FileError(f"'{path}' is damaged or not a parquet file.") from None
-    index = (table.schema.pandas_metadata or {}).get("index_columns", [])
-    table = table.drop_columns([c for c in index if isinstance(c, str)])
-    _check_columns(path, table, pa.types)
-    columns = [column.to_numpy() for column in table.columns]
-    return np.column_stack(columns), list(table.column_names)
-
-
-def _check_columns(path: Path, table: Any, types: Any) -> None:
-    if not table.num_columns or not table.num_rows:
-        raise InputError(f"'{path}' has no rows of numbers.")
-    numeric = (types.is_integer, types.is_floating, types.is_boolean)
-    words = [f'"{f.name}"' for f in table.schema if not any(test(f.type) for test in numeric)]
-    if words:
-        raise InputError(
-            f"'{path}': {_columns(words)} no numbers: remove or encode them first "
-            "(for example with pandas.get_dummies)."
-        )
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if column.null_count:
-            row = int(column.is_null().to_numpy().argmax())
-            raise InputError(_missing(f"'{path}', row {row + 1}, column \"{name}\"", ""))
 
 
 def _open(path: Path) -> TextIO:
@@ -212,7 +169,7 @@ def _fault(
             title = f' "{names[column]}"' if names and names[column] else ""
             where = f"'{path}', line {line}, column {column + 1}{title}"
             if cells[column].lower() in MISSING:
-                return InputError(_missing(where, cells[column]))
+                return InputError(missing_value(where, cells[column]))
             words = _word_columns(path, delimiter, names, skipped)
             return InputError(_word(where, cells[column], words))
     return InputError(f"'{path}' cannot be read as numbers: {reason}")
@@ -225,7 +182,8 @@ def _ragged(path: Path, line: int, found: int, width: int) -> InputError:
     )
 
 
-def _missing(where: str, cell: str) -> str:
+def missing_value(where: str, cell: str) -> str:
+    """The sentence for a cell without a value; ``where`` names it."""
     found = f"'{cell}'" if cell else "an empty cell"
     return f"{where}: found {found}, a missing value: fill it in or remove the row or column."
 
@@ -234,7 +192,7 @@ def _word(where: str, cell: str, words: list[str]) -> str:
     if re.fullmatch(r"[+-]?\d+,\d+", cell):
         return f"{where}: found '{cell}', a decimal comma: write it with a point."
     remedy = (
-        f"{_columns(words)} only words: remove or encode them first "
+        f"{columns_hold(words)} only words: remove or encode them first "
         "(for example with pandas.get_dummies)."
         if words
         else "correct it or remove the line."
@@ -259,7 +217,8 @@ def _word_columns(
     return [f'"{titles[i]}"' if titles.get(i) else str(i + 1) for i in found]
 
 
-def _columns(names: list[str]) -> str:
+def columns_hold(names: list[str]) -> str:
+    """The beginning of a sentence about some columns of a table."""
     shown = ", ".join(names[:8])
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"column {shown} holds" if len(names) == 1 else f"columns {shown}{more} hold"
