@@ -46,6 +46,13 @@ class PCA:
     def _rest(self) -> int:
         return len(self.mean) - len(self.variances)
 
+    @property
+    def unexplained(self) -> float:
+        """The share of the variance that the components leave."""
+        left = self.noise * self._rest
+        total = float(self.variances.sum()) + left
+        return left / total if total > 0 else 0.0
+
     def held(self, share: float) -> int:
         """How many components hold ``share`` of the variance (all there are, if too few do)."""
         total = self.variances.sum().item() + self.noise * self._rest

@@ -35,6 +35,7 @@ class Choices:
     scaling: str
     linear_path: bool
     bounded: bool
+    precision: str = "float32"
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -166,3 +167,29 @@ def choose_path(asked: Any, distance: str, shape: tuple[int, ...], k: int, own: 
             stacklevel=5,
         )
     return bool(asked) and possible and fits
+
+
+# Where PCA leaves less than this share of the variance, rounding to 8 bits would be the error.
+SMALLEST_UNEXPLAINED = 1e-3
+
+
+def choose_precision(asked: str, device: torch.device, unexplained: float | None) -> str:
+    """bfloat16 where the hardware multiplies it faster and the data leave room for its rounding.
+
+    ``unexplained`` is the share of the variance that PCA at the code's width leaves; None where
+    PCA was not fitted: then nothing is risked.
+    """
+    if asked != "auto":
+        return asked
+    room = unexplained is not None and unexplained >= SMALLEST_UNEXPLAINED
+    return "bfloat16" if room and _multiplies_bfloat16(device) else "float32"
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    # private, and the only way torch tells; a torch without them decides for float32
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)

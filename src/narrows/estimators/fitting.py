@@ -26,8 +26,9 @@ from narrows.estimators.parameters import Parameters, parse_time
 from narrows.estimators.preparing import Training
 
 
-def recipe_for(params: Parameters, n_rows: int, *, constant: bool = False) -> Recipe:
+def recipe_for(estimator: Any, n_rows: int, *, constant: bool = False) -> Recipe:
     """The default recipe with the user's wishes."""
+    params: Parameters = estimator
     batch = params.batch_size
     if isinstance(batch, str):
         batch = max(16, min(128, n_rows // 10))
@@ -37,6 +38,7 @@ def recipe_for(params: Parameters, n_rows: int, *, constant: bool = False) -> Re
         weight_decay=float(params.weight_decay),
         batch_size=int(batch),
         constant=constant,
+        precision=estimator.choices_.precision,
         warmup_steps=20 if constant else 200,  # calls may be few and small
     )
 

@@ -133,6 +133,13 @@ class Parameters:
         open=True,
         auto=True,
     )
+    precision: str = parameter(
+        "auto",
+        "Of the products in training; weights and sums stay float32, and so does everything after "
+        "training. auto: bfloat16 on hardware made for it (AMX, AVX512-BF16, CUDA), unless PCA "
+        "already explains 99.9 % of the variance.",
+        choices=("auto", "float32", "bfloat16"),
+    )
     weight_decay: float = parameter(0.01, "AdamW's weight decay.", kind=float, low=0)
     early_stopping: bool = parameter(
         True, "Stop when the validation loss no longer falls; the best model is kept.", kind=bool

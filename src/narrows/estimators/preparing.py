@@ -106,7 +106,9 @@ def prepare(
     train_rows = Rows(training, scaling)
     latent_dim, pca = _choose_width(params, parts, train_rows, own, seed)
     bounded = found.shared and not more_to_come
-    chosen = _choose(estimator, latent_dim, distance, kind, bounded, own is not None)
+    unexplained = None if pca is None else pca.unexplained
+    precision = choose.choose_precision(params.precision, device, unexplained)
+    chosen = _choose(estimator, latent_dim, distance, kind, bounded, own is not None, precision)
     model = build_model(parts, chosen, own, torch.Generator().manual_seed(seed))
     if chosen.bounded:
         set_bounds(model, *scaled_bounds(scaling, found))
@@ -232,7 +234,13 @@ def _choose_width(
 
 
 def _choose(
-    estimator: Any, latent_dim: int, distance: str, kind: str, bounded: bool, own: bool
+    estimator: Any,
+    latent_dim: int,
+    distance: str,
+    kind: str,
+    bounded: bool,
+    own: bool,
+    precision: str,
 ) -> choose.Choices:
     params: Parameters = estimator
     shape: tuple[int, ...] = estimator.layout_.shape
@@ -250,6 +258,7 @@ def _choose(
         scaling=kind,
         linear_path=choose.choose_path(params.linear_path, distance, shape, latent_dim, own),
         bounded=bounded and distance != "bernoulli" and not own,
+        precision=precision,
     )
 
 
