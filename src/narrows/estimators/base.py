@@ -23,9 +23,11 @@ from narrows.estimators import files
 from narrows.estimators.building import Parts
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import describe
-from narrows.estimators.door import Array, admit
+from narrows.estimators.door import admit
 from narrows.estimators.face import Face, PCABeside, mean_error
 from narrows.estimators.fitting import recipe_for, run, time_budget
+from narrows.estimators.layout import Array
+from narrows.estimators.lazy import LazyRows
 from narrows.estimators.parameters import Parameters
 from narrows.estimators.preparing import Training, lasting, prepare, resume
 from narrows.parts.model import Model
@@ -49,7 +51,7 @@ class Fitted(Face):
     _seed: int
     _fitted_with: dict[str, Any]
 
-    def _admit(self, X: Any) -> Array:
+    def _admit(self, X: Any) -> Array | LazyRows:
         check_is_fitted(self, "model_")
         return admit(self, X, reset=False)
 
@@ -119,9 +121,9 @@ class Estimator(
         tags.transformer_tags.preserves_dtype = []  # codes are float32, whatever X is
         return tags
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Any, *, out: str | Path | None = None, overwrite: bool = False) -> Any:
         # repeated here because scikit-learn wraps for set_output only what a class itself defines
-        return Face.transform(self, X)
+        return Face.transform(self, X, out=out, overwrite=overwrite)
 
     transform.__doc__ = Face.transform.__doc__
 
