@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-CHUNK = 2**18  # elements looked at together: 2 MiB in float64 stay in a cache
+CHUNK = 2**16  # elements looked at together: half a MiB in float64 stays in a cache
 # Between these, sums of squares stay far inside float64; other values are measured in larger or
 # smaller units.
 SMALL, LARGE = 1e-100, 1e100

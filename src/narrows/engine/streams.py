@@ -88,7 +88,7 @@ def survey(source: Source, held: Index, *, apart: bool) -> tuple[Array, Statisti
 
     def others() -> Items[Tensor]:
         done = 0
-        for first, rows in _blocks(source):
+        for first, rows in read_blocks(source):
             own = _within(held, first, len(rows))
             kept[done : done + len(own)] = rows[own]
             done += len(own)
@@ -99,8 +99,9 @@ def survey(source: Source, held: Index, *, apart: bool) -> tuple[Array, Statisti
     return kept, found
 
 
-def _blocks(source: Source) -> Iterator[tuple[int, Array]]:
-    size = block_rows(source)
+def read_blocks(source: Source, multiple: int = 1) -> Iterator[tuple[int, Array]]:
+    """Where each block begins and its rows, a ``multiple`` of some number; one is read ahead."""
+    size = multiple * max(1, block_rows(source) // multiple)
     starts = range(0, len(source), size)
     with closing(ahead((start, source[start : start + size]) for start in starts)) as blocks:
         yield from blocks

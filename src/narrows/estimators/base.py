@@ -136,10 +136,13 @@ class Estimator(
         ----------
         X : array of shape (n, \\*shape), at least 2 rows
             A table (n, d), images (n, H, W) or (n, C, H, W), signals (n, C, L) with ``axes="CL"``;
-            in any units and any real dtype.
+            in any units and any real dtype. What is larger than memory comes as a memory map
+            (``numpy.load(path, mmap_mode="r")``) or as anything else with ``shape``, ``dtype``,
+            ``len`` and slices of rows, such as a zarr array or an h5py dataset; see ``in_memory``.
         y : ignored
         X_val : array like X, optional
-            Rows to validate on, in place of a share of X.
+            Rows to validate on, in place of a share of X (of what is larger than memory at most
+            256 MiB).
 
         Raises
         ------

@@ -68,7 +68,7 @@ def admit(estimator: Any, X: Any, *, reset: bool) -> Array | LazyRows:
     if is_lazy(X):
         if not fits_memory(X, estimator.in_memory):
             return _admit_lazy(estimator, X, reset)
-        X = X if hasattr(X, "__array__") else X[: len(X)]
+        X = X if hasattr(X, "__array__") else X[0 : len(X)]
     array = X if is_table(X) else _to_array(X)
     if not is_table(array):
         _refuse_kinds(array)
@@ -88,7 +88,7 @@ def _admit_lazy(estimator: Any, X: Any, reset: bool) -> LazyRows:
     rows = LazyRows(X)
     _refuse_kinds(rows, objects=False)
     # so few rows that scikit-learn may copy them, and enough for it to judge how many there are
-    first = _checked_count(estimator, np.asarray(X[:2]), reset)
+    first = _checked_count(estimator, np.asarray(X[0:2]), reset)
     layout = _known_layout(estimator, rows, reset)
     if first.ndim > 2:
         _checked_table(estimator, first.reshape(len(first), -1), reset)

@@ -197,7 +197,7 @@ def _admit_codes(Z: Any, width: int) -> NDArray[np.float32] | LazyCodes:
         Z = Z.detach().cpu().numpy()
     if not is_lazy(Z):
         return _checked_codes(Z, width)
-    _checked_codes(Z[:1], width)
+    _checked_codes(Z[0:1], width)
     return LazyCodes(Z, width)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from narrows.core import InputError
 from narrows.engine.data import Source
-from narrows.engine.streams import block_rows
+from narrows.engine.streams import read_blocks
 from narrows.estimators.layout import Array, Layout
 
 CHUNK = 2**22  # elements checked together, so that checking needs little memory
@@ -101,12 +101,10 @@ class LazyRows:
 
 def in_steps(rows: Source, step: int) -> Iterator[tuple[int, Array]]:
     """Every ``step`` rows, and where they begin; of a lazy source many steps are read at once."""
-    lazy = not isinstance(rows, np.ndarray)
-    block = step * max(1, block_rows(rows) // step) if lazy else len(rows)
-    for first in range(0, len(rows), max(1, block)):
-        read = rows[first : first + block]
-        for start in range(0, len(read), step):
-            yield first + start, read[start : start + step]
+    blocks = [(0, rows)] if isinstance(rows, np.ndarray) else read_blocks(rows, step)
+    for first, block in blocks:
+        for start in range(0, len(block), step):
+            yield first + start, block[start : start + step]
 
 
 def refuse_not_finite(array: Array, names: Any, first: int = 0) -> None:
