@@ -22,11 +22,8 @@ Given = Array | LazyRows
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the training and of the validation rows; the same ones where rows are few."""
+    """Indices of the training and of the validation rows."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    if fraction == 0 or n < FEWEST_TO_SPLIT:
-        everything = order.sort().values
-        return everything, everything
     held = max(1, round(n * fraction))
     return order[held:].sort().values, order[:held].sort().values
 
@@ -47,27 +44,22 @@ class Divided:
 def divide(
     rows: Given, X_val: Given | None, fraction: float, seed: int, device: torch.device
 ) -> Divided:
-    if isinstance(rows, LazyRows):
-        return _divide_stream(rows, X_val, fraction, seed, device)
-    if X_val is not None:
-        training, validation = _whole(rows, device), _whole(X_val, device)
-    else:
-        training, validation = (
+    """Hold out a ``fraction`` of checked rows, or none of few; ``X_val`` stands in their place."""
+    apart = X_val is None and fraction > 0 and len(rows) >= FEWEST_TO_SPLIT
+    if isinstance(rows, LazyRows) and (X_val is None or X_val is rows):
+        training, kept, found = hold_out(rows, fraction if apart else 0, seed)
+        validation = replace(kept, data=kept.data.to(device))
+        return Divided(training, validation, [found.to(device), _measured(validation)])
+    if apart and isinstance(rows, np.ndarray):
+        first, second = (
             _whole(rows[index.numpy()], device) for index in split(len(rows), fraction, seed)
         )
-    return Divided(training, validation, [_measured(training), _measured(validation)])
-
-
-def _divide_stream(
-    rows: LazyRows, X_val: Given | None, fraction: float, seed: int, device: torch.device
-) -> Divided:
-    if X_val is not None and X_val is not rows:
-        training, validation = _whole(rows, device), _whole(X_val, device)
-        return Divided(training, validation, [_measured(training), _measured(validation)])
-    apart = X_val is None and len(rows) >= FEWEST_TO_SPLIT
-    training, kept, found = hold_out(rows, fraction if apart else 0, seed)
-    validation = replace(kept, data=kept.data.to(device))
-    return Divided(training, validation, [found.to(device), _measured(validation)])
+        return Divided(first, second, [_measured(first), _measured(second)])
+    whole = _whole(rows, device)
+    if X_val is None or X_val is rows:
+        return Divided(whole, whole, [_measured(whole)])
+    held = _whole(X_val, device)
+    return Divided(whole, held, [_measured(whole), _measured(held)])
 
 
 def _whole(rows: Given, device: torch.device) -> Rows | Stream:

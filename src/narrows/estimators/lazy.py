@@ -26,7 +26,7 @@ def is_lazy(X: Any) -> bool:
     face = ("shape", "dtype", "__len__", "__getitem__")
     if is_table(X) or not all(hasattr(X, name) for name in face):
         return False
-    return isinstance(X.shape, tuple) and len(X.shape) > 0
+    return isinstance(X.shape, tuple) and len(X.shape) > 0 and isinstance(X.dtype, np.dtype)
 
 
 def is_table(X: Any) -> bool:
