@@ -139,11 +139,16 @@ def test_auto_loads_what_is_small_beside_free_memory(
     ae = Autoencoder(**KWARGS)
     assert isinstance(admit(ae, data, reset=True), np.ndarray)
     monkeypatch.setattr(lazy, "MEMORY", folder / "meminfo")
+    monkeypatch.setattr(lazy, "LIMIT", folder / "memory.max")
     assert lazy._free_memory() > 2**20  # where that file is not there
     lazy.MEMORY.write_text(f"MemFree: 1 kB\nMemAvailable: {4 * X.nbytes // 1024} kB\n")
     assert isinstance(admit(ae, data, reset=True), lazy.LazyRows)
     lazy.MEMORY.write_text(f"MemFree: 1 kB\nMemAvailable: {4 * X.nbytes // 1024 + 1} kB\n")
     assert isinstance(admit(ae, data, reset=True), np.ndarray)
+    lazy.LIMIT.write_text("max\n")
+    assert isinstance(admit(ae, data, reset=True), np.ndarray)
+    lazy.LIMIT.write_text(f"{4 * X.nbytes}\n")
+    assert isinstance(admit(ae, data, reset=True), lazy.LazyRows)
     assert isinstance(admit(ae, X, reset=True), np.ndarray)  # it is in memory already
 
 

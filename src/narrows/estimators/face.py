@@ -53,8 +53,9 @@ class Face:
     def _scaled(self, rows: Array | LazyRows) -> Iterator[Tensor]:
         for start, part in in_steps(rows, inference_batch(self.layout_.shape)):
             x = self.scaling_.apply(as_tensor(part).to(self._device))
-            far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
-            if len(far):
+            low, high = x.aminmax()
+            if not (low > -FAR and high < FAR):
+                far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
                 raise InputError(
                     f"Row {start + int(far[0])} of X is too far from what the model was fitted on "
                     f"to be a number in float32 once scaled; drop it, or fit on rows like it."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from narrows.engine.streams import read_blocks
 from narrows.estimators.layout import Array, Layout
 
 CHUNK = 2**22  # elements checked together, so that checking needs little memory
-MEMORY = Path("/proc/meminfo")
+MEMORY = Path("/proc/meminfo")  # what Linux has in all, and what it grants a container
+LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def is_lazy(X: Any) -> bool:
@@ -44,12 +46,22 @@ def fits_memory(X: Source, asked: Any) -> bool:
 
 def _free_memory() -> int:
     """Bytes that can be had now: those that only keep copies of files count as free."""
+    free = _number(MEMORY, "MemAvailable:")
+    free = _unused_pages() if free is None else free * 1024
+    limit = _number(LIMIT, r"\A")
+    return free if limit is None else min(free, limit)
+
+
+def _number(path: Path, before: str) -> int | None:
+    """The number that a file of the system tells after some words, if there is one."""
     try:
-        lines = MEMORY.read_text(encoding="ascii").splitlines()
-        found = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(found.split()[1]) * 1024
-    except (OSError, StopIteration):
-        pass
+        found = re.search(before + r"\s*(\d+)", path.read_text(encoding="ascii"))
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def _unused_pages() -> int:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
