@@ -131,7 +131,7 @@ def test_a_checkpoint_loads_as_the_best_model_so_far(
 
 
 def loop_split(estimator: Any) -> tuple[Any, Any]:
-    from narrows.estimators.preparing import split
+    from narrows.estimators.dividing import split
 
     training, held = split(len(X), estimator.validation_fraction, 3)
     return X[training], X[held]

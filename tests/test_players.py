@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from narrows.core import Clock, ParameterError, Trace
 from narrows.engine import training as loop
 from narrows.engine.data import Rows, fit_scaling
+from narrows.engine.statistics import statistics
 from narrows.estimators.building import Parts, build_model
 from narrows.estimators.choices import Choices
 from narrows.parts.latents import Point
@@ -58,7 +59,7 @@ def build() -> tuple[Model, WeightedObjective, Rows]:
         torch.manual_seed(0)
         objective = WeightedObjective([Term("adversary", Adversary(), 0.5)])
     data = torch.randn(64, 5, generator=rng)
-    rows = Rows(data, fit_scaling(data, "column"))
+    rows = Rows(data, fit_scaling(statistics([data]), "column"))
     return build_model(Parts(q=Point()), CHOICES, None, rng), objective, rows
 
 

@@ -146,8 +146,9 @@ def test_a_part_with_after_step_gets_every_trace() -> None:
 
 def narrows_scaling(data: torch.Tensor) -> Any:
     from narrows.engine.data import fit_scaling
+    from narrows.engine.statistics import statistics
 
-    return fit_scaling(data, "column")
+    return fit_scaling(statistics([data]), "column")
 
 
 def test_fit_learns_inside_the_callers_no_grad() -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from narrows.engine.data import Rows
+from narrows.engine.statistics import statistics
+from narrows.engine.streams import Stream
 
-# Elements PCA looks at together, 1 GiB in float32; of more rows it sees a random share.
-LARGEST_SAMPLE = 2**28
 MOST_COMPONENTS = 512
 
 
@@ -64,26 +64,21 @@ class PCA:
         )
 
 
-def fit_pca(rows: Rows, k: int, seed: int) -> PCA:
-    """PCA of scaled rows by scikit-learn, whose work is on the CPU in float32."""
+def fit_pca(rows: Rows | Stream, k: int, seed: int) -> PCA:
+    """PCA of scaled rows, a sample of very many, by scikit-learn on the CPU in float32."""
     from sklearn.decomposition import PCA as SklearnPCA
 
-    features = rows.data[0].numel()
-    most = max(2, LARGEST_SAMPLE // max(1, features))
-    index: Tensor | slice = slice(None)
-    if len(rows) > most:
-        rng = torch.Generator().manual_seed(seed)
-        index = torch.randperm(len(rows), generator=rng)[:most].sort().values
-    x = rows.scaled(index).flatten(1).cpu().numpy()
-    k = min(k, features, len(x))
-    with np.errstate(invalid="ignore", divide="ignore"):  # constant data has none to explain
-        fitted = SklearnPCA(k, random_state=seed % 2**32).fit(x)
-    explained = float(fitted.explained_variance_.sum(dtype=np.float64))
+    sample = rows.sample(seed).flatten(1)
+    n, features = sample.shape
+    k = min(k, features, n)
     # not scikit-learn's noise_variance_, whose mean leaves out directions that few rows cannot span
-    left_out = float(x.var(axis=0, ddof=1, dtype=np.float64).sum()) - explained
+    total = float(statistics([sample]).deviation.square().sum()) * n / (n - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # constant data has none to explain
+        fitted = SklearnPCA(k, random_state=seed % 2**32, copy=False).fit(sample.numpy())
+    explained = float(fitted.explained_variance_.sum(dtype=np.float64))
     return PCA(
         torch.from_numpy(fitted.mean_).float(),
         torch.from_numpy(fitted.components_).float(),
         torch.from_numpy(fitted.explained_variance_).float().clamp(min=0),
-        max(0.0, left_out) / max(1, features - k),
+        max(0.0, total - explained) / max(1, features - k),
     )

@@ -136,6 +136,17 @@ def test_rows_of_a_table_that_hold_pictures(tmp_path: Path) -> None:
     assert np.load(tmp_path / "rows.npy").shape == (50, 64)
 
 
+def test_rows_that_stay_on_the_disk(tmp_path: Path) -> None:
+    rows, model = read("digits").X, tmp_path / "m.safetensors"
+    np.save(tmp_path / "rows.npy", rows)
+    done("fit", tmp_path / "rows.npy", "-o", model, *TINY, "--in-memory", "false")
+    assert load(model).in_memory is False
+    done("encode", model, tmp_path / "rows.npy", "-o", tmp_path / "z.npy")
+    said = done("encode", model, tmp_path / "rows.npy", "-o", tmp_path / "z.npy", "--overwrite")
+    assert said == f"{tmp_path / 'z.npy'}: 1,797 codes of 2, float32\n"
+    assert np.array_equal(np.load(tmp_path / "z.npy"), load(model).transform(rows))
+
+
 def test_samples_follow_the_seed(vae: Path, tmp_path: Path) -> None:
     for name, seed in (("a.npy", "1"), ("b.npy", "1"), ("c.npy", "2")):
         done("sample", vae, "-n", "5", "--seed", seed, "-o", tmp_path / name)

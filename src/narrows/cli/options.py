@@ -83,7 +83,7 @@ def typed(name: str, value: Any) -> list[str]:
     if name in NOT_OFFERED:
         return []
     option = RENAMED.get(name, "--" + name.replace("_", "-"))
-    if isinstance(value, bool) and name != "linear_path":
+    if isinstance(value, bool) and name not in ("linear_path", "in_memory"):
         return [option if value else option.replace("--", "--no-")]
     return [option, _shown(value)]
 

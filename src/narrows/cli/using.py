@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,11 @@ def encode(model: str, data: str, out: str, resize: Any, overwrite: bool) -> Non
 
     check_output(out, ARRAYS, overwrite=overwrite)
     estimator = load(model)
-    codes = estimator.transform(rows_for(estimator, data, resize, lazy="auto").X)
+    rows = rows_for(estimator, data, resize, lazy="auto").X
+    if _streams(out):
+        _say(estimator.transform(rows, out=out, overwrite=overwrite), Path(out), "codes")
+        return
+    codes = estimator.transform(rows)
     names = [str(name) for name in estimator.get_feature_names_out()]
     _say(codes, write_rows(codes, out, names=names, overwrite=overwrite), "codes")
 
@@ -53,7 +57,7 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 
     _check(out, overwrite)
     estimator = load(model)
-    _write(estimator, estimator.inverse_transform(read(codes).X), out, overwrite)
+    _write(estimator, estimator.inverse_transform, read(codes).X, out, overwrite)
 
 
 @click.command
@@ -69,7 +73,7 @@ def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -
     _check(out, overwrite)
     estimator = load(model)
     rows = rows_for(estimator, data, resize, lazy="auto")
-    _write(estimator, estimator.reconstruct(rows.X), out, overwrite)
+    _write(estimator, estimator.reconstruct, rows.X, out, overwrite)
 
 
 @click.command
@@ -98,7 +102,7 @@ def sample(
             "fit one that has, with `narrows fit DATA --model variational-autoencoder`."
         )
     rows = estimator.sample(count, random_state=seed, temperature=temperature)
-    _write(estimator, rows, out, overwrite)
+    _write_rows(estimator, rows, out, overwrite)
 
 
 def rows_for(estimator: Any, data: str, resize: Any, lazy: Lazy = False) -> Data:
@@ -130,7 +134,22 @@ def _check(out: str, overwrite: bool) -> None:
     check_output(out, overwrite=overwrite)
 
 
-def _write(estimator: Any, rows: Any, out: str, overwrite: bool) -> None:
+def _streams(out: str) -> bool:
+    """Whether OUT is written block by block, so that it need not fit in memory."""
+    return Path(out).suffix.lower() == ".npy"
+
+
+def _write(
+    estimator: Any, answer: Callable[..., Any], given: Any, out: str, overwrite: bool
+) -> None:
+    """What the model answers to what is given, rows in the user's units."""
+    if _streams(out):
+        _say(answer(given, out=out, overwrite=overwrite), Path(out), "rows")
+    else:
+        _write_rows(estimator, answer(given), out, overwrite)
+
+
+def _write_rows(estimator: Any, rows: Any, out: str, overwrite: bool) -> None:
     """Rows in the user's units, as pictures where OUT asks for them."""
     from narrows.engine.writing import ARRAYS, write_rows
 

@@ -1,7 +1,7 @@
-"""In-memory rows: their scaling, and batches of them in scaled units.
+"""Rows: where they may come from, their scaling, and batches of them in scaled units.
 
-Rows stay one tensor in their own dtype (uint8 stays uint8) on the device; only the batch that is
-being looked at is turned into scaled float32.
+Rows in memory stay one tensor in their own dtype (uint8 stays uint8) on the device; only the batch
+that is being looked at is turned into scaled float32. ``streams`` has the rows that stay on a disk.
 """
 
 from __future__ import annotations
@@ -9,11 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-CHUNK = 2**22  # elements looked at together when statistics are taken: 32 MiB in float64
+from narrows.engine.statistics import Statistics
+
+SAMPLE = 2**28  # elements of a sample of rows: 1 GiB in float32
+
+
+def as_tensor(rows: NDArray[Any]) -> Tensor:
+    """Rows as a tensor that shares their memory where torch can, in a dtype torch computes with."""
+    wider = {"u2": np.int32, "u4": np.int64, "u8": np.float64}.get(rows.dtype.str[1:])
+    if wider is not None:
+        rows = rows.astype(wider)
+    return torch.from_numpy(rows if rows.flags.writeable else rows.copy())
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,12 @@ class Scaling:
     kind: str  # "column" | "shared" | "none"
     shift: Tensor
     scale: Tensor
+
+    @classmethod
+    def none(cls) -> Scaling:
+        """The one that changes nothing: rows of which nobody knows more yet."""
+        zero = torch.zeros((), dtype=torch.float64)
+        return cls("none", zero, zero + 1)
 
     def apply(self, rows: Tensor) -> Tensor:
         """Scaled float32."""
@@ -44,52 +63,28 @@ class Scaling:
         return Scaling(self.kind, self.shift.to(device), self.scale.to(device))
 
 
-def chunks(rows: Tensor) -> Iterator[Tensor]:
-    """The rows in order, a few megabytes at a time."""
-    return iter(rows.split(max(1, CHUNK // max(1, rows[0].numel()))))
-
-
-def extremes(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value of each element of an event, float64."""
-    low, high = rows[0].double(), rows[0].double()
-    for chunk in chunks(rows):
-        low = torch.minimum(low, chunk.amin(0).double())
-        high = torch.maximum(high, chunk.amax(0).double())
-    return low, high
-
-
-def _moments(rows: Tensor, dims: tuple[int, ...], largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over rows and ``dims`` of rows / largest, in two passes."""
-    kept = [1 if i in dims else s for i, s in enumerate(rows.shape[1:])]
-    count = rows[0].numel() // max(1, math.prod(kept)) * len(rows)
-    axes = (0, *(d + 1 for d in dims))
-    mean = torch.zeros(kept, dtype=torch.float64, device=rows.device)
-    for chunk in chunks(rows):
-        mean += (chunk.double() / largest).sum(axes).view(kept) / count
-    variance = torch.zeros_like(mean)
-    for chunk in chunks(rows):
-        variance += (chunk.double() / largest - mean).square().sum(axes).view(kept) / count
-    return mean, variance.sqrt()
-
-
-def fit_scaling(rows: Tensor, kind: str) -> Scaling:
+def fit_scaling(found: Statistics, kind: str) -> Scaling:
     """Mean and standard deviation of each column, or shared by each channel; constants keep 1."""
-    one = torch.ones([1] * (rows.ndim - 1), dtype=torch.float64, device=rows.device)
+    low, high = found.low, found.high
+    one = torch.ones([1] * low.ndim, dtype=torch.float64, device=low.device)
     if kind == "none":
         return Scaling(kind, torch.zeros_like(one), one)
-    # shared: over everything but the channels, of which a table has none
-    first = 0 if rows.ndim == 2 else 1
-    dims = () if kind == "column" else tuple(range(first, rows.ndim - 1))
-    low, high = extremes(rows)
-    largest = torch.maximum(low.abs(), high.abs())  # 1e300 squared would not be a number
-    spread = high - low
-    if dims:
-        largest = largest.amax(dims, keepdim=True)
+    mean, scale, spread = found.mean, found.deviation, high - low
+    if kind == "shared":
+        dims = shared_axes(low.ndim)
         spread = high.amax(dims, keepdim=True) - low.amin(dims, keepdim=True)
-    largest = torch.where(largest > 0, largest, 1.0)
-    mean, deviation = _moments(rows, dims, largest)
-    scale = torch.where(spread > 0, deviation * largest, 1.0)
-    return Scaling(kind, mean * largest, torch.where(scale > 0, scale, 1.0))
+        largest = torch.maximum(low.abs(), high.abs()).amax(dims, keepdim=True)
+        largest = torch.where(largest > 0, largest, 1.0)  # 1e300 squared would not be a number
+        each, scale = mean / largest, scale / largest
+        mean = each.mean(dims, keepdim=True)
+        variance = (scale.square() + (each - mean).square()).mean(dims, keepdim=True)
+        mean, scale = mean * largest, variance.sqrt() * largest
+    return Scaling(kind, mean, torch.where((spread > 0) & (scale > 0), scale, 1.0))
+
+
+def shared_axes(ndim: int) -> tuple[int, ...]:
+    """The axes of an event whose elements may share a unit: all but a picture's channels."""
+    return tuple(range(0 if ndim == 1 else 1, ndim))
 
 
 @dataclass(frozen=True)
@@ -127,10 +122,17 @@ class Rows:
         each batch only this process's ``share`` (its rank, of how many) is given.
         """
         permutation = torch.randperm(len(self), generator=order).to(self.data.device)
-        rank, size = share
-        # batches of nearly one size: a last batch of one row would be a poor step
-        for index in permutation.tensor_split(n_batches(len(self), batch_size))[skip:]:
-            yield self.scaled(index.tensor_split(size)[rank])
+        for start, stop in shares(len(self), batch_size, skip, share):
+            yield self.scaled(permutation[start:stop])
+
+    def sample(self, seed: int) -> Tensor:
+        """Scaled rows on the CPU: all of them, or a random share of very many."""
+        most = max(2, SAMPLE // max(1, math.prod(self.shape)))
+        index: Tensor | slice = slice(None)
+        if len(self) > most:
+            rng = torch.Generator().manual_seed(seed)
+            index = torch.randperm(len(self), generator=rng)[:most].sort().values
+        return self.scaled(index).cpu()
 
 
 Share = tuple[int, int]  # the rank of a process, and how many there are
@@ -139,6 +141,24 @@ Share = tuple[int, int]  # the rank of a process, and how many there are
 def n_batches(n_rows: int, batch_size: int) -> int:
     """How many batches an epoch has."""
     return math.ceil(n_rows / batch_size)
+
+
+def shares(n_rows: int, batch_size: int, skip: int, share: Share) -> Iterator[tuple[int, int]]:
+    """Where this process's share of each batch after the first ``skip`` starts and stops."""
+    rank, size = share
+    count = n_batches(n_rows, batch_size)
+    for i in range(skip, count):
+        # batches of nearly one size: a last batch of one row would be a poor step
+        start, stop = _part(n_rows, count, i)
+        first, last = _part(stop - start, size, rank)
+        yield start + first, start + last
+
+
+def _part(n: int, count: int, i: int) -> tuple[int, int]:
+    """Where part i of n things in ``count`` nearly equal parts starts and stops."""
+    least, longer = divmod(n, count)
+    start = i * least + min(i, longer)
+    return start, start + least + (i < longer)
 
 
 def inference_batch(shape: tuple[int, ...]) -> int:

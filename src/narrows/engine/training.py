@@ -18,6 +18,7 @@ from torch.nn import Parameter
 
 from narrows.core import Clock, Objective
 from narrows.engine.data import Rows, n_batches
+from narrows.engine.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def make_optimizers(
 def train(
     model: Callable[..., Any],
     objective: Objective,
-    rows: Rows,
+    rows: Rows | Stream,
     recipe: Recipe,
     budget: Budget,
     state: TrainingState,

@@ -10,11 +10,11 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from narrows.core import FileError, InputError
 
@@ -30,6 +30,7 @@ __all__ = [
     "beside",
     "check_output",
     "contact_sheet",
+    "gather",
     "pictures",
     "write_rows",
 ]
@@ -171,6 +172,47 @@ def _alive(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def gather(
+    blocks: Iterable[Array], n: int, out: str | Path | None = None, *, overwrite: bool = False
+) -> Array:
+    """The n rows of ``blocks``, at least one, as one array.
+
+    With ``out``, a name that ends in .npy, they are written there as they come, and what is
+    returned is that file, mapped for reading: no more than a block is ever in memory. Raises
+    `FileError` as `check_output` does.
+
+    >>> import numpy as np
+    >>> gather([np.zeros((2, 3)), np.ones((1, 3))], 3).shape
+    (3, 3)
+    """
+    import numpy as np
+
+    if out is None:
+        whole, done = None, 0
+        for block in blocks:
+            whole = np.empty((n, *block.shape[1:]), block.dtype) if whole is None else whole
+            whole[done : done + len(block)] = block
+            done += len(block)
+        assert whole is not None
+        return whole
+    path = check_output(out, (".npy",), overwrite=overwrite)
+    # written, not mapped: a full disk must raise an error, and under a map it kills the process
+    with beside(path) as place, place.open("wb") as file:
+        for i, block in enumerate(blocks):
+            if i == 0:
+                _write_head(file, (n, *block.shape[1:]), block.dtype)
+            file.write(np.ascontiguousarray(block).data)
+    mapped: Array = np.load(path, mmap_mode="r")
+    return mapped
+
+
+def _write_head(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    from numpy.lib import format
+
+    head = {"descr": format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    format.write_array_header_1_0(file, head)
 
 
 def _write_array(rows: Array, kind: str, place: Path) -> None:

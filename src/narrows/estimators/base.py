@@ -24,9 +24,11 @@ from narrows.estimators.building import Parts
 from narrows.estimators.checkpointing import find_run, read_run
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import describe
-from narrows.estimators.door import Array, admit
+from narrows.estimators.door import admit
 from narrows.estimators.face import Face, PCABeside, mean_error
 from narrows.estimators.fitting import Run, recipe_for, time_budget
+from narrows.estimators.layout import Array
+from narrows.estimators.lazy import CheckedRows
 from narrows.estimators.parameters import Parameters
 from narrows.estimators.preparing import Training, lasting, prepare, resume
 from narrows.parts.model import Model
@@ -50,7 +52,7 @@ class Fitted(Face):
     _seed: int
     _fitted_with: dict[str, Any]
 
-    def _admit(self, X: Any) -> Array:
+    def _admit(self, X: Any) -> Array | CheckedRows:
         check_is_fitted(self, "model_")
         return admit(self, X, reset=False)
 
@@ -120,9 +122,9 @@ class Estimator(
         tags.transformer_tags.preserves_dtype = []  # codes are float32, whatever X is
         return tags
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Any, *, out: str | Path | None = None, overwrite: bool = False) -> Any:
         # repeated here because scikit-learn wraps for set_output only what a class itself defines
-        return Face.transform(self, X)
+        return Face.transform(self, X, out=out, overwrite=overwrite)
 
     transform.__doc__ = Face.transform.__doc__
 
@@ -135,10 +137,13 @@ class Estimator(
         ----------
         X : array of shape (n, \\*shape), at least 2 rows
             A table (n, d), images (n, H, W) or (n, C, H, W), signals (n, C, L) with ``axes="CL"``;
-            in any units and any real dtype.
+            in any units and any real dtype. What is larger than memory comes as a memory map
+            (``numpy.load(path, mmap_mode="r")``) or as anything else with ``shape``, ``dtype``,
+            ``len`` and slices of rows, such as a zarr array or an h5py dataset; see ``in_memory``.
         y : ignored
         X_val : array like X, optional
-            Rows to validate on, in place of a share of X.
+            Rows to validate on, in place of a share of X (of what is larger than memory at most
+            256 MiB).
 
         Raises
         ------

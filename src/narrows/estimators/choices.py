@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from narrows.core import InputError, ParameterError
-from narrows.engine.data import chunks, extremes
+from narrows.engine.data import shared_axes
+from narrows.engine.statistics import Statistics
 from narrows.parts.linear_path import path_fits
 
 HELD = 0.9  # the share of the scaled variance that latent_dim="auto" keeps
@@ -59,34 +60,26 @@ class Range:
     each: tuple[Tensor, Tensor]  # lowest and highest of each element of an event
 
 
-def look_at_range(parts: Sequence[Tensor]) -> Range:
+def look_at_range(parts: Sequence[Statistics]) -> Range:
     """Find out whether x is binary, and whether its elements share a range that is really a bound.
 
     They do when at least half of the elements that vary reach both extremes of their channel
-    exactly, as pixels do and measurements do not; pictures of bytes always do. ``parts`` are the
-    training and the validation rows: the promise "never below PCA" is about both.
+    exactly, as pixels do and measurements do not; pictures of bytes always do. ``parts`` tell of
+    the training and of the validation rows: the promise "never below PCA" is about both.
     """
-    rows, ends = parts[0], [extremes(part) for part in parts]
-    low = torch.stack([e[0] for e in ends]).amin(0)
-    high = torch.stack([e[1] for e in ends]).amax(0)
-    dims = tuple(range(0 if rows.ndim == 2 else 1, rows.ndim - 1))
+    low = torch.stack([part.low for part in parts]).amin(0)
+    high = torch.stack([part.high for part in parts]).amax(0)
+    dims = shared_axes(low.ndim)
     lowest, highest = low.amin(dims, keepdim=True), high.amax(dims, keepdim=True)
-    binary = bool((lowest >= 0).all() and (highest <= 1).all()) and all(
-        map(_only_zeros_and_ones, parts)
-    )
     varies = high > low
     reaches = (low == lowest) & (high == highest) & varies
     shared = bool(varies.sum() >= 2) and bool(reaches.sum() * 2 >= varies.sum())
-    if rows.dtype == torch.uint8 and rows.ndim > 2 and not shared:
+    if parts[0].dtype == torch.uint8 and low.ndim > 1 and not shared:
         lowest, highest, shared = torch.zeros_like(lowest), torch.full_like(highest, 255.0), True
-    return Range(binary, shared, lowest, highest, (low, high))
+    return Range(all(part.binary for part in parts), shared, lowest, highest, (low, high))
 
 
-def _only_zeros_and_ones(rows: Tensor) -> bool:
-    return all(bool(((part == 0) | (part == 1)).all()) for part in chunks(rows))
-
-
-def choose_scaling(asked: str, rows: Tensor, found: Range, distance: str) -> str:
+def choose_scaling(asked: str, found: Range, distance: str) -> str:
     """One shift and scale where elements share their units, else one for each column."""
     if distance == "bernoulli":
         refuse_not_binary(found)
@@ -98,7 +91,7 @@ def choose_scaling(asked: str, rows: Tensor, found: Range, distance: str) -> str
         return "none"
     if asked != "auto":
         return asked
-    return "column" if rows.ndim == 2 and not found.shared else "shared"
+    return "column" if found.each[0].ndim == 1 and not found.shared else "shared"
 
 
 def refuse_not_binary(found: Range) -> None:

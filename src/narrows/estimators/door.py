@@ -6,72 +6,23 @@ Bad input is found here, before any work, and answered with one sentence.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from narrows.core import InputError, InputTypeError
+from narrows.engine.sources import Source, as_source
+from narrows.estimators.layout import Array, Layout
+from narrows.estimators.lazy import CheckedRows, fits_memory, is_table, refuse_not_finite
 
-Array = NDArray[Any]
+__all__ = ["Array", "Layout", "admit"]
+
 RANKS = {"CL": 3, "HW": 3, "CHW": 4, "HWC": 4}
-CHUNK = 2**22  # elements checked together, so that checking needs little memory
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One sample as the user gives it, and as the networks take it: (d,), (C, L) or (C, H, W)."""
-
-    axes: str | None  # None is a table
-    user_shape: tuple[int, ...]
-    dtype: str
-    folded: bool = False  # rows of a table that hold images
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The networks' shape."""
-        if self.axes == "HW":
-            return (1, *self.user_shape)
-        if self.axes == "HWC":
-            return (self.user_shape[2], *self.user_shape[:2])
-        return self.user_shape
-
-    @property
-    def n_features(self) -> int:
-        """Elements of one sample."""
-        return math.prod(self.user_shape)
-
-    def inward(self, X: Array) -> Array:
-        """The user's rows in the networks' shape, still in their own dtype."""
-        X = X.reshape(len(X), *self.user_shape)
-        if self.axes == "HWC":
-            X = np.moveaxis(X, -1, 1)
-        return np.ascontiguousarray(X).reshape(len(X), *self.shape)
-
-    def outward(self, rows: Array, dtype: str | None = None) -> Array:
-        """Rows in the networks' shape as the user's own shape and dtype; integers are rounded."""
-        if self.axes == "HWC":
-            rows = np.moveaxis(rows, 1, -1)
-        shape = (self.n_features,) if self.folded else self.user_shape
-        return _cast(rows.reshape(len(rows), *shape), np.dtype(dtype or self.dtype))
-
-
-def _cast(rows: Array, dtype: np.dtype[Any]) -> Array:
-    if dtype.kind == "b":
-        return rows >= 0.5
-    if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        # the largest int64 is no float64: the one below it that is must be the bound
-        high = np.nextafter(float(info.max), 0) if info.max > 2**53 else float(info.max)
-        return np.clip(np.rint(rows), float(info.min), high).astype(dtype)
-    if dtype.kind == "f":
-        largest = np.finfo(dtype).max
-        rows = np.clip(rows, -largest, largest)
-    return rows.astype(dtype)
-
-
-def _layout(X: Array, axes: str | None, input_shape: tuple[int, ...] | None) -> Layout:
+def _layout(
+    X: Array | CheckedRows, axes: str | None, input_shape: tuple[int, ...] | None
+) -> Layout:
     shape, folded = X.shape[1:], False
     if input_shape is not None:
         input_shape = tuple(int(s) for s in input_shape)
@@ -108,39 +59,65 @@ def _layout(X: Array, axes: str | None, input_shape: tuple[int, ...] | None) -> 
     return Layout(axes, shape, X.dtype.str, folded)
 
 
-def admit(estimator: Any, X: Any, *, reset: bool) -> Array:
+def admit(estimator: Any, X: Any, *, reset: bool) -> Array | CheckedRows:
     """X checked and in the networks' shape; with ``reset`` its layout is learned anew.
 
-    Sets ``input_shape_``, ``n_features_in_`` and ``feature_names_in_`` as scikit-learn does.
+    Sets ``input_shape_``, ``n_features_in_`` and ``feature_names_in_`` as scikit-learn does. What
+    is too large to load (``in_memory``) comes out lazy: its numbers are checked as they are read.
     """
     if hasattr(X, "detach"):  # a torch tensor
         X = X.detach().cpu()
         X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
-    array = X if _is_table(X) else _to_array(X)
-    least = 2 if reset else 1
-    if not _is_table(array):
+    source = as_source(X)
+    if source is not None:
+        if not fits_memory(source, estimator.in_memory):
+            return _admit_lazy(estimator, source, reset)
+        X = np.asarray(source[0 : len(source)])
+    array = X if is_table(X) else _to_array(X)
+    if not is_table(array):
         _refuse_kinds(array)
+    array = _checked_count(estimator, array, reset)
+    _refuse_kinds(array, objects=False)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    layout = _known_layout(estimator, array, reset)
+    if array.ndim > 2:
+        _checked_table(estimator, array.reshape(len(array), -1), reset)
+    refuse_not_finite(array, getattr(estimator, "feature_names_in_", None))
+    return layout.inward(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def _admit_lazy(estimator: Any, X: Source, reset: bool) -> CheckedRows:
+    """The same checks: what X says of itself, and what its first rows are."""
+    rows = CheckedRows(X)
+    _refuse_kinds(rows, objects=False)
+    # so few rows that scikit-learn may copy them, and enough for it to judge how many there are
+    first = _checked_count(estimator, np.asarray(X[0:2]), reset)
+    layout = _known_layout(estimator, rows, reset)
+    if first.ndim > 2:
+        _checked_table(estimator, first.reshape(len(first), -1), reset)
+    names = getattr(estimator, "feature_names_in_", None)
+    return CheckedRows(X, layout, names)
+
+
+def _checked_count(estimator: Any, array: Any, reset: bool) -> Array:
+    """As many rows as are needed, none of them empty; a table as scikit-learn takes it."""
+    least = _least(reset)
     if getattr(array, "ndim", 2) <= 2:
-        array = _checked_table(estimator, X, reset, least)
+        array = _checked_table(estimator, array, reset)
     elif len(array) < least:
         raise InputError(
             f"X has {len(array)} sample(s) (shape={array.shape}); at least {least} "
             f"{'are' if least > 1 else 'is'} needed."
         )
-    _refuse_kinds(array, objects=False)
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
     if 0 in array.shape[1:]:
         raise InputError(f"X has shape {array.shape}: a sample is empty.")
-    layout = _known_layout(estimator, array, reset)
-    if array.ndim > 2:
-        _checked_table(estimator, array.reshape(len(array), -1), reset, least)
-    _refuse_not_finite(array, getattr(estimator, "feature_names_in_", None))
-    return layout.inward(array.astype(array.dtype.newbyteorder("="), copy=False))
+    checked: Array = array
+    return checked
 
 
-def _is_table(X: Any) -> bool:
-    return hasattr(X, "columns") or hasattr(X, "toarray")  # a frame, or a sparse matrix
+def _least(reset: bool) -> int:
+    return 2 if reset else 1
 
 
 def _to_array(X: Any) -> Array:
@@ -152,7 +129,7 @@ def _to_array(X: Any) -> Array:
         ) from error
 
 
-def _checked_table(estimator: Any, X: Any, reset: bool, least: int) -> Array:
+def _checked_table(estimator: Any, X: Any, reset: bool) -> Array:
     from sklearn.utils.validation import validate_data
 
     if hasattr(X, "toarray"):
@@ -162,7 +139,7 @@ def _checked_table(estimator: Any, X: Any, reset: bool, least: int) -> Array:
         )
     try:
         checked: Array = validate_data(
-            estimator, X, reset=reset, ensure_all_finite=False, ensure_min_samples=least
+            estimator, X, reset=reset, ensure_all_finite=False, ensure_min_samples=_least(reset)
         )
     except (ValueError, TypeError) as error:
         kind = InputTypeError if isinstance(error, TypeError) else InputError
@@ -187,7 +164,7 @@ def _about_words(frame: Any) -> str | None:
     return None
 
 
-def _refuse_kinds(array: Array, *, objects: bool = True) -> None:
+def _refuse_kinds(array: Array | CheckedRows, *, objects: bool = True) -> None:
     """Objects may turn out to be numbers, where scikit-learn still looks at them."""
     if array.dtype.kind not in ("fiubO" if objects else "fiub"):
         kinds = {"c": "complex numbers: Complex data not supported", "M": "dates", "O": "objects"}
@@ -198,7 +175,7 @@ def _refuse_kinds(array: Array, *, objects: bool = True) -> None:
         )
 
 
-def _known_layout(estimator: Any, array: Array, reset: bool) -> Layout:
+def _known_layout(estimator: Any, array: Array | CheckedRows, reset: bool) -> Layout:
     if reset:
         estimator.layout_ = _layout(array, estimator.axes, estimator.input_shape)
         estimator.input_shape_ = estimator.layout_.user_shape
@@ -214,23 +191,3 @@ def _known_layout(estimator: Any, array: Array, reset: bool) -> Layout:
             f"samples of shape {expected}."
         )
     return layout
-
-
-def _refuse_not_finite(array: Array, names: Any) -> None:
-    if array.dtype.kind != "f":
-        return
-    step = max(1, CHUNK // max(1, array[0].size))
-    for start in range(0, len(array), step):
-        part = array[start : start + step]
-        finite = np.isfinite(part)
-        if finite.all():
-            continue
-        place = np.argwhere(~finite)[0]
-        value = "NaN" if np.isnan(part[tuple(place)]) else "infinity"
-        row, where = start + int(place[0]), ", ".join(str(i) for i in place[1:])
-        column = f"column {where}" + (f" ({names[place[1]]!r})" if names is not None else "")
-        spot = column if array.ndim == 2 else f"index ({where})"
-        raise InputError(
-            f"Input X contains {value} in row {row}, {spot}; drop such rows or fill them in "
-            "(sklearn.impute.SimpleImputer) first."
-        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,14 @@ from torch import Tensor
 
 from narrows.baselines import PCA
 from narrows.core import InputError
-from narrows.engine.data import Rows, Scaling, inference_batch
-from narrows.estimators.door import Array, Layout
+from narrows.engine.data import Rows, Scaling, as_tensor, inference_batch
+from narrows.engine.sources import as_source
+from narrows.engine.streams import Stream
+from narrows.engine.writing import check_output, gather
+from narrows.estimators.layout import Array, Layout
+from narrows.estimators.lazy import CheckedRows, in_steps
 
 FAR = 1e15  # standard deviations: beyond, squares leave float32
-
-
-def as_tensor(rows: Array) -> Tensor:
-    """Rows as a tensor that shares their memory where torch can, in a dtype torch computes with."""
-    wider = {"u2": np.int32, "u4": np.int64, "u8": np.float64}.get(rows.dtype.str[1:])
-    if wider is not None:
-        rows = rows.astype(wider)
-    return torch.from_numpy(rows if rows.flags.writeable else rows.copy())
 
 
 class Face:
@@ -38,7 +35,7 @@ class Face:
     layout_: Layout
     scaling_: Scaling
 
-    def _admit(self, X: Any) -> Array:
+    def _admit(self, X: Any) -> Array | CheckedRows:
         """X checked, in the networks' shape."""
         raise NotImplementedError
 
@@ -54,13 +51,12 @@ class Face:
         """The width of a code."""
         raise NotImplementedError
 
-    def _scaled(self, rows: Array) -> Iterator[Tensor]:
-        step = inference_batch(self.layout_.shape)
-        for start in range(0, len(rows), step):
-            part = as_tensor(rows[start : start + step]).to(self.scaling_.shift.device)
-            x = self.scaling_.apply(part)
-            far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
-            if len(far):
+    def _scaled(self, rows: Array | CheckedRows) -> Iterator[Tensor]:
+        for start, part in in_steps(rows, inference_batch(self.layout_.shape)):
+            x = self.scaling_.apply(as_tensor(part).to(self._device))
+            low, high = x.aminmax()
+            if not (low > -FAR and high < FAR):
+                far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
                 raise InputError(
                     f"Row {start + int(far[0])} of X is too far from what the model was fitted on "
                     f"to be a number in float32 once scaled; drop it, or fit on rows like it."
@@ -71,35 +67,44 @@ class Face:
         return self._decode(self._encode(x)).view_as(x)
 
     @torch.no_grad()
-    def transform(self, X: Any) -> NDArray[np.float32]:
+    def transform(
+        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> NDArray[np.float32]:
         """The codes of X: z = f(x), without noise.
 
         Parameters
         ----------
         X : array of shape (n, \\*input_shape_)
             In the user's units.
+        out : path that ends in .npy, optional
+            Write the codes there, block by block, and return that file mapped for reading: neither
+            X (a memory map, or anything else that is read by slices) nor Z need fit in memory.
+        overwrite : bool
+            Replace ``out`` if it exists.
 
         Returns
         -------
         Z : array of shape (n, latent_dim), float32
         """
+        _check_out(out, overwrite)
         rows = self._admit(X)
-        return torch.cat([self._encode(x).float().cpu() for x in self._scaled(rows)]).numpy()
+        codes = (self._encode(x).float().cpu().numpy() for x in self._scaled(rows))
+        return gather(codes, len(rows), out, overwrite=overwrite)
 
     @torch.no_grad()
-    def inverse_transform(self, Z: Any) -> Array:
+    def inverse_transform(
+        self, Z: Any, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> Array:
         """What codes stand for: x' = g(z), in the user's units, shape and dtype.
 
-        Integers are rounded and kept within their dtype.
+        Integers are rounded and kept within their dtype. ``out`` and ``overwrite`` are those of
+        ``transform``.
         """
-        Z = _checked_codes(Z, self._n_codes())
-        step = inference_batch(self.layout_.shape)
-        return np.concatenate(
-            [
-                self._outward(self._decode(torch.from_numpy(Z[i : i + step]).to(self._device)))
-                for i in range(0, len(Z), step)
-            ]
-        )
+        _check_out(out, overwrite)
+        Z = _admit_codes(Z, self._n_codes())
+        steps = in_steps(Z, inference_batch(self.layout_.shape))
+        decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
+        return gather(map(self._outward, decoded), len(Z), out, overwrite=overwrite)
 
     @property
     def _device(self) -> torch.device:
@@ -110,11 +115,17 @@ class Face:
         return self.layout_.outward(self.scaling_.undo(shaped).cpu().numpy(), dtype)
 
     @torch.no_grad()
-    def reconstruct(self, X: Any) -> Array:
-        """g(f(x)): X through the code and back; ``inverse_transform(transform(X))``."""
+    def reconstruct(
+        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> Array:
+        """g(f(x)): X through the code and back; ``inverse_transform(transform(X))``.
+
+        ``out`` and ``overwrite`` are those of ``transform``.
+        """
+        _check_out(out, overwrite)
         rows = self._admit(X)
-        parts = [self._outward(self._decoded(x)) for x in self._scaled(rows)]
-        return np.concatenate(parts)
+        parts = (self._outward(self._decoded(x)) for x in self._scaled(rows))
+        return gather(parts, len(rows), out, overwrite=overwrite)
 
     @torch.no_grad()
     def score(self, X: Any, y: Any = None) -> float:
@@ -149,11 +160,17 @@ class Face:
     @torch.no_grad()
     def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
         rows = self._admit(X)
-        return torch.cat([measure(x).double().cpu() for x in self._scaled(rows)]).numpy()
+        return gather((measure(x).double().cpu().numpy() for x in self._scaled(rows)), len(rows))
+
+
+def _check_out(out: str | Path | None, overwrite: bool) -> None:
+    """At the door: no work is done for a file that cannot be written."""
+    if out is not None:
+        check_output(out, (".npy",), overwrite=overwrite)
 
 
 @torch.no_grad()
-def mean_error(face: Face | None, rows: Rows) -> float | None:
+def mean_error(face: Face | None, rows: Rows | Stream) -> float | None:
     """Mean squared error per element of scaled rows; None where nobody answers."""
     if face is None:
         return None
@@ -162,9 +179,32 @@ def mean_error(face: Face | None, rows: Rows) -> float | None:
     return total / (len(rows) * math.prod(rows.shape))
 
 
-def _checked_codes(Z: Any, width: int) -> NDArray[np.float32]:
+class LazyCodes:
+    """Codes that are read by slices; each slice is checked as codes in memory are."""
+
+    def __init__(self, source: Any, width: int) -> None:
+        self.source, self.width, self.shape = source, width, tuple(source.shape)
+        self.dtype, self.chunks = np.dtype(np.float32), getattr(source, "chunks", None)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """These codes; InputError where one is no number."""
+        return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
+
+
+def _admit_codes(Z: Any, width: int) -> NDArray[np.float32] | LazyCodes:
     if hasattr(Z, "detach"):
         Z = Z.detach().cpu().numpy()
+    source = as_source(Z)
+    if source is None:
+        return _checked_codes(Z, width)
+    _checked_codes(source[0:1], width)
+    return LazyCodes(source, width)
+
+
+def _checked_codes(Z: Any, width: int, first: int = 0) -> NDArray[np.float32]:
     try:
         codes = np.ascontiguousarray(np.asarray(Z), dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -177,8 +217,9 @@ def _checked_codes(Z: Any, width: int) -> NDArray[np.float32]:
         raise InputError("Z holds no codes; give at least one row.")
     bad = np.argwhere(~np.isfinite(codes))
     if len(bad):
-        raise InputError(f"Z contains NaN or infinity in row {bad[0][0]}, column {bad[0][1]}.")
-    return codes.copy() if not codes.flags.writeable else codes
+        row, column = first + int(bad[0][0]), bad[0][1]
+        raise InputError(f"Z contains NaN or infinity in row {row}, column {column}.")
+    return codes
 
 
 class PCABeside(Face):
@@ -188,8 +229,8 @@ class PCABeside(Face):
         self.estimator, self.pca = estimator, pca
         self.layout_, self.scaling_ = estimator.layout_, estimator.scaling_
 
-    def _admit(self, X: Any) -> Array:
-        rows: Array = self.estimator._admit(X)
+    def _admit(self, X: Any) -> Array | CheckedRows:
+        rows: Array | CheckedRows = self.estimator._admit(X)
         return rows
 
     def _encode(self, x: Tensor) -> Tensor:

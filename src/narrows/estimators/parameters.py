@@ -118,6 +118,12 @@ class Parameters:
         low=1,
         none=True,
     )
+    in_memory: Any = parameter(
+        "auto",
+        "Whether data that comes as a memory map, or as anything else that is read by slices, is "
+        "loaded. auto: if it takes less than a quarter of the memory that is free.",
+        choices=("auto", True, False),
+    )
     max_epochs: int = parameter(100, "Most passes over the training rows.", kind=int, low=0)
     max_time: float | str | None = parameter(
         None, 'Stop after so long: seconds, or as "90s", "3m", "1.5h".', kind="time", none=True

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from narrows.baselines import MOST_COMPONENTS, PCA, fit_pca
 from narrows.core import InputError, ParameterError
 from narrows.engine.checkpoints import Saved
 from narrows.engine.data import Rows, Scaling, fit_scaling
+from narrows.engine.streams import Stream
 from narrows.engine.training import TrainingState
 from narrows.estimators import choices as choose
 from narrows.estimators.building import (
@@ -26,14 +28,12 @@ from narrows.estimators.building import (
     try_networks,
     widen_bounds,
 )
-from narrows.estimators.door import Array
-from narrows.estimators.face import FAR, as_tensor, mean_error
+from narrows.estimators.dividing import Given, divide
+from narrows.estimators.face import FAR, mean_error
 from narrows.estimators.parameters import Parameters, check_seed
 from narrows.parts.linear_path import path_fits
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
-
-FEWEST_TO_SPLIT = 20  # with fewer rows, holding some out costs more than it tells
 
 
 def seed_of(random_state: Any) -> int:
@@ -70,24 +70,14 @@ class Training:
     model: Model
     objective: WeightedObjective
     state: TrainingState
-    rows: Rows
-    validation: Rows
+    rows: Rows | Stream
+    validation: Rows | Stream
     seed: int
     saved: Saved | None = None  # where its run was broken off
 
 
-def split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the training and of the validation rows; the same ones where rows are few."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    if fraction == 0 or n < FEWEST_TO_SPLIT:
-        everything = order.sort().values
-        return everything, everything
-    held = max(1, round(n * fraction))
-    return order[held:].sort().values, order[:held].sort().values
-
-
 def prepare(
-    estimator: Any, parts: Parts, rows: Array, X_val: Array | None, *, more_to_come: bool = False
+    estimator: Any, parts: Parts, rows: Given, X_val: Given | None, *, more_to_come: bool = False
 ) -> Training:
     """Decide every "auto", scale, fit PCA, build the model and start it there.
 
@@ -96,14 +86,14 @@ def prepare(
     """
     params: Parameters = estimator
     seed, device = seed_of(params.random_state), pick_device(params.device)
-    training, validation = _divide(rows, X_val, params.validation_fraction, seed, device)
-    found = choose.look_at_range([training, validation])
+    divided = divide(rows, X_val, params.validation_fraction, seed, device)
+    found = choose.look_at_range(divided.statistics)
     distance = choose.choose_distance(params.distance, params.scaling, parts.distance, found)
-    kind = choose.choose_scaling(params.scaling, training, found, distance)
-    scaling = fit_scaling(training, kind)
+    kind = choose.choose_scaling(params.scaling, found, distance)
+    scaling = fit_scaling(divided.statistics[0], kind)
     _refuse_extremes(scaling, found)
     own = copy_networks(params.f, params.g)
-    train_rows = Rows(training, scaling)
+    train_rows, validation_rows = divided.scaled(scaling)
     latent_dim, pca = _choose_width(params, parts, train_rows, own, seed)
     bounded = found.shared and not more_to_come
     unexplained = None if pca is None else pca.unexplained
@@ -113,7 +103,6 @@ def prepare(
     if chosen.bounded:
         set_bounds(model, *scaled_bounds(scaling, found))
     estimator.choices_, estimator.scaling_, estimator._pca = chosen, scaling, pca
-    validation_rows = Rows(validation, scaling)
     if chosen.linear_path and pca is not None:
         start_at_pca(model, pca, mean_error(estimator.pca_, validation_rows) or 0.0)
     objective = WeightedObjective(parts.terms).to(device)
@@ -121,34 +110,28 @@ def prepare(
     return Training(laid_out(model.to(device)), objective, state, train_rows, validation_rows, seed)
 
 
-def resume(estimator: Any, rows: Array, X_val: Array | None) -> Training:
+def resume(estimator: Any, rows: Given, X_val: Given | None) -> Training:
     """Training that goes on from the fitted model, with its scaling, on rows like the first."""
     params: Parameters = estimator
     _refuse_changes(params, estimator._fitted_with)
     # the seed of the first fit: rows once trained on must not become validation rows
     seed, device = estimator._seed, estimator.scaling_.shift.device
-    training, validation = _divide(rows, X_val, params.validation_fraction, seed, device)
+    divided = divide(rows, X_val, params.validation_fraction, seed, device)
     scaling = estimator.scaling_
-    found = choose.look_at_range([training, validation])
+    found = choose.look_at_range(divided.statistics)
     _refuse_extremes(scaling, found)
     if estimator.choices_.distance == "bernoulli":
         choose.refuse_not_binary(found)
     widen_bounds(estimator.model_, *scaled_bounds(scaling, found))
     state = estimator._state or new_state(seed, device)
-    return Training(
-        estimator.model_,
-        estimator.objective_,
-        state,
-        Rows(training, scaling),
-        Rows(validation, scaling),
-        seed,
-    )
+    return Training(estimator.model_, estimator.objective_, state, *divided.scaled(scaling), seed)
 
 
 # What may change between a fit and the next that goes on from it.
 FREE = {
     "max_epochs",
     "max_time",
+    "in_memory",
     "batch_size",
     "learning_rate",
     "weight_decay",
@@ -202,20 +185,10 @@ def new_state(seed: int, device: torch.device) -> TrainingState:
     )
 
 
-def _divide(
-    rows: Array, X_val: Array | None, fraction: float, seed: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    data = as_tensor(rows)
-    if X_val is not None:
-        return data.to(device), as_tensor(X_val).to(device)
-    training, validation = split(len(data), fraction, seed)
-    return data[training].to(device), data[validation].to(device)
-
-
 def _choose_width(
     params: Parameters,
     parts: Parts,
-    rows: Rows,
+    rows: Rows | Stream,
     own: tuple[nn.Module, nn.Module] | None,
     seed: int,
 ) -> tuple[int, PCA | None]:
@@ -226,8 +199,7 @@ def _choose_width(
     choose.check_latent_dim(asked, rows.shape)
     if isinstance(asked, str):
         pca = fit_pca(rows, MOST_COMPONENTS, seed)
-        features = rows.data[0].numel()
-        width = max(1, min(pca.held(choose.HELD), features // 2))
+        width = max(1, min(pca.held(choose.HELD), math.prod(rows.shape) // 2))
         return width, pca.cut(width)
     width = int(asked)
     return width, fit_pca(rows, width, seed) if path_fits(rows.shape, width) else None

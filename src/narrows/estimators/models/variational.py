@@ -17,8 +17,8 @@ from narrows.engine.data import inference_batch
 from narrows.estimators.base import Estimator
 from narrows.estimators.building import Parts
 from narrows.estimators.choices import look_at_range, refuse_not_binary
+from narrows.estimators.dividing import measured
 from narrows.estimators.door import Array
-from narrows.estimators.face import as_tensor
 from narrows.estimators.parameters import parameter
 from narrows.estimators.preparing import seed_of
 from narrows.parts.latents import DiagonalGaussian
@@ -109,7 +109,7 @@ class VariationalAutoencoder(Estimator):
             raise ParameterError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
         check_is_fitted(self, "model_")
         if self.distance_ == "bernoulli":
-            refuse_not_binary(look_at_range([as_tensor(self._admit(X))]))
+            refuse_not_binary(look_at_range([measured(self._admit(X))]))
         rng = torch.Generator(self._device).manual_seed(seed_of(random_state))
         volume = self.scaling_.log_volume(self.choices_.shape)
 

@@ -1,0 +1,127 @@
+"""What one pass over the rows tells: their range, mean and spread, element by element.
+
+Blocks may come from memory or from a disk; nothing but one block is ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**16  # elements looked at together: half a MiB in float64 stays in a cache
+# Between these, sums of squares stay far inside float64; other values are measured in larger or
+# smaller units.
+SMALL, LARGE = 1e-100, 1e100
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of n rows: float64 tensors of the shape of one event, whether all is 0 or 1, and the dtype.
+
+    ``deviation`` is the standard deviation over the n rows, exactly zero where nothing varies.
+    """
+
+    n: int
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    deviation: Tensor
+    binary: bool
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one event."""
+        return tuple(self.low.shape)
+
+    def to(self, device: torch.device) -> Statistics:
+        """The same on another device."""
+        names = ("low", "high", "mean", "deviation")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def statistics(blocks: Iterable[Tensor]) -> Statistics:
+    """The statistics of all rows in ``blocks``, each (n, *event), in one pass.
+
+    Means and sums of squares are merged by Chan, Golub & LeVeque (1983), "Algorithms for computing
+    the sample variance", which a large common offset does not harm. Raises ``ValueError`` where
+    there are no rows.
+
+    >>> import torch
+    >>> found = statistics([torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]])])
+    >>> found.n, found.mean.item(), found.high.item()
+    (3, 3.0, 6.0)
+    """
+    running: _Running | None = None
+    for block in blocks:
+        for chunk in _chunks(block):
+            running = running or _Running(chunk)
+            running.add(chunk)
+    if running is None:
+        raise ValueError("there are no rows to measure")
+    return running.result()
+
+
+def _chunks(rows: Tensor) -> Iterator[Tensor]:
+    if len(rows):
+        # at least some rows: merging costs about as much as a row
+        yield from rows.split(max(16, CHUNK // max(1, rows[0].numel())))
+
+
+class _Running:
+    """The sums so far, counted from the first row on (a large common offset is gone before anything
+    is rounded) in ``unit``s, which are powers of two, so that changing them rounds nothing.
+    """
+
+    def __init__(self, first: Tensor) -> None:
+        self.n, self.binary, self.dtype = 0, True, first.dtype
+        self.origin = self.low = self.high = first[0].double()
+        self.mean, self.squares = torch.zeros_like(self.low), torch.zeros_like(self.low)
+        self.unit: Tensor | None = None  # None is one everywhere
+
+    def add(self, chunk: Tensor) -> None:
+        """Take in some rows."""
+        low, high = chunk.amin(0).double(), chunk.amax(0).double()
+        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        self.binary = self.binary and _zeros_and_ones(chunk, low, high)
+        self._choose_unit()
+        x, origin = chunk.double(), self.origin
+        if self.unit is not None:
+            x, origin = x / self.unit, origin / self.unit
+        x = x - origin
+        mean = x.mean(0)
+        squares = x.sub_(mean).square_().sum(0)
+        n = self.n + len(chunk)
+        apart_means = mean - self.mean
+        self.mean = self.mean + apart_means * (len(chunk) / n)
+        between = apart_means.square() * (self.n * (len(chunk) / n))
+        self.squares, self.n = self.squares + squares + between, n
+
+    def _choose_unit(self) -> None:
+        largest = torch.maximum(self.low.abs(), self.high.abs())
+        tame = (largest == 0) | ((largest > SMALL) & (largest < LARGE))
+        if self.unit is None and bool(tame.all()):
+            return
+        # within a thousand, because two to the 1024th is no float64
+        power = torch.frexp(largest).exponent.double().clamp(-1000, 1000)
+        unit = torch.where(tame, 1.0, torch.exp2(power))
+        change = unit if self.unit is None else unit / self.unit
+        self.unit, self.mean = unit, self.mean / change
+        self.squares = self.squares / change / change
+
+    def result(self) -> Statistics:
+        """What all rows so far tell."""
+        unit = torch.ones_like(self.low) if self.unit is None else self.unit
+        deviation = torch.where(self.high > self.low, (self.squares / self.n).sqrt() * unit, 0.0)
+        mean = (self.mean + self.origin / unit) * unit
+        mean = mean.clamp(self.low, self.high)  # rounding must not leave the range
+        return Statistics(self.n, self.low, self.high, mean, deviation, self.binary, self.dtype)
+
+
+def _zeros_and_ones(chunk: Tensor, low: Tensor, high: Tensor) -> bool:
+    if not bool((low >= 0).all() and (high <= 1).all()):
+        return False
+    return not chunk.is_floating_point() or bool(((chunk == 0) | (chunk == 1)).all())
