@@ -74,10 +74,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     watch.start()
     contender.train(watch)
     watch.seconds = watch.seconds or time.perf_counter() - watch.started
-    held = _error(contender, rows.held) if len(rows.held.ready) else None
+    held = _error(contender, rows.held) if len(rows.held.given) else None
     return {
         **{k: v for k, v in vars(options).items() if k != "json"},
-        **_speed(watch, task, len(rows.train.ready)),
+        **_speed(watch, task, len(rows.train.given)),
         "mse": _error(contender, rows.test),
         "mse_held": held,
         "import_seconds": import_seconds,

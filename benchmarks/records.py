@@ -23,10 +23,8 @@ def machine() -> Row:
     cpu = platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            x.partition(":")[2].strip() for x in info.read_text().splitlines() if "model n" in x
-        ]
-        cpu = names[0] if names else cpu
+        lines = [x.partition(":") for x in info.read_text().splitlines()]
+        cpu = next((value.strip() for key, _, value in lines if key.strip() == "model name"), cpu)
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,

@@ -8,6 +8,7 @@ else each column (of pictures: the whole) is brought to [0, 1] by the range of i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,19 @@ TEST_SHARE, FACTORS = 0.25, 20
 
 @dataclass(frozen=True)
 class Split:
-    """The same rows twice: ``given`` in their own dtype, ``ready`` as float32 in [0, 1]."""
+    """The same rows twice: ``given`` in their own dtype, ``ready`` as float32 in [0, 1].
+
+    The second is made when it is first asked for: who takes the rows as they are never pays for it.
+    """
 
     given: Array
-    ready: NDArray[np.float32]
+    low: Array
+    spread: Array
+
+    @cached_property
+    def ready(self) -> NDArray[np.float32]:
+        """(rows - low) / spread."""
+        return ((self.given - self.low) / self.spread).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Set:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one row: (d,) or (H, W)."""
-        return tuple(self.train.ready.shape[1:])
+        return tuple(self.train.given.shape[1:])
 
 
 def load(name: str, *, rows: int | None = None, held: float = 0.1, seed: int = 0) -> Set:
@@ -50,9 +60,9 @@ def load(name: str, *, rows: int | None = None, held: float = 0.1, seed: int = 0
     aside, kept = np.sort(order[:cut]), np.sort(order[cut:])
     if rows is not None:
         test = test[: max(rows, 1)]
-    low, spread = _range(train[kept])
-    parts = [train[kept], train[aside], test]
-    return Set(*(Split(part, _ready(part, low, spread)) for part in parts))
+    first = train if len(kept) == len(train) else train[kept]  # no copy where all are wanted
+    low, spread = _range(first)
+    return Set(*(Split(part, low, spread) for part in (first, train[aside], test)))
 
 
 def _read(name: str) -> tuple[Array, Array]:
@@ -90,7 +100,3 @@ def _range(train: Array) -> tuple[Array, Array]:
     axes = 0 if train.ndim == 2 else None
     low, high = train.min(axes), train.max(axes)
     return low, np.where(high > low, high - low, 1)
-
-
-def _ready(rows: Array, low: Array, spread: Array) -> NDArray[np.float32]:
-    return ((rows - low) / spread).astype(np.float32)

@@ -52,6 +52,7 @@ def find(name: str) -> type[Contender]:
     module = importlib.import_module(f"contenders.{entry.module}")
     if "torch" in sys.modules:
         _first_step()
+    getattr(module, "first_use", lambda: None)()
     contender: type[Contender] = getattr(module, entry.cls)
     return contender
 

@@ -7,7 +7,9 @@ Rounds are interleaved: each method once, then each again.
 
 from __future__ import annotations
 
-import os
+import contextlib
+import io
+import logging
 import statistics
 import tempfile
 import time
@@ -128,9 +130,8 @@ def _onnx(model: Any, name: str, x: Any) -> Call:
         export(Half().eval(), x, path)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: x.numpy()}
-    difference = float(
-        np.abs(session.run(None, feed)[0] - _quiet(getattr(model, name), x).numpy()).max()
-    )
+    expected = _quiet(getattr(model, name), x).numpy()
+    difference = float(np.abs(session.run(None, feed)[0] - expected).max())
     if difference > 1e-2:
         raise ValueError(f"it answers otherwise, by {difference:.2g}")
     return lambda: session.run(None, feed)
@@ -140,14 +141,12 @@ def export(module: Any, x: Any, path: str) -> None:
     """By torch's new exporter, or where that fails by the old one; shapes are those of ``x``."""
     import torch
 
-    with open(os.devnull, "w") as null:  # noqa: PTH123
-        import contextlib
-
-        with contextlib.redirect_stdout(null):
-            try:
-                torch.onnx.export(module, (x,), path, dynamo=True, external_data=False)
-            except Exception:
-                torch.onnx.export(module, (x,), path, dynamo=False)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports every pass
+        try:
+            torch.onnx.export(module, (x,), path, dynamo=True, external_data=False)
+        except Exception:
+            torch.onnx.export(module, (x,), path, dynamo=False)
 
 
 def _interleaved(methods: dict[str, Call], repeats: int) -> dict[str, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 from records import Book, footnote, groups, median, peer, show, table
@@ -16,7 +17,7 @@ def flops_per_row(widths: tuple[int, ...] = WIDTHS) -> int:
 
     The gradient of the rows themselves is not needed.
     """
-    products = [a * b for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    products = [a * b for a, b in pairwise(widths)]
     return 6 * sum(products) - 2 * products[0]
 
 

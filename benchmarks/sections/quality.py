@@ -72,9 +72,9 @@ def write(book: Book) -> None:
         )
     head = "set, network|plain epochs|seeds that reach it|plain s|narrows s|budget|times faster"
     head += "|plain test error|narrows test error"
+    text = " ".join((__doc__ or "").partition("\n\n")[2].split())
     book.write(
-        "# Seconds to the plain loop's error\n\n" + " ".join((__doc__ or "").split()[12:]) + "\n\n"
-        "Budgets below 1 are shares of the seconds of a fit of one epoch.\n\n"
+        f"# Seconds to the plain loop's error\n\n{text}\n\n"
         + table(head.split("|"), lines)
         + footnote(rows)
     )
