@@ -87,8 +87,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _speed(watch: Watch, task: Task, n_rows: int) -> dict[str, Any]:
-    own = "fit_seconds" in watch.facts
-    loop = watch.marks[-1] if own and watch.marks else watch.seconds
+    loop = watch.facts.get("loop_seconds", watch.seconds)
     n_rows = n_rows if watch.rows is None else watch.rows
     later = watch.epoch_seconds[1:]
     whole = task.seconds is None  # else the last epoch is a part of one, and not counted

@@ -53,11 +53,12 @@ class Default:
     def train(self, watch: Watch) -> None:
         self.model.fit(self.rows, X_val=self.validation())
         history = self.model.history_
-        watch.marks = [entry["seconds"] for entry in history]
+        watch.marks = _whole(history, limited=self.task.seconds is not None)
         if self.validation() is None:
             watch.rows = self.model.rows_["given"] - self.model.rows_["validation"]
         watch.facts = {
             "fit_seconds": self.model.fit_seconds_,
+            "loop_seconds": history[-1]["seconds"] if history else 0.0,
             "best_epoch": self.model.best_epoch_,
             "steps": history[-1]["step"] if history else 0,
             "parameters": self.model.n_parameters_,
@@ -89,6 +90,13 @@ class SameNetwork(Default):
 
     def validation(self) -> Any:
         return self.rows[:FEW]
+
+
+def _whole(history: list[dict[str, float]], limited: bool) -> list[float]:
+    """When each whole epoch ended: a limit of time may break off the last."""
+    if limited and len(history) == 1:
+        return []
+    return [e["seconds"] for i, e in enumerate(history, 1) if e["step"] == i * history[0]["step"]]
 
 
 def _rows(rows: Split) -> NDArray[Any]:

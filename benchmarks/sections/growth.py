@@ -14,13 +14,12 @@ def measure(options: Any, book: Book) -> None:
     """narrows with the same network beside the plain loop."""
     for seed in options.seeds:
         for n in options.sizes:
-            _pair(book, n, (512, 256), seed)
+            _pair(book, n, (512, 256), seed, epochs=max(1, min(20, 200_000 // n)))
         for width in options.widths:
-            _pair(book, options.width_rows, (width, max(1, width // 2)), seed)
+            _pair(book, options.width_rows, (width, max(1, width // 2)), seed, epochs=4)
 
 
-def _pair(book: Book, n: int, hidden: tuple[int, ...], seed: int) -> None:
-    epochs = max(1, min(20, 200_000 // n))
+def _pair(book: Book, n: int, hidden: tuple[int, ...], seed: int, epochs: int) -> None:
     for name in ("plain", "narrows-same"):
         if name == "plain" and n > READY_AT_MOST:
             continue

@@ -38,16 +38,18 @@ def _round(options: Any, book: Book, data: str, network: str, seed: int) -> None
     facts = {"plain_epochs": options.epochs}
     plain = book.add({**peer("plain", **common, epochs=options.epochs), **facts, "budget": None})
     one: float | None = None
+    reached = False
     for budget in sorted(options.budgets, key=lambda b: (b != 1, b)):  # 1 first: others need it
         if budget < 1 and one is None:
             continue
+        if budget > 1 and reached:
+            break  # more epochs only take longer
         wish = {"epochs": int(budget)} if budget >= 1 else {"seconds": budget * (one or 0.0)}
         row = book.add({**peer("narrows", **common, **wish), **facts, "budget": budget})
         if budget == 1:
             one = row.get("seconds")
-        better = "failed" not in row and "failed" not in plain
-        if better and budget > 1 and row["mse_held"] <= plain["mse_held"]:
-            break  # more epochs only take longer
+        if "failed" not in row and "failed" not in plain:
+            reached |= row["mse_held"] <= plain["mse_held"]
 
 
 def write(book: Book) -> None:
