@@ -120,10 +120,10 @@ def median(rows: Iterable[Row], key: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def ratio(rows: Sequence[Row], key: str, to: Sequence[Row], by: str = "seed") -> float | None:
-    """Median over the rounds of the ratio within each round."""
-    base = {row[by]: row.get(key) for row in to}
-    pairs = [(row.get(key), base.get(row[by])) for row in rows]
+def ratio(rows: Sequence[Row], key: str, to: Sequence[Row]) -> float | None:
+    """Median over the rounds of the ratio within each round: a seed of one run."""
+    base = {(row["run"], row["seed"]): row.get(key) for row in to}
+    pairs = [(row.get(key), base.get((row["run"], row["seed"]))) for row in rows]
     values = [a / b for a, b in pairs if a is not None and b]
     return statistics.median(values) if values else None
 

@@ -104,15 +104,17 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def anonymous(pid: int) -> int:
-    """Bytes of anonymous memory in use by a process and its children."""
-    total = 0
+    """Bytes in use by a process and its children that belong to no file; shared ones once."""
+    private, shared = 0, 0
     for member in _family(pid):
         try:
             lines = Path(f"/proc/{member}/status").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(x.split()[1]) for x in lines if x.startswith(("RssAnon", "RssShmem")))
-    return 1024 * total
+        found = {x.partition(":")[0]: x.split()[1] for x in lines if x.startswith("Rss")}
+        private += int(found.get("RssAnon", 0))
+        shared = max(shared, int(found.get("RssShmem", 0)))
+    return 1024 * (private + shared)
 
 
 def watched(kind: str, options: argparse.Namespace) -> Row:
