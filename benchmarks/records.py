@@ -103,7 +103,10 @@ def peer(name: str, **options: Any) -> Row:
         values = value if isinstance(value, list | tuple) else [value]
         arguments += [f"--{key}", *values]
     row = child("peers.py", *arguments)
-    return {"name": name, **options, **row}
+    out = {"name": name, **options, **row}
+    if "data" in out:  # where a file lies is nobody's business
+        out["data"] = Path(out["data"]).name
+    return out
 
 
 def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
