@@ -25,7 +25,7 @@ check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## the table of README: PCA, MLPRegressor, a plain loop, narrows (long)
+bench: $(STAMP)  ## the table of README: PCA, MLPRegressor, a plain loop, narrows (long; more: benchmarks/README.md)
 	$(BIN)/python benchmarks/reconstruction.py
 
 clean:  ## remove caches, builds and the demo's output; .venv stays

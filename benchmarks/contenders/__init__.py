@@ -1,0 +1,67 @@
+"""Every library that is compared, behind one interface.
+
+A contender is a class made from a ``Task`` and training rows: making it builds the network and
+brings the rows into the library's own kind of array (not timed), ``train`` trains (timed), and
+``reconstruct`` answers ready rows. Each is imported only in its own process (see ``peers.py``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NamedTuple
+
+from contenders.common import Contender
+
+
+class Entry(NamedTuple):
+    """Where a contender is, which distributions its version is read from, what it can train."""
+
+    module: str
+    cls: str
+    distributions: tuple[str, ...]
+    networks: tuple[str, ...] = ("dense", "conv")
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+ENTRIES = {
+    "plain": Entry("plain", "Plain", ("torch",)),
+    "narrows": Entry("own", "Default", ("narrows", "torch")),
+    "narrows-same": Entry("own", "SameNetwork", ("narrows", "torch")),
+    "keras-torch": Entry(
+        "with_keras", "Keras", ("keras", "torch"), environment=(("KERAS_BACKEND", "torch"),)
+    ),
+    "keras-jax": Entry(
+        "with_keras", "Keras", ("keras", "jax"), environment=(("KERAS_BACKEND", "jax"),)
+    ),
+    "sklearn": Entry("with_sklearn", "Regressor", ("scikit-learn",), networks=("dense",)),
+    "pyod": Entry("with_pyod", "Detector", ("pyod", "torch"), networks=("dense",)),
+    "pythae": Entry(
+        "with_pythae", "Pythae", ("pythae", "torch"), environment=(("TQDM_DISABLE", "1"),)
+    ),
+    "lightning": Entry("with_lightning", "Lightning", ("lightning", "torch")),
+    "skorch": Entry("with_skorch", "Skorch", ("skorch", "torch")),
+}
+
+
+def find(name: str) -> type[Contender]:
+    """Import one contender, and with it its library."""
+    entry = ENTRIES[name]
+    os.environ.update(entry.environment)
+    module = importlib.import_module(f"contenders.{entry.module}")
+    if "torch" in sys.modules:
+        _first_step()
+    getattr(module, "first_use", lambda: None)()
+    contender: type[Contender] = getattr(module, entry.cls)
+    return contender
+
+
+def _first_step() -> None:
+    """torch imports a second's worth of itself at the first optimiser, some libraries before."""
+    import torch
+
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()

@@ -1,0 +1,103 @@
+"""narrows, with its defaults and with the network that the others have.
+
+Rows are given to it as they are (bytes stay bytes: scaling them is part of its work), and what it
+takes is its whole ``fit``: checks, scaling, PCA, training, validation. The epochs' own seconds are
+those of its ``history_``, validation included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contenders.common import BATCH, Task, Watch
+from narrows import Autoencoder
+from sets import Split
+
+FEW = 256  # rows to look at after each epoch, where all rows are to train
+
+
+def first_use() -> None:
+    """What narrows imports only when it first fits is counted as import, as with the others."""
+    rows = np.random.default_rng(0).normal(size=(32, 4))
+    Autoencoder(latent_dim=1, max_epochs=1, random_state=0).fit(rows)
+
+
+class Default:
+    """The recipe a user gets, which holds out a tenth of the rows by itself."""
+
+    def __init__(self, task: Task, train: Split) -> None:
+        self.task, self.rows = task, _rows(train)
+        self.model = Autoencoder(
+            latent_dim=task.latent,
+            architecture=task.network,
+            max_epochs=task.most_epochs,
+            max_time=task.seconds,
+            random_state=task.seed,
+            **self.options(),
+        )
+
+    def options(self) -> dict[str, Any]:
+        """Parameters beside the task's."""
+        if self.task.network == "dense" and self.task.hidden is not None:
+            return {"hidden_layer_sizes": self.task.hidden}
+        return {}
+
+    def validation(self) -> Any:
+        """Rows to validate on; None leaves it to narrows."""
+        return None
+
+    def train(self, watch: Watch) -> None:
+        self.model.fit(self.rows, X_val=self.validation())
+        history = self.model.history_
+        watch.marks = _whole(history, limited=self.task.seconds is not None)
+        if self.validation() is None:
+            watch.rows = self.model.rows_["given"] - self.model.rows_["validation"]
+        watch.facts = {
+            "fit_seconds": self.model.fit_seconds_,
+            "loop_seconds": history[-1]["seconds"] if history else 0.0,
+            "best_epoch": self.model.best_epoch_,
+            "steps": history[-1]["step"] if history else 0,
+            "parameters": self.model.n_parameters_,
+        }
+
+    def reconstruct(self, rows: Split) -> NDArray[np.float32]:
+        """Not rounded to bytes, which no other contender does either."""
+        model, given, parts = self.model, _rows(rows), []
+        device = next(model.model_.parameters()).device
+        with torch.no_grad():
+            for start in range(0, len(given), 1000):
+                codes = torch.from_numpy(model.transform(given[start : start + 1000]))
+                scaled = model.model_.decode(codes.to(device))
+                parts.append(model.scaling_.undo(scaled).cpu().numpy())
+        out = np.concatenate(parts).reshape(rows.given.shape)
+        top = 255.0 if given.dtype == np.uint8 else 1.0
+        return (out / top).astype(np.float32)
+
+
+class SameNetwork(Default):
+    """The others' layers and non-linearity, no linear path, all rows to train on."""
+
+    def options(self) -> dict[str, Any]:
+        dense = self.task.network == "dense"
+        layers = {"hidden_layer_sizes": self.task.widths} if dense else {}
+        layers = layers or {"channels": self.task.channels}
+        same = {"activation": "relu", "linear_path": False, "batch_size": BATCH}
+        return {**layers, **same, "early_stopping": False}
+
+    def validation(self) -> Any:
+        return self.rows[:FEW]
+
+
+def _whole(history: list[dict[str, float]], limited: bool) -> list[float]:
+    """When each whole epoch ended: a limit of time may break off the last."""
+    if limited and len(history) == 1:
+        return []
+    return [e["seconds"] for i, e in enumerate(history, 1) if e["step"] == i * history[0]["step"]]
+
+
+def _rows(rows: Split) -> NDArray[Any]:
+    return rows.given if rows.given.dtype == np.uint8 else rows.ready

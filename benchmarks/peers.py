@@ -1,0 +1,129 @@
+"""One contender, one training, one process: what it takes and how well it reconstructs.
+
+    python benchmarks/peers.py plain --network dense --epochs 2 --seed 0 --latent 32 --json
+
+All build the same network: dense 784-512-256-k-256-512-784 with ReLU, or conv 1-32-64 (3 by 3,
+stride 2), linear to k and back, transposed conv 64-32-1; batches of 128, Adam at 1e-3, each library
+with its own initial weights. ``narrows`` is the exception: its own defaults.
+
+``seconds`` is the time of training with ready data; of narrows, of its whole ``fit``.
+``loop_seconds`` is the same for the others; of narrows, of its loop alone. ``samples_per_s`` counts
+``loop_seconds``, ``samples_per_s_later`` the median epoch after the first, where compilers and
+caches are warm. Errors are mean squares of rows in [0, 1].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+import contenders
+from contenders.common import Contender, Task, Watch
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=list(contenders.ENTRIES))
+    parser.add_argument("--network", choices=["dense", "conv"], default="dense")
+    parser.add_argument("--latent", type=int, default=32)
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--epochs", type=int, default=None, help="2 where --seconds is not given")
+    limit.add_argument("--seconds", type=float, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", default="fashion-mnist", help="a name, a file, synthetic:ROWS")
+    parser.add_argument("--rows", type=int, default=None, help="at most so many training rows")
+    parser.add_argument("--held", type=float, default=0.0, help="share of them to hold out")
+    parser.add_argument("--hidden", type=int, nargs="+", default=None, help="dense widths")
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a sentence")
+    options = parser.parse_args(argv)
+    if options.network not in contenders.ENTRIES[options.name].networks:
+        parser.error(f"{options.name} has no {options.network} network")
+    if options.seconds is None and options.epochs is None:
+        options.epochs = 2
+    return options
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Import, read, train, measure."""
+    started = time.perf_counter()
+    kind: type[Contender] = contenders.find(options.name)
+    import_seconds = time.perf_counter() - started
+    from sets import load  # after the library, whose import is timed
+
+    rows = load(options.data, rows=options.rows, held=options.held, seed=options.seed)
+    task = Task(
+        network=options.network,
+        shape=rows.shape,
+        latent=options.latent,
+        seed=options.seed,
+        epochs=options.epochs,
+        seconds=options.seconds,
+        hidden=None if options.hidden is None else tuple(options.hidden),
+    )
+    contender = kind(task, rows.train)
+    watch = Watch(task.seconds)
+    watch.start()
+    contender.train(watch)
+    watch.seconds = watch.seconds or time.perf_counter() - watch.started
+    held = _error(contender, rows.held) if len(rows.held.given) else None
+    return {
+        **{k: v for k, v in vars(options).items() if k != "json"},
+        **_speed(watch, task, len(rows.train.given)),
+        "mse": _error(contender, rows.test),
+        "mse_held": held,
+        "import_seconds": import_seconds,
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "versions": {d: version(d) for d in contenders.ENTRIES[options.name].distributions},
+    }
+
+
+def _speed(watch: Watch, task: Task, n_rows: int) -> dict[str, Any]:
+    loop = watch.facts.get("loop_seconds", watch.seconds)
+    n_rows = n_rows if watch.rows is None else watch.rows
+    later = watch.epoch_seconds[1:]
+    whole = task.seconds is None  # else the last epoch is a part of one, and not counted
+    return {
+        "trained_rows": n_rows,
+        "epochs_done": len(watch.marks),
+        "seconds": watch.facts.get("fit_seconds", watch.seconds),
+        "loop_seconds": loop,
+        "samples_per_s": n_rows * len(watch.marks) / loop if whole else None,
+        "samples_per_s_later": n_rows / statistics.median(later) if whole and later else None,
+        "epoch_seconds": [round(s, 4) for s in watch.epoch_seconds[:100]],
+        **watch.facts,
+    }
+
+
+def _error(contender: Contender, rows: Any) -> float:
+    import numpy as np
+
+    out = contender.reconstruct(rows)
+    return float(np.mean((out.astype(np.float64) - rows.ready) ** 2))
+
+
+def main() -> None:
+    options = arguments()
+    warnings.filterwarnings("ignore")
+    result = run(options)
+    if options.json:
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    speed = result["samples_per_s"]
+    print(
+        f"{options.name} {options.network}: {result['seconds']:.2f} s"
+        + (f", {speed:,.0f} rows/s" if speed else "")
+        + f", test error {result['mse']:.5f}, peak {result['peak_rss_mib']:.0f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What all sections share: child processes, JSON lines with the machine's facts, tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+Row = dict[str, Any]
+
+
+def machine() -> Row:
+    """What a figure depends on beside the code."""
+    cpu = platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [x.partition(":") for x in info.read_text().splitlines()]
+        cpu = next((value.strip() for key, _, value in lines if key.strip() == "model name"), cpu)
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "python": platform.python_version(),
+    }
+
+
+@dataclass
+class Book:
+    """The rows of one section: every one is appended as a JSON line at once.
+
+    ``run`` is the moment this run began: a table shows, for each of its cells, the last run only.
+    """
+
+    section: str
+    folder: Path
+    run: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.section}.jsonl"
+
+    def add(self, row: Row) -> Row:
+        """Append and show one row."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"run": self.run, **row, **machine()})
+        with self.path.open("a") as stream:
+            stream.write(line + "\n")
+        print(line, flush=True)
+        return row
+
+    def rows(self, *keys: str) -> list[Row]:
+        """All rows that worked; of those that agree in ``keys``, the last run's."""
+        if not self.path.exists():
+            return []
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+        rows = [row for row in rows if "failed" not in row]
+        last: dict[tuple[Any, ...], str] = {}
+        for row in rows:
+            key = _key(row, keys)
+            last[key] = max(last.get(key, ""), row["run"])
+        return [row for row in rows if row["run"] == last[_key(row, keys)]]
+
+    def write(self, text: str) -> None:
+        """The table beside the lines."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{self.section}.md").write_text(text)
+
+
+def _key(row: Row, keys: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(json.dumps(row.get(k)) for k in keys)
+
+
+def child(script: str, *arguments: object, timeout: float | None = None) -> Row:
+    """Run a script of this folder; its last line as JSON, or ``failed`` and the reason."""
+    command = [sys.executable, str(HERE / script), *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"took longer than {timeout} s"}
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        errors = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        return {"failed": errors[-1][:300]}
+    result: Row = json.loads(lines[-1])
+    return result
+
+
+def peer(name: str, **options: Any) -> Row:
+    """One run of ``peers.py``."""
+    arguments: list[object] = [name, "--json"]
+    for key, value in options.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        arguments += [f"--{key}", *values]
+    row = child("peers.py", *arguments)
+    out = {"name": name, **options, **row}
+    if "data" in out:  # where a file lies is nobody's business
+        out["data"] = Path(out["data"]).name
+    return out
+
+
+def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by the values of ``keys``, in the order they were met."""
+    out: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        out.setdefault(tuple(row.get(k) for k in keys), []).append(row)
+    return out
+
+
+def median(rows: Iterable[Row], key: str) -> float | None:
+    """Of the values that are there."""
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return statistics.median(values) if values else None
+
+
+def ratio(rows: Sequence[Row], key: str, to: Sequence[Row]) -> float | None:
+    """Median over the rounds of the ratio within each round: a seed of one run."""
+    base = {(row["run"], row["seed"]): row.get(key) for row in to}
+    pairs = [(row.get(key), base.get((row["run"], row["seed"]))) for row in rows]
+    values = [a / b for a, b in pairs if a is not None and b]
+    return statistics.median(values) if values else None
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    parts = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    parts += ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join(parts) + "\n"
+
+
+def show(value: float | None, form: str = ".3g") -> str:
+    """A number, or a dash."""
+    return "–" if value is None else format(value, form)
+
+
+def footnote(rows: Sequence[Row]) -> str:
+    """Which machine, which versions."""
+    if not rows:
+        return ""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for name, version in row.get("versions", {}).items():
+            found.setdefault(name, set()).add(version)
+    versions = ", ".join(f"{n} {'/'.join(sorted(v))}" for n, v in sorted(found.items()))
+    machines = sorted({f"{r['cpu']}, {r['cores']} cores" for r in rows})
+    return f"\n{'; '.join(machines)}. {versions}\n"
+
+
+Section = Callable[[Any, Book], None]

@@ -1,0 +1,93 @@
+"""Seconds to the error that the plain loop reaches after ten epochs.
+
+The plain loop is run once. narrows, with its defaults, is run once for each budget of a ladder,
+each a whole fit whose schedule has ended: so many epochs, or, below 1, that share of the seconds of
+the fit with one epoch. What counts is the fit of the fewest seconds, everything included, whose
+error on rows held out from both is not above the plain loop's. Test errors are only reported.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from records import Book, Row, footnote, groups, median, peer, show, table
+from sets import load
+
+KEYS = ("data", "network", "latent", "plain_epochs", "rows")
+HELD = 0.1
+
+
+def measure(options: Any, book: Book) -> None:
+    """Every set and network, a round for each seed; a code of at most half a row's width."""
+    for data in options.data:
+        for network in options.networks:
+            shape = load(data, rows=2, held=0.0).shape
+            if network == "conv" and len(shape) != 2:
+                continue
+            for seed in options.seeds:
+                _round(options, book, data, network, seed, min(32, math.prod(shape) // 2))
+
+
+def _round(options: Any, book: Book, data: str, network: str, seed: int, k: int) -> None:
+    common = {"data": data, "network": network, "latent": k, "seed": seed}
+    common |= {"rows": options.rows, "held": HELD}
+    facts = {"plain_epochs": options.epochs}
+    plain = book.add({**peer("plain", **common, epochs=options.epochs), **facts, "budget": None})
+    one: float | None = None
+    reached = False
+    for budget in sorted(options.budgets, key=lambda b: (b != 1, b)):  # 1 first: others need it
+        if budget < 1 and one is None:
+            continue
+        if budget > 1 and reached:
+            break  # more epochs only take longer
+        wish = {"epochs": int(budget)} if budget >= 1 else {"seconds": budget * (one or 0.0)}
+        row = book.add({**peer("narrows", **common, **wish), **facts, "budget": budget})
+        if budget == 1:
+            one = row.get("seconds")
+        if "failed" not in row and "failed" not in plain:
+            reached |= row["mse_held"] <= plain["mse_held"]
+
+
+def write(book: Book) -> None:
+    """One line a set and network: medians over the seeds."""
+    rows = book.rows(*KEYS)
+    lines = []
+    for (data, network, latent, epochs, n), setting in groups(rows, *KEYS).items():
+        found = [_first(mine) for mine in groups(setting, "seed").values()]
+        reached = [row for row in found if row["seconds"] is not None]
+        budgets = ", ".join(sorted({f"{row['budget']:g}" for row in reached}))
+        lines.append(
+            [
+                f"{data}{'' if n is None else f' ({n} rows)'}, {network} {latent}",
+                *(str(epochs), f"{len(reached)} of {len(found)}"),
+                show(median(found, "plain_seconds"), ".2f"),
+                show(median(reached, "seconds"), ".2f"),
+                budgets or "–",
+                show(median(reached, "speedup"), ".1f"),
+                show(median(found, "plain_mse"), ".5f"),
+                show(median(reached, "mse"), ".5f"),
+            ]
+        )
+    head = "set, network|plain epochs|seeds that reach it|plain s|narrows s|budget|times faster"
+    head += "|plain test error|narrows test error"
+    text = " ".join((__doc__ or "").partition("\n\n")[2].split())
+    book.write(
+        f"# Seconds to the plain loop's error\n\n{text}\n\n"
+        + table(head.split("|"), lines)
+        + footnote(rows)
+    )
+
+
+def _first(rows: list[Row]) -> Row:
+    """The fit of the fewest seconds that reaches the plain loop's held-out error in this round."""
+    plain = next((r for r in rows if r["name"] == "plain"), None)
+    if plain is None:
+        return {"seconds": None}
+    good = [r for r in rows if r["name"] == "narrows" and r["mse_held"] <= plain["mse_held"]]
+    best = min(good, key=lambda r: r["seconds"], default=None)
+    out: Row = {"plain_seconds": plain["seconds"], "plain_mse": plain["mse"], "seconds": None}
+    if best is not None:
+        out |= {"seconds": best["seconds"], "mse": best["mse"], "budget": best["budget"]}
+        out["speedup"] = plain["seconds"] / best["seconds"]
+    return out

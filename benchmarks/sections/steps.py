@@ -1,0 +1,55 @@
+"""Rows a second in training: the same network, every contender, interleaved rounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contenders import ENTRIES
+from records import Book, footnote, groups, median, peer, ratio, show, table
+
+KEYS = ("data", "network", "latent", "epochs", "rows", "name")
+
+
+def measure(options: Any, book: Book) -> None:
+    """A B C ... A B C ...: a round is a seed, so that a slow minute hits all contenders."""
+    for network in options.networks:
+        for seed in options.seeds:
+            for name in options.names:
+                if network in ENTRIES[name].networks:
+                    wishes = {"network": network, "epochs": options.epochs, "seed": seed}
+                    wishes |= {"latent": 32, "rows": options.rows, "data": "fashion-mnist"}
+                    book.add(peer(name, **wishes))
+
+
+def write(book: Book) -> None:
+    """Medians over the seeds; ratios are medians of the ratios within a round."""
+    rows = book.rows(*KEYS)
+    lines = []
+    for (data, network, latent, epochs, n), setting in groups(rows, *KEYS[:-1]).items():
+        by_name = groups(setting, "name")
+        base = by_name.get(("plain",), [])
+        for (name,), mine in by_name.items():
+            lines.append(
+                [
+                    f"{data}{'' if n is None else f' ({n} rows)'}, {network} {latent}",
+                    *(name, str(epochs), str(len(mine))),
+                    show(median(mine, "samples_per_s"), ",.0f"),
+                    show(ratio(mine, "samples_per_s", base), ".2f"),
+                    show(median(mine, "samples_per_s_later"), ",.0f"),
+                    show(ratio(mine, "samples_per_s_later", base), ".2f"),
+                    show(median(mine, "seconds"), ".2f"),
+                    show(median(mine, "mse"), ".5f"),
+                    show(median(mine, "import_seconds"), ".1f"),
+                    show(median(mine, "peak_rss_mib"), ".0f"),
+                ]
+            )
+    head = "network|contender|epochs|seeds|rows/s|ratio to plain|rows/s after epoch 1|ratio"
+    head += "|seconds|test error|import s|peak MiB"
+    book.write(
+        "# Training: rows a second\n\nSame layers, batches of 128 (`narrows`: its own defaults, on "
+        "the nine tenths of the rows it does not hold out). The first epoch holds compiling and "
+        "warming up. `seconds`: the training; of narrows the whole fit, with checks, scaling and "
+        "PCA. MLPRegressor and PyOD have ReLU on the code and no sigmoid.\n\n"
+        + table(head.split("|"), lines)
+        + footnote(rows)
+    )

@@ -1,0 +1,95 @@
+"""How fast narrows is, beside the loop everybody writes and beside other libraries.
+
+    python benchmarks/speed.py --section steps                 # rows a second, every contender
+    python benchmarks/speed.py --section quality --data fashion-mnist digits
+    python benchmarks/speed.py --section equal --seconds 60    # test error after equal seconds
+    python benchmarks/speed.py --section inference             # beside eager torch and ONNX Runtime
+    python benchmarks/speed.py --section limit                 # the share of the machine's limit
+    python benchmarks/speed.py --section growth [--ten-million]
+
+Every section appends JSON lines to ``results/SECTION.jsonl`` and writes ``results/SECTION.md`` from
+them. ``--quick`` is a smoke run whose figures mean nothing; it writes to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from contenders import ENTRIES
+from records import HERE, Book
+
+SECTIONS = ("steps", "quality", "equal", "inference", "limit", "growth")
+EPOCHS = {"steps": 3, "quality": 10, "limit": 3}
+QUICK: dict[str, Any] = {
+    "seeds": [0],
+    "rows": 512,
+    "epochs": 2,
+    "seconds": 1.0,
+    "latents": [8],
+    "budgets": [0.5, 1, 2],
+    "batch_sizes": [100, 1],
+    "repeats": 2,
+    "fit_rows": 300,
+    "size": 256,
+    "sizes": [1000],
+    "widths": [64],
+    "width_rows": 500,
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--section", nargs="+", choices=SECTIONS, default=["steps"])
+    add("--quick", action="store_true", help="hundreds of rows: does everything run?")
+    add("--table", action="store_true", help="only write the tables again")
+    add("--out", type=Path, default=None, help="folder for results")
+    add("--names", nargs="+", choices=list(ENTRIES), default=list(ENTRIES))
+    add("--networks", nargs="+", choices=["dense", "conv"], default=["dense", "conv"])
+    add("--seeds", nargs="+", type=int, default=None, help="steps, quality: 0 1 2; else 0")
+    add("--data", nargs="+", default=["fashion-mnist", "digits"], help="quality; equal: the first")
+    add("--rows", type=int, default=None, help="at most so many training rows")
+    add("--epochs", type=int, default=None, help="steps, limit: 3; quality: 10, of the plain loop")
+    add("--budgets", nargs="+", type=float, default=[0.3, 0.5, 0.7, 1, 2, 3, 5, 10, 20])
+    add("--seconds", type=float, default=60.0, help="equal")
+    add("--latents", nargs="+", type=int, default=[8, 32], help="equal")
+    add("--batch-sizes", nargs="+", type=int, default=[10_000, 1], help="inference")
+    add("--repeats", type=int, default=15, help="inference, limit")
+    add("--fit-rows", type=int, default=6000, help="inference")
+    add("--size", type=int, default=4096, help="limit: side of the square product")
+    add("--sizes", nargs="+", type=int, default=[10**i for i in range(3, 7)], help="growth")
+    add("--widths", nargs="+", type=int, default=[64, 256, 1024, 2048, 4096], help="growth")
+    add("--width-rows", type=int, default=10_000, help="growth")
+    add("--ten-million", action="store_true", help="growth: also ten million rows")
+    options = parser.parse_args()
+    if options.quick:
+        vars(options).update(QUICK)
+    elif options.ten_million:
+        options.sizes.append(10**7)
+    return options
+
+
+def main() -> None:
+    options = arguments()
+    quick = Path(tempfile.gettempdir()) / "narrows-benchmarks-quick"
+    folder = options.out or (quick if options.quick else HERE / "results")
+    for name in options.section:
+        section = importlib.import_module(f"sections.{name}")
+        wishes = argparse.Namespace(**vars(options))
+        wishes.epochs = options.epochs or EPOCHS.get(name, 1)
+        wishes.seeds = options.seeds or ([0, 1, 2] if name in ("steps", "quality") else [0])
+        book = Book(name, folder)
+        if not options.table:
+            section.measure(wishes, book)
+        section.write(book)
+        print(f"wrote {book.path.with_suffix('.md')}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
