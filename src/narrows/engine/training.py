@@ -6,7 +6,6 @@ from outside (see ``watching``), and nothing else reaches into a step.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,13 +22,16 @@ from narrows.engine.streams import Stream
 
 @dataclass(frozen=True)
 class Recipe:
-    """How steps are taken: AdamW (Loshchilov & Hutter 2017) with warm-up and a cosine to zero."""
+    """How steps are taken: AdamW (Loshchilov & Hutter 2017), its rate warmed up, then kept for
+    the share ``hold`` of the run, and then lowered to zero along a line.
+    """
 
     learning_rate: float
     weight_decay: float
     batch_size: int
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_steps: int = 200
+    hold: float = 0.5
     constant: bool = False  # partial_fit: no end is known, so there is no schedule
     precision: str = "float32"  # or "bfloat16": products only; weights and sums stay float32
 
@@ -39,8 +41,8 @@ class Recipe:
         if self.constant:
             return self.learning_rate * min(1.0, warm)
         # whichever comes first: a short budget must not spend itself on warming up
-        cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
-        return self.learning_rate * min(1.0, max(warm, progress / 0.1)) * cosine
+        warm = min(1.0, max(warm, progress / 0.1))
+        return self.learning_rate * min(warm, (1.0 - progress) / (1.0 - self.hold))
 
 
 @dataclass
@@ -123,13 +125,16 @@ def step_players(
         optimizers[name].step()
 
 
+Pace = Callable[[Parameter], float]  # how fast a parameter learns, times the rate
+
+
 def make_optimizers(
-    players: Mapping[str, list[Parameter]], recipe: Recipe
+    players: Mapping[str, list[Parameter]], recipe: Recipe, pace: Pace = lambda parameter: 1.0
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for each player."""
+    """One optimiser for each player, with a group for each pace."""
     return {
         name: torch.optim.AdamW(
-            parameters,
+            _groups(parameters, pace),
             lr=recipe.learning_rate,
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
@@ -137,6 +142,13 @@ def make_optimizers(
         )
         for name, parameters in players.items()
     }
+
+
+def _groups(parameters: list[Parameter], pace: Pace) -> list[dict[str, Any]]:
+    groups: dict[float, list[Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(pace(parameter), []).append(parameter)
+    return [{"params": members, "pace": times} for times, members in groups.items()]
 
 
 def train(
@@ -162,7 +174,7 @@ def train(
             clock = Clock(state.step, progress, len(rows))
             for optimizer in state.optimizers.values():
                 for group in optimizer.param_groups:
-                    group.update(lr=rate, weight_decay=recipe.weight_decay)
+                    group.update(lr=rate * group["pace"], weight_decay=recipe.weight_decay)
             trace, losses = _step(model, objective, x, clock, players, state, recipe)
             state.step, state.batch = state.step + 1, state.batch + 1
             end = state.batch == steps_per_epoch

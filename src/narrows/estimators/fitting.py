@@ -24,6 +24,9 @@ from narrows.estimators.checkpointing import Keeper
 from narrows.estimators.describing import describe_run
 from narrows.estimators.parameters import Parameters, parse_time
 from narrows.estimators.preparing import Training
+from narrows.parts.linear_path import pace
+
+SHORT = 10  # epochs up to which half a run goes on at the full rate
 
 
 def recipe_for(estimator: Any, n_rows: int, *, constant: bool = False) -> Recipe:
@@ -37,6 +40,8 @@ def recipe_for(estimator: Any, n_rows: int, *, constant: bool = False) -> Recipe
         learning_rate=4e-3 if isinstance(rate, str) else float(rate),
         weight_decay=float(params.weight_decay),
         batch_size=int(batch),
+        # a short run has no time to lose at low rates; a long one over few rows must not overfit
+        hold=0.5 * min(1.0, SHORT / max(1, params.max_epochs)),
         constant=constant,
         precision=estimator.choices_.precision,
         warmup_steps=20 if constant else 200,  # calls may be few and small
@@ -92,7 +97,9 @@ class Run:
         training, watch, state = self.training, self.watch, self.training.state
         state.global_draws = self.estimator.choices_.architecture == "own"
         players = training.objective.players(training.model)
-        state.optimizers = state.optimizers or make_optimizers(players, self.recipe)
+        state.optimizers = state.optimizers or make_optimizers(
+            players, self.recipe, pace(training.model)
+        )
         training.model.train()
         watch.started = time.monotonic()
         with _private_randomness(state, training.seed):

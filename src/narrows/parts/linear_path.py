@@ -7,6 +7,7 @@ With the last layers of f and g at zero, z = A(x − m) and x' = B z + m: the mo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -104,3 +105,27 @@ class BoundedHead(nn.Module):
             clamped: Tensor = _Clamp.apply(x, low, high)  # type: ignore[no-untyped-call]
             return clamped
         return torch.clamp(x, low, high)
+
+
+# Measured over tables, signals and images (benchmarks/recipes.md): one rate for all is too fast for
+# the path, which starts where it should end, and too slow for matrices with few inputs.
+PATH_WIDTH = 64  # a path of d features learns this / d times as fast as the rate says, at most once
+WIDE = 512  # a matrix with this many inputs learns at the rate; with fewer, faster as the root
+MOST = 4.0
+
+
+def pace(module: nn.Module) -> Callable[[nn.Parameter], float]:
+    """How fast each parameter of ``module`` learns, times the learning rate."""
+    paces: dict[int, float] = {}
+    for part in module.modules():
+        if isinstance(part, WithPath):
+            longest = max(max(p.shape) for p in part.path.parameters() if p.ndim > 1)
+            paces |= {id(p): min(1.0, PATH_WIDTH / longest) for p in part.path.parameters()}
+
+    def times(parameter: nn.Parameter) -> float:
+        if parameter.ndim > 1 and id(parameter) not in paces:
+            inputs = parameter[0].numel()
+            return min(MOST, max(1.0, math.sqrt(WIDE / inputs)))
+        return paces.get(id(parameter), 1.0)
+
+    return times
