@@ -12,7 +12,7 @@ Autoencoder(latent_dim=2)
 
 from typing import TYPE_CHECKING, Any
 
-from narrows.core import FileError, InputError, NarrowsError, ParameterError
+from narrows.core import FileError, InputError, NarrowsError, ParameterError, WorkerError
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "NarrowsError",
     "ParameterError",
     "VariationalAutoencoder",
+    "WorkerError",
     "__version__",
     "load",
 ]

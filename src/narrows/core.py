@@ -4,7 +4,8 @@
     ├── InputError      the data given cannot be used (also a ValueError)
     │   └── InputTypeError  ... because it holds things that are no numbers (also a TypeError)
     ├── ParameterError  a parameter, or two parts together, make no sense (also a ValueError)
-    └── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
+    ├── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
+    └── WorkerError     of several processes that work together, one ended too early
 
 Every message says what was given, what was expected and what to do.
 """
@@ -38,6 +39,10 @@ class ParameterError(NarrowsError, ValueError):
 
 class FileError(NarrowsError, ValueError):
     """A file is missing, damaged, hostile, or not a narrows file."""
+
+
+class WorkerError(NarrowsError):
+    """Of several processes that work together, one ended too early or could not be reached."""
 
 
 @dataclass(frozen=True, slots=True)

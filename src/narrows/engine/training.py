@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import Parameter
 
 from narrows.core import Clock, Objective
 from narrows.engine.data import Rows, n_batches
+from narrows.engine.distributed import agree, average, world
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Budget:
         """In [0, 1]."""
         share = epochs / self.max_epochs if self.max_epochs else 1.0
         if self.max_time is not None:
-            share = max(share, (time.monotonic() - self.started) / self.max_time)
+            elapsed, _ = agree(time.monotonic() - self.started)
+            share = max(share, elapsed / self.max_time)
         return min(1.0, share)
 
 
@@ -85,14 +88,19 @@ def step_players(
     losses: Mapping[str, Tensor],
     players: Mapping[str, list[Parameter]],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    between: Callable[[], None] = lambda: None,
 ) -> None:
-    """One step of every player in ``losses``, none of whom sees another's gradient."""
+    """One step of every player in ``losses``, none of whom sees another's gradient.
+
+    ``between`` is called when all gradients are there and nobody has moved yet.
+    """
     last = list(losses)[-1]
     for name in losses:
         optimizers[name].zero_grad(set_to_none=True)
     for name, loss in losses.items():
         # inputs=: a plain backward() would add this loss's gradient to the other players' too
         loss.backward(inputs=players[name], retain_graph=name != last)
+    between()
     for name in losses:
         optimizers[name].step()
 
@@ -125,9 +133,11 @@ def train(
     state.optimizers = state.optimizers or _optimizers(players, recipe)
     steps_per_epoch = n_batches(len(rows), recipe.batch_size)
     last_epoch = state.epoch + budget.max_epochs
+    here = world()
     first_step = state.step
     while state.epoch < last_epoch:
-        for i, x in enumerate(rows.shuffled(recipe.batch_size, state.order), start=1):
+        batches = rows.shuffled(recipe.batch_size, state.order, share=(here.rank, here.size))
+        for i, x in enumerate(batches, start=1):
             # a step stands for its middle: the first is not at nothing, the last not at zero rate
             progress = budget.progress((state.step - first_step + 0.5) / steps_per_epoch)
             rate = recipe.rate(state.step if recipe.constant else state.step - first_step, progress)
@@ -156,7 +166,8 @@ def _step(
 ) -> tuple[Any, dict[str, Tensor]]:
     trace = model(x, clock, state.rng)
     losses = objective(model, trace)
-    step_players(losses, players, state.optimizers)
+    share = partial(average, players, losses, trace.terms, len(x))
+    step_players(losses, players, state.optimizers, between=share)
     for part in model.modules():
         if hasattr(part, "after_step"):
             part.after_step(trace)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from narrows.baselines import PCA
 from narrows.core import ParameterError
+from narrows.engine.distributed import all_or_none, joined
 from narrows.engine.training import Budget, TrainingState
 from narrows.engine.watching import Watch
 from narrows.estimators import files
@@ -28,6 +29,7 @@ from narrows.estimators.face import Face, PCABeside, mean_error
 from narrows.estimators.fitting import recipe_for, run, time_budget
 from narrows.estimators.parameters import Parameters
 from narrows.estimators.preparing import Training, lasting, prepare, resume
+from narrows.estimators.together import alone, fit_in_workers, wants_workers
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
 
@@ -148,10 +150,14 @@ class Estimator(
         """
         started = time.monotonic()
         self.check_parameters()
-        with _all_or_nothing(self):
+        if wants_workers(self):
+            fit_in_workers(self, X, X_val)
+            return self
+        with joined(), _all_or_nothing(self):
             again = self.warm_start and hasattr(self, "model_")
-            rows = admit(self, X, reset=not again)
-            held = None if X_val is None else admit(self, X_val, reset=False)
+            with all_or_none():
+                rows = admit(self, X, reset=not again)
+                held = None if X_val is None else admit(self, X_val, reset=False)
             training = (
                 resume(self, rows, held) if again else prepare(self, self._parts(), rows, held)
             )
@@ -174,7 +180,8 @@ class Estimator(
         """
         started = time.monotonic()
         self.check_parameters()
-        with _all_or_nothing(self):
+        alone(self)
+        with joined(), _all_or_nothing(self):
             first = not hasattr(self, "model_")
             rows = admit(self, X, reset=first)
             if first:

@@ -19,6 +19,7 @@ from torch import Tensor
 from narrows.baselines import PCA
 from narrows.core import InputError
 from narrows.engine.data import Rows, Scaling, inference_batch
+from narrows.engine.distributed import shared_out
 from narrows.estimators.door import Array, Layout
 
 FAR = 1e15  # standard deviations: beyond, squares leave float32
@@ -54,21 +55,30 @@ class Face:
         """The width of a code."""
         raise NotImplementedError
 
-    def _scaled(self, rows: Array) -> Iterator[Tensor]:
+    def _scaled(self, rows: Array, first: int = 0) -> Iterator[Tensor]:
         step = inference_batch(self.layout_.shape)
         for start in range(0, len(rows), step):
             part = as_tensor(rows[start : start + step]).to(self.scaling_.shift.device)
             x = self.scaling_.apply(part)
             far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
             if len(far):
+                row = first + start + int(far[0])
                 raise InputError(
-                    f"Row {start + int(far[0])} of X is too far from what the model was fitted on "
+                    f"Row {row} of X is too far from what the model was fitted on "
                     f"to be a number in float32 once scaled; drop it, or fit on rows like it."
                 )
             yield x
 
     def _decoded(self, x: Tensor) -> Tensor:
         return self._decode(self._encode(x)).view_as(x)
+
+    def _answers(self, X: Any, answer: Callable[[Tensor], Array]) -> Array:
+        """``answer`` of every scaled row; in a group of processes each does its share."""
+
+        def work(rows: Array, first: int) -> Array:
+            return np.concatenate([answer(x) for x in self._scaled(rows, first)])
+
+        return shared_out(self._admit(X), work, inference_batch(self.layout_.shape))
 
     @torch.no_grad()
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -83,8 +93,7 @@ class Face:
         -------
         Z : array of shape (n, latent_dim), float32
         """
-        rows = self._admit(X)
-        return torch.cat([self._encode(x).float().cpu() for x in self._scaled(rows)]).numpy()
+        return self._answers(X, lambda x: self._encode(x).float().cpu().numpy())
 
     @torch.no_grad()
     def inverse_transform(self, Z: Any) -> Array:
@@ -112,9 +121,7 @@ class Face:
     @torch.no_grad()
     def reconstruct(self, X: Any) -> Array:
         """g(f(x)): X through the code and back; ``inverse_transform(transform(X))``."""
-        rows = self._admit(X)
-        parts = [self._outward(self._decoded(x)) for x in self._scaled(rows)]
-        return np.concatenate(parts)
+        return self._answers(X, lambda x: self._outward(self._decoded(x)))
 
     @torch.no_grad()
     def score(self, X: Any, y: Any = None) -> float:
@@ -142,9 +149,11 @@ class Face:
     @torch.no_grad()
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Minus the mean squared error per element of each row, in scaled units, float64."""
-        return -self._per_row(
-            X, lambda x: (x.double() - self._decoded(x)).square().flatten(1).mean(1)
-        )
+
+        def score(x: Tensor) -> Array:
+            return (x.double() - self._decoded(x)).square().flatten(1).mean(1).cpu().numpy()
+
+        return -self._answers(X, score)
 
     @torch.no_grad()
     def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from narrows.core import Clock
-from narrows.engine.data import inference_batch
+from narrows.engine.data import inference_batch, n_batches
+from narrows.engine.distributed import align, align_buffers, check_shares, own_seed, world
 from narrows.engine.training import Budget, Recipe, train
 from narrows.engine.watching import Watch, average_score
 from narrows.estimators.parameters import Parameters, parse_time
@@ -45,11 +46,15 @@ def run(
 ) -> Watch:
     """Train within the budget; the model ends as the best one seen (or as the last)."""
     params: Parameters = estimator
+    first = world().rank == 0  # who speaks
+    n_rows, modules = len(training.rows), [training.model, training.objective]
+    check_shares(n_rows, n_batches(n_rows, recipe.batch_size), recipe.batch_size)
+    align(t for module in modules for t in module.state_dict().values())
     watch = Watch(
-        [training.model, training.objective],
+        modules,
         lambda: selection_score(training),
         params.n_iter_no_change if params.early_stopping else None,
-        params.verbose,
+        params.verbose and first,
         keep_best,
     )
     training.model.train()
@@ -64,7 +69,8 @@ def run(
     except KeyboardInterrupt:
         reason = "interrupted"
     watch.finish(reason)
-    _speak_of(watch)
+    if first:
+        _speak_of(watch)
     return watch
 
 
@@ -72,7 +78,7 @@ def _private_randomness(estimator: Any, seed: int) -> AbstractContextManager[Non
     """Our parts draw from a private generator; the user's own (an nn.Dropout) may not."""
     if estimator.choices_.architecture != "own":
         return nullcontext()
-    return _forked(seed)
+    return _forked(own_seed(seed))
 
 
 @contextmanager
@@ -85,17 +91,19 @@ def _forked(seed: int) -> Iterator[None]:
 def selection_score(training: Training) -> float:
     """Nats a validation row, with the same draws every time and the weights of the end."""
     model, objective = training.model, training.objective
-    rng = torch.Generator(training.state.rng.device).manual_seed(training.seed)
+    rng = torch.Generator(training.state.rng.device).manual_seed(own_seed(training.seed))
+    here, n_rows = world(), len(training.validation)
 
     def score(x: Tensor) -> Tensor:
         trace = model(x, Clock(progress=1.0, n_rows=len(training.rows)), rng)
         objective(model, trace)
         return objective.score(trace)
 
-    rows = training.validation
+    rows = training.validation.part((here.rank, here.size))
+    align_buffers([model, objective])
     model.eval()  # the user's own layers may behave otherwise while training
     try:
-        return average_score(score, rows.in_order(inference_batch(rows.shape)), len(rows))
+        return average_score(score, rows.in_order(inference_batch(rows.shape)), n_rows)
     finally:
         model.train()
 
