@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class NarrowsError(Exception):
     """Any error narrows raises on purpose."""
 
+    # whether another process of the same run tells the user already; None before they met
+    told: bool | None = None
+
 
 class InputError(NarrowsError, ValueError):
     """The data given cannot be used."""

@@ -15,6 +15,7 @@ from narrows.cli.options import (
     overwrite_option,
     resize_option,
 )
+from narrows.engine.launch import given_rank
 
 __all__ = ["fit"]
 
@@ -49,19 +50,26 @@ def fit(
     from narrows.engine.writing import check_output
     from narrows.estimators.catalogue import model_class
 
-    path = check_output(out, [".safetensors"], overwrite=overwrite)
+    # of several processes the first alone writes; to another the file would be in the way
+    path = check_output(out, [".safetensors"], overwrite=overwrite or given_rank() > 0)
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
     estimator.check_parameters()  # before anything is read
-    source = read(data, resize=resize)
-    if source.axes is not None and estimator.axes is None:
-        estimator.set_params(axes=source.axes)
-    estimator.fit(source.X)
-    if source.feature_names is not None:  # the file keeps them: later tables must have the same
-        estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
-    estimator.set_params(verbose=False)  # who loads the file decides for themselves
-    estimator.save(path, overwrite=overwrite)
-    if not quiet:
+
+    from narrows.engine.distributed import all_or_none, joined  # torch: only now
+
+    with joined():
+        with all_or_none():
+            source = read(data, resize=resize)
+        if source.axes is not None and estimator.axes is None:
+            estimator.set_params(axes=source.axes)
+        estimator.fit(source.X)
+        if source.feature_names is not None:  # the file keeps them: later tables must have the same
+            estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
+        estimator.set_params(verbose=False)  # who loads the file decides for themselves
+        with all_or_none():
+            estimator.save(path, overwrite=overwrite)
+    if not quiet and given_rank() == 0:
         click.echo(summary(estimator, source.name, path))
         click.echo(f"next: {next_command(data, path, resize)}")
 

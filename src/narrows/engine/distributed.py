@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from narrows.core import ParameterError, WorkerError
+from narrows.core import NarrowsError, ParameterError, WorkerError
+from narrows.engine.launch import launched
 
 # How long a process waits for the others: the slowest may still be reading its data, but one whose
 # machine has gone must not be waited for all night. One that merely died is noticed at once.
 TIMEOUT = timedelta(minutes=5)
-
-LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+HEARING = timedelta(seconds=3)  # how long to listen for what the first process says of an error
 
 _groups = itertools.count()  # two groups that meet at one place must not read each other's notes
 
@@ -60,11 +60,6 @@ def world() -> World:
 # ------------------------------------------------------------------ forming a group
 
 
-def launched() -> bool:
-    """Whether torchrun, or something like it, started this process as one of several."""
-    return all(name in os.environ for name in LAUNCHER) and os.environ["WORLD_SIZE"] != "1"
-
-
 @contextmanager
 def joined() -> Iterator[None]:
     """Be in the group that torchrun asks for; nothing where there is none, or one already."""
@@ -74,8 +69,24 @@ def joined() -> Iterator[None]:
     with _exchange():
         store, rank, size = _meeting()
     own = dist.PrefixStore(f"narrows{next(_groups)}", store)  # type: ignore[attr-defined]
-    with group(own, rank, size):
-        yield
+    try:
+        with group(own, rank, size):
+            yield
+    except NarrowsError as error:
+        error.told = _told(own, rank, str(error))
+        raise
+
+
+def _told(store: Any, rank: int, sentence: str) -> bool:
+    """Whether the first process says this sentence too, so that nobody need hear it again."""
+    try:
+        if rank == 0:
+            store.set("said", sentence)
+            return False
+        store.wait(["said"], HEARING)
+        return sentence in store.get("said").decode()
+    except (RuntimeError, ValueError):  # it said nothing in time, or has gone
+        return False
 
 
 @functools.cache

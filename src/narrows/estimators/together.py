@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from narrows.core import ParameterError
-from narrows.engine.distributed import launched, refuse_devices, world
+from narrows.engine.distributed import refuse_devices, world
+from narrows.engine.launch import launched
 from narrows.engine.workers import run_workers
 from narrows.estimators.files import to_own_device
 from narrows.estimators.preparing import seed_of
