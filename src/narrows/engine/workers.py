@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -31,8 +32,10 @@ from narrows.engine.distributed import group
 GRACE = 15.0  # seconds that the others get to end by themselves once one has failed
 ALIGNED = 64  # bytes: where an array may start
 
+# An interrupt while torch is being imported would only print a trace; it is heard of later.
 START = (
-    "import sys; sys.path[:] = {path!r}; from narrows.engine.workers import work; "
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "sys.path[:] = {path!r}; from narrows.engine.workers import work; "
     "work({folder!r}, {rank}, {size}, {parent})"
 )
 
@@ -52,7 +55,7 @@ def run_workers(n: int, task: Callable[..., Any], *arguments: Any) -> Any:
         _pack(folder / "task", (task, arguments))
         workers = [_start(folder, rank, n) for rank in range(n)]
         try:
-            _wait(workers)
+            _wait(workers, folder / "stop")
         finally:
             for worker in workers:
                 worker.kill()
@@ -72,20 +75,20 @@ def _start(folder: Path, rank: int, n: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+def _wait(workers: Sequence[subprocess.Popen[bytes]], stop: Path) -> None:
     """Until all have ended, or one has failed and the others have had their time."""
-    asked_to_stop, deadline = False, float("inf")
+    deadline = float("inf")
     while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
         if deadline == float("inf") and any(worker.returncode for worker in workers):
             deadline = time.monotonic() + GRACE
         try:
             time.sleep(0.05)
         except KeyboardInterrupt:
-            # the workers heard it too, and end by themselves with what they have; asked again,
-            # nobody waits for them
-            if asked_to_stop:
+            # workers at work heard it too, and end by themselves with what they have; asked
+            # again, nobody waits for them
+            if stop.exists():
                 raise
-            asked_to_stop = True
+            stop.touch()
 
 
 def _outcome(folder: Path, workers: Sequence[subprocess.Popen[bytes]]) -> Any:
@@ -129,10 +132,14 @@ def work(folder: str, rank: int, size: int, parent: int) -> None:
             task, arguments = _unpack(place / "task")
             store = dist.FileStore(str(place / "meeting"), size)  # type: ignore[attr-defined]
             with group(store, rank, size):
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                if (place / "stop").exists():
+                    raise KeyboardInterrupt
                 result = task(*arguments)
         answer.update(result=result if rank == 0 else None, warnings=caught)
     except BaseException as error:
         answer["error"] = _portable(error)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the answer is not to be lost now
     _pack(_answer(place, rank), answer)
     sys.exit(0 if answer["error"] is None else 1)
 
@@ -149,7 +156,6 @@ def _caught() -> Iterator[list[Warning]]:
     """The warnings of the block, which are for the parent to give."""
     kept: list[Warning] = []
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
         yield kept
         kept += [w.message for w in caught if isinstance(w.message, Warning)]
 
