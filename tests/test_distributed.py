@@ -261,33 +261,32 @@ def test_a_killed_worker_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
             os.kill(int((tmp_path / rank).read_text()), 0)
 
 
-NAP = """
-import pathlib, time
-from narrows.engine.distributed import world
-from narrows.engine.workers import run_workers
+LONG = """
+import numpy as np, pathlib
+from narrows import Autoencoder
 
-def nap():
-    try:
-        pathlib.Path(f"ready{world().rank}").touch()
-        time.sleep(60)
-    except KeyboardInterrupt:
-        time.sleep(1)  # the best model is being kept
-        return "kept"
+def ready(entry):
+    pathlib.Path("ready").touch()
 
-print(run_workers(2, nap))
+X = np.random.default_rng(0).normal(size=(64, 5))
+more = dict(max_epochs=10**6, early_stopping=False, listeners=ready, n_devices=2)
+est = Autoencoder(latent_dim=2, random_state=0, **more).fit(X)
+print(est.stop_reason_, np.isfinite(est.score(X)))
 """
 
 
-def test_a_stop_by_hand_waits_for_what_the_workers_have(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", NAP]
-    pipe = subprocess.PIPE
-    nap = subprocess.Popen(
+def test_a_stop_by_hand_keeps_the_best_model(tmp_path: Path) -> None:
+    pipe, command = subprocess.PIPE, [sys.executable, "-c", LONG]
+    with subprocess.Popen(
         command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    )
-    while nap.poll() is None and len(list(tmp_path.glob("ready*"))) < 2:
-        time.sleep(0.05)
-    os.killpg(nap.pid, signal.SIGINT)  # as a terminal does
-    assert nap.communicate(timeout=30) == ("kept\n", "")
+    ) as long:
+        while long.poll() is None and not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        os.killpg(long.pid, signal.SIGINT)  # as a terminal does
+        out, err = long.communicate(timeout=60)
+    assert out == "interrupted True\n"
+    assert "Training was interrupted; the best model so far is kept." in err
+    assert "Traceback" not in err
 
 
 def refuse(rows: Any) -> None:

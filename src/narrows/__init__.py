@@ -13,6 +13,8 @@ Autoencoder(latent_dim=2)
 from typing import TYPE_CHECKING, Any
 
 from narrows.core import FileError, InputError, NarrowsError, ParameterError, WorkerError
+from narrows.engine.listeners import JsonLines, Listener
+from narrows.engine.trackers import MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -24,9 +26,14 @@ __all__ = [
     "DenoisingAutoencoder",
     "FileError",
     "InputError",
+    "JsonLines",
+    "Listener",
+    "MLflow",
     "NarrowsError",
     "ParameterError",
+    "TensorBoard",
     "VariationalAutoencoder",
+    "WandB",
     "WorkerError",
     "__version__",
     "load",

@@ -5,25 +5,28 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any
 
 import click
 
+from narrows.engine.trackers import TRACKERS, tracker
 from narrows.estimators.catalogue import find_model, model_class
-from narrows.estimators.parameters import Parameters
+from narrows.estimators.parameters import OBJECTS, Parameters
 
 __all__ = [
     "ModelCommand",
     "given_parameters",
+    "listeners_for",
     "literal",
     "output_option",
     "overwrite_option",
     "resize_option",
+    "tracking_options",
     "typed",
 ]
 
-# Python objects, and what has no meaning for a command that ends after one fit.
-NOT_OFFERED = {"f", "g", "warm_start", "verbose"}
+NOT_OFFERED = OBJECTS | {"warm_start", "verbose"}  # no meaning where a command ends after one fit
 RENAMED = {"random_state": "--seed"}
 FIRST_MODEL = "Autoencoder"
 
@@ -190,3 +193,33 @@ def resize_option(function: Any) -> Any:
         metavar="SIZE",
         help="Bring a folder's pictures to one size first, as 32 or 28x32 pixels.",
     )(function)
+
+
+def tracking_options(function: Any) -> Any:
+    """``--log`` and ``--track``: who hears of every epoch."""
+    log = click.option(
+        "--log", metavar="FILE.jsonl", help="Write a line of JSON for every epoch to this file."
+    )
+    track = click.option(
+        "--track",
+        type=click.Choice(TRACKERS),
+        multiple=True,
+        help="Hand every epoch to a tracker; may be given again for another. tensorboard writes "
+        "to runs/ and the name of OUT; the others go where their own environment variables say.",
+    )
+    return log(track(function))
+
+
+def listeners_for(
+    log: str | None, track: Sequence[str], out: Path, *, overwrite: bool
+) -> list[Any] | None:
+    """The listeners these options ask for; what cannot be is refused before anything is read."""
+    from narrows.engine.listeners import JsonLines
+    from narrows.engine.writing import check_output
+
+    made: list[Any] = []
+    if log is not None:
+        # a fit that starts anew cuts off all that a file of another run holds
+        path = check_output(log, [".jsonl"], overwrite=overwrite)
+        made.append(JsonLines(path, append=overwrite))
+    return [*made, *(tracker(kind, out.stem) for kind in track)] or None

@@ -11,9 +11,11 @@ import click
 from narrows.cli.options import (
     ModelCommand,
     given_parameters,
+    listeners_for,
     output_option,
     overwrite_option,
     resize_option,
+    tracking_options,
 )
 from narrows.engine.launch import given_rank
 
@@ -33,28 +35,54 @@ __all__ = ["fit"]
 @output_option("The model file to write, a name that ends in .safetensors.")
 @resize_option
 @overwrite_option
+@tracking_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
 @click.pass_context
 def fit(
-    ctx: click.Context, /, data: str, out: str, resize: Any, overwrite: bool, quiet: bool, **_: Any
+    ctx: click.Context,
+    /,
+    data: str,
+    out: str,
+    resize: Any,
+    overwrite: bool,
+    log: str | None,
+    track: tuple[str, ...],
+    quiet: bool,
+    **_: Any,
 ) -> None:
     """Learn a model from DATA and write it to a file.
 
     DATA is digits, mnist, fashion-mnist, a folder of images, or a .npy, .npz, .csv, .parquet or
     IDX file (CSV and IDX also gzipped); mnist means its training images, mnist:test the others.
     What is "auto" is chosen from it.
+
+    A run of more than half a minute is kept in OUT.checkpoint: whatever ends it, the same command
+    with --resume goes on to the same result.
     """
     import numpy as np
 
     from narrows.engine.reading import read
+    from narrows.engine.storage import read_file
     from narrows.engine.writing import check_output
     from narrows.estimators.catalogue import model_class
+    from narrows.estimators.checkpointing import refuse_other
 
-    # of several processes the first alone writes; to another the file would be in the way
-    path = check_output(out, [".safetensors"], overwrite=overwrite or given_rank() > 0)
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
+    overwrite = overwrite or estimator.resume
+    # of several processes the first alone writes; to another the file would be in the way
+    path = check_output(out, [".safetensors"], overwrite=overwrite or given_rank() > 0)
+    estimator.listeners = listeners_for(log, track, path, overwrite=overwrite)
     estimator.check_parameters()  # before anything is read
+    run = Path(estimator.checkpoint or path.with_suffix(".checkpoint"))
+    estimator.set_params(checkpoint=run)
+    if estimator.resume and path.exists() and not run.exists():
+        refuse_other(estimator, path, read_file(path)[1])
+        if not quiet:
+            click.echo(f"{path} is complete already; to fit anew, give --overwrite.")
+        return
+    if overwrite and not estimator.resume:
+        run.unlink(missing_ok=True)
 
     from narrows.engine.distributed import all_or_none, joined  # torch: only now
 
@@ -69,6 +97,8 @@ def fit(
         estimator.set_params(verbose=False)  # who loads the file decides for themselves
         with all_or_none():
             estimator.save(path, overwrite=overwrite)
+    if estimator.stop_reason_ != "interrupted":
+        run.unlink(missing_ok=True)
     if not quiet and given_rank() == 0:
         click.echo(summary(estimator, source.name, path))
         click.echo(f"next: {next_command(data, path, resize)}")

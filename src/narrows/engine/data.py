@@ -109,7 +109,9 @@ class Rows:
 
     def scaled(self, index: Tensor | slice) -> Tensor:
         """The rows of ``index``, scaled."""
-        return self.scaling.apply(self.data[index])
+        if isinstance(index, slice):
+            return self.scaling.apply(self.data[index])
+        return self.scaling.apply(self.data.index_select(0, index))  # far faster than data[index]
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Every row once, in order."""

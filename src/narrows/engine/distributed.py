@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,6 +152,17 @@ def own_seed(seed: int) -> int:
     return int(np.random.SeedSequence((seed, rank)).generate_state(1, np.uint64)[0])
 
 
+@contextmanager
+def muted() -> Iterator[None]:
+    """Of several processes only the first warns: all would warn of the same."""
+    if world().rank == 0:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 # ------------------------------------------------------------------ exchanges
 
 
@@ -171,6 +183,11 @@ def agree(elapsed: float, stop: bool = False) -> tuple[float, bool]:
     with _exchange():
         dist.all_reduce(told, dist.ReduceOp.MAX)
     return float(told[0]), bool(told[1])
+
+
+def same_wish(reason: str) -> str:
+    """Why some process wants to stop, "" where none does: the same everywhere."""
+    return max(gathered(reason)) if agree(0.0, bool(reason))[1] else ""
 
 
 def summed(value: float) -> float:

@@ -32,6 +32,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_steps: int = 200
     constant: bool = False  # partial_fit: no end is known, so there is no schedule
+    precision: str = "float32"  # or "bfloat16": products only; weights and sums stay float32
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of one step."""
@@ -62,13 +63,37 @@ class Budget:
 
 @dataclass
 class TrainingState:
-    """What a later call needs to go on where this one stopped."""
+    """What a later call needs to go on where this one stopped, in the middle of an epoch too."""
 
     rng: Generator  # every draw inside a step, on the model's device
     order: Generator  # the order of the rows, on the CPU
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     step: int = 0
     epoch: int = 0
+    batch: int = 0  # batches done of the epoch under way
+    order_then: Tensor | None = None  # the state of ``order`` when that epoch began
+    first_step: int = 0  # of the run under way
+    last_epoch: int | None = None  # of the run under way; None before it
+    slower: float = 1.0  # times every step size: after a loss that was no number
+    global_draws: bool = False  # the user's own layers draw from torch's global generator
+
+    def begin(self, max_epochs: int) -> None:
+        """A new run of so many epochs, from whatever was learned before."""
+        self.batch, self.slower = 0, 1.0
+        self.first_step, self.last_epoch = self.step, self.epoch + max_epochs
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run under way has used its epochs."""
+        return self.last_epoch is not None and self.epoch >= self.last_epoch
+
+    def draw_order(self) -> Generator:
+        """The generator to draw an epoch's order from: again the same where it was broken off."""
+        if self.batch and self.order_then is not None:
+            self.order.set_state(self.order_then)
+        else:
+            self.order_then = self.order.get_state()
+        return self.order
 
 
 @dataclass(frozen=True)
@@ -105,9 +130,10 @@ def step_players(
         optimizers[name].step()
 
 
-def _optimizers(
+def make_optimizers(
     players: Mapping[str, list[Parameter]], recipe: Recipe
 ) -> dict[str, torch.optim.Optimizer]:
+    """One optimiser for each player."""
     return {
         name: torch.optim.AdamW(
             parameters,
@@ -130,28 +156,30 @@ def train(
 ) -> Iterator[Record]:
     """Train until the budget is used; yield one record a step."""
     players = objective.players(model)
-    state.optimizers = state.optimizers or _optimizers(players, recipe)
+    state.optimizers = state.optimizers or make_optimizers(players, recipe)
+    if state.last_epoch is None:
+        state.begin(budget.max_epochs)
     steps_per_epoch = n_batches(len(rows), recipe.batch_size)
-    last_epoch = state.epoch + budget.max_epochs
-    here = world()
-    first_step = state.step
-    while state.epoch < last_epoch:
-        batches = rows.shuffled(recipe.batch_size, state.order, share=(here.rank, here.size))
-        for i, x in enumerate(batches, start=1):
+    share = (world().rank, world().size)
+    while not state.finished:
+        order, skip = state.draw_order(), state.batch
+        for x in rows.shuffled(recipe.batch_size, order, skip=skip, share=share):
             # a step stands for its middle: the first is not at nothing, the last not at zero rate
-            progress = budget.progress((state.step - first_step + 0.5) / steps_per_epoch)
-            rate = recipe.rate(state.step if recipe.constant else state.step - first_step, progress)
+            done = state.step - state.first_step
+            progress = budget.progress((done + 0.5) / steps_per_epoch)
+            rate = recipe.rate(state.step if recipe.constant else done, progress) * state.slower
             clock = Clock(state.step, progress, len(rows))
             for optimizer in state.optimizers.values():
                 for group in optimizer.param_groups:
                     group.update(lr=rate, weight_decay=recipe.weight_decay)
-            trace, losses = _step(model, objective, x, clock, players, state)
-            state.step += 1
-            end = i == steps_per_epoch
-            state.epoch += end
-            done = (state.step - first_step) / steps_per_epoch
-            yield Record(state.step, done, progress, rate, trace.terms, losses, end)
-            if budget.max_time is not None and budget.progress(done) >= 1.0:
+            trace, losses = _step(model, objective, x, clock, players, state, recipe)
+            state.step, state.batch = state.step + 1, state.batch + 1
+            end = state.batch == steps_per_epoch
+            if end:
+                state.epoch, state.batch = state.epoch + 1, 0
+            epochs = (done + 1) / steps_per_epoch
+            yield Record(state.step, epochs, progress, rate, trace.terms, losses, end)
+            if budget.max_time is not None and budget.progress(epochs) >= 1.0:
                 return
 
 
@@ -163,11 +191,13 @@ def _step(
     clock: Clock,
     players: Mapping[str, list[Parameter]],
     state: TrainingState,
+    recipe: Recipe,
 ) -> tuple[Any, dict[str, Tensor]]:
-    trace = model(x, clock, state.rng)
-    losses = objective(model, trace)
-    share = partial(average, players, losses, trace.terms, len(x))
-    step_players(losses, players, state.optimizers, between=share)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        trace = model(x, clock, state.rng)
+        losses = objective(model, trace)
+    together = partial(average, players, losses, trace.terms, len(x))
+    step_players(losses, players, state.optimizers, between=together)
     for part in model.modules():
         if hasattr(part, "after_step"):
             part.after_step(trace)

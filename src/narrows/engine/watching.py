@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,28 +22,31 @@ class Watch:
 
     ``evaluate`` gives the selection score, in nats a row; lower is better. ``patience`` is the
     number of epochs without a better score after which to stop; None never stops. Without
-    ``keep_best`` the last weights count as the best.
+    ``keep_best`` the last weights count as the best. ``tell`` gets each epoch's entry of the
+    history; True stops the run.
     """
 
     def __init__(
         self,
-        modules: Iterable[nn.Module],
+        modules: Mapping[str, nn.Module],
         evaluate: Callable[[], float],
         patience: int | None,
         verbose: bool,
         keep_best: bool = True,
+        tell: Callable[[dict[str, float]], bool] = lambda entry: False,
     ) -> None:
-        self.modules = list(modules)
+        self.modules = modules
         self.evaluate, self.patience, self.keep_best = evaluate, patience, keep_best
+        self.tell = tell
         self.history: list[dict[str, float]] = []
         self.scores: list[float] = []
+        self.best: dict[str, dict[str, Tensor]] = {}
         self.best_epoch = 0
         self.stop_reason = ""
-        self._best: list[dict[str, Tensor]] = []
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self.sums: dict[str, Tensor] = {}  # of the epoch under way
+        self.steps = 0
+        self.started = time.monotonic()
         self._last: Record | None = None
-        self._started = time.monotonic()
         self._bar = _progress_bar(verbose)
 
     @property
@@ -51,17 +54,29 @@ class Watch:
         """The lowest selection score so far."""
         return self.scores[self.best_epoch]
 
+    @property
+    def seconds(self) -> float:
+        """Since the run began, the time before a break counted in and the break not."""
+        return time.monotonic() - self.started
+
+    @property
+    def broke(self) -> bool:
+        """Whether the epoch just closed ended in a loss or a score that is no number."""
+        return bool(self.history) and not (
+            math.isfinite(self.history[-1]["loss"]) and math.isfinite(self.scores[-1])
+        )
+
     def start(self) -> None:
         """The untrained model (PCA, where it starts there) is the first candidate."""
         self._candidate()
 
     def see(self, record: Record) -> bool:
         """Take one record; True means stop now."""
-        self._steps, self._last = self._steps + 1, record
+        self.steps, self._last = self.steps + 1, record
         for name, value in (("loss", record.losses["model"]), *record.terms.items()):
-            total = self._sums.get(name)
+            total = self.sums.get(name)
             value = value.detach()
-            self._sums[name] = value if total is None else total + value
+            self.sums[name] = value if total is None else total + value
         if not record.end_of_epoch:
             return False
         self._close_epoch(record)
@@ -73,47 +88,57 @@ class Watch:
         better = len(self.scores) == 1 or score < self.best_score or math.isnan(self.best_score)
         if better or (not self.keep_best and math.isfinite(score)):
             self.best_epoch = len(self.scores) - 1
-            self._best = [_copy(module.state_dict()) for module in self.modules]
+            self.best = {name: _copy(module) for name, module in self.modules.items()}
 
     def _close_epoch(self, record: Record) -> None:
         self._candidate()
-        means = {name: float(total) / self._steps for name, total in self._sums.items()}
-        self._sums, self._steps = {}, 0
-        self.history.append(
-            {
-                "epoch": len(self.scores) - 1,
-                "step": record.step,
-                "seconds": time.monotonic() - self._started,
-                "learning_rate": record.learning_rate,
-                **means,
-                "validation": self.scores[-1],
-            }
-        )
+        means = {name: float(total) / self.steps for name, total in self.sums.items()}
+        self.sums, self.steps = {}, 0
+        entry = {
+            "epoch": len(self.scores) - 1,
+            "step": record.step,
+            "seconds": self.seconds,
+            "learning_rate": record.learning_rate,
+            **means,
+            "validation": self.scores[-1],
+        }
+        self.history.append(entry)
         self._bar.update(round(100 * record.progress) - self._bar.n)
         self._bar.set_postfix_str(
             f"epoch {len(self.history)}, loss {means['loss']:.4g}, "
             f"validation {self.scores[-1]:.4g} (best {self.best_score:.4g})"
         )
-        self._judge(means["loss"])
+        self._judge()
+        if self.tell(entry):
+            self.stop_reason = self.stop_reason or "a listener asked to stop"
 
-    def _judge(self, loss: float) -> None:
-        if not (math.isfinite(loss) and math.isfinite(self.scores[-1])):
+    def _judge(self) -> None:
+        if self.broke:
             self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
         elif self.patience and len(self.scores) - 1 - self.best_epoch >= self.patience:
             self.stop_reason = f"no better validation loss in {self.patience} epochs"
 
+    def summary(self) -> dict[str, Any]:
+        """What listeners hear at the end."""
+        return {
+            "stop_reason": self.stop_reason,
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score,
+            "seconds": self.seconds,
+        }
+
     def finish(self, reason: str) -> None:
         """Close the books (a part of an epoch counts as one) and go back to the best weights."""
-        if self._steps and self._last is not None:
+        if self.steps and self._last is not None:
             self._close_epoch(self._last)
         self.stop_reason = self.stop_reason or reason
-        for module, best in zip(self.modules, self._best, strict=True):
-            module.load_state_dict(best)
+        for name, module in self.modules.items():
+            module.load_state_dict(self.best[name])
         self._bar.close()
 
 
-def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in state.items()}
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
 def _progress_bar(verbose: bool) -> Any:

@@ -6,6 +6,7 @@ Nothing is written half: a file or folder takes shape beside its place and is th
 from __future__ import annotations
 
 import csv
+import glob
 import os
 import re
 import shutil
@@ -137,6 +138,7 @@ def write_rows(
 def beside(path: Path) -> Iterator[Path]:
     """A place next to ``path`` to write to; it becomes ``path`` at the end, or disappears."""
     place = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _sweep(path)
     try:
         yield place
         if place.is_file():
@@ -149,6 +151,26 @@ def beside(path: Path) -> Iterator[Path]:
         if place.is_dir():
             shutil.rmtree(place)
         place.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed while they wrote ``path`` have left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        writer = left.name.removesuffix(".partial").rpartition(".")[2]
+        if writer.isdigit() and left.is_file() and not _alive(int(writer)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere os.kill would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _write_array(rows: Array, kind: str, place: Path) -> None:

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,14 +22,15 @@ from narrows.engine.training import Budget, TrainingState
 from narrows.engine.watching import Watch
 from narrows.estimators import files
 from narrows.estimators.building import Parts
+from narrows.estimators.checkpointing import find_run, read_run
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import describe
 from narrows.estimators.door import Array, admit
 from narrows.estimators.face import Face, PCABeside, mean_error
-from narrows.estimators.fitting import recipe_for, run, time_budget
+from narrows.estimators.fitting import Run, recipe_for, time_budget
 from narrows.estimators.parameters import Parameters
 from narrows.estimators.preparing import Training, lasting, prepare, resume
-from narrows.estimators.together import alone, fit_in_workers, wants_workers
+from narrows.estimators.together import alone, fit_in_workers, same_checkpoint, wants_workers
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
 
@@ -158,12 +159,18 @@ class Estimator(
             with all_or_none():
                 rows = admit(self, X, reset=not again)
                 held = None if X_val is None else admit(self, X_val, reset=False)
-            training = (
-                resume(self, rows, held) if again else prepare(self, self._parts(), rows, held)
-            )
+                kept = find_run(self)
+            same_checkpoint(kept)
+            if kept is not None:
+                training = self._go_on(kept, rows, held)
+            elif again:
+                training = resume(self, rows, held)
+            else:
+                training = prepare(self, self._parts(), rows, held)
+            self._hold(training, len(rows))
             recipe = recipe_for(self, len(training.rows))
-            watch = run(self, training, time_budget(self, started), recipe)
-            self._adopt(training, len(rows))
+            watch = Run(self, training, time_budget(self, started), recipe, rows).go()
+            self._adopt(training)
             self._record(watch.history, watch.scores, watch.best_epoch, watch.stop_reason)
             self.fit_seconds_ = time.monotonic() - started
         return self
@@ -188,12 +195,15 @@ class Estimator(
                 training = prepare(self, self._parts(), rows, rows, more_to_come=True)
             else:
                 training = resume(self, rows, rows)
+            self._hold(training, len(rows))
             recipe = recipe_for(self, len(training.rows), constant=True)
             reason = "partial_fit: one pass"
-            watch = run(self, training, Budget(1), recipe, keep_best=False, reason=reason)
+            after = 0 if first else len(self.history_)
+            going = Run(self, training, Budget(1), recipe, None, False, reason, after)
+            watch = going.go()
             if not first:
                 self._append(watch)
-            self._adopt(training, len(rows))
+            self._adopt(training)
             self._record(watch.history, watch.scores, watch.best_epoch, watch.stop_reason)
             seconds = 0.0 if first else self.fit_seconds_
             self.fit_seconds_ = seconds + time.monotonic() - started
@@ -210,15 +220,27 @@ class Estimator(
         watch.best_epoch = len(self.validation_curve_) if kept else self.best_epoch_
         watch.scores = [*self.validation_curve_, *watch.scores[1:]]
 
-    def _adopt(self, training: Training, n_rows: int) -> None:
-        self.model_, self.objective_, self._state = (
-            training.model.eval(),
-            training.objective,
-            training.state,
-        )
+    def _go_on(self, path: Path, rows: Any, held: Any) -> Training:
+        """The run of a checkpoint, put back to where it was broken off."""
+        found, saved, seed = read_run(self, path, rows)
+        given = {item.name for item in fields(self)}
+        self.__dict__.update({n: v for n, v in vars(found).items() if n not in given})
+        self._seed, self._fitted_with = seed, lasting(self)
+        training = resume(self, rows, held)
+        training.saved = saved
+        return training
+
+    def _hold(self, training: Training, n_rows: int) -> None:
+        """What a checkpoint needs to know before training ends."""
+        self.model_, self.objective_ = training.model, training.objective
         self._seed, self._fitted_with = training.seed, lasting(self)
         self.__dict__.pop("versions_", None)  # those of a file this model once came from
         self.rows_ = {"given": n_rows, "validation": len(training.validation)}
+        self.validation_errors_ = {"validation_error": None, "validation_error_pca": None}
+
+    def _adopt(self, training: Training) -> None:
+        self._state = training.state
+        self.model_.eval()
         self.validation_errors_ = {
             "validation_error": mean_error(self, training.validation),
             "validation_error_pca": mean_error(self.pca_, training.validation),
@@ -280,6 +302,9 @@ class Estimator(
         state: dict[str, Any] = super().__getstate__()
         if "model_" in state:
             state = {**state, "_state": None, "scaling_": state["scaling_"].to(CPU)}
+            # their run is over, and a lambda among them would keep the model from being pickled;
+            # an estimator yet to be fitted takes them along, as to a process of GridSearchCV
+            state["listeners"] = None
             for name in ("model_", "objective_"):
                 state[name] = copy.deepcopy(state[name]).to(CPU)
         return state

@@ -26,8 +26,25 @@ def given_parameters(estimator: Any) -> dict[str, Any]:
     return {
         f.name: plain(values[f.name])
         for f in fields(estimator)
-        if not (type(values[f.name]) is type(f.default) and values[f.name] == f.default)
+        if f.name != "listeners"  # they are no part of the model
+        and not (type(values[f.name]) is type(f.default) and values[f.name] == f.default)
     }
+
+
+def describe_run(estimator: Any, training: Any, epoch: int = 0) -> dict[str, Any]:
+    """What listeners hear at the start; ``epoch``: how many of its history a run goes on from."""
+    about: dict[str, Any] = without_nan(
+        {
+            "model": type(estimator).__name__,
+            "parameters": given_parameters(estimator),
+            "choices": estimator.choices_.as_json(),
+            "rows": {"training": len(training.rows), "validation": len(training.validation)},
+            "seed": training.seed,
+            "epoch": epoch,
+            "versions": versions(),
+        }
+    )
+    return about
 
 
 def _scaling_sentence(estimator: Any) -> str:

@@ -24,6 +24,7 @@ from narrows.estimators.catalogue import MODELS, model_class
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import plain, versions
 from narrows.estimators.door import Layout
+from narrows.estimators.parameters import OBJECTS
 from narrows.estimators.preparing import lasting, pick_device, seed_of
 from narrows.parts.objective import WeightedObjective
 
@@ -43,6 +44,9 @@ FITTED = {
     "validation_errors_",
     "networks",
 }
+# networks are code, and where a run is kept is no trait of the model
+NOT_KEPT = OBJECTS | {"checkpoint", "checkpoint_every", "resume"}
+Contents = tuple[dict[str, Tensor], dict[str, Any]]
 AGREEMENT = 1e-3  # of the range: how far a loaded model may answer from what it answered when saved
 
 
@@ -60,6 +64,13 @@ def _answers(estimator: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def save(estimator: Any, path: Path, *, overwrite: bool) -> Path:
     """Write the estimator to ``path``."""
+    if world().rank == 0:  # all processes of a group hold the same model
+        write_file(path, *contents(estimator), overwrite=overwrite)
+    return path
+
+
+def contents(estimator: Any) -> Contents:
+    """The tensors and the header of the estimator's file."""
     x = _probe(estimator)
     z, output = _answers(estimator, x)
     tensors = {f"model.{name}": t for name, t in estimator.model_.state_dict().items()}
@@ -75,16 +86,14 @@ def save(estimator: Any, path: Path, *, overwrite: bool) -> Path:
         if tensor.data_ptr() in seen:
             tensors[name] = tensor.clone()
         seen.add(tensor.data_ptr())
-    if world().rank == 0:  # all processes of a group hold the same model
-        write_file(path, tensors, _header(estimator), overwrite=overwrite)
-    return path
+    return tensors, _header(estimator)
 
 
 def _header(estimator: Any) -> dict[str, Any]:
     parameters = {
         item.name: plain(getattr(estimator, item.name))
         for item in fields(estimator)
-        if item.name not in ("f", "g")
+        if item.name not in NOT_KEPT
     }
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None  # a RandomState has moved on: it is no parameter to keep
@@ -108,8 +117,17 @@ def _header(estimator: Any) -> dict[str, Any]:
 
 
 def load(path: Path, *, f: Any = None, g: Any = None) -> Any:
-    """Read a model back; every damage and every strangeness is refused with a sentence."""
+    """Read a model back; every damage and every strangeness is refused with a sentence.
+
+    Of a checkpoint this is the best model so far.
+    """
     tensors, header = read_file(path)
+    header.pop("training", None)
+    return restored(path, tensors, header, f, g)
+
+
+def restored(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], f: Any, g: Any) -> Any:
+    """The estimator that a file's tensors and header are."""
     _refuse_unknown(path, header)
     estimator = _unfitted(path, header)
     try:
@@ -156,8 +174,8 @@ def _unfitted(path: Path, header: dict[str, Any]) -> Any:
     cls = model_class(header["class"])
     try:
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in header["parameters"].items()}
-        if {"f", "g"} & set(given):
-            raise TypeError("networks are no plain values")
+        if NOT_KEPT & set(given):
+            raise TypeError(f"{NOT_KEPT & set(given)} are never kept in a file")
         estimator = cls(**given)
         estimator.check_parameters()
     except (TypeError, AttributeError, ParameterError) as error:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from narrows.core import Clock
+from narrows.engine.checkpoints import pack, restored, unpack
 from narrows.engine.data import inference_batch, n_batches
-from narrows.engine.distributed import align, align_buffers, check_shares, own_seed, world
-from narrows.engine.training import Budget, Recipe, train
+from narrows.engine.distributed import (
+    agree,
+    align,
+    align_buffers,
+    check_shares,
+    muted,
+    own_seed,
+    same_wish,
+    world,
+)
+from narrows.engine.listeners import Listeners
+from narrows.engine.signals import Stop, stop_signals
+from narrows.engine.training import Budget, Recipe, TrainingState, make_optimizers, train
 from narrows.engine.watching import Watch, average_score
+from narrows.estimators.checkpointing import Keeper
+from narrows.estimators.describing import describe_run
 from narrows.estimators.parameters import Parameters, parse_time
 from narrows.estimators.preparing import Training
 
@@ -35,50 +51,145 @@ def recipe_for(params: Parameters, n_rows: int, *, constant: bool = False) -> Re
     )
 
 
-def run(
-    estimator: Any,
-    training: Training,
-    budget: Budget,
-    recipe: Recipe,
-    *,
-    keep_best: bool = True,
-    reason: str = "the budget was used",
-) -> Watch:
-    """Train within the budget; the model ends as the best one seen (or as the last)."""
-    params: Parameters = estimator
-    first = world().rank == 0  # who speaks
-    n_rows, modules = len(training.rows), [training.model, training.objective]
-    check_shares(n_rows, n_batches(n_rows, recipe.batch_size), recipe.batch_size)
-    align(t for module in modules for t in module.state_dict().values())
-    watch = Watch(
-        modules,
-        lambda: selection_score(training),
-        params.n_iter_no_change if params.early_stopping else None,
-        params.verbose and first,
-        keep_best,
-    )
-    training.model.train()
-    watch.start()
-    try:
-        with _private_randomness(estimator, training.seed):
+@dataclass
+class Run:
+    """One run of the loop for an estimator: from ``begin`` or a checkpoint to the best model.
+
+    ``rows`` are those the user gave, by which a checkpoint knows its data again.
+    """
+
+    estimator: Any
+    training: Training
+    budget: Budget
+    recipe: Recipe
+    rows: Any = None
+    keep_best: bool = True
+    reason: str = "the budget was used"
+    after: int = 0  # epochs that the history holds from calls before
+    setback: int = 0  # the epoch that ended in no number, if one did
+
+    def __post_init__(self) -> None:
+        params, training = self.estimator, self.training
+        modules = {"model": training.model, "objective": training.objective}
+        first = world().rank == 0  # of several processes the one that speaks
+        n_rows, batch = len(training.rows), self.recipe.batch_size
+        check_shares(n_rows, n_batches(n_rows, batch), batch)
+        align(t for module in modules.values() for t in module.state_dict().values())
+        self.listeners = Listeners(params.listeners if first else None)
+        self.watch = Watch(
+            modules,
+            lambda: selection_score(training),
+            params.n_iter_no_change if params.early_stopping else None,
+            params.verbose and first,
+            self.keep_best,
+            self._tell,
+        )
+        self.keeper = Keeper(params, training, self.watch, self.rows)
+
+    def _tell(self, entry: dict[str, float]) -> bool:
+        """Tell the listeners of an epoch; whether any of them asks to stop."""
+        asked = self.listeners.on_epoch({**entry, "epoch": entry["epoch"] + self.after})
+        return agree(0.0, asked)[1]
+
+    def go(self) -> Watch:
+        """Train within the budget; the model ends as the best one seen (or as the last)."""
+        training, watch, stop = self.training, self.watch, Stop()
+        before = len(training.saved[1]["history"]) if training.saved else self.after
+        with self.listeners.following(describe_run(self.estimator, training, before)) as summary:
+            with stop_signals(stop, on_terminate=self.estimator.checkpoint is not None):
+                self._follow(stop)
+            watch.finish(stop.reason or self.reason)
+            if not stop.reason:
+                self.keeper.write()
+            summary.update(watch.summary())
+        with muted():
+            self._speak(stop.reason)
+        return watch
+
+    def _follow(self, stop: Stop) -> None:
+        """From the beginning or from a checkpoint to the end."""
+        training, watch, state = self.training, self.watch, self.training.state
+        state.global_draws = self.estimator.choices_.architecture == "own"
+        players = training.objective.players(training.model)
+        state.optimizers = state.optimizers or make_optimizers(players, self.recipe)
+        training.model.train()
+        watch.started = time.monotonic()
+        with _private_randomness(state, training.seed):
+            if training.saved is not None:
+                restored(training.saved, state, watch, self.keeper.path)
+                self.budget.started -= training.saved[1]["seconds"]
+                if world().rank > 0:  # the file holds the first one's
+                    state.rng.manual_seed(own_seed(training.seed + state.step))
+            else:
+                state.begin(self.budget.max_epochs)
+                watch.start()
+            try:
+                self._train(stop)
+            except KeyboardInterrupt:
+                if world().size > 1:
+                    raise  # the others stand elsewhere: there is nothing to close together
+                stop.reason = stop.reason or "interrupted"
+
+    def _train(self, stop: Stop) -> None:
+        """The loop; after a loss that is no number once more from before it, with small steps."""
+        training, state = self.training, self.training.state
+        good = pack(state, self.watch)
+        while not self.watch.stop_reason:
             for record in train(
-                training.model, training.objective, training.rows, recipe, budget, training.state
+                training.model, training.objective, training.rows, self.recipe, self.budget, state
             ):
-                if watch.see(record):
+                ended = self.watch.see(record)
+                if ended and self.watch.broke and state.slower == 1.0:
+                    self.setback = len(self.watch.history)
+                    unpack(good, state, self.watch)
+                    state.slower = SLOWER
                     break
-    except KeyboardInterrupt:
-        reason = "interrupted"
-    watch.finish(reason)
-    if first:
-        _speak_of(watch)
-    return watch
+                self.keeper.consider(record)
+                stop.reason = same_wish(stop.reason)
+                if stop.reason:
+                    self.keeper.write()
+                if ended or stop.reason:
+                    return
+                if record.end_of_epoch:
+                    good = pack(state, self.watch)
+            else:
+                return
+
+    def _speak(self, stopped: str) -> None:
+        from sklearn.exceptions import ConvergenceWarning
+
+        watch, kept = self.watch, self.keeper.path
+        where = f" {kept} holds the whole run: go on with resume=True (--resume)." if kept else ""
+        if stopped == "terminated":
+            warnings.warn(f"Training was ended by SIGTERM.{where}", stacklevel=4)
+            raise SystemExit(128 + signal.SIGTERM)
+        if stopped:
+            warnings.warn(
+                f"Training was interrupted; the best model so far is kept.{where}", stacklevel=4
+            )
+        elif "no longer a number" in watch.stop_reason:
+            warnings.warn(
+                f"Training stopped because {watch.stop_reason}, also with a step size of "
+                f"{SLOWER} times what was asked; the best model before it (epoch "
+                f"{watch.best_epoch}) is kept. Lower learning_rate, or look for extreme rows in X.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        elif self.setback:
+            warnings.warn(
+                f"The loss was no longer a number in epoch {self.setback}: training went back to "
+                f"the epoch before and on with {SLOWER} times the step size. Lower learning_rate.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
 
 
-def _private_randomness(estimator: Any, seed: int) -> AbstractContextManager[None]:
+SLOWER = 0.1  # times the step size, for the one new try after a loss that was no number
+
+
+def _private_randomness(state: TrainingState, seed: int) -> AbstractContextManager[None]:
     """Our parts draw from a private generator; the user's own (an nn.Dropout) may not."""
-    if estimator.choices_.architecture != "own":
-        return nullcontext()
-    return _forked(own_seed(seed))
+    return _forked(own_seed(seed)) if state.global_draws else nullcontext()
 
 
 @contextmanager
@@ -106,20 +217,6 @@ def selection_score(training: Training) -> float:
         return average_score(score, rows.in_order(inference_batch(rows.shape)), n_rows)
     finally:
         model.train()
-
-
-def _speak_of(watch: Watch) -> None:
-    from sklearn.exceptions import ConvergenceWarning
-
-    if watch.stop_reason == "interrupted":
-        warnings.warn("Training was interrupted; the best model so far is kept.", stacklevel=4)
-    elif "no longer a number" in watch.stop_reason:
-        warnings.warn(
-            f"Training stopped because {watch.stop_reason}; the best model before it (epoch "
-            f"{watch.best_epoch}) is kept. Lower learning_rate, or look for extreme rows in X.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
 
 
 def time_budget(params: Parameters, started: float | None = None) -> Budget:

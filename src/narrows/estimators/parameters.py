@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from os import PathLike
 from typing import Any
 
 from narrows.core import ParameterError
+from narrows.engine.listeners import Listeners
 
 SEEDS = {"low": 0, "high": 2**32 - 1}
 WIDEST = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
 MOST_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
+OBJECTS = {"f", "g", "listeners"}  # Python objects: no file keeps them, no command offers them
 AXES = (None, "CL", "HW", "CHW", "HWC")
 
 
@@ -160,12 +163,38 @@ class Parameters:
         low=1,
         high=MOST_DEVICES,
     )
+    checkpoint: Any = parameter(
+        None,
+        "File in which the run is kept while it goes on; it loads like a model, as the best so "
+        "far. The command uses OUT.checkpoint and removes it at the end.",
+        kind="path",
+        none=True,
+    )
+    checkpoint_every: int | str = parameter(
+        "30s",
+        'What a kill may cost at most: a time ("5m"), or a number of epochs.',
+        kind="every",
+        low=1,
+    )
+    resume: bool = parameter(
+        False,
+        "Go on from the checkpoint to the same result as if nothing had happened; start afresh "
+        "where there is none.",
+        kind=bool,
+    )
     verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool)
+    listeners: Any = parameter(
+        None,
+        "What hears of the start, every epoch and the end of a fit: a Listener (JsonLines, "
+        "TensorBoard, MLflow, WandB or your own), a callable that takes the epoch's entry of "
+        "history_, or a list of these; one that answers True stops the fit.",
+    )
 
     def check_parameters(self) -> None:
         """Refuse any value out of its rule, with one sentence; run at the door of ``fit``."""
         for item in fields(self):
             _check(type(self).__name__, item, getattr(self, item.name))
+        Listeners(self.listeners)  # has its own sentence for what can be none
 
 
 def _check(owner: str, item: Field[Any], value: Any) -> None:
@@ -198,6 +227,10 @@ def _fits(value: Any, rule: Mapping[str, Any]) -> bool:
         return isinstance(value, tuple | list) and all(_is_number(v, int, rule) for v in value)
     if kind == "time":
         return _is_number(value, float, {"low": 0, "open": True}) or parse_time(value) is not None
+    if kind == "path":
+        return isinstance(value, str | PathLike) and str(value) != ""
+    if kind == "every":
+        return _is_number(value, int, rule) or parse_time(value) is not None
     if kind == "seed":
         return value is None or hasattr(value, "randint") or _is_number(value, int, SEEDS)
     return _is_number(value, kind, rule)
@@ -229,6 +262,10 @@ def _describe(rule: Mapping[str, Any]) -> str:
         return "True or False"
     if kind == "time":
         return 'None, seconds above 0, or a time such as "90s", "3m" or "1.5h"'
+    if kind == "path":
+        return "None, or the name of a file"
+    if kind == "every":
+        return 'a number of epochs, at least 1, or a time such as "30s" or "5m"'
     if kind == "seed":
         return f"None, an int from 0 to {SEEDS['high']}, or a numpy RandomState"
     noun = {int: "an int", float: "a number", tuple: "a tuple of ints, each"}[kind]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from narrows.baselines import MOST_COMPONENTS, PCA, fit_pca
 from narrows.core import InputError, ParameterError
+from narrows.engine.checkpoints import Saved
 from narrows.engine.data import Rows, Scaling, fit_scaling
 from narrows.engine.distributed import first_of, own_device, own_seed, same_everywhere
 from narrows.engine.training import TrainingState
@@ -72,6 +73,7 @@ class Training:
     rows: Rows
     validation: Rows
     seed: int
+    saved: Saved | None = None  # where its run was broken off
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -158,6 +160,10 @@ FREE = {
     "device",
     "n_devices",
     "verbose",
+    "checkpoint",
+    "checkpoint_every",
+    "resume",
+    "listeners",
 }
 
 

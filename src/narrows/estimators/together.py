@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from narrows.core import ParameterError
-from narrows.engine.distributed import refuse_devices, world
+from narrows.engine.distributed import gathered, refuse_devices, world
 from narrows.engine.launch import launched
 from narrows.engine.workers import run_workers
 from narrows.estimators.files import to_own_device
@@ -48,6 +48,15 @@ def fit_in_workers(estimator: Any, X: Any, X_val: Any) -> None:
     vars(estimator).update({k: v for k, v in learned.items() if k not in given})
     to_own_device(estimator)
     estimator.fit_seconds_ = time.monotonic() - started
+
+
+def same_checkpoint(found: Any) -> None:
+    """Refuse a checkpoint that only some processes see: the others would start afresh."""
+    if len({path is None for path in gathered(found)}) > 1:
+        raise ParameterError(
+            "Only some processes of this run see the checkpoint to go on from; put it where all of "
+            "them do."
+        )
 
 
 def _fit(estimator: Any, X: Any, X_val: Any) -> dict[str, Any]:

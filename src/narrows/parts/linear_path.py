@@ -58,15 +58,19 @@ class _Clamp(torch.autograd.Function):
     """min(max(x, low), high); outside, a small gradient passes so that nothing gets stuck there."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        clamped = torch.clamp(x, low, high)
-        ctx.save_for_backward(x == clamped)
-        return clamped
+    def forward(ctx: Any, x: Tensor, low: Any, high: Any) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = low, high
+        return torch.clamp(x, low, high)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return torch.where(inside, grads[0], LEAK * grads[0]), None, None
+        (x,), (low, high) = ctx.saved_tensors, ctx.bounds
+        if isinstance(low, float):  # one fused pass; hardtanh takes numbers only
+            inside = torch.ops.aten.hardtanh_backward(grads[0], x, low, high)
+        else:
+            inside = grads[0] * ((x > low) & (x < high))
+        return torch.lerp(inside, grads[0], LEAK), None, None
 
 
 LEAK = 0.05
@@ -92,7 +96,11 @@ class BoundedHead(nn.Module):
         return "kept within the data's bounds"
 
     def forward(self, x: Tensor) -> Tensor:
+        low: Any = self.low
+        high: Any = self.high
+        if low.numel() == 1 and not low.is_cuda:  # reading a number off a GPU would wait for it
+            low, high = low.item(), high.item()
         if torch.is_grad_enabled():
-            clamped: Tensor = _Clamp.apply(x, self.low, self.high)  # type: ignore[no-untyped-call]
+            clamped: Tensor = _Clamp.apply(x, low, high)  # type: ignore[no-untyped-call]
             return clamped
-        return torch.clamp(x, self.low, self.high)
+        return torch.clamp(x, low, high)

@@ -1,0 +1,83 @@
+"""`narrows fit --resume`: starts afresh, goes on, or has nothing left to do."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.command import run
+from narrows import load
+
+SHORT = ("digits", "--max-epochs", "3", "--seed", "0", "--latent-dim", "4")
+
+
+def fit(out: Path, *more: str) -> object:
+    return run("fit", *SHORT, "-o", out, *more)
+
+
+def weights(path: Path) -> list[torch.Tensor]:
+    return list(load(path).model_.parameters())
+
+
+def test_resume_starts_afresh_and_is_done_when_done(tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    first = fit(out, "--resume")
+    assert first.status == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+    before = out.read_bytes()
+    again = fit(out, "--resume")
+    assert again.status == 0
+    assert "complete already" in again.out
+    assert out.read_bytes() == before
+    other = fit(out, "--resume", "--learning-rate", "0.1")
+    assert other.status == 1
+    assert "learning_rate='auto', not 0.1" in other.err
+    assert out.read_bytes() == before
+
+
+DIES = """
+import os, signal, sys
+from narrows.cli import main
+from narrows.engine.watching import Watch
+
+see, seen = Watch.see, []
+
+def see_and_die(watch, record):
+    seen.append(record)
+    if len(seen) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return see(watch, record)
+
+Watch.see = see_and_die
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed this way there")
+def test_a_killed_command_goes_on_to_the_same_model(tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "m.safetensors"
+    fit(whole)
+    words = ["fit", *SHORT, "-o", str(out), "--checkpoint-every", "1"]
+    dead = subprocess.run([sys.executable, "-c", DIES, *words], capture_output=True)
+    assert dead.returncode == -signal.SIGKILL
+    assert not out.exists()
+    run_file = tmp_path / "m.checkpoint"
+    assert load(run_file).n_iter_ == 1
+    refused = fit(out, "--checkpoint-every", "1")
+    assert refused.status == 1
+    assert "holds a run already" in refused.err
+    assert "--resume" in refused.err
+    assert fit(out, "--resume").status == 0
+    assert all(map(torch.equal, weights(out), weights(whole)))
+    assert not run_file.exists()
+
+
+def test_overwrite_starts_afresh_over_an_old_run(tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    (tmp_path / "m.checkpoint").write_bytes(b"whatever was left")
+    assert fit(out).status == 1
+    assert fit(out, "--overwrite").status == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
