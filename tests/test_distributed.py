@@ -280,10 +280,13 @@ def test_a_stop_by_hand_keeps_the_best_model(tmp_path: Path) -> None:
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     ) as long:
-        while long.poll() is None and not (tmp_path / "ready").exists():
-            time.sleep(0.05)
-        os.killpg(long.pid, signal.SIGINT)  # as a terminal does
-        out, err = long.communicate(timeout=60)
+        try:
+            while long.poll() is None and not (tmp_path / "ready").exists():
+                time.sleep(0.05)
+            os.killpg(long.pid, signal.SIGINT)  # as a terminal does
+            out, err = long.communicate(timeout=60)
+        finally:
+            long.kill()
     assert out == "interrupted True\n"
     assert "Training was interrupted; the best model so far is kept." in err
     assert "Traceback" not in err

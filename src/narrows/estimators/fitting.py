@@ -145,10 +145,12 @@ class Run:
                     state.slower = SLOWER
                     break
                 self.keeper.consider(record)
-                stop.reason = same_wish(stop.reason)
-                if stop.reason:
+                # a signal may come while they agree: it is heard after the next step
+                wish = same_wish(stop.reason)
+                if wish:
+                    stop.reason = wish
                     self.keeper.write()
-                if ended or stop.reason:
+                if ended or wish:
                     return
                 if record.end_of_epoch:
                     good = pack(state, self.watch)
