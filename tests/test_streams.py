@@ -231,3 +231,13 @@ def test_rows_are_scaled_as_rows_in_memory_are(dtype: str, tmp_path: Path) -> No
     found = torch.cat(list(Stream(source, scaling, NOTHING).in_order(8)))
     np.testing.assert_allclose(found, (rows.astype(float) - [1, 2, 3]) / 9, rtol=1e-6)
     assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_parts_are_all_rows_in_order(size: int) -> None:
+    held = np.array([0, 5, 333, 334, 999])
+    whole = stream(held=held)
+    parts = [whole.part((rank, size)) for rank in range(size)]
+    rows = torch.cat([x for part in parts for x in part.in_order(50)])
+    assert torch.equal(rows, torch.cat(list(whole.in_order(50))))
+    assert sum(map(len, parts)) == len(whole)

@@ -12,7 +12,7 @@ Autoencoder(latent_dim=2)
 
 from typing import TYPE_CHECKING, Any
 
-from narrows.core import FileError, InputError, NarrowsError, ParameterError
+from narrows.core import FileError, InputError, NarrowsError, ParameterError, WorkerError
 from narrows.engine.listeners import JsonLines, Listener
 from narrows.engine.trackers import MLflow, TensorBoard, WandB
 from narrows.version import __version__
@@ -34,6 +34,7 @@ __all__ = [
     "TensorBoard",
     "VariationalAutoencoder",
     "WandB",
+    "WorkerError",
     "__version__",
     "load",
 ]

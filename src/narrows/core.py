@@ -4,7 +4,8 @@
     ├── InputError      the data given cannot be used (also a ValueError)
     │   └── InputTypeError  ... because it holds things that are no numbers (also a TypeError)
     ├── ParameterError  a parameter, or two parts together, make no sense (also a ValueError)
-    └── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
+    ├── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
+    └── WorkerError     of several processes that work together, one ended too early
 
 Every message says what was given, what was expected and what to do.
 """
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 class NarrowsError(Exception):
     """Any error narrows raises on purpose."""
 
+    # whether another process of the same run tells the user already; None before they met
+    told: bool | None = None
+
 
 class InputError(NarrowsError, ValueError):
     """The data given cannot be used."""
@@ -38,6 +42,10 @@ class ParameterError(NarrowsError, ValueError):
 
 class FileError(NarrowsError, ValueError):
     """A file is missing, damaged, hostile, or not a narrows file."""
+
+
+class WorkerError(NarrowsError):
+    """Of several processes that work together, one ended too early or could not be reached."""
 
 
 @dataclass(frozen=True, slots=True)

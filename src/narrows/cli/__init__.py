@@ -17,6 +17,7 @@ import click
 
 from narrows.cli import showing, training, using
 from narrows.core import NarrowsError
+from narrows.engine.launch import given_rank, launched
 from narrows.version import __version__
 
 __all__ = ["commands", "main"]
@@ -68,12 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in words  # wherever it stands: people add it at the end
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        if given_rank() > 0:  # what all have to say the first says
+            warnings.simplefilter("ignore")
         sys.exit(_run([word for word in words if word != "--debug"], debug))
 
 
 def _run(words: list[str], debug: bool) -> int:
     """The exit status, after the one line that says why it is not 0."""
     try:
+        _refuse_to_repeat(words)
         status = commands.main(words, prog_name="narrows", standalone_mode=False, obj=words)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -82,13 +86,30 @@ def _run(words: list[str], debug: bool) -> int:
             raise
         for kind, (status, sentence) in ENDINGS.items():
             if isinstance(error, kind):
-                return _end(status, sentence(error))
+                return _end(status, "" if _is_told(error) else sentence(error))
         raise
+
+
+def _refuse_to_repeat(words: list[str]) -> None:
+    """Several processes may learn together; anything else they would all do over again."""
+    if launched() and words[:1] != ["fit"]:
+        raise click.UsageError("torchrun is for `narrows fit` alone; run this without it.")
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether another process of the same run says it."""
+    told = getattr(error, "told", False)
+    # what is found before they meet is found by all; so are words, and a stop by hand
+    same_in_all = told is None or isinstance(
+        error, click.ClickException | click.Abort | KeyboardInterrupt
+    )
+    return bool(told) or (given_rank() > 0 and same_in_all)
 
 
 def _end(status: int, sentence: str) -> int:
     if sentence:
-        click.echo(f"narrows: {' '.join(sentence.split())}", err=True)
+        who = f"narrows: process {given_rank()}" if given_rank() > 0 else "narrows"
+        click.echo(f"{who}: {' '.join(sentence.split())}", err=True)
     return status
 
 

@@ -17,6 +17,7 @@ from narrows.cli.options import (
     resize_option,
     tracking_options,
 )
+from narrows.engine.launch import given_rank
 
 __all__ = ["fit"]
 
@@ -69,7 +70,8 @@ def fit(
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
     overwrite = overwrite or estimator.resume
-    path = check_output(out, [".safetensors"], overwrite=overwrite)
+    # of several processes the first alone writes; to another the file would be in the way
+    path = check_output(out, [".safetensors"], overwrite=overwrite or given_rank() > 0)
     estimator.listeners = listeners_for(log, track, path, overwrite=overwrite)
     estimator.check_parameters()  # before anything is read
     run = Path(estimator.checkpoint or path.with_suffix(".checkpoint"))
@@ -81,17 +83,22 @@ def fit(
         return
     if overwrite and not estimator.resume:
         run.unlink(missing_ok=True)
-    source = read(data, resize=resize, lazy="auto")
-    if source.axes is not None and estimator.axes is None:
-        estimator.set_params(axes=source.axes)
-    estimator.fit(source.X)
-    if source.feature_names is not None:  # the file keeps them: later tables must have the same
-        estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
-    estimator.set_params(verbose=False)  # who loads the file decides for themselves
-    estimator.save(path, overwrite=overwrite)
+    from narrows.engine.distributed import all_or_none, joined  # torch: only now
+
+    with joined():
+        with all_or_none():
+            source = read(data, resize=resize, lazy="auto")
+        if source.axes is not None and estimator.axes is None:
+            estimator.set_params(axes=source.axes)
+        estimator.fit(source.X)
+        if source.feature_names is not None:  # the file keeps them: later tables must have the same
+            estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
+        estimator.set_params(verbose=False)  # who loads the file decides for themselves
+        with all_or_none():
+            estimator.save(path, overwrite=overwrite)
     if estimator.stop_reason_ != "interrupted":
         run.unlink(missing_ok=True)
-    if not quiet:
+    if not quiet and given_rank() == 0:
         click.echo(summary(estimator, source.name, path))
         click.echo(f"next: {next_command(data, path, resize)}")
 

@@ -113,6 +113,11 @@ class Rows:
         for start in range(0, len(self), batch_size):
             yield self.scaled(slice(start, start + batch_size))
 
+    def part(self, share: Share) -> Rows:
+        """A process's share of the rows, one after another."""
+        rank, size = share
+        return Rows(self.data.tensor_split(size)[rank], self.scaling)
+
     def shuffled(
         self, batch_size: int, order: Generator, skip: int = 0, share: Share = (0, 1)
     ) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Generator as Items
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from narrows.engine.data import Rows, Scaling, Share, as_tensor, shares
-from narrows.engine.sources import Source
+from narrows.engine.sources import LazyRows, Source
 from narrows.engine.statistics import Statistics, statistics
 
 BLOCK = 2**22  # bytes that are read at once
@@ -114,6 +114,18 @@ def _within(held: Index, start: int, count: int) -> Index:
     return held[first:last] - start
 
 
+class Span(LazyRows):
+    """The rows of a source from ``first`` to before ``stop``."""
+
+    def __init__(self, source: Source, first: int, stop: int) -> None:
+        self.source, self.first = source, first
+        self.shape = (stop - first, *source.shape[1:])
+        self.dtype = np.dtype(source.dtype)
+
+    def _read(self, start: int, stop: int) -> Array:
+        return self.source[self.first + start : self.first + stop]
+
+
 @dataclass(frozen=True)
 class Stream:
     """Rows of a source, less those ``held`` out (sorted), with the face of `Rows`."""
@@ -129,6 +141,13 @@ class Stream:
     def shape(self) -> tuple[int, ...]:
         """The shape of one event."""
         return tuple(self.source.shape[1:])
+
+    def part(self, share: Share) -> Stream:
+        """A process's share of the rows, one after another."""
+        rank, size = share
+        first, stop = (len(self.source) * r // size for r in (rank, rank + 1))
+        held = _within(self.held, first, stop - first)
+        return replace(self, source=Span(self.source, first, stop), held=held)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Every row once, in order."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import Parameter
 
 from narrows.core import Clock, Objective
 from narrows.engine.data import Rows, n_batches
+from narrows.engine.distributed import agree, average, world
 from narrows.engine.streams import Stream
 
 
@@ -57,7 +59,8 @@ class Budget:
         """In [0, 1]."""
         share = epochs / self.max_epochs if self.max_epochs else 1.0
         if self.max_time is not None:
-            share = max(share, (time.monotonic() - self.started) / self.max_time)
+            elapsed, _ = agree(time.monotonic() - self.started)
+            share = max(share, elapsed / self.max_time)
         return min(1.0, share)
 
 
@@ -113,14 +116,19 @@ def step_players(
     losses: Mapping[str, Tensor],
     players: Mapping[str, list[Parameter]],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    between: Callable[[], None] = lambda: None,
 ) -> None:
-    """One step of every player in ``losses``, none of whom sees another's gradient."""
+    """One step of every player in ``losses``, none of whom sees another's gradient.
+
+    ``between`` is called when all gradients are there and nobody has moved yet.
+    """
     last = list(losses)[-1]
     for name in losses:
         optimizers[name].zero_grad(set_to_none=True)
     for name, loss in losses.items():
         # inputs=: a plain backward() would add this loss's gradient to the other players' too
         loss.backward(inputs=players[name], retain_graph=name != last)
+    between()
     for name in losses:
         optimizers[name].step()
 
@@ -165,8 +173,10 @@ def train(
     if state.last_epoch is None:
         state.begin(budget.max_epochs)
     steps_per_epoch = n_batches(len(rows), recipe.batch_size)
+    share = (world().rank, world().size)
     while not state.finished:
-        for x in rows.shuffled(recipe.batch_size, state.draw_order(), skip=state.batch):
+        order, skip = state.draw_order(), state.batch
+        for x in rows.shuffled(recipe.batch_size, order, skip=skip, share=share):
             # a step stands for its middle: the first is not at nothing, the last not at zero rate
             done = state.step - state.first_step
             progress = budget.progress((done + 0.5) / steps_per_epoch)
@@ -199,7 +209,8 @@ def _step(
     with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         trace = model(x, clock, state.rng)
         losses = objective(model, trace)
-    step_players(losses, players, state.optimizers)
+    together = partial(average, players, losses, trace.terms, len(x))
+    step_players(losses, players, state.optimizers, between=together)
     for part in model.modules():
         if hasattr(part, "after_step"):
             part.after_step(trace)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from narrows.engine.distributed import summed
 from narrows.engine.training import Record
 
 
@@ -158,5 +159,5 @@ def _progress_bar(verbose: bool) -> Any:
 def average_score(
     score: Callable[[Tensor], Tensor], batches: Iterable[Tensor], n_rows: int
 ) -> float:
-    """The mean of ``score`` over all rows, each row counting once."""
-    return sum(float(score(batch)) * len(batch) for batch in batches) / n_rows
+    """The mean of ``score`` over all rows, each row counting once, whichever process has it."""
+    return summed(sum(float(score(batch)) * len(batch) for batch in batches)) / n_rows

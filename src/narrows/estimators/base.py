@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from narrows.baselines import PCA
 from narrows.core import ParameterError
+from narrows.engine.distributed import all_or_none, joined
 from narrows.engine.training import Budget, TrainingState
 from narrows.engine.watching import Watch
 from narrows.estimators import files
@@ -31,6 +32,7 @@ from narrows.estimators.layout import Array
 from narrows.estimators.lazy import CheckedRows
 from narrows.estimators.parameters import Parameters
 from narrows.estimators.preparing import Training, lasting, prepare, resume
+from narrows.estimators.together import alone, fit_in_workers, same_checkpoint, wants_workers
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
 
@@ -154,11 +156,16 @@ class Estimator(
         """
         started = time.monotonic()
         self.check_parameters()
-        with _all_or_nothing(self):
+        if wants_workers(self):
+            fit_in_workers(self, X, X_val)
+            return self
+        with joined(), _all_or_nothing(self):
             again = self.warm_start and hasattr(self, "model_")
-            rows = admit(self, X, reset=not again)
-            held = None if X_val is None else admit(self, X_val, reset=False)
-            kept = find_run(self)
+            with all_or_none():
+                rows = admit(self, X, reset=not again)
+                held = None if X_val is None else admit(self, X_val, reset=False)
+                kept = find_run(self)
+            same_checkpoint(kept)
             if kept is not None:
                 training = self._go_on(kept, rows, held)
             elif again:
@@ -185,7 +192,8 @@ class Estimator(
         """
         started = time.monotonic()
         self.check_parameters()
-        with _all_or_nothing(self):
+        alone(self)
+        with joined(), _all_or_nothing(self):
             first = not hasattr(self, "model_")
             rows = admit(self, X, reset=first)
             if first:

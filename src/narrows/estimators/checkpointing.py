@@ -18,6 +18,7 @@ import torch
 
 from narrows.core import FileError, InputError, ParameterError
 from narrows.engine.checkpoints import Saved, pack
+from narrows.engine.distributed import world
 from narrows.engine.storage import read_file, write_file
 from narrows.engine.training import Record
 from narrows.engine.watching import Watch
@@ -28,7 +29,15 @@ from narrows.estimators.parameters import parse_time
 from narrows.estimators.preparing import Training
 
 # what may differ between a run and the one that goes on with it
-FREE_ON_RESUME = {"verbose", "resume", "checkpoint", "checkpoint_every", "warm_start", "listeners"}
+FREE_ON_RESUME = {
+    "verbose",
+    "resume",
+    "checkpoint",
+    "checkpoint_every",
+    "warm_start",
+    "listeners",
+    "n_devices",
+}
 MARKED = 64  # rows by which data is known again
 
 
@@ -45,7 +54,8 @@ class Keeper:
 
     def __init__(self, estimator: Any, training: Training, watch: Watch, rows: Any) -> None:
         asked = estimator.checkpoint
-        self.path = None if asked is None else Path(asked)
+        # of several processes, which all stand at the same step, the first writes
+        self.path = None if asked is None or world().rank > 0 else Path(asked)
         every = estimator.checkpoint_every
         self.epochs = None if isinstance(every, str) else int(every)
         self.pause = parse_time(every)

@@ -20,6 +20,7 @@ from torch import Tensor
 from narrows.baselines import PCA
 from narrows.core import InputError
 from narrows.engine.data import Rows, Scaling, as_tensor, inference_batch
+from narrows.engine.distributed import shared_out
 from narrows.engine.sources import as_source
 from narrows.engine.streams import Stream
 from narrows.engine.writing import check_output, gather
@@ -51,20 +52,40 @@ class Face:
         """The width of a code."""
         raise NotImplementedError
 
-    def _scaled(self, rows: Array | CheckedRows) -> Iterator[Tensor]:
+    def _scaled(self, rows: Array | CheckedRows, first: int = 0) -> Iterator[Tensor]:
         for start, part in in_steps(rows, inference_batch(self.layout_.shape)):
             x = self.scaling_.apply(as_tensor(part).to(self._device))
             low, high = x.aminmax()
             if not (low > -FAR and high < FAR):
                 far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
+                row = first + start + int(far[0])
                 raise InputError(
-                    f"Row {start + int(far[0])} of X is too far from what the model was fitted on "
+                    f"Row {row} of X is too far from what the model was fitted on "
                     f"to be a number in float32 once scaled; drop it, or fit on rows like it."
                 )
             yield x
 
     def _decoded(self, x: Tensor) -> Tensor:
         return self._decode(self._encode(x)).view_as(x)
+
+    def _answers(
+        self,
+        X: Any,
+        answer: Callable[[Tensor], Array],
+        out: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> Array:
+        """``answer`` of every scaled row; in a group of processes each does its share in memory."""
+        _check_out(out, overwrite)
+        rows = self._admit(X)
+
+        def work(part: Array | CheckedRows, first: int) -> Array:
+            parts = map(answer, self._scaled(part, first))
+            return gather(parts, len(part), out, overwrite=overwrite)
+
+        if out is not None or not isinstance(rows, np.ndarray):
+            return work(rows, 0)
+        return shared_out(rows, work, inference_batch(self.layout_.shape))
 
     @torch.no_grad()
     def transform(
@@ -86,10 +107,7 @@ class Face:
         -------
         Z : array of shape (n, latent_dim), float32
         """
-        _check_out(out, overwrite)
-        rows = self._admit(X)
-        codes = (self._encode(x).float().cpu().numpy() for x in self._scaled(rows))
-        return gather(codes, len(rows), out, overwrite=overwrite)
+        return self._answers(X, lambda x: self._encode(x).float().cpu().numpy(), out, overwrite)
 
     @torch.no_grad()
     def inverse_transform(
@@ -122,10 +140,7 @@ class Face:
 
         ``out`` and ``overwrite`` are those of ``transform``.
         """
-        _check_out(out, overwrite)
-        rows = self._admit(X)
-        parts = (self._outward(self._decoded(x)) for x in self._scaled(rows))
-        return gather(parts, len(rows), out, overwrite=overwrite)
+        return self._answers(X, lambda x: self._outward(self._decoded(x)), out, overwrite)
 
     @torch.no_grad()
     def score(self, X: Any, y: Any = None) -> float:
@@ -153,9 +168,11 @@ class Face:
     @torch.no_grad()
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Minus the mean squared error per element of each row, in scaled units, float64."""
-        return -self._per_row(
-            X, lambda x: (x.double() - self._decoded(x)).square().flatten(1).mean(1)
-        )
+
+        def score(x: Tensor) -> Array:
+            return (x.double() - self._decoded(x)).square().flatten(1).mean(1).cpu().numpy()
+
+        return -self._answers(X, score)
 
     @torch.no_grad()
     def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from narrows.baselines import PCA
 from narrows.core import FileError, NarrowsError, ParameterError
 from narrows.engine.data import Scaling
+from narrows.engine.distributed import world
 from narrows.engine.storage import read_file, write_file
 from narrows.estimators.building import build_model, copy_networks, fingerprint, laid_out
 from narrows.estimators.catalogue import MODELS, model_class
@@ -63,7 +64,8 @@ def _answers(estimator: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def save(estimator: Any, path: Path, *, overwrite: bool) -> Path:
     """Write the estimator to ``path``."""
-    write_file(path, *contents(estimator), overwrite=overwrite)
+    if world().rank == 0:  # all processes of a group hold the same model
+        write_file(path, *contents(estimator), overwrite=overwrite)
     return path
 
 
@@ -222,10 +224,10 @@ def _restore(
         setattr(estimator, name, fitted[name])
     estimator.versions_ = header["versions"]
     estimator._seed, estimator._fitted_with = seed_of(estimator.random_state), lasting(estimator)
-    _move(estimator)
+    to_own_device(estimator)
 
 
-def _move(estimator: Any) -> None:
+def to_own_device(estimator: Any) -> None:
     """To the device the parameters ask for, or to the CPU where that is not to be had."""
     try:
         device = pick_device(estimator.device)

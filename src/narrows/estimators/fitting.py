@@ -15,7 +15,17 @@ from torch import Tensor
 
 from narrows.core import Clock
 from narrows.engine.checkpoints import pack, restored, unpack
-from narrows.engine.data import inference_batch
+from narrows.engine.data import inference_batch, n_batches
+from narrows.engine.distributed import (
+    agree,
+    align,
+    align_buffers,
+    check_shares,
+    muted,
+    own_seed,
+    same_wish,
+    world,
+)
 from narrows.engine.listeners import Listeners
 from narrows.engine.signals import Stop, stop_signals
 from narrows.engine.training import Budget, Recipe, TrainingState, make_optimizers, train
@@ -67,29 +77,40 @@ class Run:
 
     def __post_init__(self) -> None:
         params, training = self.estimator, self.training
-        self.listeners = Listeners(params.listeners)
+        modules = {"model": training.model, "objective": training.objective}
+        first = world().rank == 0  # of several processes the one that speaks
+        n_rows, batch = len(training.rows), self.recipe.batch_size
+        check_shares(n_rows, n_batches(n_rows, batch), batch)
+        align(t for module in modules.values() for t in module.state_dict().values())
+        self.listeners = Listeners(params.listeners if first else None)
         self.watch = Watch(
-            {"model": training.model, "objective": training.objective},
+            modules,
             lambda: selection_score(training),
             params.n_iter_no_change if params.early_stopping else None,
-            params.verbose,
+            params.verbose and first,
             self.keep_best,
-            lambda e: self.listeners.on_epoch({**e, "epoch": e["epoch"] + self.after}),
+            self._tell,
         )
         self.keeper = Keeper(params, training, self.watch, self.rows)
+
+    def _tell(self, entry: dict[str, float]) -> bool:
+        """Tell the listeners of an epoch; whether any of them asks to stop."""
+        asked = self.listeners.on_epoch({**entry, "epoch": entry["epoch"] + self.after})
+        return agree(0.0, asked)[1]
 
     def go(self) -> Watch:
         """Train within the budget; the model ends as the best one seen (or as the last)."""
         training, watch, stop = self.training, self.watch, Stop()
         before = len(training.saved[1]["history"]) if training.saved else self.after
         with self.listeners.following(describe_run(self.estimator, training, before)) as summary:
-            with stop_signals(stop, on_terminate=self.keeper.path is not None):
+            with stop_signals(stop, on_terminate=self.estimator.checkpoint is not None):
                 self._follow(stop)
             watch.finish(stop.reason or self.reason)
             if not stop.reason:
                 self.keeper.write()
             summary.update(watch.summary())
-        self._speak(stop.reason)
+        with muted():
+            self._speak(stop.reason)
         return watch
 
     def _follow(self, stop: Stop) -> None:
@@ -106,12 +127,16 @@ class Run:
             if training.saved is not None:
                 restored(training.saved, state, watch, self.keeper.path)
                 self.budget.started -= training.saved[1]["seconds"]
+                if world().rank > 0:  # the file holds the first one's
+                    state.rng.manual_seed(own_seed(training.seed + state.step))
             else:
                 state.begin(self.budget.max_epochs)
                 watch.start()
             try:
                 self._train(stop)
             except KeyboardInterrupt:
+                if world().size > 1:
+                    raise  # the others stand elsewhere: there is nothing to close together
                 stop.reason = stop.reason or "interrupted"
 
     def _train(self, stop: Stop) -> None:
@@ -129,9 +154,12 @@ class Run:
                     state.slower = SLOWER
                     break
                 self.keeper.consider(record)
-                if stop.reason:
+                # a signal may come while they agree: it is heard after the next step
+                wish = same_wish(stop.reason)
+                if wish:
+                    stop.reason = wish
                     self.keeper.write()
-                if ended or stop.reason:
+                if ended or wish:
                     return
                 if record.end_of_epoch:
                     good = pack(state, self.watch)
@@ -172,7 +200,7 @@ SLOWER = 0.1  # times the step size, for the one new try after a loss that was n
 
 def _private_randomness(state: TrainingState, seed: int) -> AbstractContextManager[None]:
     """Our parts draw from a private generator; the user's own (an nn.Dropout) may not."""
-    return _forked(seed) if state.global_draws else nullcontext()
+    return _forked(own_seed(seed)) if state.global_draws else nullcontext()
 
 
 @contextmanager
@@ -185,17 +213,19 @@ def _forked(seed: int) -> Iterator[None]:
 def selection_score(training: Training) -> float:
     """Nats a validation row, with the same draws every time and the weights of the end."""
     model, objective = training.model, training.objective
-    rng = torch.Generator(training.state.rng.device).manual_seed(training.seed)
+    rng = torch.Generator(training.state.rng.device).manual_seed(own_seed(training.seed))
+    here, n_rows = world(), len(training.validation)
 
     def score(x: Tensor) -> Tensor:
         trace = model(x, Clock(progress=1.0, n_rows=len(training.rows)), rng)
         objective(model, trace)
         return objective.score(trace)
 
-    rows = training.validation
+    rows = training.validation.part((here.rank, here.size))
+    align_buffers([model, objective])
     model.eval()  # the user's own layers may behave otherwise while training
     try:
-        return average_score(score, rows.in_order(inference_batch(rows.shape)), len(rows))
+        return average_score(score, rows.in_order(inference_batch(rows.shape)), n_rows)
     finally:
         model.train()
 

@@ -18,6 +18,7 @@ from narrows.engine.listeners import Listeners
 
 SEEDS = {"low": 0, "high": 2**32 - 1}
 WIDEST = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
+MOST_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
 OBJECTS = {"f", "g", "listeners"}  # Python objects: no file keeps them, no command offers them
 AXES = (None, "CL", "HW", "CHW", "HWC")
 
@@ -166,6 +167,14 @@ class Parameters:
     random_state: Any = parameter(None, "Seed: the same seed gives the same bits.", kind="seed")
     device: str = parameter(
         "auto", "Where to compute: auto, cpu, cuda, cuda:1. auto: cuda where there is one."
+    )
+    n_devices: int = parameter(
+        1,
+        "Processes that fit trains with, one for each CUDA device; on the CPU each gets its share "
+        "of the threads. Under torchrun it is torchrun that says how many.",
+        kind=int,
+        low=1,
+        high=MOST_DEVICES,
     )
     checkpoint: Any = parameter(
         None,

@@ -14,6 +14,7 @@ from narrows.baselines import MOST_COMPONENTS, PCA, fit_pca
 from narrows.core import InputError, ParameterError
 from narrows.engine.checkpoints import Saved
 from narrows.engine.data import Rows, Scaling, fit_scaling
+from narrows.engine.distributed import first_of, own_device, own_seed, same_everywhere
 from narrows.engine.streams import Stream
 from narrows.engine.training import TrainingState
 from narrows.estimators import choices as choose
@@ -52,9 +53,9 @@ def seed_of(random_state: Any) -> int:
 def pick_device(asked: str) -> torch.device:
     """The device asked for, or the best there is."""
     if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        device = torch.device(asked)
+        device = own_device(torch.device(asked))
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ParameterError(
@@ -85,7 +86,8 @@ def prepare(
     ``scaling_`` and ``_pca`` of the estimator.
     """
     params: Parameters = estimator
-    seed, device = seed_of(params.random_state), pick_device(params.device)
+    seed, device = first_of(seed_of(params.random_state)), pick_device(params.device)
+    same_everywhere(rows, X_val)
     divided = divide(rows, X_val, params.validation_fraction, seed, device)
     found = choose.look_at_range(divided.statistics)
     distance = choose.choose_distance(params.distance, params.scaling, parts.distance, found)
@@ -116,6 +118,7 @@ def resume(estimator: Any, rows: Given, X_val: Given | None) -> Training:
     _refuse_changes(params, estimator._fitted_with)
     # the seed of the first fit: rows once trained on must not become validation rows
     seed, device = estimator._seed, estimator.scaling_.shift.device
+    same_everywhere(rows, X_val)
     divided = divide(rows, X_val, params.validation_fraction, seed, device)
     scaling = estimator.scaling_
     found = choose.look_at_range(divided.statistics)
@@ -141,6 +144,7 @@ FREE = {
     "warm_start",
     "random_state",
     "device",
+    "n_devices",
     "verbose",
     "checkpoint",
     "checkpoint_every",
@@ -181,7 +185,8 @@ def _refuse_extremes(scaling: Scaling, found: choose.Range) -> None:
 def new_state(seed: int, device: torch.device) -> TrainingState:
     """Private generators, seeded."""
     return TrainingState(
-        rng=torch.Generator(device).manual_seed(seed), order=torch.Generator().manual_seed(seed)
+        rng=torch.Generator(device).manual_seed(own_seed(seed)),
+        order=torch.Generator().manual_seed(seed),
     )
 
 
