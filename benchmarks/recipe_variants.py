@@ -19,6 +19,9 @@ from narrows.parts import linear_path
 from narrows.parts.linear_path import WithPath
 
 
+WIDEST = 512  # the width of the library's widest automatic layer
+
+
 @dataclass(frozen=True)
 class Variant:
     """One recipe; its defaults are the library's."""
@@ -30,7 +33,7 @@ class Variant:
     weight_decay: float = 0.01
     warmup_steps: int = 200
     warmup_share: float = 0.1  # of the whole run; the shorter of the two warm-ups counts
-    decay: str = "cosine"  # or linear, sqrt, none
+    decay: str = "cosine"  # or linear, sqrt, tail (the second half), late (a fifth), none
     batch_size: int = 0  # 0: the library's, 128 or fewer for few rows
     batch_end: int = 0  # grows from batch_size to this, doubling; 0: it does not grow
     optimizer: str = "adamw"  # or muon, on matrices inside; or cautious AdamW
@@ -49,6 +52,8 @@ class Variant:
     path: str = "both"  # or none, frozen, encoder, decoder, fading
     path_rate: float = 1.0  # times learning_rate
     last_rate: float = 1.0  # of the last layers of f and g
+    fan_power: float = 0.0  # matrices of the networks learn (512 / fan-in) to this times as fast
+    fan_most: float = 4.0  # and at most this times
     last: float = 0.0  # the last layers start at Xavier's weights times this
     gain: float = 1.0  # of all other layers' starting weights
     leak: float = 0.05  # gradient that passes the clamped head
@@ -72,6 +77,8 @@ class Variant:
             "cosine": lambda p: 0.5 * (1 + math.cos(math.pi * p)),
             "linear": lambda p: 1 - p,
             "sqrt": lambda p: 1 - math.sqrt(p),
+            "tail": lambda p: min(1.0, 2 * (1 - p)),
+            "late": lambda p: min(1.0, 5 * (1 - p)),
             "none": lambda p: 1.0,
         }
         return min(1.0, warm) * shapes[self.decay](progress)
@@ -90,6 +97,13 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "tanhgelu": lambda: nn.GELU(approximate="tanh"),
     "gelu": nn.GELU,
+}
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "rms": nn.RMSNorm,
+    "layer": nn.LayerNorm,
+    "bare": lambda width: nn.RMSNorm(width, elementwise_affine=False),
 }
 
 
@@ -137,18 +151,21 @@ def weighty(net: nn.Module) -> list[nn.Module]:
 
 def _rebuild(net: nn.Sequential, variant: Variant) -> None:
     layers: list[nn.Module] = []
-    width = 0
+    width = channels = 0
     for layer in net:
         if isinstance(layer, nn.GELU):
-            norms = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
-            if variant.norm in norms and width:
-                layers.append(norms[variant.norm](width))
+            if variant.norm in NORMS and width:
+                layers.append(NORMS[variant.norm](width))
+            if variant.norm in NORMS and channels:
+                layers.append(nn.GroupNorm(1, channels))
             layers.append(ACTIVATIONS[variant.activation]())
             if variant.residual and width:
                 layers.append(Residual(width, ACTIVATIONS[variant.activation]()))
             continue
         layers.append(layer)
         width = layer.out_features if isinstance(layer, nn.Linear) else 0
+        if isinstance(layer, nn.Linear | _ConvNd):
+            channels = layer.out_channels if isinstance(layer, _ConvNd) else 0
     net._modules.clear()
     net.extend(layers)
 
@@ -269,6 +286,9 @@ def optimizers(model: Any, variant: Variant) -> list[torch.optim.Optimizer]:
             continue
         times = variant.path_rate if any(p is q for q in by_path) else 1.0
         times = variant.last_rate if any(p is q for q in last) else times
+        if variant.fan_power and p.ndim > 1 and not any(p is q for q in by_path):
+            faster = (WIDEST / p[0].numel()) ** variant.fan_power
+            times *= min(variant.fan_most, max(1.0, faster))
         groups.setdefault(times, []).append(p)
     each = [{"params": ps, "times": times} for times, ps in groups.items()]
     if variant.optimizer == "cautious":
