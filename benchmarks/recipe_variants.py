@@ -18,7 +18,6 @@ from torch.nn.modules.conv import _ConvNd
 from narrows.parts import linear_path
 from narrows.parts.linear_path import WithPath
 
-
 WIDEST = 512  # the width of the library's widest automatic layer
 
 
@@ -51,6 +50,7 @@ class Variant:
     hidden: str = "auto"  # as 1024:512
     path: str = "both"  # or none, frozen, encoder, decoder, fading
     path_rate: float = 1.0  # times learning_rate
+    path_width: float = 0.0  # a path of d features learns (this / d) times as fast, at most once
     last_rate: float = 1.0  # of the last layers of f and g
     fan_power: float = 0.0  # matrices of the networks learn (512 / fan-in) to this times as fast
     fan_most: float = 4.0  # and at most this times
@@ -284,7 +284,10 @@ def optimizers(model: Any, variant: Variant) -> list[torch.optim.Optimizer]:
     for p in _moving(model):
         if id(p) in taken:
             continue
-        times = variant.path_rate if any(p is q for q in by_path) else 1.0
+        times = 1.0
+        if any(p is q for q in by_path):
+            features = max(by_path[0].shape)
+            times = variant.path_rate * min(1.0, (variant.path_width or features) / features)
         times = variant.last_rate if any(p is q for q in last) else times
         if variant.fan_power and p.ndim > 1 and not any(p is q for q in by_path):
             faster = (WIDEST / p[0].numel()) ** variant.fan_power
