@@ -34,6 +34,7 @@ class Variant:
     warmup_share: float = 0.1  # of the whole run; the shorter of the two warm-ups counts
     decay: str = "cosine"  # or linear, sqrt, tail (the second half), late (a fifth), none
     batch_size: int = 0  # 0: the library's, 128 or fewer for few rows
+    batch_power: float = 0.0  # the rate times (rows in a step / 128) to this
     batch_end: int = 0  # grows from batch_size to this, doubling; 0: it does not grow
     optimizer: str = "adamw"  # or muon, on matrices inside; or cautious AdamW
     muon_rate: float = 1.0  # times learning_rate

@@ -42,6 +42,7 @@ SPLIT_SEED = 0  # the test rows are the same for every seed
 MOST_TEST_ROWS = 10_000
 TEST_SHARE = 0.2
 EPOCHS = 2
+USUAL_BATCH = 128
 ROUNDING = 1e-12  # no ratio is smaller
 Array = NDArray[Any]
 
@@ -135,6 +136,7 @@ class Loop:
         """One step, as the library takes it."""
         v, model = self.variant, self.training.model
         rate = v.learning_rate * v.rate(self.step_count, progress)
+        rate *= (len(x) / USUAL_BATCH) ** v.batch_power
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["times"]
