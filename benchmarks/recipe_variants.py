@@ -18,8 +18,6 @@ from torch.nn.modules.conv import _ConvNd
 from narrows.parts import linear_path
 from narrows.parts.linear_path import WithPath
 
-WIDEST = 512  # the width of the library's widest automatic layer
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -54,6 +52,7 @@ class Variant:
     path_width: float = 0.0  # a path of d features learns (this / d) times as fast, at most once
     last_rate: float = 1.0  # of the last layers of f and g
     fan_power: float = 0.0  # matrices of the networks learn (512 / fan-in) to this times as fast
+    fan_width: float = 512.0  # in place of the 512 of fan_power
     fan_most: float = 4.0  # and at most this times
     last: float = 0.0  # the last layers start at Xavier's weights times this
     gain: float = 1.0  # of all other layers' starting weights
@@ -291,7 +290,7 @@ def optimizers(model: Any, variant: Variant) -> list[torch.optim.Optimizer]:
             times = variant.path_rate * min(1.0, (variant.path_width or features) / features)
         times = variant.last_rate if any(p is q for q in last) else times
         if variant.fan_power and p.ndim > 1 and not any(p is q for q in by_path):
-            faster = (WIDEST / p[0].numel()) ** variant.fan_power
+            faster = (variant.fan_width / p[0].numel()) ** variant.fan_power
             times *= min(variant.fan_most, max(1.0, faster))
         groups.setdefault(times, []).append(p)
     each = [{"params": ps, "times": times} for times, ps in groups.items()]
