@@ -57,7 +57,7 @@ def test_a_fit_on_a_map_ends_where_one_in_memory_does(folder: Path, scaling: str
     )
     assert np.array_equal(here.transform(X), fit(X, scaling=scaling).transform(X))
     assert isinstance(admit(there, mapped(X, folder), reset=False), lazy.CheckedRows)
-    assert there.score(X) == pytest.approx(here.score(X), abs=0.05)  # another order of rows
+    assert there.score(X) == pytest.approx(here.score(X), abs=0.1)  # another order of rows
     assert there.rows_ == here.rows_ == {"given": 400, "validation": 40}
     assert there.score(X) > there.pca_.score(X) + 0.05
     again = fit(mapped(X, folder), scaling=scaling)

@@ -53,13 +53,37 @@ def test_a_time_budget_is_kept_and_the_schedule_follows_it() -> None:
     assert ae.history_[-1]["learning_rate"] < 0.1 * max(h["learning_rate"] for h in ae.history_)
 
 
-def test_the_rate_warms_up_and_falls_to_zero() -> None:
-    recipe = loop.Recipe(learning_rate=1.0, weight_decay=0.0, batch_size=1)
+@pytest.mark.parametrize("hold", [0.0, 0.05, 0.5])
+def test_the_rate_warms_up_is_kept_and_falls_to_zero(hold: float) -> None:
+    recipe = loop.Recipe(learning_rate=1.0, weight_decay=0.0, batch_size=1, hold=hold)
     rates = [recipe.rate(step, step / 10_000) for step in range(10_001)]
     assert rates[0] == pytest.approx(1 / 200)
-    assert max(rates) == pytest.approx(rates[199], abs=1e-3)
+    assert rates[199 : 200 + round(10_000 * max(0.0, hold - 0.02))] == pytest.approx(
+        [1.0] * len(rates[199 : 200 + round(10_000 * max(0.0, hold - 0.02))]), abs=0.02
+    )
+    assert rates[7500] == pytest.approx(0.25 / (1 - hold))
     assert rates[-1] == pytest.approx(0.0, abs=1e-6)
-    assert recipe.rate(3, 0.1) == pytest.approx(0.5 * (1 + math.cos(0.1 * math.pi)))
+    assert recipe.rate(3, 0.1) == pytest.approx(min(1.0, 0.9 / (1 - hold)))  # a short budget
+
+
+def test_each_part_learns_at_its_own_pace() -> None:
+    from narrows.parts.linear_path import pace
+
+    ae = narrows.Autoencoder(latent_dim=4, max_epochs=1, random_state=0)
+    ae.fit(np.random.default_rng(0).normal(size=(200, 128)))
+    times = pace(ae.model_)
+    f = ae.encoder_
+    path = next(m for m in f.path.modules() if isinstance(m, torch.nn.Linear))
+    linear = [m for m in f.net.modules() if isinstance(m, torch.nn.Linear)]
+    assert times(path.weight) == times(path.bias) == 64 / 128
+    assert [times(m.weight) for m in linear] == pytest.approx(
+        [min(3.0, math.sqrt(512 / m.in_features)) for m in linear]
+    )
+    assert {times(m.bias) for m in linear} == {1.0}
+    groups = ae._state.optimizers["model"].param_groups
+    rate = ae.history_[-1]["learning_rate"]
+    assert [g["lr"] for g in groups] == pytest.approx([rate * g["pace"] for g in groups])
+    assert {g["pace"] for g in groups} == {times(p) for p in ae.model_.parameters()}
 
 
 def test_warm_start_goes_on_and_cold_start_does_not() -> None:
@@ -163,7 +187,8 @@ def test_partial_fit_warms_up_once_however_small_its_calls() -> None:
     for start in range(0, 64 * 6, 64):
         ae.partial_fit(X[start : start + 64])
     rates = [entry["learning_rate"] for entry in ae.history_]
-    assert rates == pytest.approx([4e-3 * (i + 1) / 20 for i in range(6)])
+    usual = 4e-3 * math.sqrt(64 / 128)
+    assert rates == pytest.approx([usual * (i + 1) / 20 for i in range(6)])
     assert [entry["epoch"] for entry in ae.history_] == [1, 2, 3, 4, 5, 6]
 
 

@@ -160,7 +160,7 @@ def _groups(parameters: list[Parameter], pace: Pace) -> list[dict[str, Any]]:
 
 
 def train(
-    model: Callable[..., Any],
+    model: Any,
     objective: Objective,
     rows: Rows | Stream,
     recipe: Recipe,
@@ -168,6 +168,7 @@ def train(
     state: TrainingState,
 ) -> Iterator[Record]:
     """Train until the budget is used; yield one record a step."""
+    followers = [part for part in model.modules() if hasattr(part, "after_step")]
     players = objective.players(model)
     state.optimizers = state.optimizers or make_optimizers(players, recipe)
     if state.last_epoch is None:
@@ -185,7 +186,7 @@ def train(
             for optimizer in state.optimizers.values():
                 for group in optimizer.param_groups:
                     group.update(lr=rate * group["pace"], weight_decay=recipe.weight_decay)
-            trace, losses = _step(model, objective, x, clock, players, state, recipe)
+            trace, losses = _step(model, objective, x, clock, players, state, recipe, followers)
             state.step, state.batch = state.step + 1, state.batch + 1
             end = state.batch == steps_per_epoch
             if end:
@@ -205,13 +206,13 @@ def _step(
     players: Mapping[str, list[Parameter]],
     state: TrainingState,
     recipe: Recipe,
+    followers: list[Any],
 ) -> tuple[Any, dict[str, Tensor]]:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         trace = model(x, clock, state.rng)
         losses = objective(model, trace)
     together = partial(average, players, losses, trace.terms, len(x))
     step_players(losses, players, state.optimizers, between=together)
-    for part in model.modules():
-        if hasattr(part, "after_step"):
-            part.after_step(trace)
+    for part in followers:
+        part.after_step(trace)
     return trace, losses

@@ -85,8 +85,7 @@ def build_model(
 def laid_out(model: Model) -> Model:
     """The model with its kernels' channels last in memory, which makes 2-D convolutions faster.
 
-    On two cores a training step of 28 × 28 images took 0.6 of the time (benchmarks/speed.py). The
-    layout changes last bits, so whatever is built or loaded must pass through here.
+    The layout changes last bits, so whatever is built or loaded must pass through here.
     """
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

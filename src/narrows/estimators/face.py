@@ -27,6 +27,7 @@ from narrows.engine.writing import check_output, gather
 from narrows.estimators.layout import Array, Layout
 from narrows.estimators.lazy import CheckedRows, in_steps
 
+SMALL = {"|u1": torch.uint8, "|i1": torch.int8, "<i2": torch.int16}
 FAR = 1e15  # standard deviations: beyond, squares leave float32
 
 
@@ -55,6 +56,9 @@ class Face:
     def _scaled(self, rows: Array | CheckedRows, first: int = 0) -> Iterator[Tensor]:
         for start, part in in_steps(rows, inference_batch(self.layout_.shape)):
             x = self.scaling_.apply(as_tensor(part).to(self._device))
+            if part.dtype.kind in "iub" and part.dtype.itemsize < 4:
+                yield x  # so small that no scale can make it far
+                continue
             low, high = x.aminmax()
             if not (low > -FAR and high < FAR):
                 far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
@@ -130,6 +134,11 @@ class Face:
 
     def _outward(self, scaled: Tensor, dtype: str | None = None) -> Array:
         shaped = scaled.reshape(len(scaled), *self.layout_.shape)
+        small = SMALL.get(dtype or self.layout_.dtype)
+        if small is not None:
+            return self.layout_.outward(
+                self.scaling_.undo_bytes(shaped, small).cpu().numpy(), dtype
+            )
         return self.layout_.outward(self.scaling_.undo(shaped).cpu().numpy(), dtype)
 
     @torch.no_grad()

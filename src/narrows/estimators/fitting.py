@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 import warnings
@@ -46,8 +47,10 @@ def recipe_for(estimator: Any, n_rows: int, *, constant: bool = False) -> Recipe
     if isinstance(batch, str):
         batch = max(16, min(128, n_rows // 10))
     rate = params.learning_rate
+    if isinstance(rate, str):
+        rate = 4e-3 * math.sqrt(int(batch) / 128)  # small batches give noisier steps
     return Recipe(
-        learning_rate=4e-3 if isinstance(rate, str) else float(rate),
+        learning_rate=float(rate),
         weight_decay=float(params.weight_decay),
         batch_size=int(batch),
         # a short run has no time to lose at low rates; a long one over few rows must not overfit

@@ -52,6 +52,8 @@ class Layout:
 
 
 def _cast(rows: Array, dtype: np.dtype[Any]) -> Array:
+    if rows.dtype == dtype:
+        return rows
     if dtype.kind == "b":
         return rows >= 0.5
     if dtype.kind in "iu":

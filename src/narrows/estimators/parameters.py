@@ -134,7 +134,8 @@ class Parameters:
     )
     learning_rate: float | str = parameter(
         "auto",
-        "Largest step size of AdamW; warmed up, then lowered along a cosine. auto: 0.004.",
+        "Largest step size of AdamW; warmed up, kept for a while in runs of few epochs, then "
+        "lowered to zero along a line. auto: 0.004 for batches of 128, as the root of their size.",
         kind=float,
         low=0,
         open=True,

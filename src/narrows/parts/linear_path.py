@@ -111,7 +111,7 @@ class BoundedHead(nn.Module):
 # the path, which starts where it should end, and too slow for matrices with few inputs.
 PATH_WIDTH = 64  # a path of d features learns this / d times as fast as the rate says, at most once
 WIDE = 512  # a matrix with this many inputs learns at the rate; with fewer, faster as the root
-MOST = 4.0
+MOST = 3.0
 
 
 def pace(module: nn.Module) -> Callable[[nn.Parameter], float]:

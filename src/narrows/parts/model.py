@@ -8,6 +8,7 @@ from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed t
 from narrows.core import Clock, Node, Trace
 from narrows.parts.likelihoods import Distance
 from narrows.parts.linear_path import WithPath
+from narrows.parts.networks import FlattenLast, UnflattenLast
 from narrows.parts.priors import StandardNormal
 
 
@@ -81,7 +82,7 @@ def in_words(part: nn.Module) -> str:
         return f"[{in_words(part.net)}] + [{in_words(part.path)}]"
     if isinstance(part, nn.Sequential):
         return ", ".join(filter(None, map(in_words, part)))
-    if isinstance(part, nn.Flatten | nn.Unflatten | nn.Identity):
+    if isinstance(part, nn.Flatten | nn.Unflatten | FlattenLast | UnflattenLast | nn.Identity):
         return ""  # they only fold
     if isinstance(part, nn.Linear):
         return f"linear {part.in_features}→{part.out_features}"
