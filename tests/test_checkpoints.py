@@ -256,7 +256,8 @@ def test_a_listener_of_signals_leaves_them_as_they_were() -> None:
 
 
 CHILD = """
-import sys, warnings
+import signal, sys, warnings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run behind a shell
 import numpy as np
 import narrows
 from narrows.engine.watching import Watch

@@ -262,7 +262,8 @@ def test_a_killed_worker_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
 
 
 LONG = """
-import numpy as np, pathlib
+import numpy as np, pathlib, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run behind a shell
 from narrows import Autoencoder
 
 def ready(entry):

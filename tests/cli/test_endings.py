@@ -217,7 +217,8 @@ def test_an_interrupted_fit_keeps_the_best_model(tmp_path: Path) -> None:
 
 # Says when the first epoch is over, so that the signal comes while the loop runs.
 INTERRUPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run behind a shell
 from narrows.cli import main
 from narrows.engine.watching import Watch
 
