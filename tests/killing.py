@@ -37,9 +37,11 @@ def fit(kind: str, seed: int, folder: Path, *, kept: bool) -> Any:
     settings = {**SETTINGS, "random_state": seed, "early_stopping": False}
     if kept:
         settings |= {"checkpoint": folder / "run.checkpoint", "checkpoint_every": 1, "resume": True}
-    if kind == "streamed" and "in_memory" in narrows.Autoencoder().get_params():
-        settings["in_memory"] = False
+    settings["in_memory"] = kind != "streamed"
     rows = np.load(folder / "X.npy", mmap_mode="r")
+    if kind == "pictures":  # a checkpoint after every step, in the middle of epochs
+        settings |= {"input_shape": (12, 12), "architecture": "conv", "channels": (4, 8)}
+        settings |= {"checkpoint_every": "0.000001s"} if kept else {}
     model = narrows.VariationalAutoencoder if seed % 2 else narrows.Autoencoder
     return model(**settings).fit(rows)
 
@@ -48,30 +50,42 @@ def child(kind: str, seed: int, folder: Path) -> int:
     """A process of its own that fits; the file ``done`` says that it came to its end."""
     pid = os.fork()
     if pid == 0:
+        status = 1
         try:
             fit(kind, seed, folder, kept=True).save(folder / "done.safetensors", overwrite=True)
+            status = 0
         finally:
-            os._exit(0)
+            os._exit(status)
     return pid
 
 
-def being_written(folder: Path) -> bool:
-    """Whether a checkpoint has begun to take shape."""
-    return any(folder.glob(".run.checkpoint.*.partial"))
+def being_written(folder: Path, pid: int) -> bool:
+    """Whether a checkpoint of this process has begun to take shape."""
+    return (folder / f".run.checkpoint.{pid}.partial").exists()
+
+
+def ended(pid: int) -> bool:
+    """Whether the child has come to its end; it must not be an error."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    if found and os.waitstatus_to_exitcode(status) != 0:
+        raise SystemExit("a run could not go on")
+    return bool(found)
 
 
 def kill_one(kind: str, seed: int, folder: Path, rng: random.Random, *, writing: bool) -> str:
     """Let a child live for a while and kill it: "ended", "killed" or "killed writing"."""
     pid, checkpoint = child(kind, seed, folder), folder / "run.checkpoint"
-    while not checkpoint.exists() and not os.waitpid(pid, os.WNOHANG)[0]:
+    while not checkpoint.exists():
+        if ended(pid):
+            return "ended"
         time.sleep(0.001)
     started, life = time.monotonic(), rng.uniform(0, 0.8)
-    while time.monotonic() - started < life or (writing and not being_written(folder)):
-        if os.waitpid(pid, os.WNOHANG)[0]:
+    while time.monotonic() - started < life or (writing and not being_written(folder, pid)):
+        if ended(pid):
             return "ended"
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return "killed writing" if being_written(folder) else "killed"
+    return "killed writing" if being_written(folder, pid) else "killed"
 
 
 def same(one: Any, other: Any) -> bool:
@@ -90,9 +104,9 @@ def main(kills: int, while_writing: int) -> None:
     while found["killed"] + found["killed writing"] < kills or (
         found["killed writing"] < while_writing
     ):
-        kind = ("in memory", "streamed")[seed // 2 % 2]
+        kind = ("in memory", "streamed", "pictures")[seed // 2 % 3]
         folder = Path(tempfile.mkdtemp())
-        np.save(folder / "X.npy", curve(400))
+        np.save(folder / "X.npy", curve(120, 144) if kind == "pictures" else curve(400))
         whole, epochs = fit(kind, seed, folder, kept=False), 0
         while not (folder / "done.safetensors").exists():
             end = kill_one(kind, seed, folder, rng, writing=rng.random() < 0.3)

@@ -1,7 +1,6 @@
 """Runs that were broken off go on to the same bits; what stands in the way is one sentence."""
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
 import narrows
 from data import curve
@@ -39,6 +37,10 @@ NETWORKS = own()
 RUNS: dict[str, tuple[Callable[..., Any], Any]] = {
     "plain": (narrows.Autoencoder, X),
     "conv": (lambda **kw: narrows.Autoencoder(architecture="conv", **kw), IMAGES),
+    "conv of stages": (
+        lambda **kw: narrows.Autoencoder(architecture="conv", channels=(4, 8), **kw),
+        IMAGES,
+    ),
     "variational": (narrows.VariationalAutoencoder, X),
     "denoising": (narrows.DenoisingAutoencoder, X),
     "own with dropout": (lambda **kw: narrows.Autoencoder(**NETWORKS, **kw), X),
@@ -60,6 +62,13 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, fit: Callable[[], Any]
         fit()
 
 
+def last_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Where training ended, which is not where the best model was."""
+    from narrows.engine.storage import read_file
+
+    return {n: t for n, t in read_file(path)[0].items() if n.startswith("training.optimizer")}
+
+
 def same(a: Any, b: Any) -> None:
     """The same weights, bit for bit, and the same history but for the seconds."""
     for one, other in zip(a.model_.parameters(), b.model_.parameters(), strict=True):
@@ -76,12 +85,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     name: str, every: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, data = RUNS[name]
-    whole = model(**SHORT).fit(data)
-    path = tmp_path / "run.checkpoint"
+    unbroken, path = tmp_path / "whole.checkpoint", tmp_path / "run.checkpoint"
+    whole = model(**SHORT, checkpoint=unbroken).fit(data)
     kept = {**SHORT, "checkpoint": path, "checkpoint_every": every, "resume": True}
     for step in (7, 5, 11):  # in the middle of epochs, and of what was left of them
         killed_at(step, monkeypatch, lambda: model(**kept).fit(data))
     same(model(**kept).fit(data), whole)
+    ends = last_weights(path), last_weights(unbroken)
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 def test_a_run_without_a_seed_goes_on_with_its_own(
@@ -163,6 +175,32 @@ def test_other_parameters_are_refused_and_the_checkpoint_stays(
     assert path.read_bytes() == before
 
 
+def test_another_x_val_and_another_way_of_reading_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {
+        **SHORT,
+        "checkpoint": tmp_path / "c.checkpoint",
+        "checkpoint_every": 1,
+        "resume": True,
+    }
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    killed_at(20, monkeypatch, lambda: narrows.Autoencoder(**kept).fit(X, X_val=X[:40]))
+    with pytest.raises(narrows.InputError, match="than the X_val given"):
+        narrows.Autoencoder(**kept).fit(X)
+    with pytest.raises(narrows.InputError, match="go on with in_memory=True"):
+        narrows.Autoencoder(**kept, in_memory=False).fit(mapped, X_val=X[:40])
+    whole = narrows.Autoencoder(**SHORT).fit(X, X_val=X[:40])
+    same(narrows.Autoencoder(**kept).fit(mapped, X_val=X[:40]), whole)
+
+
+def test_partial_fit_keeps_no_run(tmp_path: Path) -> None:
+    ae = narrows.Autoencoder(**SHORT, checkpoint=tmp_path / "c.checkpoint")
+    ae.partial_fit(X).partial_fit(X)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_damage_is_one_sentence_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,45 +246,6 @@ def test_another_number_of_threads_is_said(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     with pytest.warns(UserWarning, match="with 1 threads and goes on with 7"):
         narrows.Autoencoder(**kept).fit(X)
-
-
-def breaking(at: list[int]) -> Callable[..., bool]:
-    """``Watch.see``, for which the loss is no number at the steps ``at`` of the whole run."""
-    see, seen = Watch.see, [0]
-
-    def see_nan(self: Watch, record: loop.Record) -> bool:
-        seen[0] += 1
-        if seen[0] in at:
-            for module in self.modules.values():
-                for parameter in module.parameters():
-                    parameter.data.fill_(math.nan)
-        return see(self, record)
-
-    return see_nan
-
-
-def test_after_one_loss_that_is_no_number_training_goes_back_and_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole = narrows.Autoencoder(**SHORT).fit(X)
-    monkeypatch.setattr(Watch, "see", breaking([9 * 2 + 3]))
-    with pytest.warns(ConvergenceWarning, match="no longer a number in epoch 3: .* went back"):
-        ae = narrows.Autoencoder(**SHORT).fit(X)
-    assert ae.n_iter_ == 6
-    assert ae.validation_curve_[:3] == whole.validation_curve_[:3]
-    assert ae.validation_curve_[3] != whole.validation_curve_[3]
-    rates = [entry["learning_rate"] for entry in ae.history_]
-    usual = [entry["learning_rate"] for entry in whole.history_]
-    assert rates == pytest.approx([*usual[:2], *(0.1 * rate for rate in usual[2:])])
-    assert np.isfinite(ae.validation_curve_).all()
-
-
-def test_after_the_second_training_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Watch, "see", breaking([9 * 2 + 3, 9 * 4 + 1]))
-    with pytest.warns(ConvergenceWarning, match=r"0.1 times .* \(epoch \d\) is kept"):
-        ae = narrows.Autoencoder(**SHORT).fit(X)
-    assert "no longer a number in epoch" in ae.stop_reason_
-    assert np.isfinite(ae.transform(X)).all()
 
 
 def test_a_listener_of_signals_leaves_them_as_they_were() -> None:

@@ -21,6 +21,8 @@ from narrows.estimators.catalogue import MODELS, model_class
 
 X = curve(80)
 GOLDEN = Path(__file__).parent / "golden"
+IMAGES = np.random.default_rng(0).integers(0, 9, size=(80, 9, 6)).astype(np.uint8)
+CONV: dict[str, Any] = {"architecture": "conv", "channels": (2, 3), "hidden_layer_sizes": "auto"}
 
 
 def small(name: str = "Autoencoder", data: Any = X, **kwargs: Any) -> Any:
@@ -150,7 +152,7 @@ def _edited(path: Path, edit: Any) -> Path:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda h, t: h.update(format=2), "upgrade narrows"),
+        (lambda h, t: h.update(format=storage.FORMAT + 1), "upgrade narrows"),
         (lambda h, t: h.update(surprise=1), "unknown fields: surprise"),
         (lambda h, t: h.pop("versions"), "missing: versions"),
         (lambda h, t: h["fitted"].update(hook=1), "unknown fields: hook"),
@@ -247,12 +249,13 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 def test_every_older_format_still_loads(path: Path) -> None:
     """The probe inside each golden file is checked by ``load`` itself."""
     est = narrows.load(path)
-    assert est.transform(X).shape == (80, 2)
+    data = IMAGES if est.architecture_ == "conv" else X
+    assert est.transform(data).shape == (80, 2)
 
 
 def test_there_is_a_golden_file_of_every_format_and_model() -> None:
     have = {p.stem for p in GOLDEN.glob("*.safetensors")}
-    assert {f"v{storage.FORMAT}-{name}" for name in MODELS} <= have
+    assert {f"v{storage.FORMAT}-{name}" for name in [*MODELS, "conv"]} <= have
 
 
 @pytest.mark.parametrize("name", MODELS)

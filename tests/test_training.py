@@ -253,3 +253,35 @@ def test_own_layers_train_in_training_mode_and_are_judged_in_the_other() -> None
     again = narrows.Autoencoder(**networks, max_epochs=3, random_state=0, batch_size=111)
     np.testing.assert_array_equal(again.fit(X[:334]).transform(X), ae.transform(X))
     assert ae.best_loss_ == pytest.approx(ae.validation_errors_["validation_error"] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("model", [narrows.Autoencoder, narrows.VariationalAutoencoder])
+def test_bfloat16_is_for_products_only(model: Any) -> None:
+    wide = curve(600, 12)
+    kwargs = {**KWARGS, "max_epochs": 6, "batch_size": 16}
+    half, full = (model(**kwargs, precision=p).fit(wide) for p in ("bfloat16", "float32"))
+    assert half.choices_.precision == "bfloat16"
+    assert {p.dtype for p in half.model_.parameters()} == {torch.float32}
+    for a, b in zip(half.loss_curve_, full.loss_curve_, strict=True):
+        assert a == pytest.approx(b, rel=0.1, abs=0.05)
+    assert half.loss_curve_[0] != full.loss_curve_[0]
+    # with steps of nothing the sum of an epoch is the loss itself, however many are summed
+    still = {**kwargs, "batch_size": 1, "learning_rate": 1e-12, "max_epochs": 1}
+    half, full = (model(**still, precision=p).fit(wide) for p in ("bfloat16", "float32"))
+    assert half.loss_curve_[0] == pytest.approx(full.loss_curve_[0], rel=0.02, abs=0.02)
+
+
+def test_precision_is_chosen_by_hardware_and_by_what_pca_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from narrows.estimators import choices
+
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(choices, "_multiplies_bfloat16", lambda device: True)
+    assert choices.choose_precision("auto", cpu, 0.1) == "bfloat16"
+    assert choices.choose_precision("auto", cpu, 0.0005) == "float32"
+    assert choices.choose_precision("auto", cpu, None) == "float32"
+    assert choices.choose_precision("float32", cpu, 0.1) == "float32"
+    monkeypatch.setattr(choices, "_multiplies_bfloat16", lambda device: False)
+    assert choices.choose_precision("auto", cpu, 0.1) == "float32"
+    assert choices.choose_precision("bfloat16", cpu, 0.1) == "bfloat16"

@@ -62,6 +62,16 @@ def picture(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
+def colour_folder(beside: Path) -> Path:
+    """A folder of small colour pictures."""
+    folder = beside / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 255, (6, 7, 3)).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
 def process(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "narrows", *words]
     return subprocess.run(command, capture_output=True, text=True, **more)

@@ -1,5 +1,6 @@
 """`narrows fit --resume`: starts afresh, goes on, or has nothing left to do."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli.command import run
+from cli.command import colour_folder, run
 from narrows import load
 
 SHORT = ("digits", "--max-epochs", "3", "--seed", "0", "--latent-dim", "4")
@@ -61,7 +62,8 @@ def test_a_killed_command_goes_on_to_the_same_model(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.safetensors", tmp_path / "m.safetensors"
     fit(whole)
     words = ["fit", *SHORT, "-o", str(out), "--checkpoint-every", "1"]
-    dead = subprocess.run([sys.executable, "-c", DIES, *words], capture_output=True)
+    alike = {**os.environ, "OMP_NUM_THREADS": "1"}  # as this process has: the same bits
+    dead = subprocess.run([sys.executable, "-c", DIES, *words], capture_output=True, env=alike)
     assert dead.returncode == -signal.SIGKILL
     assert not out.exists()
     run_file = tmp_path / "m.checkpoint"
@@ -81,3 +83,33 @@ def test_overwrite_starts_afresh_over_an_old_run(tmp_path: Path) -> None:
     assert fit(out).status == 1
     assert fit(out, "--overwrite").status == 0
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_only_a_checkpoint_is_ever_removed(tmp_path: Path) -> None:
+    out, other = tmp_path / "m.safetensors", tmp_path / "precious.npy"
+    other.write_bytes(b"data")
+    refused = fit(out, "--overwrite", "--checkpoint", str(other))
+    assert refused.status == 1
+    assert ".checkpoint" in refused.err
+    assert other.read_bytes() == b"data"
+    old = tmp_path / "m.checkpoint"
+    old.write_bytes(b"hours of work")
+    gone = run("fit", "nowhere.npy", "-o", out, "--overwrite")
+    assert gone.status == 1
+    assert old.read_bytes() == b"hours of work"
+
+
+def test_the_log_of_another_run_is_not_emptied(tmp_path: Path) -> None:
+    log = tmp_path / "old.jsonl"
+    log.write_text('{"epoch": 1, "loss": 2.0}\n')
+    assert fit(tmp_path / "m.safetensors", "--resume", "--log", str(log)).status == 1
+    assert log.read_text() == '{"epoch": 1, "loss": 2.0}\n'
+
+
+def test_a_complete_model_of_colour_pictures_is_complete(tmp_path: Path) -> None:
+    data, out = colour_folder(tmp_path), tmp_path / "m.safetensors"
+    words = ("fit", data, "-o", out, "--max-epochs", "1", "--latent-dim", "2", "--resume")
+    assert run(*words).status == 0
+    again = run(*words)
+    assert again.status == 0, again.err
+    assert "complete already" in again.out

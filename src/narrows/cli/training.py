@@ -69,25 +69,29 @@ def fit(
 
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
-    overwrite = overwrite or estimator.resume
     # of several processes the first alone writes; to another the file would be in the way
-    path = check_output(out, [".safetensors"], overwrite=overwrite or given_rank() > 0)
-    estimator.listeners = listeners_for(log, track, path, overwrite=overwrite)
+    may = overwrite or estimator.resume or given_rank() > 0
+    path = check_output(out, [".safetensors"], overwrite=may)
+    run = check_output(
+        estimator.checkpoint or path.with_suffix(".checkpoint"), [".checkpoint"], overwrite=True
+    )
+    goes_on = estimator.resume and run.exists()
+    log_on = overwrite or goes_on  # a log of another run is not to be emptied
+    listeners = listeners_for(log, track, path, overwrite=log_on)
+    estimator.set_params(checkpoint=run, listeners=listeners)
     estimator.check_parameters()  # before anything is read
-    run = Path(estimator.checkpoint or path.with_suffix(".checkpoint"))
-    estimator.set_params(checkpoint=run)
-    if estimator.resume and path.exists() and not run.exists():
-        refuse_other(estimator, path, read_file(path)[1])
+    if estimator.resume and path.exists() and not (goes_on or overwrite):
+        refuse_other(estimator, path, read_file(path)[1], free={"axes"})
         if not quiet:
             click.echo(f"{path} is complete already; to fit anew, give --overwrite.")
         return
-    if overwrite and not estimator.resume:
-        run.unlink(missing_ok=True)
     from narrows.engine.distributed import all_or_none, joined  # torch: only now
 
     with joined():
         with all_or_none():
             source = read(data, resize=resize, lazy="auto")
+        if overwrite and not estimator.resume:
+            run.unlink(missing_ok=True)  # not before DATA is known to be there
         if source.axes is not None and estimator.axes is None:
             estimator.set_params(axes=source.axes)
         estimator.fit(source.X)
@@ -95,7 +99,7 @@ def fit(
             estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
         estimator.set_params(verbose=False)  # who loads the file decides for themselves
         with all_or_none():
-            estimator.save(path, overwrite=overwrite)
+            estimator.save(path, overwrite=may)
     if estimator.stop_reason_ != "interrupted":
         run.unlink(missing_ok=True)
     if not quiet and given_rank() == 0:

@@ -6,6 +6,7 @@ a run survive being killed. Both are written and read by the same two functions.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -60,22 +61,36 @@ def unpack(saved: Saved, state: TrainingState, watch: Watch) -> None:
             slots.setdefault(int(i), {})[slot] = tensor
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        _lay_out(optimizer)
     for module in watch.modules:
         watch.modules[module].load_state_dict(_under(f"last.{module}", tensors))
         watch.best[module] = _under(f"best.{module}", tensors)
     watch.sums = _under("sum", tensors)
     for name in COUNTERS:
         setattr(state, name, numbers[name])
-    watch.history, watch.scores = list(numbers["history"]), list(numbers["scores"])
+    # JSON has no word for what is no number
+    watch.scores = [math.nan if score is None else score for score in numbers["scores"]]
+    watch.history = [
+        {name: math.nan if value is None else value for name, value in entry.items()}
+        for entry in numbers["history"]
+    ]
     watch.best_epoch, watch.steps = numbers["best_epoch"], numbers["steps"]
     watch.stop_reason = numbers["stop_reason"]
-    watch.started -= numbers["seconds"] - watch.seconds
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give each slot its parameter's order in memory: fused steps pair numbers by place."""
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == parameter.shape:
+                slots[name] = torch.empty_like(parameter).copy_(value)
 
 
 def restored(saved: Saved, state: TrainingState, watch: Watch, path: Any) -> None:
     """``unpack`` what came from a file, whose content may be of any kind."""
     try:
         unpack(saved, state, watch)
+        watch.started -= float(saved[1]["seconds"])  # the run began so long before
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise FileError(
             f"{path} holds no run that can go on here ({error}); remove it to start afresh."

@@ -19,7 +19,7 @@ from torch import Tensor
 from narrows.core import FileError
 from narrows.engine.writing import beside, check_output
 
-FORMAT = 1  # raised when the layout changes; every older one is still read
+FORMAT = 2  # raised when the layout changes; every older one is still read
 
 
 def without_nan(value: Any) -> Any:

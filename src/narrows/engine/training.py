@@ -210,7 +210,7 @@ def _step(
 ) -> tuple[Any, dict[str, Tensor]]:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         trace = model(x, clock, state.rng)
-        losses = objective(model, trace)
+    losses = objective(model, trace)
     together = partial(average, players, losses, trace.terms, len(x))
     step_players(losses, players, state.optimizers, between=together)
     for part in followers:

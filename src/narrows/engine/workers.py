@@ -7,6 +7,7 @@ beside that file and are mapped, not copied to each worker through a pipe.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import pickle
@@ -23,6 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -55,12 +57,38 @@ def run_workers(n: int, task: Callable[..., Any], *arguments: Any) -> Any:
         _pack(folder / "task", (task, arguments))
         workers = [_start(folder, rank, n) for rank in range(n)]
         try:
-            _wait(workers, folder / "stop")
+            with _passing_on(workers) as terminated:
+                _wait(workers, folder / "stop")
         finally:
             for worker in workers:
                 worker.kill()
                 worker.wait()
+        if terminated:
+            raise SystemExit(128 + signal.SIGTERM)
         return _outcome(folder, workers)
+
+
+@contextmanager
+def _passing_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """A SIGTERM goes to the workers, which end with a checkpoint where they keep one."""
+    heard: list[int] = []
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield heard
+        return
+
+    def terminate(number: int, frame: Any) -> None:
+        heard.append(number)
+        for worker in workers:
+            worker.terminate()
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _start(folder: Path, rank: int, n: int) -> subprocess.Popen[bytes]:
@@ -175,12 +203,19 @@ def _portable(error: BaseException) -> BaseException:
 
 
 def _pack(path: Path, content: Any) -> None:
-    """Write any object to ``path``, its arrays to a file beside it."""
+    """Write any object to ``path``, its arrays to a file beside it; a memory map as its place."""
     import cloudpickle
 
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, item: Any) -> Any:
+            if isinstance(item, np.memmap) and (place := _place(item)) is not None:
+                return np.memmap, place
+            return super().reducer_override(item)
+
     buffers: list[pickle.PickleBuffer] = []
-    data = cloudpickle.dumps(content, protocol=5, buffer_callback=buffers.append)
-    places = []
+    written = io.BytesIO()
+    Pickler(written, protocol=5, buffer_callback=buffers.append).dump(content)
+    data, places = written.getvalue(), []
     with path.with_suffix(".arrays").open("wb") as stream:
         for buffer in buffers:
             raw = buffer.raw()
@@ -190,6 +225,19 @@ def _pack(path: Path, content: Any) -> None:
     beside = path.with_suffix(".part")
     beside.write_bytes(pickle.dumps((data, places)))
     beside.replace(path)  # a worker that was killed leaves no half answer
+
+
+def _place(mapped: np.memmap[Any, Any]) -> tuple[Any, ...] | None:
+    """What maps the same rows of the same file again; None where it is more than rows of a file."""
+    whole = getattr(mapped, "_mmap", None)
+    file = getattr(mapped, "filename", None)
+    if whole is None or file is None or mapped.mode == "c" or not mapped.flags.c_contiguous:
+        return None
+    # a slice keeps the offset of the map it was cut from, whose pages begin at a round place
+    pages = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY
+    begin = np.frombuffer(whole, np.uint8).__array_interface__["data"][0]
+    offset = pages + mapped.__array_interface__["data"][0] - begin
+    return str(file), mapped.dtype, "r", offset, mapped.shape
 
 
 def _unpack(path: Path) -> Any:

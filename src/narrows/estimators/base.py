@@ -174,10 +174,11 @@ class Estimator(
                 training = prepare(self, self._parts(), rows, held)
             self._hold(training, len(rows))
             recipe = recipe_for(self, len(training.rows))
-            watch = Run(self, training, time_budget(self, started), recipe, rows).go()
+            watch = Run(self, training, time_budget(self, started), recipe, (rows, held)).go()
             self._adopt(training)
             self._record(watch.history, watch.scores, watch.best_epoch, watch.stop_reason)
-            self.fit_seconds_ = time.monotonic() - started
+            before = training.saved[1]["seconds"] if training.saved else 0.0
+            self.fit_seconds_ = before + time.monotonic() - started
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -204,7 +205,7 @@ class Estimator(
             recipe = recipe_for(self, len(training.rows), constant=True)
             reason = "partial_fit: one pass"
             after = 0 if first else len(self.history_)
-            going = Run(self, training, Budget(1), recipe, None, False, reason, after)
+            going = Run(self, training, Budget(1), recipe, (), False, reason, after)
             watch = going.go()
             if not first:
                 self._append(watch)
@@ -227,7 +228,7 @@ class Estimator(
 
     def _go_on(self, path: Path, rows: Any, held: Any) -> Training:
         """The run of a checkpoint, put back to where it was broken off."""
-        found, saved, seed = read_run(self, path, rows)
+        found, saved, seed = read_run(self, path, rows, held)
         given = {item.name for item in fields(self)}
         self.__dict__.update({n: v for n, v in vars(found).items() if n not in given})
         self._seed, self._fitted_with = seed, lasting(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
+from collections.abc import Set
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,30 +38,46 @@ FREE_ON_RESUME = {
     "warm_start",
     "listeners",
     "n_devices",
+    "in_memory",  # what it came to is compared with the data
 }
-MARKED = 64  # rows by which data is known again
+MARKED = 16  # places by which data is known again: each may cost the reading of a whole chunk
 
 
-def mark(rows: Any) -> dict[str, Any]:
-    """What data is known again by: its size, and a hash over rows from first to last."""
+def mark(*given: Any) -> list[Any]:
+    """What X and X_val are known again by: their size, and a hash over rows from first to last.
+
+    Also whether they were streamed: that decides which rows are held out, and their order.
+    """
+    return [None if rows is None else _mark(rows) for rows in given]
+
+
+def _mark(rows: Any) -> dict[str, Any]:
     sha = hashlib.sha256()
     for i in np.unique(np.linspace(0, len(rows) - 1, MARKED).astype(int)):
         sha.update(np.ascontiguousarray(rows[i : i + 1]).tobytes())
-    return {"n": len(rows), "dtype": str(rows.dtype), "sha256": sha.hexdigest()}
+    return {
+        "n": len(rows),
+        "dtype": str(rows.dtype),
+        "sha256": sha.hexdigest(),
+        "streamed": not isinstance(rows, np.ndarray),
+    }
 
 
 class Keeper:
     """Writes checkpoints while a run goes on; does nothing where none were asked for."""
 
-    def __init__(self, estimator: Any, training: Training, watch: Watch, rows: Any) -> None:
-        asked = estimator.checkpoint
+    def __init__(
+        self, estimator: Any, training: Training, watch: Watch, given: tuple[Any, ...]
+    ) -> None:
+        asked = estimator.checkpoint if given else None  # partial_fit: there is no run to keep
         # of several processes, which all stand at the same step, the first writes
         self.path = None if asked is None or world().rank > 0 else Path(asked)
         every = estimator.checkpoint_every
         self.epochs = None if isinstance(every, str) else int(every)
         self.pause = parse_time(every)
         self.estimator, self.training, self.watch = estimator, training, watch
-        self.mark = mark(rows) if self.path else {}
+        self.mark = mark(*given) if self.path else []
+        self.kept: Path | None = None  # where the run is, once it has been written
         self._written = time.monotonic()
         self._failed = False
 
@@ -72,7 +89,8 @@ class Keeper:
             due = record.end_of_epoch and self.training.state.epoch % self.epochs == 0
         else:
             due = time.monotonic() - self._written >= (self.pause or 0.0)
-        if due:
+        # what is no number is found out at the end of the epoch, and must not be gone on from
+        if due and all(bool(total.isfinite()) for total in self.watch.sums.values()):
             self.write()
 
     def write(self) -> None:
@@ -90,6 +108,7 @@ class Keeper:
         }
         try:
             write_file(self.path, tensors, header, overwrite=True)
+            self.kept = self.path
         except FileError as error:
             if not self._failed:
                 warnings.warn(f"{error} Training goes on without it.", stacklevel=2)
@@ -135,7 +154,7 @@ def find_run(estimator: Any) -> Path | None:
     return path
 
 
-def read_run(estimator: Any, path: Path, rows: Any) -> tuple[Any, Saved, int]:
+def read_run(estimator: Any, path: Path, *given: Any) -> tuple[Any, Saved, int]:
     """The estimator as it was, the state of its run and its seed, from a checkpoint.
 
     Raises ``FileError`` for a damaged one, ``ParameterError`` where the parameters differ and
@@ -148,10 +167,12 @@ def read_run(estimator: Any, path: Path, rows: Any) -> tuple[Any, Saved, int]:
     refuse_other(estimator, path, header)
     found = files.restored(path, tensors, header, estimator.f, estimator.g)
     try:
-        if found.layout_ != estimator.layout_ or run["mark"] != mark(rows):
-            raise InputError(
-                f"{path} is a run on other data than the X given; give the same X, or remove the "
-                "file to start afresh."
+        _refuse_other_data(path, found.layout_ == estimator.layout_, run["mark"], mark(*given))
+        if header["versions"]["torch"] != torch.__version__:
+            warnings.warn(
+                f"The run was broken off with torch {header['versions']['torch']} and goes on with "
+                f"{torch.__version__}: its numbers may differ in their last bits.",
+                stacklevel=5,
             )
         if run["threads"] != torch.get_num_threads():
             warnings.warn(
@@ -166,8 +187,29 @@ def read_run(estimator: Any, path: Path, rows: Any) -> tuple[Any, Saved, int]:
         raise FileError(f"{path} holds no run: {error} is missing or damaged.") from error
 
 
-def refuse_other(estimator: Any, path: Path, header: dict[str, Any]) -> None:
-    """Refuse to go on with a file of another model or of other parameters."""
+def _refuse_other_data(path: Path, alike: bool, before: list[Any], now: list[Any]) -> None:
+    for name, then, given in zip(("X", "X_val"), before, now, strict=True):
+        same = {**(then or {}), "streamed": 0} == {**(given or {}), "streamed": 0}
+        if not (alike and same):
+            raise InputError(
+                f"{path} is a run on other data than the {name} given; give the same {name}, or "
+                "remove the file to start afresh."
+            )
+        if then != given:
+            raise InputError(
+                f"{path} is a run on an {name} that was "
+                f"{'streamed' if then['streamed'] else 'loaded'}, which decides the order of rows; "
+                f"go on with in_memory={not then['streamed']}."
+            )
+
+
+def refuse_other(
+    estimator: Any, path: Path, header: dict[str, Any], free: Set[str] = frozenset()
+) -> None:
+    """Refuse to go on with a file of another model or of other parameters.
+
+    Those in ``free`` count only where they are given.
+    """
     if header.get("class") != type(estimator).__name__:
         raise ParameterError(
             f"{path} was made by {header.get('class')}, not by {type(estimator).__name__}; give "
@@ -176,6 +218,7 @@ def refuse_other(estimator: Any, path: Path, header: dict[str, Any]) -> None:
     before = header.get("parameters", {})
     now = {item.name: plain(getattr(estimator, item.name)) for item in fields(estimator)}
     names = [n for n in now if n in before and n not in FREE_ON_RESUME]
+    names = [n for n in names if n not in free or now[n] is not None]
     if now["random_state"] is None or not isinstance(now["random_state"], int):
         names.remove("random_state")  # the run's own seed is in the file
     changed = [n for n in names if now[n] != before[n]]

@@ -24,6 +24,7 @@ from narrows.estimators.catalogue import MODELS, model_class
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import plain, versions
 from narrows.estimators.door import Layout
+from narrows.estimators.older import updated
 from narrows.estimators.parameters import OBJECTS
 from narrows.estimators.preparing import lasting, pick_device, seed_of
 from narrows.parts.objective import WeightedObjective
@@ -198,6 +199,7 @@ def _restore(
     objective = WeightedObjective(parts.terms)
     with torch.device("meta"):  # a skeleton: nothing is allocated before all shapes agree
         model = build_model(parts, choices, own, None)
+    tensors = updated(tensors, header["format"], model)
     for prefix, module in (("model.", model), ("objective.", objective)):
         state = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
         module.load_state_dict(state, assign=True)

@@ -65,17 +65,18 @@ def recipe_for(estimator: Any, n_rows: int, *, constant: bool = False) -> Recipe
 class Run:
     """One run of the loop for an estimator: from ``begin`` or a checkpoint to the best model.
 
-    ``rows`` are those the user gave, by which a checkpoint knows its data again.
+    ``given`` are X and X_val as admitted, by which a checkpoint knows its data again.
     """
 
     estimator: Any
     training: Training
     budget: Budget
     recipe: Recipe
-    rows: Any = None
+    given: tuple[Any, ...] = ()
     keep_best: bool = True
     reason: str = "the budget was used"
     after: int = 0  # epochs that the history holds from calls before
+    cut_short: bool = False  # by a signal
     setback: int = 0  # the epoch that ended in no number, if one did
 
     def __post_init__(self) -> None:
@@ -94,10 +95,12 @@ class Run:
             self.keep_best,
             self._tell,
         )
-        self.keeper = Keeper(params, training, self.watch, self.rows)
+        self.keeper = Keeper(params, training, self.watch, self.given)
 
     def _tell(self, entry: dict[str, float]) -> bool:
         """Tell the listeners of an epoch; whether any of them asks to stop."""
+        if self.watch.broke and self.training.state.slower == 1.0:
+            return False  # the epoch will be undone
         asked = self.listeners.on_epoch({**entry, "epoch": entry["epoch"] + self.after})
         return agree(0.0, asked)[1]
 
@@ -108,12 +111,13 @@ class Run:
         with self.listeners.following(describe_run(self.estimator, training, before)) as summary:
             with stop_signals(stop, on_terminate=self.estimator.checkpoint is not None):
                 self._follow(stop)
-            watch.finish(stop.reason or self.reason)
-            if not stop.reason:
+            stopped = stop.reason if self.cut_short else ""
+            watch.finish(stopped or self.reason)
+            if not stopped:
                 self.keeper.write()
             summary.update(watch.summary())
         with muted():
-            self._speak(stop.reason)
+            self._speak(stopped)
         return watch
 
     def _follow(self, stop: Stop) -> None:
@@ -140,7 +144,7 @@ class Run:
             except KeyboardInterrupt:
                 if world().size > 1:
                     raise  # the others stand elsewhere: there is nothing to close together
-                stop.reason = stop.reason or "interrupted"
+                stop.reason, self.cut_short = stop.reason or "interrupted", True
 
     def _train(self, stop: Stop) -> None:
         """The loop; after a loss that is no number once more from before it, with small steps."""
@@ -160,7 +164,7 @@ class Run:
                 # a signal may come while they agree: it is heard after the next step
                 wish = same_wish(stop.reason)
                 if wish:
-                    stop.reason = wish
+                    stop.reason, self.cut_short = wish, True
                     self.keeper.write()
                 if ended or wish:
                     return
@@ -172,8 +176,8 @@ class Run:
     def _speak(self, stopped: str) -> None:
         from sklearn.exceptions import ConvergenceWarning
 
-        watch, kept = self.watch, self.keeper.path
-        where = f" {kept} holds the whole run: go on with resume=True (--resume)." if kept else ""
+        watch, kept = self.watch, self.keeper.kept
+        where = f" {kept} holds the run: go on with resume=True (--resume)." if kept else ""
         if stopped == "terminated":
             warnings.warn(f"Training was ended by SIGTERM.{where}", stacklevel=4)
             raise SystemExit(128 + signal.SIGTERM)

@@ -40,8 +40,9 @@ def fit_in_workers(estimator: Any, X: Any, X_val: Any) -> None:
     n = int(estimator.n_devices)
     _check_device(estimator.device, n)
     sent = copy.copy(estimator)
-    # drawn here: a RandomState must move on in the hands of its owner, and once
-    sent.random_state = seed_of(estimator.random_state)
+    if hasattr(estimator.random_state, "randint"):
+        # drawn here: a RandomState must move on in the hands of its owner, and once
+        sent.random_state = seed_of(estimator.random_state)
     learned = run_workers(n, _fit, sent, X, X_val)
     given = {item.name for item in fields(estimator)}
     vars(estimator).pop("versions_", None)

@@ -34,7 +34,7 @@ class DiagonalGaussian(nn.Module):
 
     def split(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ², each (B, latent_dim)."""
-        mu, log_variance = h.chunk(2, dim=-1)
+        mu, log_variance = h.float().chunk(2, dim=-1)
         return mu, log_variance.clamp(self.lowest, self.highest)
 
     def forward(self, h: Tensor, K: int, rng: Generator | None) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
 
@@ -37,8 +38,10 @@ class Model(nn.Module):
         node: Node = self.q(self.f(corrupted), K, rng)
         if self.p is not None:
             node.log_p = self.p.log_prob(node.z)
-        output = self.g(fold(node.z)).unflatten(0, (K, len(x)))
-        distance = self.D.distance(x, output, mask)
+        output = self.g(fold(node.z)).float().unflatten(0, (K, len(x)))
+        # sums are float32, whatever the precision of the products
+        with torch.autocast(x.device.type, enabled=False):
+            distance = self.D.distance(x, output, mask)
         return Trace(x, corrupted, mask, [node], output, distance, clock)
 
     def encode(self, x: Tensor) -> Tensor:
