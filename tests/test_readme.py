@@ -31,6 +31,15 @@ def test_every_figure_of_its_table_is_in_the_benchmarks_output() -> None:
         assert row in written
 
 
+def test_every_figure_of_speed_is_in_the_benchmarks_output() -> None:
+    table = README.split("<!-- quality -->")[1].split("<!-- /quality -->")[0]
+    written = (ROOT / "benchmarks/results/quality.md").read_text(encoding="utf-8")
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(rows) >= 5
+    for row in rows:
+        assert row in written
+
+
 def test_its_test_command_is_the_one_ci_runs() -> None:
     assert "\nmake test " in README
     assert "\nmake test\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")

@@ -54,10 +54,12 @@ class Scaling:
         """Back to the data's units, in float64."""
         return scaled.double() * self.scale + self.shift
 
-    def undo_bytes(self, scaled: Tensor, dtype: torch.dtype) -> Tensor:
-        """Back to small integers, for which float32 is exact enough and several times faster."""
-        ends = torch.iinfo(dtype)
+    def undo_narrow(self, scaled: Tensor, dtype: torch.dtype) -> Tensor:
+        """Back to float32 or to small integers, for which float32 is exact enough and faster."""
         rows = scaled * self.scale.float() + self.shift.float()
+        if dtype.is_floating_point:
+            return rows
+        ends = torch.iinfo(dtype)
         return rows.round_().clamp_(ends.min, ends.max).to(dtype)
 
     def log_volume(self, shape: tuple[int, ...]) -> float:

@@ -273,15 +273,18 @@ def average(
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in moved]
     numbers = [v.detach().to(moved[0].device) for v in (*losses.values(), *terms.values())]
     flat = torch.cat([t.reshape(-1) for t in (*gradients, *numbers)])
-    flat = torch.cat([flat * n_rows, flat.new_tensor([float(n_rows)])])
+    marks = flat.new_tensor([float(n_rows), *(float(p.grad is not None) for p in moved)])
+    flat = torch.cat([flat * n_rows, marks])
     with _exchange():
         dist.all_reduce(flat)
-    *means, count = flat.split([*(t.numel() for t in (*gradients, *numbers)), 1])
-    for p, gradient, mean in zip(moved, gradients, means, strict=False):
-        p.grad = gradient.copy_((mean / count).view_as(p))
-    values = iter((flat[-1 - len(numbers) : -1] / count).unbind())
+    sizes = [*(p.numel() for p in moved), len(numbers), 1, len(moved)]
+    *means, values, count, used = flat.split(sizes)
+    for p, gradient, mean, n in zip(moved, gradients, means, used.tolist(), strict=True):
+        # what no process has used must not decay either
+        p.grad = gradient.copy_((mean / count).view_as(p)) if n else None
+    averages = iter((values / count).unbind())
     for found in (losses, terms):
-        found.update({name: next(values) for name in found})
+        found.update({name: next(averages) for name in found})
 
 
 def check_shares(n_rows: int, n_batches: int, batch_size: int) -> None:

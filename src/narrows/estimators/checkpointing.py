@@ -89,13 +89,14 @@ class Keeper:
             due = record.end_of_epoch and self.training.state.epoch % self.epochs == 0
         else:
             due = time.monotonic() - self._written >= (self.pause or 0.0)
-        # what is no number is found out at the end of the epoch, and must not be gone on from
-        if due and all(bool(total.isfinite()) for total in self.watch.sums.values()):
+        if due:
             self.write()
 
     def write(self) -> None:
         """Write now; a failure costs a warning, the old checkpoint stays, and training goes on."""
-        if self.path is None:
+        # what is no number is found out at the end of the epoch, and must not be gone on from
+        sound = all(bool(total.isfinite()) for total in self.watch.sums.values())
+        if self.path is None or not sound:
             return
         saved = pack(self.training.state, self.watch)
         tensors, header = self._best_so_far(saved)

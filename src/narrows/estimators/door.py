@@ -81,7 +81,7 @@ def admit(estimator: Any, X: Any, *, reset: bool) -> Array | CheckedRows:
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     layout = _known_layout(estimator, array, reset)
-    if array.ndim > 2:
+    if array.ndim > 2 and reset:  # later, that the shapes agree says it all
         _checked_table(estimator, array.reshape(len(array), -1), reset)
     refuse_not_finite(array, getattr(estimator, "feature_names_in_", None))
     return layout.inward(array.astype(array.dtype.newbyteorder("="), copy=False))

@@ -27,7 +27,7 @@ from narrows.engine.writing import check_output, gather
 from narrows.estimators.layout import Array, Layout
 from narrows.estimators.lazy import CheckedRows, in_steps
 
-SMALL = {"|u1": torch.uint8, "|i1": torch.int8, "<i2": torch.int16}
+NARROW = {"|u1": torch.uint8, "|i1": torch.int8, "<i2": torch.int16, "<f4": torch.float32}
 FAR = 1e15  # standard deviations: beyond, squares leave float32
 
 
@@ -134,10 +134,10 @@ class Face:
 
     def _outward(self, scaled: Tensor, dtype: str | None = None) -> Array:
         shaped = scaled.reshape(len(scaled), *self.layout_.shape)
-        small = SMALL.get(dtype or self.layout_.dtype)
-        if small is not None:
+        narrow = NARROW.get(dtype or self.layout_.dtype)
+        if narrow is not None:
             return self.layout_.outward(
-                self.scaling_.undo_bytes(shaped, small).cpu().numpy(), dtype
+                self.scaling_.undo_narrow(shaped, narrow).cpu().numpy(), dtype
             )
         return self.layout_.outward(self.scaling_.undo(shaped).cpu().numpy(), dtype)
 
