@@ -24,6 +24,7 @@ from narrows.core import InputError, ParameterError, WorkerError
 from narrows.engine import distributed
 from narrows.engine.training import step_players
 from narrows.engine.workers import run_workers
+from starting import training
 
 X = curve(301)  # odd: the shares of a batch differ by a row
 IMAGES = curve(60, 35).reshape(60, 5, 7)
@@ -278,17 +279,9 @@ print(est.stop_reason_, np.isfinite(est.score(X)))
 
 
 def test_a_stop_by_hand_keeps_the_best_model(tmp_path: Path) -> None:
-    pipe, command = subprocess.PIPE, [sys.executable, "-c", LONG]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as long:
-        try:
-            while long.poll() is None and not (tmp_path / "ready").exists():
-                time.sleep(0.05)
-            os.killpg(long.pid, signal.SIGINT)  # as a terminal does
-            out, err = long.communicate(timeout=60)
-        finally:
-            long.kill()
+    with training([sys.executable, "-c", LONG], tmp_path) as long:
+        os.killpg(long.pid, signal.SIGINT)  # as a terminal does
+        out, err = long.communicate(timeout=60)
     assert out == "interrupted True\n"
     assert "Training was interrupted; the best model so far is kept." in err
     assert "Traceback" not in err

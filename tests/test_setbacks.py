@@ -55,7 +55,7 @@ def test_after_one_loss_that_is_no_number_training_goes_back_and_on(
 
 def test_after_the_second_training_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watch, "see", breaking([9 * 2 + 3, 9 * 4 + 1]))
-    with pytest.warns(ConvergenceWarning, match=r"0.1 times .* \(epoch \d\) is kept"):
+    with pytest.warns(ConvergenceWarning, match=r"0.1 times the step .* \(epoch \d\) is kept"):
         ae = narrows.Autoencoder(**SHORT).fit(X)
     assert "no longer a number in epoch" in ae.stop_reason_
     assert np.isfinite(ae.transform(X)).all()

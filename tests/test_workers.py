@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
 import narrows
+from starting import training
 
 KEPT = """
 import numpy as np, pathlib, sys
@@ -27,19 +26,9 @@ est = Autoencoder(latent_dim=2, **end, **kept).fit(X)
 
 def test_sigterm_goes_to_the_workers_which_keep_the_run(tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", np.random.default_rng(0).normal(size=(64, 5)))
-    command = [sys.executable, "-c", KEPT, "1000000"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as long:
-        try:
-            while long.poll() is None and not (tmp_path / "ready").exists():
-                time.sleep(0.05)
-            os.kill(long.pid, signal.SIGTERM)
-            _, err = long.communicate(timeout=60)
-        finally:
-            if long.poll() is None:
-                os.killpg(long.pid, signal.SIGKILL)
+    with training([sys.executable, "-c", KEPT, "1000000"], tmp_path) as long:
+        os.kill(long.pid, signal.SIGTERM)
+        _, err = long.communicate(timeout=60)
     assert long.returncode == 143, err
     so_far = narrows.load(tmp_path / "c.checkpoint")
     assert so_far.n_iter_ >= 1

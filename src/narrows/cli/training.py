@@ -82,7 +82,7 @@ def fit(
     estimator.check_parameters()  # before anything is read
     if estimator.resume and path.exists() and not (goes_on or overwrite):
         refuse_other(estimator, path, read_file(path)[1], free={"axes"})
-        if not quiet:
+        if not quiet and given_rank() == 0:
             click.echo(f"{path} is complete already; to fit anew, give --overwrite.")
         return
     from narrows.engine.distributed import all_or_none, joined  # torch: only now

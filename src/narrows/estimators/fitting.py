@@ -186,10 +186,13 @@ class Run:
                 f"Training was interrupted; the best model so far is kept.{where}", stacklevel=4
             )
         elif "no longer a number" in watch.stop_reason:
+            # where the budget ended with it there was no time left to try again
+            again = self.training.state.slower < 1.0
+            tried = f", also with {SLOWER} times the step size" if again else ""
             warnings.warn(
-                f"Training stopped because {watch.stop_reason}, also with a step size of "
-                f"{SLOWER} times what was asked; the best model before it (epoch "
-                f"{watch.best_epoch}) is kept. Lower learning_rate, or look for extreme rows in X.",
+                f"Training stopped because {watch.stop_reason}{tried}; the best model before it "
+                f"(epoch {watch.best_epoch}) is kept. Lower learning_rate, or look for extreme rows "
+                "in X.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
