@@ -271,6 +271,17 @@ def test_bfloat16_is_for_products_only(model: Any) -> None:
     assert half.loss_curve_[0] == pytest.approx(full.loss_curve_[0], rel=0.02, abs=0.02)
 
 
+@pytest.mark.parametrize("model", [narrows.Autoencoder, narrows.VariationalAutoencoder])
+def test_distances_and_terms_are_summed_in_float32(model: Any) -> None:
+    fitted = model(**KWARGS, max_epochs=1, precision="bfloat16").fit(X)
+    x = fitted.scaling_.apply(torch.from_numpy(X))
+    with torch.autocast("cpu", torch.bfloat16):
+        trace = fitted.model_(x, loop.Clock(), torch.Generator().manual_seed(0))
+    fitted.objective_(fitted.model_, trace)
+    assert torch.equal(trace.distance, fitted.model_.D.distance(x, trace.output))
+    assert {term.dtype for term in trace.terms.values()} == {torch.float32}
+
+
 def test_precision_is_chosen_by_hardware_and_by_what_pca_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -75,7 +75,7 @@ class Watch:
         self.steps, self._last = self.steps + 1, record
         for name, value in (("loss", record.losses["model"]), *record.terms.items()):
             total = self.sums.get(name)
-            value = value.detach().float()  # a narrower sum would stop growing
+            value = value.detach()
             self.sums[name] = value if total is None else total + value
         if not record.end_of_epoch:
             return False

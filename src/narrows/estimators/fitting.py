@@ -191,8 +191,8 @@ class Run:
             tried = f", also with {SLOWER} times the step size" if again else ""
             warnings.warn(
                 f"Training stopped because {watch.stop_reason}{tried}; the best model before it "
-                f"(epoch {watch.best_epoch}) is kept. Lower learning_rate, or look for extreme rows "
-                "in X.",
+                f"(epoch {watch.best_epoch}) is kept. Lower learning_rate, or look for extreme "
+                "rows in X.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
