@@ -31,6 +31,16 @@ MODELS: dict[str, Entry] = {
     ),
 }
 
+# Those that take images of any sizes: no fixed shape, so none of scikit-learn's generic checks.
+WHOLE: dict[str, Entry] = {
+    "Denoiser": Entry(
+        "narrows.estimators.denoiser",
+        "Removes noise from photographs of any size; learns from clean ones, from noisy ones only "
+        "(noisy_targets=True), or from the one to be cleaned.",
+    ),
+}
+KNOWN = {**MODELS, **WHOLE}
+
 SHORT_NAMES = {"ae": "Autoencoder", "dae": "DenoisingAutoencoder", "vae": "VariationalAutoencoder"}
 
 
@@ -41,12 +51,12 @@ def find_model(name: str) -> str:
     'VariationalAutoencoder'
     """
     wanted = name.lower().replace("-", "").replace("_", "")
-    known = {model.lower(): model for model in MODELS} | SHORT_NAMES
+    known = {model.lower(): model for model in KNOWN} | SHORT_NAMES
     if wanted not in known:
-        raise ParameterError(f"No model is called {name!r}; choose one of {', '.join(MODELS)}.")
+        raise ParameterError(f"No model is called {name!r}; choose one of {', '.join(KNOWN)}.")
     return known[wanted]
 
 
 def model_class(name: str) -> Any:
-    """The class called ``name`` (an exact class name of ``MODELS``), imported now."""
-    return getattr(importlib.import_module(MODELS[name].module), name)
+    """The class called ``name`` (an exact class name of ``KNOWN``), imported now."""
+    return getattr(importlib.import_module(KNOWN[name].module), name)

@@ -166,7 +166,8 @@ def read_run(estimator: Any, path: Path, *given: Any) -> tuple[Any, Saved, int]:
     if not isinstance(run, dict):
         raise FileError(f"{path} is a model, not a checkpoint; give another name, or remove it.")
     refuse_other(estimator, path, header)
-    found = files.restored(path, tensors, header, estimator.f, estimator.g)
+    own = (getattr(estimator, name, None) for name in ("f", "g"))
+    found = files.restored(path, tensors, header, *own)
     try:
         _refuse_other_data(path, found.layout_ == estimator.layout_, run["mark"], mark(*given))
         if header["versions"]["torch"] != torch.__version__:

@@ -1,4 +1,4 @@
-"""The parameters that every fixed-shape model shares, declared once.
+"""The parameters that models share, declared once.
 
 This module imports neither torch nor scikit-learn, so that the command line can print its help
 at once; a test holds it to that. What a parameter may be is data beside it (``choices``,
@@ -29,8 +29,98 @@ def parameter(default: Any, help: str, **rule: Any) -> Any:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Parameters:
-    """The shared parameters; ``"auto"`` is always chosen from the data and shown by ``info``."""
+class RunParameters:
+    """How training goes: the same for everything that learns."""
+
+    max_epochs: int = parameter(100, "Most passes over the training rows.", kind=int, low=0)
+    max_time: float | str | None = parameter(
+        None, 'Stop after so long: seconds, or as "90s", "3m", "1.5h".', kind="time", none=True
+    )
+    batch_size: int | str = parameter(
+        "auto", "Rows in a step. auto: 128, fewer for few rows.", kind=int, low=1, auto=True
+    )
+    learning_rate: float | str = parameter(
+        "auto",
+        "Largest step size of AdamW; warmed up, kept for a while in runs of few epochs, then "
+        "lowered to zero along a line. auto: 0.004 for batches of 128, as the root of their size.",
+        kind=float,
+        low=0,
+        open=True,
+        auto=True,
+    )
+    precision: str = parameter(
+        "auto",
+        "Of the products in training; weights and sums stay float32, and so does everything after "
+        "training. auto: bfloat16 on hardware made for it (AMX, AVX512-BF16, CUDA), unless PCA "
+        "already explains 99.9 % of the variance.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    weight_decay: float = parameter(0.01, "AdamW's weight decay.", kind=float, low=0)
+    early_stopping: bool = parameter(
+        True, "Stop when the validation loss no longer falls; the best model is kept.", kind=bool
+    )
+    n_iter_no_change: int = parameter(
+        20, "Epochs without a better validation loss before stopping.", kind=int, low=1
+    )
+    validation_fraction: float = parameter(
+        0.1,
+        "Share of the rows held out for validation; 0 validates on the training rows.",
+        kind=float,
+        low=0,
+        high=0.9,
+    )
+    warm_start: bool = parameter(
+        False, "fit goes on from the model so far instead of starting anew.", kind=bool
+    )
+    random_state: Any = parameter(None, "Seed: the same seed gives the same bits.", kind="seed")
+    device: str = parameter(
+        "auto", "Where to compute: auto, cpu, cuda, cuda:1. auto: cuda where there is one."
+    )
+    n_devices: int = parameter(
+        1,
+        "Processes that fit trains with, one for each CUDA device; on the CPU each gets its share "
+        "of the threads. Under torchrun it is torchrun that says how many.",
+        kind=int,
+        low=1,
+        high=MOST_DEVICES,
+    )
+    checkpoint: Any = parameter(
+        None,
+        "File in which the run is kept while it goes on; it loads like a model, as the best so "
+        "far. The command uses OUT.checkpoint and removes it at the end.",
+        kind="path",
+        none=True,
+    )
+    checkpoint_every: int | str = parameter(
+        "30s",
+        'What a kill may cost at most: a time ("5m"), or a number of epochs.',
+        kind="every",
+        low=1,
+    )
+    resume: bool = parameter(
+        False,
+        "Go on from the checkpoint to the same result as if nothing had happened; start afresh "
+        "where there is none.",
+        kind=bool,
+    )
+    verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool)
+    listeners: Any = parameter(
+        None,
+        "What hears of the start, every epoch and the end of a fit: a Listener (JsonLines, "
+        "TensorBoard, MLflow, WandB or your own), a callable that takes the epoch's entry of "
+        "history_, or a list of these; one that answers True stops the fit.",
+    )
+
+    def check_parameters(self) -> None:
+        """Refuse any value out of its rule, with one sentence; run at the door of ``fit``."""
+        for item in fields(self):
+            _check(type(self).__name__, item, getattr(self, item.name))
+        Listeners(self.listeners)  # has its own sentence for what can be none
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Parameters(RunParameters):
+    """What every fixed-shape model is made of; ``"auto"`` is always chosen from the data and shown by ``info``."""
 
     latent_dim: int | str = parameter(
         "auto",
@@ -125,90 +215,6 @@ class Parameters:
         "loaded. auto: if it takes less than a quarter of the memory that is free.",
         choices=("auto", True, False),
     )
-    max_epochs: int = parameter(100, "Most passes over the training rows.", kind=int, low=0)
-    max_time: float | str | None = parameter(
-        None, 'Stop after so long: seconds, or as "90s", "3m", "1.5h".', kind="time", none=True
-    )
-    batch_size: int | str = parameter(
-        "auto", "Rows in a step. auto: 128, fewer for few rows.", kind=int, low=1, auto=True
-    )
-    learning_rate: float | str = parameter(
-        "auto",
-        "Largest step size of AdamW; warmed up, kept for a while in runs of few epochs, then "
-        "lowered to zero along a line. auto: 0.004 for batches of 128, as the root of their size.",
-        kind=float,
-        low=0,
-        open=True,
-        auto=True,
-    )
-    precision: str = parameter(
-        "auto",
-        "Of the products in training; weights and sums stay float32, and so does everything after "
-        "training. auto: bfloat16 on hardware made for it (AMX, AVX512-BF16, CUDA), unless PCA "
-        "already explains 99.9 % of the variance.",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    weight_decay: float = parameter(0.01, "AdamW's weight decay.", kind=float, low=0)
-    early_stopping: bool = parameter(
-        True, "Stop when the validation loss no longer falls; the best model is kept.", kind=bool
-    )
-    n_iter_no_change: int = parameter(
-        20, "Epochs without a better validation loss before stopping.", kind=int, low=1
-    )
-    validation_fraction: float = parameter(
-        0.1,
-        "Share of the rows held out for validation; 0 validates on the training rows.",
-        kind=float,
-        low=0,
-        high=0.9,
-    )
-    warm_start: bool = parameter(
-        False, "fit goes on from the model so far instead of starting anew.", kind=bool
-    )
-    random_state: Any = parameter(None, "Seed: the same seed gives the same bits.", kind="seed")
-    device: str = parameter(
-        "auto", "Where to compute: auto, cpu, cuda, cuda:1. auto: cuda where there is one."
-    )
-    n_devices: int = parameter(
-        1,
-        "Processes that fit trains with, one for each CUDA device; on the CPU each gets its share "
-        "of the threads. Under torchrun it is torchrun that says how many.",
-        kind=int,
-        low=1,
-        high=MOST_DEVICES,
-    )
-    checkpoint: Any = parameter(
-        None,
-        "File in which the run is kept while it goes on; it loads like a model, as the best so "
-        "far. The command uses OUT.checkpoint and removes it at the end.",
-        kind="path",
-        none=True,
-    )
-    checkpoint_every: int | str = parameter(
-        "30s",
-        'What a kill may cost at most: a time ("5m"), or a number of epochs.',
-        kind="every",
-        low=1,
-    )
-    resume: bool = parameter(
-        False,
-        "Go on from the checkpoint to the same result as if nothing had happened; start afresh "
-        "where there is none.",
-        kind=bool,
-    )
-    verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool)
-    listeners: Any = parameter(
-        None,
-        "What hears of the start, every epoch and the end of a fit: a Listener (JsonLines, "
-        "TensorBoard, MLflow, WandB or your own), a callable that takes the epoch's entry of "
-        "history_, or a list of these; one that answers True stops the fit.",
-    )
-
-    def check_parameters(self) -> None:
-        """Refuse any value out of its rule, with one sentence; run at the door of ``fit``."""
-        for item in fields(self):
-            _check(type(self).__name__, item, getattr(self, item.name))
-        Listeners(self.listeners)  # has its own sentence for what can be none
 
 
 def _check(owner: str, item: Field[Any], value: Any) -> None:

@@ -1,0 +1,167 @@
+"""Patches: square cuts of images of any size, turned and mirrored at random, for training.
+
+They answer the questions that ``Rows`` answers, so that the one loop trains on them. Images stay in
+their own dtype; those that are read from files are decoded once where memory allows it, and group
+by group in a new order every epoch where it does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from narrows.engine.data import Rows, Scaling, Share, as_tensor, n_batches, shares
+
+MOST_HELD = 2**30  # bytes of images in memory at a time
+LEAST = 1024  # patches in an epoch, however small the images are
+SYMMETRIES = 8  # four quarter turns, each also mirrored
+
+
+def symmetry(x: Tensor, k: int) -> Tensor:
+    """One of the eight ways to lay an image (..., H, W): k mod 4 quarter turns, mirrored from 4 on.
+
+    >>> symmetry(torch.tensor([[0, 1], [2, 3]]), 4).tolist()
+    [[1, 0], [3, 2]]
+    """
+    x = torch.rot90(x, k % 4, (-2, -1))
+    return x.flip(-1) if k >= 4 else x
+
+
+def undo_symmetry(x: Tensor, k: int) -> Tensor:
+    """What ``symmetry(_, k)`` did, undone."""
+    x = x.flip(-1) if k >= 4 else x
+    return torch.rot90(x, -(k % 4), (-2, -1))
+
+
+def as_planes(pixels: NDArray[Any]) -> Tensor:
+    """(H, W) or (H, W, C) as (C, H, W), in a dtype torch computes with."""
+    image = as_tensor(pixels)
+    return image[None] if image.ndim == 2 else image.movedim(-1, 0)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Random square cuts of images, scaled so that white is 1.
+
+    ``images`` is a sequence of (H, W) or (H, W, C) arrays of one number of channels; a lazy one
+    decodes when it is asked, and ``nbytes`` says what all of them take. ``whites`` are the values
+    that stand for white, one for each image. An epoch sees about as many pixels as the images have.
+    """
+
+    images: Sequence[NDArray[Any]]
+    sizes: Sequence[tuple[int, int]]  # height and width of each image
+    whites: Sequence[float]
+    side: int
+    channels: int
+    nbytes: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _held: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one patch."""
+        return (self.channels, self.side, self.side)
+
+    def __len__(self) -> int:
+        """Patches in an epoch."""
+        return max(LEAST, sum(map(self._cuts, range(len(self.sizes)))))
+
+    def _cuts(self, i: int) -> int:
+        height, width = self.sizes[i]
+        return math.ceil(height * width / self.side**2)
+
+    def _image(self, i: int, keep: bool) -> Tensor:
+        image = self._held.get(i)
+        if image is None:
+            image = as_planes(self.images[i]).to(self.device)
+            if keep:
+                self._held[i] = image
+        return image
+
+    def shuffled(
+        self, batch_size: int, order: Generator, skip: int = 0, share: Share = (0, 1)
+    ) -> Iterator[Tensor]:
+        """An epoch of batches (B, C, side, side), drawn from ``order`` (a generator on the CPU).
+
+        The first ``skip`` batches are passed over; of each batch only this process's ``share``
+        (its rank, of how many) is given.
+        """
+        groups = self._groups(torch.randperm(len(self.sizes), generator=order).tolist())
+        seeds = torch.randint(2**62, (n_batches(len(self), batch_size),), generator=order).tolist()
+        bounds = list(shares(len(self), batch_size, 0, share))
+        whole = list(shares(len(self), batch_size, 0, (0, 1)))
+        first = 0
+        for group, weight in groups:
+            last = first + round(weight * len(seeds))
+            last = len(seeds) if group is groups[-1][0] else last
+            if last > max(first, skip):  # an epoch that goes on does not decode what is past
+                images = {i: self._image(i, keep=len(groups) == 1) for i in group}
+                for b in range(max(first, skip), last):
+                    start, stop = bounds[b]
+                    begin = whole[b][0]
+                    drawn = self._draw(images, seeds[b], whole[b][1] - begin)
+                    yield self._cut(images, drawn, slice(start - begin, stop - begin))
+            first = last
+
+    def _groups(self, order: list[int]) -> list[tuple[list[int], float]]:
+        """Images that are in memory together, and the share of an epoch each group gets."""
+        count = max(1, min(len(order), math.ceil(self.nbytes / MOST_HELD)))
+        groups = [order[k::count] for k in range(count)]
+        total = sum(map(self._cuts, order))
+        return [(group, sum(map(self._cuts, group)) / total) for group in groups]
+
+    def _draw(self, images: dict[int, Tensor], seed: int, n: int) -> list[tuple[int, int, int]]:
+        """Image, row and column of each patch: every pixel is as likely, whatever image it is in."""
+        rng = torch.Generator().manual_seed(seed)
+        names = list(images)
+        areas = torch.tensor([float(self._cuts(i)) for i in names])
+        which = torch.multinomial(areas, n, replacement=True, generator=rng).tolist()
+        u = torch.rand((n, 2), generator=rng, dtype=torch.float64).tolist()
+        turn = int(torch.randint(SYMMETRIES, (), generator=rng))
+        places = []
+        for k, (a, b) in zip(which, u, strict=True):
+            height, width = self.sizes[names[k]]
+            row, column = int(a * (height - self.side + 1)), int(b * (width - self.side + 1))
+            places.append((names[k], max(0, row), max(0, column)))
+        return [*places, (turn, 0, 0)]
+
+    def _cut(
+        self, images: dict[int, Tensor], drawn: list[tuple[int, int, int]], part: slice
+    ) -> Tensor:
+        *places, (turn, _, _) = drawn
+        cuts = []
+        for i, row, column in places[part]:
+            patch = images[i][:, row : row + self.side, column : column + self.side].float()
+            cuts.append(fill(patch / self.whites[i], self.side, self.side))
+        return symmetry(torch.stack(cuts), turn).contiguous()
+
+
+def fill(image: Tensor, height: int, width: int) -> Tensor:
+    """An image (..., H, W) that is too small, mirrored to the right and below to a size.
+
+    The mirror repeats, edges included, as ``numpy.pad(mode="symmetric")`` does: it has an answer
+    for a single pixel.
+    """
+    for dim, size in ((-2, height), (-1, width)):
+        n = image.shape[dim]
+        if n < size:
+            index = torch.arange(size, device=image.device) % (2 * n)
+            index = torch.where(index < n, index, 2 * n - 1 - index)
+            image = image.index_select(dim, index)
+    return image
+
+
+def fixed_patches(patches: Patches, n: int, seed: int) -> Rows:
+    """``n`` patches that are the same every time, to validate on."""
+    rng = torch.Generator().manual_seed(seed)
+    held: list[Tensor] = []
+    while sum(map(len, held)) < n:
+        held.extend(batch.cpu() for batch in patches.shuffled(64, rng))
+    rows = torch.cat(held)[:n].to(patches.device)
+    return Rows(rows, Scaling.none())
