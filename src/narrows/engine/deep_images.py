@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,15 @@ from narrows.core import FileError
 from narrows.engine.images import DAMAGE
 
 if TYPE_CHECKING:
-    from PIL.Image import Exif, Image
+    from PIL.Image import Exif
+    from PIL.ImageFile import ImageFile
 
 __all__ = [
     "below_eight_bits",
     "beyond_pillow",
     "kept_tags",
     "read_tiff",
+    "turned_back",
     "write_png",
     "write_tiff",
 ]
@@ -44,7 +46,7 @@ OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
 BLOCK = 1 << 20  # bytes of pixels that are compressed at a time
 
 
-def below_eight_bits(image: Image, path: Path) -> NDArray[np.uint16] | None:
+def below_eight_bits(image: ImageFile, path: Path) -> NDArray[np.uint16] | None:
     """(H, W, C) in full where ``image``, just opened, would lose what lies below its 8 high bits.
 
     None where Pillow loses nothing.
@@ -52,14 +54,28 @@ def below_eight_bits(image: Image, path: Path) -> NDArray[np.uint16] | None:
     rawmode = _rawmode(image.tile[0]) if image.tile else ""
     if rawmode == "RGB" and image.format == "PPM" and _greatest(image.tile[0]) > 255:
         raise ValueError("it has more than 8 bits a colour, which would be cut: save it as .png")
-    if image.mode not in ("LA", "RGB", "RGBA") or rawmode[-4:-1] != ";16":
+    if image.mode not in ("RGB", "RGBA") or rawmode[-4:-1] != ";16":
         return None
-    if image.mode == "LA":  # four bytes a pixel: two of each value, one after the other
-        both: NDArray[np.uint16] = _decoded(path, "RGBA", "RGBA").view(">u2").astype(np.uint16)
-        return both
+    if rawmode == "LA;16B":  # four bytes a pixel, as RGBA has: two of grey, two of alpha
+        return _decoded(path, "RGBA").view(">u2").astype(np.uint16)
     other = rawmode[:-1] + OTHER_ORDER[rawmode[-1]]
-    high, low = (_decoded(path, image.mode, raw).astype(np.uint16) for raw in (rawmode, other))
-    return high << 8 | low
+    high, low = (_decoded(path, raw).astype(np.uint16) for raw in (rawmode, other))
+    whole: NDArray[np.uint16] = high * np.uint16(256) + low
+    return whole
+
+
+def turned_back(planes: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """(H, W, ...) as it is stored in a TIFF, which Pillow turns by its ``orientation``."""
+    undo: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+        2: np.fliplr,
+        3: lambda turned: turned[::-1, ::-1],
+        4: np.flipud,
+        5: lambda turned: turned.swapaxes(0, 1),
+        6: np.rot90,
+        7: lambda turned: turned[::-1, ::-1].swapaxes(0, 1),
+        8: lambda turned: np.rot90(turned, -1),
+    }
+    return undo[orientation](planes) if orientation in undo else planes
 
 
 def _rawmode(tile: Any) -> str:
@@ -72,11 +88,10 @@ def _greatest(tile: Any) -> int:
     return 255 if isinstance(tile[3], str) else int(tile[3][-1])
 
 
-def _decoded(path: Path, mode: str, rawmode: str) -> NDArray[np.uint8]:
+def _decoded(path: Path, rawmode: str) -> NDArray[np.uint8]:
     from PIL import Image
 
     with Image.open(path, formats=("PNG", "TIFF")) as image:
-        image._mode = mode
         image.tile = [_as(tile, rawmode) for tile in image.tile]
         return np.asarray(image)
 
@@ -223,7 +238,7 @@ def _blocks(planes: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _rows_in_block(planes: NDArray[Any]) -> int:
-    return max(1, BLOCK // planes[0].nbytes)
+    return max(1, BLOCK // int(planes[0].nbytes))
 
 
 def write_tiff(place: Path, planes: NDArray[Any], exif: bytes, icc: bytes, dpi: Dpi) -> None:

@@ -28,10 +28,11 @@ from narrows.engine.deep_images import (
     beyond_pillow,
     kept_tags,
     read_tiff,
+    turned_back,
     write_png,
     write_tiff,
 )
-from narrows.engine.images import SUFFIXES, explained, is_deep, is_grey
+from narrows.engine.images import ORIENTATION, SUFFIXES, explained, is_deep, is_grey
 from narrows.engine.photo_files import WRITABLE, counterparts, find_photographs, plan
 from narrows.engine.writing import beside, check_output
 
@@ -54,7 +55,7 @@ __all__ = [
 PHOTO_SUFFIXES = SUFFIXES
 MAX_PIXELS = 200_000_000
 # None of Pillow's others: some of them run other programs.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 CONVERTED = ("CMYK", "LAB")
 EXIF_HEAD = b"Exif\0\0"
 
@@ -164,21 +165,32 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
         _check_size(*image.size, max_pixels)
         if getattr(image, "is_animated", False):
             notes.append("holds several pictures: only the first is read")
-        planes = below_eight_bits(
-            image, path
-        )  # needs to see how it is stored: before it is decoded
+        # before it is decoded: these see how it is stored
+        exif, orientation = b"", 1
+        if image.format == "TIFF":
+            exif, orientation = kept_tags(image.getexif()), image.getexif().get(ORIENTATION, 1)
+        planes = below_eight_bits(image, path)
         image.load()  # some of the metadata stands behind the pixels
         icc = image.info.get("icc_profile") or b""
         if image.mode in CONVERTED:
             lost = " and the colour profile is left out" if icc else ""
             notes.append(f"is {image.mode}: its colours become RGB{lost}")
-        pixels, alpha = _split(path, _stored(image, icc) if planes is None else planes)
-        key = image.info.get("transparency")
-        if alpha is None and pixels.dtype == np.uint16 and key is not None:
-            shown = (pixels != np.array(key, np.uint16)).reshape(*pixels.shape[:2], -1).any(axis=2)
-            alpha = shown * np.uint16(65_535)
+        planes = _stored(image, icc) if planes is None else planes
+        pixels, alpha = _split(path, turned_back(planes, orientation))
+        alpha = _by_key(pixels, image.info.get("transparency")) if alpha is None else alpha
         kept = b"" if image.mode in CONVERTED else icc
-        return Photograph(pixels, alpha, _exif(image), kept, _dpi(image.info.get("dpi", ())))
+        return Photograph(
+            pixels, alpha, exif or _exif(image), kept, _dpi(image.info.get("dpi", ()))
+        )
+
+
+def _by_key(pixels: NDArray[Any], key: Any) -> NDArray[Any] | None:
+    """The alpha of a deep image in which one colour, ``key``, stands for what is transparent."""
+    if key is None or pixels.dtype != np.uint16:
+        return None
+    shown = (pixels != np.array(key, np.uint16)).reshape(*pixels.shape[:2], -1).any(axis=2)
+    alpha: NDArray[Any] = shown * np.uint16(65_535)
+    return alpha
 
 
 def _stored(image: Image, icc: bytes) -> NDArray[Any]:
@@ -223,8 +235,6 @@ def _settled(path: Path, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _exif(image: Image) -> bytes:
-    if image.format == "TIFF":
-        return kept_tags(image.getexif())
     stored: bytes = image.info.get("exif", b"")
     if stored:
         return stored if stored.startswith(EXIF_HEAD) else EXIF_HEAD + stored
@@ -295,12 +305,11 @@ def _write_eight_bits(photograph: Photograph, suffix: str, place: Path) -> None:
     from PIL import Image
 
     kind = {".png": "PNG", ".webp": "WEBP"}.get(suffix, "JPEG")
-    options: dict[str, Any] = {
-        "PNG": {},
+    options: dict[str, dict[str, Any]] = {
         "WEBP": {"lossless": True, "exact": True},
         "JPEG": {"quality": 95, "subsampling": 0},
-    }[kind]
+    }
     known = {"exif": photograph.exif, "icc_profile": photograph.icc, "dpi": photograph.dpi}
     planes = photograph.planes
     image = Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes)
-    image.save(place, format=kind, **options, **{k: v for k, v in known.items() if v})
+    image.save(place, format=kind, **options.get(kind, {}), **{k: v for k, v in known.items() if v})

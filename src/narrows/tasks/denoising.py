@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows import photographs
-from narrows.core import InputError, NarrowsError
+from narrows.core import FileError, InputError
 
 __all__ = [
     "Done",
@@ -47,8 +47,9 @@ class Restore(Protocol):
 class Done:
     """One file that was denoised.
 
-    ``size`` is (height, width); ``noise`` the standard deviation found, white being 255; ``psnr``
-    that of the image given and of the one written, in decibels, where a clean one is known.
+    ``size`` is (height, width); ``noise`` the standard deviation found, white being 255; ``clean``
+    the image it was measured by, and ``psnr`` that of the image given and of the restored one, in
+    decibels, where there is one.
     """
 
     source: Path
@@ -56,6 +57,7 @@ class Done:
     size: tuple[int, int]
     noise: float
     seconds: float
+    clean: Path | None = None
     psnr: tuple[float, float] | None = None
 
     def __str__(self) -> str:
@@ -125,7 +127,7 @@ def denoise_files(
     for source, target in pairs:
         try:
             done = _denoise(source, target, restore, known.get(source), overwrite, max_pixels)
-        except (NarrowsError, MemoryError) as error:
+        except (InputError, FileError, MemoryError) as error:
             failed = Failed(source, str(error) or "there is not enough memory for it.")
             outcome.failed.append(failed)
             echo(failed)
@@ -154,7 +156,7 @@ def _denoise(
     if truth is not None:
         psnr = _psnr(truth, photograph.pixels), _psnr(truth, restored.pixels)
     height, width = photograph.pixels.shape[:2]
-    return Done(source, target, (height, width), restored.noise, restored.seconds, psnr)
+    return Done(source, target, (height, width), restored.noise, restored.seconds, clean, psnr)
 
 
 def _clean(path: Path, noisy: photographs.Photograph, max_pixels: int) -> NDArray[Any]:
