@@ -50,7 +50,7 @@ LIMIT = threading.RLock()
 # the ways in which decoders fail over damaged files
 DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError),
-    *(AttributeError, RuntimeError, struct.error, zlib.error),
+    *(AttributeError, RuntimeError, SystemError, AssertionError, struct.error, zlib.error),
 )
 
 
