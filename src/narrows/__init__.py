@@ -18,6 +18,7 @@ from narrows.engine.trackers import MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:
+    from narrows.engine import photographs
     from narrows.estimators.models.plain import Autoencoder, DenoisingAutoencoder
     from narrows.estimators.models.variational import VariationalAutoencoder
 
@@ -37,6 +38,7 @@ __all__ = [
     "WorkerError",
     "__version__",
     "load",
+    "photographs",
 ]
 
 
@@ -62,6 +64,10 @@ def load(path: Any, *, f: Any = None, g: Any = None) -> Any:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "photographs":
+        from importlib import import_module
+
+        return import_module("narrows.engine.photographs")
     # torch and scikit-learn take seconds to import: models are fetched when first named
     from narrows.estimators.catalogue import MODELS, model_class
 

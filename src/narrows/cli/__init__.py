@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import click
 
-from narrows.cli import showing, training, using
+from narrows.cli import denoising, showing, training, using
 from narrows.core import NarrowsError
 from narrows.engine.launch import given_rank, launched
 from narrows.version import __version__
@@ -53,6 +53,7 @@ for verb in (
     using.decode,
     using.reconstruct,
     using.sample,
+    denoising.denoise,
     showing.info,
     showing.report,
     showing.models,

@@ -19,8 +19,10 @@ The rules, in one place:
 from __future__ import annotations
 
 import re
+import struct
 import threading
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.core import FileError, InputError, ParameterError
+from narrows.core import FileError, InputError, NarrowsError, ParameterError
 from narrows.engine.sources import LazyRows
 
 if TYPE_CHECKING:
@@ -44,6 +46,12 @@ ORIENTATION = 0x0112
 Size = tuple[int, int]  # height, width
 Resize = int | str | tuple[int, int] | None
 T = TypeVar("T")
+LIMIT = threading.RLock()
+# the ways in which decoders fail over damaged files
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError),
+    *(AttributeError, RuntimeError, SystemError, AssertionError, struct.error, zlib.error),
+)
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
@@ -109,7 +117,7 @@ class ImageFolder(LazyRows):
         self._folder, self._size = folder, parse_size(resize)
         self._files = find_images(folder)
         if not self._files:
-            raise InputError(_nothing_in(folder))
+            raise InputError(nothing_in(folder))
         looks = [_with_image(path, _look) for path in self._files]
         if self._size is None:
             _check_sizes(folder, Counter(size for size, _, _ in looks))
@@ -145,7 +153,8 @@ class ImageFolder(LazyRows):
             raise FileError(f"'{path}' changed while the folder was read: read it again.")
 
 
-def _nothing_in(folder: Path) -> str:
+def nothing_in(folder: Path) -> str:
+    """The sentence for a folder without images."""
     others = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     if not others:
         return f"The folder '{folder}' is empty: expected images."
@@ -185,20 +194,55 @@ def _labels(folder: Path, files: list[Path]) -> tuple[NDArray[np.int64] | None, 
 
 def _with_image(path: Path, read: Callable[[Image], T]) -> T:
     """What ``read`` makes of one opened image; whatever is wrong with it, said with its name."""
+    from PIL import Image
+
+    with explained(path), Image.open(path) as image:
+        return read(image)
+
+
+@contextmanager
+def explained(path: Path, max_pixels: int | None = None) -> Iterator[None]:
+    """Whatever goes wrong inside, over the image at ``path``, becomes one FileError that names it.
+
+    ``max_pixels`` is the most an image may claim, instead of Pillow's own limit.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _filters(Image.DecompressionBombWarning), Image.open(path) as image:
-            return read(image)
+        with _limit(max_pixels), _filters(Image.DecompressionBombWarning):
+            yield
+    except NarrowsError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise FileError(
-            f"'{path}' claims more than {Image.MAX_IMAGE_PIXELS:,} pixels, as files made to fill "
-            "the memory do: make it smaller or remove it."
-        ) from None
+        raise FileError(_too_large(path, max_pixels, Image.MAX_IMAGE_PIXELS)) from None
     except UnidentifiedImageError:
         raise FileError(_not_an_image(path)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
+    except DAMAGE as error:
         raise FileError(f"The image '{path}' cannot be read ({error}).") from None
+
+
+def _too_large(path: Path, max_pixels: int | None, usual: int | None) -> str:
+    allow = "" if max_pixels is None else ", or allow more with --max-pixels (max_pixels=)"
+    return (
+        f"'{path}' claims more than {max_pixels or usual or 0:,} pixels, as files made to fill the "
+        f"memory do: make it smaller or remove it{allow}."
+    )
+
+
+@contextmanager
+def _limit(max_pixels: int | None) -> Iterator[None]:
+    """Pillow's limit is the whole process's: changed by one at a time, and always put back."""
+    from PIL import Image
+
+    if max_pixels is None:
+        yield
+        return
+    with LIMIT:
+        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
 
 
 @contextmanager
@@ -236,16 +280,17 @@ def _size(image: Image) -> Size:
 
 def _look(image: Image) -> tuple[Size, np.dtype[Any], bool]:
     """Size, dtype and whether it is grey; only a palette makes Pillow decode the pixels."""
-    return _size(image), _dtype(image), _is_deep(image) or _is_grey(image)
+    return _size(image), _dtype(image), is_deep(image) or is_grey(image)
 
 
-def _is_deep(image: Image) -> bool:
+def is_deep(image: Image) -> bool:
+    """Whether Pillow holds more than 8 bits a pixel, which is grey then."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
 def _dtype(image: Image) -> np.dtype[Any]:
     deep = np.dtype(np.float32 if image.mode == "F" else np.uint16)
-    return deep if _is_deep(image) else np.dtype(np.uint8)
+    return deep if is_deep(image) else np.dtype(np.uint8)
 
 
 def pixels(image: Image, size: Size | None = None) -> NDArray[Any]:
@@ -255,7 +300,7 @@ def pixels(image: Image, size: Size | None = None) -> NDArray[Any]:
 
     image = ImageOps.exif_transpose(image)
     dtype = _dtype(image)
-    if _is_deep(image):
+    if is_deep(image):
         deep = np.asarray(image)
         if dtype == np.uint16 and (deep.min() < 0 or deep.max() > 65_535):
             raise ValueError("its values lie outside 0 to 65,535")
@@ -272,14 +317,15 @@ def _flat(image: Image) -> Image:
     """An 8-bit image as grey or RGB, what is transparent laid over white."""
     from PIL import Image as pillow
 
-    grey = _is_grey(image)
+    grey = is_grey(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image)
     return image.convert("RGB").getchannel("R") if grey else image.convert("RGB")
 
 
-def _is_grey(image: Image) -> bool:
+def is_grey(image: Image) -> bool:
+    """Whether an image of 8 bits holds greys by its kind: a palette of nothing else is one."""
     if image.mode != "P":
         return image.mode in ("1", "L", "LA", "La")
     palette = image.getpalette("RGB") or []

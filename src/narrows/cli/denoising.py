@@ -1,0 +1,172 @@
+"""The verb that takes the noise from images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from narrows.cli.options import literal, output_option, overwrite_option
+
+if TYPE_CHECKING:
+    from narrows.tasks.denoising import Done, Failed, Restore
+
+__all__ = ["denoise"]
+
+ALONE = "60s"  # how long to learn from one image
+LARGEST = 200_000_000  # pixels
+
+
+@click.command
+@click.argument("data")
+@output_option(
+    "Where to write: a name that ends in .png, .tif, .jpg or .webp; of a folder, another folder."
+)
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="A fitted denoiser; without one, each image is learnt from by itself.",
+)
+@click.option(
+    "--noise-level",
+    type=click.FloatRange(min=0),
+    help="The noise's standard deviation, white being 255, instead of the one found.",
+)
+@click.option(
+    "--max-time",
+    metavar="TIME",
+    help=f"How long to learn from an image, without --model.  [default: {ALONE}]",
+)
+@click.option("--compare", "page", metavar="PAGE.html", help="Write a page of before and after.")
+@click.option(
+    "--clean", metavar="DATA", help="The same without noise, to measure by: an image or a folder."
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=LARGEST,
+    show_default=True,
+    help="The most pixels an image may claim.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same pixels.")
+@overwrite_option
+@click.option("-q", "--quiet", is_flag=True, help="Say only what failed.")
+def denoise(
+    data: str,
+    out: str,
+    model: str | None,
+    noise_level: float | None,
+    max_time: str | None,
+    page: str | None,
+    clean: str | None,
+    max_pixels: int,
+    seed: int | None,
+    overwrite: bool,
+    quiet: bool,
+) -> int:
+    """Take the noise from DATA, an image or a folder of images.
+
+    Without --model it learns from each image alone. Depth, transparency, EXIF and colour profile
+    stay as they are. When an image cannot be denoised the others go on, and the status is 1.
+    """
+    from narrows.engine.photo_files import plan
+    from narrows.engine.writing import check_output
+    from narrows.tasks.denoising import denoise_files
+
+    plan(data, out, overwrite=overwrite)  # at the door: nothing is loaded for what cannot be
+    if page is not None:
+        check_output(page, [".html"], overwrite=overwrite)
+    outcome = denoise_files(
+        data,
+        out,
+        _restore(model, noise_level, max_time, seed),
+        clean=clean,
+        overwrite=overwrite,
+        max_pixels=max_pixels,
+        echo=lambda item: _tell(item, quiet),
+    )
+    n_given = len(outcome.done) + len(outcome.failed)
+    if outcome.failed and n_given > 1:
+        _warn(f"{len(outcome.failed)} of {n_given} images could not be denoised.")
+    if page is not None and outcome.done:
+        _compare(outcome.done, page, max_pixels, overwrite)
+        _say(f"wrote {page}", quiet)
+    return 1 if outcome.failed else 0
+
+
+def _restore(
+    model: str | None, noise_level: float | None, max_time: str | None, seed: int | None
+) -> Restore:
+    """By the model, or from each image alone."""
+    from narrows.tasks.denoising import restore_alone, restore_with
+
+    if model is not None:
+        if max_time is not None or seed is not None:
+            raise click.UsageError("--max-time and --seed are for learning: not with --model.")
+        return restore_with(_loaded(model), noise_level)
+    from narrows.estimators.denoiser import Denoiser
+
+    def make() -> Any:
+        limit = literal(max_time or ALONE)
+        return Denoiser(noisy_targets=True, max_time=limit, random_state=seed)
+
+    return restore_alone(make, noise_level)
+
+
+def _loaded(model: str) -> Any:
+    from narrows import load
+    from narrows.core import ParameterError
+
+    estimator = load(model)
+    if not hasattr(estimator, "denoise"):
+        raise ParameterError(
+            f"{model!r} is of {type(estimator).__name__}, which is no denoiser; fit one with "
+            "`narrows fit DATA --model denoiser`, or leave --model out."
+        )
+    return estimator
+
+
+def _tell(item: Done | Failed, quiet: bool) -> None:
+    from narrows.tasks.denoising import Failed
+
+    if isinstance(item, Failed):
+        _warn(str(item))
+    else:
+        _say(str(item), quiet)
+
+
+def _say(line: str, quiet: bool) -> None:
+    if not quiet:
+        click.echo(line)
+
+
+def _warn(line: str) -> None:
+    click.echo(f"narrows: {' '.join(line.split())}", err=True)
+
+
+def _compare(done: Sequence[Done], page: str, max_pixels: int, overwrite: bool) -> None:
+    """The page of before and after, from the files that were read and written."""
+    from narrows.engine.photographs import read_photograph
+    from narrows.report import comparison
+
+    def pixels(path: Path) -> Any:
+        return read_photograph(path, max_pixels=max_pixels).pixels
+
+    entries = []
+    for item in done:
+        noisy, clean = pixels(item.source), item.clean and pixels(item.clean)
+        entries.append(
+            comparison.Entry(
+                item.source.name,
+                noisy=noisy,
+                denoised=pixels(item.target),
+                noise=item.noise,
+                seconds=item.seconds,
+                clean=clean,
+                baselines=comparison.run_filters(noisy, item.noise),
+            )
+        )
+    comparison.write_comparison(entries, page, overwrite=overwrite)
