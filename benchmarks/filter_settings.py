@@ -102,8 +102,9 @@ def main() -> None:
             row = sweep(name, kind, sets[kind], sigma)
             lines.append("| " + " | ".join(row) + " |")
             print(lines[-1], flush=True)
-    about = f"\nscikit-image {skimage.__version__}; grey: {', '.join(GREY)}; colour: {', '.join(COLOUR)}.\n"
-    arguments.out.write_text("\n".join(lines) + "\n" + about)
+    used = f"grey: {', '.join(GREY)}; colour: {', '.join(COLOUR)}"
+    lines += ["", f"scikit-image {skimage.__version__}; {used}.", ""]
+    arguments.out.write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ The settings follow from σ alone. Their rules are what is best on average over 
 photographs at σ of 10 to 50 of 255: `benchmarks/filter_settings.py` finds them, and its table is in
 `benchmarks/results/filter_settings.md`. They are defaults: every keyword may be given.
 
-Colour is filtered as lightness and two colour differences wherever a filter knows one channel only.
-The three are an orthonormal turn of RGB (its discrete cosine transform), divided by √3: lightness is
-then the mean of R, G and B, and each has white noise of σ/√3. Colour differences are smoother than
+Colour is filtered as lightness and two colour differences where a filter knows one channel only.
+The three are RGB turned (its discrete cosine transform) and divided by √3: lightness is then the
+mean of R, G and B, and each has white noise of σ/√3. Colour differences are smoother than
 lightness, so they are filtered as if they had ``chroma`` times the noise.
 """
 
