@@ -43,8 +43,9 @@ def psnr(clean: NDArray[Any], image: NDArray[Any]) -> float:
     20.1720...
     """
     clean, image = _alike(clean, image)
+    top = white(clean)
     error = float(np.mean(np.square(np.subtract(clean, image, dtype=np.float64))))
-    return float("inf") if error == 0 else 10 * float(np.log10(white(clean) ** 2 / error))
+    return float("inf") if error == 0 else 10 * float(np.log10(top**2 / error))
 
 
 def ssim(clean: NDArray[Any], image: NDArray[Any]) -> float | None:
