@@ -30,13 +30,10 @@ SIDE = 256
 OUT = Path(__file__).parent / "results" / "filter_settings.md"
 
 SWEEPS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "Gaussian": {"width": (4.4, 5.0, 5.7, 6.5, 7.4), "chroma": (1.0, 2.0, 3.0, 4.0, 6.0)},
-    "total variation": {"weight": (0.6, 0.7, 0.8, 0.9, 1.0, 1.15), "chroma": (1.0, 1.5, 2.0, 3.0)},
-    "wavelet": {
-        "name": ("db2", "sym4", "sym8"), "levels": (3, 4), "strength": (0.8, 1.0, 1.2),
-        "chroma": (1.0, 1.3),
-    },
-    "non-local means": {"patch": (3, 5, 7), "reach": (7, 11), "h": (0.4, 0.5, 0.6, 0.8)},
+    "Gaussian": {"width": (4.4, 4.9, 5.4, 6.0, 6.6), "chroma": (2.0, 4.0, 6.0)},
+    "total variation": {"weight": (1.0, 1.2, 1.4, 1.6, 1.9), "chroma": (1.0, 1.5, 2.0)},
+    "wavelet": {"basis": ("db2", "sym4"), "strength": (1.0, 1.1, 1.25), "chroma": (1.0, 1.3)},
+    "non-local means": {"patch": (5, 7), "h": (0.4, 0.5, 0.65, 0.8)},
 }  # fmt: skip
 
 
@@ -70,8 +67,6 @@ def sweep(name: str, kind: str, clean: list[NDArray[np.float32]], sigma: int) ->
         dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())
     ]
     scores = [mean_psnr(name, clean, sigma / 255, **given) for given in settings]
-    for i in np.argsort(scores)[::-1][:6]:
-        print(f"    {name}, {kind}, {sigma}: {scores[i]:.2f} {settings[i]}", flush=True)
     best = settings[int(np.argmax(scores))]
     shown = ", ".join(f"{key} {value}" for key, value in best.items())
     rule = mean_psnr(name, clean, sigma / 255)

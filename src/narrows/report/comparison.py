@@ -228,7 +228,7 @@ def _source(n_measured: int, n: int) -> str:
             "what is noise and what was there."
         )
     held = "the clean image" if n == 1 else f"the clean images of {n_measured} of {n}"
-    return f"Measured against {held}, which no method has seen."
+    return f"Measured against {held}."
 
 
 def _tiles(entries: Sequence[Entry], means: list[Score]) -> list[tuple[str, str]]:
