@@ -33,7 +33,7 @@ SWEEPS: dict[str, dict[str, tuple[Any, ...]]] = {
     "Gaussian": {"width": (4.4, 4.9, 5.4, 6.0, 6.6), "chroma": (2.0, 4.0, 6.0)},
     "total variation": {"weight": (1.0, 1.2, 1.4, 1.6, 1.9), "chroma": (1.0, 1.5, 2.0)},
     "wavelet": {"basis": ("db2", "sym4"), "strength": (1.0, 1.1, 1.25), "chroma": (1.0, 1.3)},
-    "non-local means": {"patch": (5, 7), "h": (0.4, 0.5, 0.65, 0.8)},
+    "non-local means": {"patch": (5, 7), "h": (0.45, 0.55, 0.65, 0.8)},
 }  # fmt: skip
 
 

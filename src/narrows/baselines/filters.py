@@ -142,7 +142,7 @@ def non_local_means(
 
     Weights are exp(−max(d² − 2σ², 0) / (``h`` · σ)²), d² the mean squared difference of two
     ``patch`` × ``patch`` squares, for squares up to ``reach`` pixels away in each direction.
-    None: 7 and 0.65 for grey, 5 and 0.5 for colour, where a square holds three times the numbers.
+    None: 7 and 0.65 for grey, 5 and 0.55 for colour, where a square holds three times the numbers.
     Parameters and errors as for `gaussian`.
 
     >>> import numpy as np
@@ -154,7 +154,7 @@ def non_local_means(
     image = _checked(image, sigma)
     if sigma == 0:
         return image
-    axis, side, cut = (None, 7, 0.65) if image.ndim == 2 else (-1, 5, 0.5)
+    axis, side, cut = (None, 7, 0.65) if image.ndim == 2 else (-1, 5, 0.55)
     smooth: Array = denoise(
         image,
         patch_size=patch or side,
