@@ -53,14 +53,15 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data.strip()
 
 
-def check_alone(page: Page, folder: Path) -> None:
+def check_alone(page: Page, folder: Path, scripts: int = 0) -> None:
     """Nothing from outside is needed or even linked; what is linked is there."""
-    outside = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page.text)
-    assert not re.search(r"https?:|[\"'(]//|url\(|@import|<script|<link|<iframe", outside)
+    outside = re.sub(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+", "", page.text)
+    assert not re.search(r"https?:|[\"'(]//|url\(|@import|<script[^>]|<link|<iframe", outside)
+    assert page.tags.count("script") == scripts
     for address in page.addresses:
         if address.startswith("#"):
             assert address[1:] in page.ids
-        elif not address.startswith("data:image/png;base64,"):
+        elif not address.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")):
             assert (folder / address).is_file()
     assert len(set(page.ids)) == len(page.ids)
 

@@ -1,7 +1,8 @@
 """What a fitted model is worth, on one page: pictures first, figures beside PCA's, all by itself.
 
 `write_report` makes the page for any fitted estimator; `run_demo` fits four models on real data
-and leaves a page about each and one about all.
+and leaves a page about each and one about all. `write_comparison` makes the page of denoised
+images, with the classical filters' beside them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from narrows.report.comparison import Entry, run_filters, write_comparison
     from narrows.report.demo import run_demo
     from narrows.report.write import write_report
 
-__all__ = ["run_demo", "write_report"]
+__all__ = ["Entry", "run_demo", "run_filters", "write_comparison", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,5 +23,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = {"run_demo": "demo", "write_report": "write"}[name]
+    home = {"run_demo": "demo", "write_report": "write"}.get(name, "comparison")
     return getattr(import_module(f"{__name__}.{home}"), name)

@@ -37,6 +37,7 @@ class Section:
     program: Sequence[str] = ()  # lines of commands
     links: Sequence[tuple[str, str]] = ()  # (relative address, text)
     kicker: str = ""  # above the title
+    html: str = ""  # more of it, escaped already, before the tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,14 @@ class Page:
     sections: Sequence[Section]
     foot: str
     pngs: dict[str, bytes] = field(default_factory=dict)  # by picture's name
+    style: str = ""  # rules after those of all pages
+    script: str = ""
 
 
 def render(page: Page) -> str:
     """The page as HTML; every word from outside is escaped."""
-    style = resources.files("narrows.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = asset("page.css") + page.style
+    script = f"<script>\n{page.script}</script>\n" if page.script else ""
     body = "\n".join(_section(section, page.pngs) for section in page.sections)
     tiles = "".join(
         f"<div><dt>{escape(what)}</dt><dd>{escape(figure)}</dd></div>"
@@ -85,9 +89,14 @@ def render(page: Page) -> str:
 {body}
 </main>
 <footer><p>{escape(page.foot)}</p></footer>
-</body>
+{script}</body>
 </html>
 """
+
+
+def asset(name: str) -> str:
+    """The text of a file that lies beside this one."""
+    return resources.files("narrows.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _section(section: Section, pngs: dict[str, bytes]) -> str:
@@ -96,6 +105,8 @@ def _section(section: Section, pngs: dict[str, bytes]) -> str:
         shown = "\n".join(_figure(picture, pngs[picture.name]) for picture in section.pictures)
         kind = "pictures" + COLUMNS.get(len(section.pictures), "")
         parts.append(f'<div class="{kind}">\n{shown}\n</div>')
+    if section.html:
+        parts.append(section.html)
     if section.tables:
         shown = "\n".join(_table(table) for table in section.tables)
         parts.append(f'<div class="tables">\n{shown}\n</div>')

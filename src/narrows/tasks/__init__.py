@@ -1,7 +1,8 @@
 """What people do with a fitted model, on its public interface alone.
 
 - `linear_probe`: how well a linear classifier reads the codes, beside PCA's codes and the raw data;
-- `code_map`, `decoded_grid`, `interpolate`: the codes laid out in the plane, and walks among them.
+- `code_map`, `decoded_grid`, `interpolate`: the codes laid out in the plane, and walks among them;
+- `psnr`, `ssim`: how near an image is to the clean one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from narrows.tasks.manifold import CodeMap, DecodedGrid, code_map, decoded_grid, interpolate
+    from narrows.tasks.quality import psnr, ssim
     from narrows.tasks.represent import Probe, linear_probe, probe_features
 
 __all__ = [
@@ -21,9 +23,12 @@ __all__ = [
     "interpolate",
     "linear_probe",
     "probe_features",
+    "psnr",
+    "ssim",
 ]
 
 _HOME = dict.fromkeys(("Probe", "linear_probe", "probe_features"), "represent")
+_HOME |= {"psnr": "quality", "ssim": "quality"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What stands beside every result: the simple method, fitted on the same rows."""
+"""Principal components, fitted on the same rows: what stands beside every code."""
 
 from __future__ import annotations
 
