@@ -86,7 +86,7 @@ def test_a_median_keeps_edges_that_a_mean_smears() -> None:
     est = fit(X, axes="CL", noise="salt_and_pepper", noise_level=0.05)
     found = by_name(compare_cleaning(est, X))
     assert found["median filter"] < 0.3 * found["moving average"]
-    assert found["median filter"] < 0.1 * found["nothing done"]
+    assert found["median filter"] < 0.2 * found["nothing done"]
 
 
 def test_the_same_seed_gives_the_same_errors() -> None:
