@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 import narrows
+from cli.command import TINY, done, refused
 from data import curve
 from narrows import DenoisingAutoencoder, InputError, ParameterError
 from narrows.parts.corruptions import CORRUPTIONS, Corruption
@@ -226,7 +228,7 @@ def test_levels_that_are_none_are_refused(level: Any) -> None:
 
 
 @pytest.mark.parametrize("noise", CORRUPTIONS)
-def test_every_corruption_trains_and_comes_back_from_a_file(noise: str, tmp_path: Any) -> None:
+def test_every_corruption_trains_and_comes_back_from_a_file(noise: str, tmp_path: Path) -> None:
     data = np.abs(SIGNALS)
     est = fit(data, axes="CL", noise=noise, noise_level=(0.1, 0.8))
     again = narrows.load(est.save(tmp_path / "m.safetensors"))
@@ -255,3 +257,30 @@ def test_a_denoiser_takes_noise_away(noise: str) -> None:
     noisy = dae.corrupt(data[500:], random_state=0)
     before, after = (np.square(a - data[500:]).mean() for a in (noisy, dae.denoise(noisy)))
     assert after < 0.6 * before
+
+
+def test_the_command_takes_a_range_and_its_file_keeps_it(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", curve(60))
+    words = ("fit", tmp_path / "x.npy", "-o", tmp_path / "m.safetensors", *TINY, "--noise", "swap")
+    done(*words, "--model", "denoising-autoencoder", "--noise-level", "0.1,0.8")
+    est = narrows.load(tmp_path / "m.safetensors")
+    assert est.noise_level == (0.1, 0.8)
+    assert est.info()["parts"]["c"] == "SwapNoise(level=0.1 to 0.8)"
+    wrong = ("--model", "dae", "--overwrite", "--noise-level", "0.8,0.1")
+    assert "noise_level" in refused(*words, *wrong)
+
+
+def test_a_run_broken_off_goes_on_with_the_same_levels_drawn(tmp_path: Path) -> None:
+    kwargs = {"noise": "poisson", "noise_level": (0.1, 0.5), "checkpoint_every": 1}
+    data, path = np.abs(curve(80)), tmp_path / "run.checkpoint"
+    whole = fit(data, max_epochs=4, **kwargs)
+
+    def stop(entry: dict[str, float]) -> bool:
+        if entry["epoch"] == 2:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        fit(data, max_epochs=4, checkpoint=path, listeners=stop, **kwargs)
+    again = fit(data, max_epochs=4, checkpoint=path, resume=True, **kwargs)
+    np.testing.assert_array_equal(again.denoise(data), whole.denoise(data))

@@ -219,7 +219,7 @@ class Blur(Corruption):
 LONGEST = 8  # a dropout begins with at most 1 / 8 of the signal
 
 
-class Dropout(Corruption):
+class SpanDropout(Corruption):
     """Spans of a signal set to 0, the mean of scaled data, in all channels at once.
 
     Each row draws a length w from 1 to L / 8, and at every time step a span of that length begins
@@ -245,5 +245,13 @@ class Dropout(Corruption):
 
 CORRUPTIONS: dict[str, type[Corruption]] = {
     c.name: c
-    for c in (GaussianNoise, PoissonNoise, MaskingNoise, SaltAndPepper, SwapNoise, Blur, Dropout)
+    for c in (
+        GaussianNoise,
+        PoissonNoise,
+        MaskingNoise,
+        SaltAndPepper,
+        SwapNoise,
+        Blur,
+        SpanDropout,
+    )
 }
