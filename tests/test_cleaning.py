@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.signal import savgol_filter
 
-from data import curve
+from data import curve, plane
 from narrows import Autoencoder, DenoisingAutoencoder, InputError, ParameterError
 from narrows.tasks import Cleaned, compare_cleaning
 
@@ -33,22 +33,31 @@ def test_the_closed_forms_of_doing_nothing_and_of_the_mean() -> None:
     found = by_name(compare_cleaning(fit(X[:2000], noise_level=0.4), X[2000:]))
     assert found["nothing done"] == pytest.approx(0.16, rel=0.05)
     assert found["training mean"] == pytest.approx(1.0, rel=0.01)
-    assert list(found)[2:] == ["DenoisingAutoencoder", "PCA"]
+    assert list(found)[2:] == ["DenoisingAutoencoder", "PCA", "best PCA"]
 
 
 def test_a_model_that_is_pca_ties_with_it_and_one_that_learned_wins() -> None:
     X = curve(1500)
     tie = by_name(compare_cleaning(fit(X[:1000], max_epochs=0), X[1000:]))
     assert tie["DenoisingAutoencoder"] == pytest.approx(tie["PCA"], rel=1e-4)
+    assert tie["best PCA"] <= tie["PCA"] * 1.001
     learned = by_name(compare_cleaning(fit(X[:1000], max_epochs=40), X[1000:]))
     assert learned["DenoisingAutoencoder"] < 0.8 * min(learned["PCA"], learned["nothing done"])
+
+
+def test_the_best_width_of_pca_is_the_one_that_made_the_data() -> None:
+    X = plane(1500, d=10, k=2, noise=0.01)
+    rows = compare_cleaning(fit(X[:1000], latent_dim=9, max_epochs=0, noise_level=0.3), X[1000:])
+    assert rows[4].method == "best PCA, 2 numbers"
+    assert rows[4].mse == pytest.approx(0.3**2 * 2 / 10, rel=0.15)  # of the noise 2 in 10 stay
+    assert rows[3].mse == pytest.approx(0.3**2 * 9 / 10, rel=0.15)
 
 
 def test_filters_of_signals_have_the_width_that_errs_least_and_may_win() -> None:
     est = fit(WAVES[:200], axes="CL", noise_level=0.5)
     noisy = est.corrupt(WAVES, 1)
     rows = compare_cleaning(est, WAVES, X_noisy=noisy)
-    assert [row.method.partition(",")[0] for row in rows[4:]] == [
+    assert [row.method.partition(",")[0] for row in rows[5:]] == [
         "moving average",
         "median filter",
         "Savitzky–Golay",
@@ -56,9 +65,9 @@ def test_filters_of_signals_have_the_width_that_errs_least_and_may_win() -> None
     errors = {
         w: np.mean((savgol_filter(noisy, w, 2) - WAVES) ** 2) / WAVES.var() for w in range(3, 32, 2)
     }
-    assert rows[6].mse == pytest.approx(min(errors.values()), rel=0.1)
-    assert int(rows[6].method.split()[-1]) in sorted(errors, key=errors.__getitem__)[:3]
-    assert rows[6].mse < rows[2].mse  # one epoch at three numbers is no match
+    assert rows[7].mse == pytest.approx(min(errors.values()), rel=0.1)
+    assert int(rows[7].method.split()[-1]) in sorted(errors, key=errors.__getitem__)[:3]
+    assert rows[7].mse < rows[2].mse  # one epoch at three numbers is no match
     assert all(row.seconds >= 0 for row in rows)
 
 

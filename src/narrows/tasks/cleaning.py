@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Axes = tuple[int, ...]
+    Error = Callable[[NDArray[Any]], float]
     Method = Callable[[NDArray[Any]], NDArray[Any]]
     Filter = Callable[[NDArray[Any], int, Axes], NDArray[Any]]  # at a width, along some axes
 
 TUNING = 0.25  # the share of the rows on which a filter's width is chosen
-WIDEST = 31
+WIDEST = 31  # samples that a filter looks at
+WIDTHS = 64  # widths of PCA that are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,11 @@ def compare_cleaning(
 
         mse = mean over rows and elements of (x − x')² / v
 
-    v is the variance of the clean rows that are scored: of each column of a table, of all elements
-    of signals and images. "training mean" answers the same whatever it is given. A filter
-    smooths signals along time and images along height and width (Savitzky & Golay, Anal. Chem. 36,
-    1964); its best width is chosen on a quarter of the rows, where the clean ones are shown to it,
-    and where the model needs none; the other rows are scored, by all methods. Tables have no
-    filter, and all their rows are scored.
+    v is the variance of the clean rows: of each column of a table, of all elements of signals and
+    images. A quarter of the rows, whose clean form is shown, chooses the best width of PCA (up to
+    the code's) and of the filters, which smooth signals along time and images along height and
+    width (Savitzky & Golay, Anal. Chem. 36, 1964); all methods are scored on the other rows.
+    "training mean" answers the same whatever it is given.
 
     Parameters
     ----------
@@ -61,8 +62,9 @@ def compare_cleaning(
 
     Returns
     -------
-    list of Cleaned, in the order: nothing done, training mean, model, PCA, filters (no PCA and no
-    mean where the model keeps none)
+    list of Cleaned
+        In the order: nothing done, training mean, model, PCA of the code's width, best PCA,
+        filters; what is made of PCA only where the model keeps one.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def compare_cleaning(
     >>> X = t * np.arange(1, 7)
     >>> dae = DenoisingAutoencoder(latent_dim=1, max_epochs=20, random_state=0).fit(X[:150])
     >>> [row.method for row in compare_cleaning(dae, X[150:])]
-    ['nothing done', 'training mean', 'DenoisingAutoencoder', 'PCA, 1 number']
+    ['nothing done', 'training mean', 'DenoisingAutoencoder', 'PCA, 1 number', 'best PCA, 1 number']
     """
     if not hasattr(estimator, "corrupt"):
         raise ParameterError(
@@ -95,16 +97,22 @@ def compare_cleaning(
             f"X_noisy has shape {noisy.shape}, X_clean {clean.shape}; give the same rows twice."
         )
     order = np.random.default_rng(random_state).permutation(len(clean))
+    tuning, scored = np.split(order, [max(1, round(TUNING * len(clean)))])
     axes = _smooth_axes(estimator)
-    cut = max(1, round(TUNING * len(clean))) if axes else 0
-    tuning, scored = order[:cut], order[cut:]
-    error = _distance(clean[scored], table=not axes)
-    rows = []
-    for name, clean_up in _methods(estimator, axes, noisy[tuning], clean[tuning]):
+    clean = clean.astype(np.float64)
+    variance = clean.var(axis=None if axes else 0)
+    variance = np.where(variance > 0, variance, 1.0)
+
+    def error(rows: NDArray[Any], answer: NDArray[Any]) -> float:
+        apart = answer.reshape(len(rows), *clean.shape[1:]) - clean[rows]
+        return float(np.mean(apart**2 / variance))
+
+    found = []
+    for name, method in _methods(estimator, axes, noisy[tuning], partial(error, tuning)):
         started = time.perf_counter()
-        cleaned = clean_up(noisy[scored])
-        rows.append(Cleaned(name, error(cleaned), time.perf_counter() - started))
-    return rows
+        answer = method(noisy[scored])
+        found.append(Cleaned(name, error(scored, answer), time.perf_counter() - started))
+    return found
 
 
 def _smooth_axes(estimator: Any) -> Axes:
@@ -116,46 +124,48 @@ def _smooth_axes(estimator: Any) -> Axes:
     return named[estimator.axes or {2: "HW", 3: "CHW"}[rank]]
 
 
-def _distance(clean: NDArray[Any], *, table: bool) -> Callable[[NDArray[Any]], float]:
-    clean = clean.astype(np.float64)
-    variance = clean.var(axis=0 if table else None)
-    variance = np.where(variance > 0, variance, 1.0)
-
-    def error(other: NDArray[Any]) -> float:
-        apart = other.reshape(clean.shape).astype(np.float64) - clean
-        return float(np.mean(apart**2 / variance))
-
-    return error
-
-
 def _methods(
-    estimator: Any, axes: Axes, noisy: NDArray[Any], clean: NDArray[Any]
+    estimator: Any, axes: Axes, noisy: NDArray[Any], error: Error
 ) -> Iterator[tuple[str, Method]]:
+    """Every method by name, its width chosen where ``noisy`` rows have the least ``error``."""
     yield "nothing done", lambda X: X
     pca, k = estimator.pca_, estimator.latent_dim_
     if pca is not None:  # whose code of zeros stands for the mean of the training rows
-        yield "training mean", lambda X: pca.inverse_transform(0 * pca.transform(X))
+        yield "training mean", partial(_cut, pca, 0)
     yield type(estimator).__name__, estimator.denoise
     if pca is not None:
-        yield f"PCA, {k} number{'s' if k > 1 else ''}", pca.reconstruct
-    for name, smooth in _filters(axes).items():
-        width = _best_width(smooth, _folded(estimator, noisy), _folded(estimator, clean), axes)
-        if width is not None:
-            yield f"{name}, width {width}", partial(_smoothed, estimator, smooth, width, axes)
+        yield f"PCA, {_numbers(k)}", pca.reconstruct
+        widths = np.unique(np.geomspace(1, k, WIDTHS).round().astype(int)).tolist()
+        best = _best(lambda X, k: _cut(pca, k, X), widths, noisy, error)
+        yield f"best PCA, {_numbers(best)}", partial(_cut, pca, best)
+    longest = min([WIDEST, *(_folded(estimator, noisy).shape[axis] for axis in axes)])
+    for name, smooth in _filters(axes).items() if longest >= 3 else ():
+
+        def run(X: NDArray[Any], width: int, smooth: Filter = smooth) -> NDArray[Any]:
+            return smooth(_folded(estimator, X), width, axes)
+
+        width = _best(run, range(3, longest + 1, 2), noisy, error)
+        yield f"{name}, width {width}", partial(run, width=width)
 
 
-def _smoothed(
-    estimator: Any, smooth: Filter, width: int, axes: Axes, X: NDArray[Any]
-) -> NDArray[Any]:
-    return smooth(_folded(estimator, X), width, axes)
+def _best(
+    run: Callable[[NDArray[Any], int], NDArray[Any]],
+    widths: Iterable[int],
+    noisy: NDArray[Any],
+    error: Error,
+) -> int:
+    return min(widths, key=lambda width: error(run(noisy, width)))
 
 
-def _best_width(smooth: Filter, noisy: NDArray[Any], clean: NDArray[Any], axes: Axes) -> int | None:
-    """The odd width from 3 on at which a filter errs least; None where an axis is too short."""
-    longest = min(WIDEST, *(noisy.shape[axis] for axis in axes))
-    widths = range(3, longest + 1, 2)
-    errors = {w: np.mean((smooth(noisy, w, axes) - clean) ** 2) for w in widths}
-    return min(errors, key=errors.__getitem__, default=None)
+def _cut(pca: Any, k: int, X: NDArray[Any]) -> NDArray[Any]:
+    """What PCA's first k numbers make of X."""
+    Z = pca.transform(X)
+    rows: NDArray[Any] = pca.inverse_transform(Z * (np.arange(Z.shape[1]) < k))
+    return rows
+
+
+def _numbers(k: int) -> str:
+    return f"{k} number{'s' if k > 1 else ''}"
 
 
 def _filters(axes: Axes) -> dict[str, Filter]:
