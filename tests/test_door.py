@@ -231,32 +231,6 @@ def test_latent_dim_auto_holds_nine_tenths_of_the_variance() -> None:
     assert fit(rng.normal(size=(200, 10)), latent_dim="auto").latent_dim_ == 5  # at most half
 
 
-def test_corrupted_rows_are_in_the_users_units() -> None:
-    data = 1000 * curve(2000)
-    dae = DenoisingAutoencoder(latent_dim=2, noise_level=0.5, max_epochs=1, random_state=0).fit(
-        data
-    )
-    added = (dae.corrupt(data, random_state=1) - data).std(0)
-    np.testing.assert_allclose(added, 0.5 * dae.scaling_.scale.numpy(), rtol=0.1)
-    whole = (10 * curve(50)).astype(np.int32)
-    noisy = (
-        DenoisingAutoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(whole).corrupt(whole)
-    )
-    assert noisy.dtype == np.float32
-
-
-@pytest.mark.parametrize("noise", ["gaussian", "masking", "salt_and_pepper", "swap"])
-def test_a_denoiser_takes_noise_away(noise: str) -> None:
-    data = curve(600)
-    level = 0.5 if noise == "gaussian" else 0.2
-    dae = DenoisingAutoencoder(
-        latent_dim=3, noise=noise, noise_level=level, max_epochs=30, random_state=0
-    ).fit(data[:500])
-    noisy = dae.corrupt(data[500:], random_state=0)
-    before, after = (np.square(a - data[500:]).mean() for a in (noisy, dae.reconstruct(noisy)))
-    assert after < 0.6 * before
-
-
 @pytest.mark.parametrize("scaling", ["column", "shared", "none"])
 @pytest.mark.parametrize("shape", [(300, 12), (300, 3, 4), (300, 2, 3, 4)])
 def test_every_scaling_of_bounded_data_keeps_its_bounds(

@@ -64,6 +64,7 @@ def _metavar(item: Field[Any]) -> str:
         return "|".join(_shown(choice) for choice in rule["choices"])
     kind = rule.get("kind")
     nouns = {int: "INT", float: "NUMBER", tuple: "INT,INT,…", "time": "TIME", "seed": "INT"}
+    nouns["range"] = "NUMBER|LOW,HIGH"
     return nouns.get(kind, "TEXT" if isinstance(item.default, str) else "VALUE")
 
 

@@ -57,19 +57,19 @@ def restore(
         own = copy_networks(*own)
     elif own is not None:
         raise ParameterError(f"{path} holds its own networks; load it without f and g.")
-    parts = estimator._parts()
-    objective = WeightedObjective(parts.terms)
-    with torch.device("meta"):  # a skeleton: nothing is allocated before all shapes agree
-        model = build_model(parts, choices, own, None)
-    tensors = updated(tensors, header["format"], model)
-    for prefix, module in (("model.", model), ("objective.", objective)):
-        state = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-        module.load_state_dict(state, assign=True)
     shape = fitted["layout"]["user_shape"]
     layout = Layout(**{**fitted["layout"], "user_shape": tuple(shape)})
     if layout.shape != choices.shape:
         raise ValueError("its shapes contradict each other")
     estimator.layout_, estimator.input_shape_ = layout, layout.user_shape
+    with torch.device("meta"):  # a skeleton: nothing is allocated before all shapes agree
+        parts = estimator._parts()
+        model = build_model(parts, choices, own, None)
+    objective = WeightedObjective(parts.terms)
+    tensors = updated(tensors, header["format"], model)
+    for prefix, module in (("model.", model), ("objective.", objective)):
+        state = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+        module.load_state_dict(state, assign=True)
     estimator.n_features_in_ = layout.n_features
     if fitted["feature_names_in_"] is not None:
         estimator.feature_names_in_ = np.array(fitted["feature_names_in_"], dtype=object)

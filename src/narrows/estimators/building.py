@@ -18,6 +18,7 @@ from narrows.baselines import PCA
 from narrows.core import ParameterError
 from narrows.engine.data import Scaling
 from narrows.estimators.choices import Choices, Range
+from narrows.parts.corruptions import Corruption
 from narrows.parts.likelihoods import LIKELIHOODS, Gaussian
 from narrows.parts.linear_path import BoundedHead, WithPath, decoder_path, encoder_path
 from narrows.parts.model import Model
@@ -34,7 +35,7 @@ class Parts:
 
     q: nn.Module
     distance: str = "mse"  # what distance="auto" becomes on real numbers
-    c: nn.Module | None = None
+    c: Corruption | None = None
     p: StandardNormal | None = None
     terms: tuple[Term, ...] = ()
 
@@ -42,6 +43,13 @@ class Parts:
 def scaled_bounds(scaling: Scaling, found: Range) -> tuple[Tensor, Tensor]:
     """The range of bounded data, in scaled units."""
     return tuple(((b - scaling.shift) / scaling.scale).float() for b in (found.low, found.high))  # type: ignore[return-value]
+
+
+def measure_for(c: Corruption, scaling: Scaling, found: Range) -> None:
+    """Tell a corruption where 0 in the user's units and the ends of the data lie once scaled."""
+    low, high = found.each if scaling.kind == "column" else (found.low, found.high)
+    ends = (torch.zeros_like(low), low, high)
+    c.measure(*((end - scaling.shift) / scaling.scale for end in ends))
 
 
 def build_model(

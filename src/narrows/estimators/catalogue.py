@@ -23,7 +23,7 @@ MODELS: dict[str, Entry] = {
     ),
     "DenoisingAutoencoder": Entry(
         "narrows.estimators.models.plain",
-        "Sees corrupted x, restores clean x; its reconstruct removes noise.",
+        "Sees corrupted x, restores clean x; its denoise removes noise.",
     ),
     "VariationalAutoencoder": Entry(
         "narrows.estimators.models.variational",

@@ -245,6 +245,9 @@ def _fits(value: Any, rule: Mapping[str, Any]) -> bool:
         return isinstance(value, bool)
     if kind is tuple:
         return isinstance(value, tuple | list) and all(_is_number(v, int, rule) for v in value)
+    if kind == "range" and isinstance(value, tuple | list):
+        numbers = all(_is_number(v, float, rule) for v in value)
+        return len(value) == 2 and numbers and value[0] <= value[1]
     if kind == "time":
         return _is_number(value, float, {"low": 0, "open": True}) or parse_time(value) is not None
     if kind == "path":
@@ -253,7 +256,7 @@ def _fits(value: Any, rule: Mapping[str, Any]) -> bool:
         return _is_number(value, int, rule) or parse_time(value) is not None
     if kind == "seed":
         return value is None or hasattr(value, "randint") or _is_number(value, int, SEEDS)
-    return _is_number(value, kind, rule)
+    return _is_number(value, float if kind == "range" else kind, rule)
 
 
 def check_seed(value: Any) -> None:
@@ -288,7 +291,12 @@ def _describe(rule: Mapping[str, Any]) -> str:
         return 'a number of epochs, at least 1, or a time such as "30s" or "5m"'
     if kind == "seed":
         return f"None, an int from 0 to {SEEDS['high']}, or a numpy RandomState"
-    noun = {int: "an int", float: "a number", tuple: "a tuple of ints, each"}[kind]
+    nouns = {
+        int: "an int",
+        tuple: "a tuple of ints, each",
+        "range": "a number, or two (low, high),",
+    }
+    noun = nouns.get(kind, "a number")
     low, high = rule.get("low"), rule.get("high")
     strict = rule.get("open")
     bounds = [] if low is None else [f"{'above' if strict else 'at least'} {low}"]

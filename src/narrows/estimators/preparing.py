@@ -23,6 +23,7 @@ from narrows.estimators.building import (
     build_model,
     copy_networks,
     laid_out,
+    measure_for,
     scaled_bounds,
     set_bounds,
     start_at_pca,
@@ -102,6 +103,8 @@ def prepare(
     precision = choose.choose_precision(params.precision, device, unexplained)
     chosen = _choose(estimator, latent_dim, distance, kind, bounded, own is not None, precision)
     model = build_model(parts, chosen, own, torch.Generator().manual_seed(seed))
+    if parts.c is not None:
+        measure_for(parts.c, scaling, found)
     if chosen.bounded:
         set_bounds(model, *scaled_bounds(scaling, found))
     estimator.choices_, estimator.scaling_, estimator._pca = chosen, scaling, pca

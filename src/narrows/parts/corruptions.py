@@ -1,9 +1,23 @@
-"""c: what is done to x before f sees it. Every draw comes from the generator given."""
+"""c: what is done to x before f sees it. Every draw comes from the generator given.
+
+A corruption has one strength, its level, which may be a range: then each row draws its own, and one
+model learns them all. x comes in scaled units, where 0 is the mean of the data.
+"""
 
 from __future__ import annotations
 
+import copy
+import math
+from typing import Any, ClassVar, Self
+
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+
+from narrows.core import InputError, ParameterError
+
+EVENTS = {1: "a table", 2: "signals", 3: "images"}  # by the dimensions of one event
+SHARE = 1.0  # the highest level of what hits a share of the elements
 
 
 def _uniform(x: Tensor, rng: Generator) -> Tensor:
@@ -11,60 +25,233 @@ def _uniform(x: Tensor, rng: Generator) -> Tensor:
 
 
 class Corruption(nn.Module):
-    """c(x) with one strength, ``level``; what it means stands in each class."""
+    """c(x) at one level, or at a level drawn for each row from a range.
 
-    def __init__(self, level: float) -> None:
+    Parameters
+    ----------
+    level : float, (low, high) or "auto"
+        What it measures stands in each class; "auto" is ``usual``.
+    shape : tuple of int
+        That of one event: (d,), (C, L) or (C, H, W).
+
+    Raises
+    ------
+    ParameterError
+        The level is too high, or the corruption has no meaning for such events.
+    """
+
+    name: ClassVar[str]
+    usual: ClassVar[float]
+    most: ClassVar[float] = math.inf
+    events: ClassVar[tuple[int, ...]] = tuple(EVENTS)
+
+    def __init__(self, level: Any, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.level = level
+        if len(shape) not in self.events:
+            wanted = " or ".join(EVENTS[rank] for rank in self.events)
+            raise ParameterError(
+                f"noise={self.name!r} has a meaning for {wanted} only, but X is "
+                f"{EVENTS[len(shape)]}; give axes or input_shape if it is not, or choose "
+                'noise="gaussian".'
+            )
+        self._set(level)
+
+    def _set(self, level: Any) -> None:
+        level = self.usual if isinstance(level, str) else level
+        low, high = level if isinstance(level, tuple | list) else (level, level)
+        self.low, self.high = float(low), float(high)
+        if self.high > self.most:
+            raise ParameterError(
+                f"noise={self.name!r} hits a share of the elements, so noise_level must be at "
+                f"most {self.most:g}. Got {level!r} instead."
+            )
+
+    def at(self, level: Any) -> Self:
+        """The same corruption at another level."""
+        other = copy.copy(self)
+        other._set(level)
+        return other
 
     def extra_repr(self) -> str:
-        return f"level={self.level}"
+        return f"level={self.low:g}" + (f" to {self.high:g}" if self.high > self.low else "")
 
-    def corrupt(self, x: Tensor, rng: Generator) -> Tensor:
-        """The corrupted x."""
+    def measure(self, zero: Tensor, low: Tensor, high: Tensor) -> None:
+        """Hear where the user's 0 and the ends of the data lie in scaled units; most need not."""
+
+    def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
+        """The corrupted x; ``level`` is (B, 1, ...)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, rng: Generator) -> tuple[Tensor, Tensor | None]:
-        return self.corrupt(x, rng), None  # a denoiser answers for every element: no mask
+        level = x.new_full((len(x), *[1] * (x.ndim - 1)), self.low)
+        if self.high > self.low:
+            level = level + (self.high - self.low) * _uniform(level, rng)
+        return self.corrupt(x, level, rng), None  # every element is answered for: no mask
 
 
 class GaussianNoise(Corruption):
-    """x + ε, ε ~ N(0, level²) in scaled units (level 1 is noise as strong as the data)."""
+    """x + ε, ε ~ N(0, level²) in scaled units: level 1 is noise as strong as the data.
 
-    def corrupt(self, x: Tensor, rng: Generator) -> Tensor:
+    Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010), section 3.3.
+    """
+
+    name, usual = "gaussian", 0.5
+
+    def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
         noise = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
-        return x + self.level * noise
+        return x + level * noise
+
+
+FAINTEST = 1e-4  # a hundred million counts: noise that float32 would hardly show
+
+
+class PoissonNoise(Corruption):
+    """Counting noise: u N, N ~ Poisson((x − o) / u), from o upwards, u = level² (w − o).
+
+    o is 0 in the user's units and w the largest training value (of a channel; of a column, where
+    columns have a scale each), so that 1 / level² is what is counted there: level 0.1 is 100 counts
+    at the largest value, whose standard deviation is then a tenth of it. The mean stays x, the
+    variance is u (x − o). The gradient is that of the mean.
+
+    Source: Hasinoff, "Photon, Poisson noise", in Computer Vision: A Reference Guide (2014).
+    """
+
+    name, usual = "poisson", 0.2
+    zero: Tensor
+    reach: Tensor  # w − o
+
+    def __init__(self, level: Any, shape: tuple[int, ...]) -> None:
+        super().__init__(level, shape)
+        self.register_buffer("zero", torch.zeros(shape))
+        self.register_buffer("reach", torch.ones(shape))
+
+    @torch.no_grad()
+    def measure(self, zero: Tensor, low: Tensor, high: Tensor) -> None:
+        """Refuse what nobody can have counted."""
+        if bool((low < zero).any()):
+            raise InputError(
+                'noise="poisson" is the noise of counts, which are never below 0, but X holds '
+                'values below 0; choose noise="gaussian", or give X in units that start at 0.'
+            )
+        self.zero.copy_(zero)
+        self.reach.copy_(torch.where(high > zero, high - zero, 1.0))
+
+    def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
+        unit = self.reach * level.clamp(min=FAINTEST).square()
+        counts = torch.poisson(((x - self.zero) / unit).clamp(min=0), generator=rng)
+        noise = self.zero + unit * counts - x
+        return x + torch.where(level < FAINTEST, 0.0, noise).detach()
 
 
 class MaskingNoise(Corruption):
-    """A share ``level`` of the elements set to 0, the mean of scaled data (Vincent et al. 2010)."""
+    """A share ``level`` of the elements set to 0, the mean of scaled data.
 
-    def corrupt(self, x: Tensor, rng: Generator) -> Tensor:
-        return x * (_uniform(x, rng) >= self.level)
+    Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010), section 3.3.
+    """
+
+    name, usual, most = "masking", 0.25, SHARE
+
+    def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
+        return x * (_uniform(x, rng) >= level)
 
 
 class SaltAndPepper(Corruption):
-    """A share ``level`` of the elements set to the batch's smallest or largest value."""
+    """A share ``level`` of the elements set to the batch's smallest or largest value, as often.
 
-    def corrupt(self, x: Tensor, rng: Generator) -> Tensor:
+    Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010), section 3.3.
+    """
+
+    name, usual, most = "salt_and_pepper", 0.2, SHARE
+
+    def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
         u = _uniform(x, rng)
         low, high = torch.aminmax(x)
-        x = torch.where(u < self.level / 2, low, x)
-        return torch.where(u > 1 - self.level / 2, high, x)
+        x = torch.where(u < level / 2, low, x)
+        return torch.where(u > 1 - level / 2, high, x)
 
 
 class SwapNoise(Corruption):
-    """A share ``level`` of the elements taken from a row of the batch at random; for tables."""
+    """A share ``level`` of the elements taken from a row of the batch at random; for tables.
 
-    def corrupt(self, x: Tensor, rng: Generator) -> Tensor:
+    Whatever it puts into a column was in that column: the marginal distributions stay.
+
+    Source: Jahrer, winner's account of Porto Seguro's Safe Driver Prediction, Kaggle (2017).
+    """
+
+    name, usual, most = "swap", 0.15, SHARE
+
+    def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
         rows = torch.randint(len(x), x.shape, generator=rng, device=x.device)
         other = x.gather(0, rows)
-        return torch.where(_uniform(x, rng) < self.level, other, x)
+        return torch.where(_uniform(x, rng) < level, other, x)
+
+
+class Blur(Corruption):
+    """x * k along each axis but the channels': k_t ∝ exp(−t² / 2 level²), level in samples.
+
+    Every channel for itself, mirrored at the ends; k sums to 1 and ends at 4 levels (sooner on a
+    short axis).
+
+    Source: Gonzalez & Woods, Digital Image Processing, section 3.5 (4th edition, 2018).
+    """
+
+    name, usual, events = "blur", 1.0, (2, 3)
+
+    def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
+        for axis in range(2, x.ndim):
+            x = self._along(x.movedim(axis, -1), level.flatten()).movedim(-1, axis)
+        return x
+
+    def _along(self, x: Tensor, level: Tensor) -> Tensor:
+        """The last axis blurred, each row at its own level (B,)."""
+        length = x.shape[-1]
+        radius = min(int(4 * self.high + 0.5), length - 1)  # a mirror shows no more than that
+        t = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+        kernel = (-0.5 * (t / level[:, None].clamp(min=1e-3)).square()).exp()
+        kernel = (kernel / kernel.sum(1, keepdim=True))[:, :, None, None]
+        flat = F.pad(x.flatten(1, -2), (radius, radius), mode="reflect")
+        blurred = torch.zeros_like(flat[..., :length])
+        for i in range(len(t)):  # no convolution: autocast would round it to bfloat16
+            blurred = blurred + kernel[:, i] * flat[..., i : i + length]
+        return blurred.view_as(x)
+
+
+LONGEST = 8  # a dropout begins with at most 1 / 8 of the signal
+
+
+class SpanDropout(Corruption):
+    """Spans of a signal set to 0, the mean of scaled data, in all channels at once.
+
+    Each row draws a length w from 1 to L / 8, and at every time step a span of that length begins
+    with probability 1 − (1 − level)^(1/w): a step is lost unless none of the last w began one, so
+    that the share lost is ``level`` whatever w is. Spans that touch are one.
+
+    Source: Hall, Introduction to the Theory of Coverage Processes (1988), chapter 2.
+    """
+
+    name, usual, most, events = "dropout", 0.25, SHARE, (2,)
+
+    def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
+        longest = max(1, x.shape[-1] // LONGEST)
+        width = torch.randint(1, longest + 1, level.shape, generator=rng, device=x.device)
+        steps = x.shape[-1] + longest - 1  # spans may have begun before the signal
+        u = torch.rand((len(x), 1, steps), generator=rng, device=x.device, dtype=x.dtype)
+        time = torch.arange(steps, device=x.device)
+        begins = u < 1 - (1 - level).pow(1 / width)
+        last = torch.where(begins, time, -steps).cummax(-1).values
+        lost = time - last < width
+        return x * ~lost[..., longest - 1 :]
 
 
 CORRUPTIONS: dict[str, type[Corruption]] = {
-    "gaussian": GaussianNoise,
-    "masking": MaskingNoise,
-    "salt_and_pepper": SaltAndPepper,
-    "swap": SwapNoise,
+    c.name: c
+    for c in (
+        GaussianNoise,
+        PoissonNoise,
+        MaskingNoise,
+        SaltAndPepper,
+        SwapNoise,
+        Blur,
+        SpanDropout,
+    )
 }

@@ -1,6 +1,7 @@
 """What people do with a fitted model, on its public interface alone.
 
 - `linear_probe`: how well a linear classifier reads the codes, beside PCA's codes and the raw data;
+- `compare_cleaning`: what is left of noise, beside doing nothing, PCA and filters;
 - `code_map`, `decoded_grid`, `interpolate`: the codes laid out in the plane, and walks among them;
 - `psnr`, `ssim`: how near an image is to the clean one.
 """
@@ -10,15 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from narrows.tasks.cleaning import Cleaned, compare_cleaning
     from narrows.tasks.manifold import CodeMap, DecodedGrid, code_map, decoded_grid, interpolate
     from narrows.tasks.quality import psnr, ssim
     from narrows.tasks.represent import Probe, linear_probe, probe_features
 
 __all__ = [
+    "Cleaned",
     "CodeMap",
     "DecodedGrid",
     "Probe",
     "code_map",
+    "compare_cleaning",
     "decoded_grid",
     "interpolate",
     "linear_probe",
@@ -29,6 +33,7 @@ __all__ = [
 
 _HOME = dict.fromkeys(("Probe", "linear_probe", "probe_features"), "represent")
 _HOME |= {"psnr": "quality", "ssim": "quality"}
+_HOME |= dict.fromkeys(("Cleaned", "compare_cleaning"), "cleaning")
 
 
 def __getattr__(name: str) -> Any:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from narrows.core import ParameterError
 from narrows.estimators.base import Estimator
 from narrows.estimators.building import Parts
-from narrows.estimators.door import Array
 from narrows.estimators.parameters import parameter
 from narrows.estimators.preparing import seed_of
-from narrows.parts.corruptions import CORRUPTIONS
+from narrows.parts.corruptions import CORRUPTIONS, Corruption
 from narrows.parts.latents import Point
+
+USUAL = ", ".join(f"{name} {c.usual:g}" for name, c in CORRUPTIONS.items())
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,18 +54,22 @@ class Autoencoder(Estimator):
 class DenoisingAutoencoder(Estimator):
     """min over f, g of E_x E_c D(x, g(f(c(x)))): sees corrupted x, restores clean x.
 
-    ``reconstruct`` of noisy rows is their denoised version; ``corrupt`` makes noisy rows as
-    training did.
+    ``denoise`` takes noise like that away from new rows; ``corrupt`` makes noisy rows as training
+    did.
 
     Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010).
 
     Parameters
     ----------
     noise : str
-        What c does: "gaussian", "masking", "salt_and_pepper" or "swap".
-    noise_level : float
-        How much of it: for gaussian the standard deviation in scaled units (1 is as strong as the
-        data), else the share of elements hit.
+        What c does: "gaussian", "poisson" (counts, never below 0), "masking", "salt_and_pepper",
+        "swap", "blur" (signals and images) or "dropout" (spans of signals); see
+        ``narrows.parts.corruptions``.
+    noise_level : float, (low, high) or "auto"
+        How much of it. gaussian: the standard deviation in scaled units (1 is as strong as the
+        data); poisson: the standard deviation of the largest value, as a share of it; blur: the
+        kernel's standard deviation in pixels or samples; else the share of the elements hit. Of a
+        range each row draws its own level, so that one model serves them all.
 
     Examples
     --------
@@ -72,34 +78,56 @@ class DenoisingAutoencoder(Estimator):
     >>> X = load_digits().images[:200]
     >>> dae = DenoisingAutoencoder(latent_dim=8, max_epochs=3, random_state=0).fit(X)
     >>> noisy = dae.corrupt(X, random_state=0)
-    >>> dae.reconstruct(noisy).shape
+    >>> dae.denoise(noisy).shape
     (200, 8, 8)
     """
 
     noise: str = parameter("gaussian", "What c does to x.", choices=tuple(CORRUPTIONS))
-    noise_level: float = parameter(
-        0.5,
-        "How much of it: gaussian, the standard deviation in scaled units; else a share in [0, 1].",
-        kind=float,
+    noise_level: Any = parameter(
+        "auto",
+        "How much of it. gaussian: the standard deviation in scaled units (1 is as strong as the "
+        "data); poisson: that of the largest value, as a share of it; blur: the kernel's, in "
+        "pixels or samples; else the share of the elements hit. Of a range each row draws its "
+        f"own level, so that one model serves them all. auto: {USUAL}.",
+        kind="range",
         low=0,
+        auto=True,
     )
 
     def _parts(self) -> Parts:
-        if self.noise != "gaussian" and self.noise_level > 1:
-            raise ParameterError(
-                f"noise={self.noise!r} hits a share of the elements, so noise_level must be at "
-                f"most 1. Got {self.noise_level!r} instead."
-            )
-        return Parts(q=Point(), c=CORRUPTIONS[self.noise](self.noise_level))
+        return Parts(q=Point(), c=CORRUPTIONS[self.noise](self.noise_level, self.layout_.shape))
+
+    def denoise(
+        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> NDArray[Any]:
+        """X without its noise: g(f(x)), the reconstruction of rows that are noisy already.
+
+        It is what the model expects the clean row to be, at best the mean of all clean rows that
+        may lie behind it; what it was not trained to take away it may keep or smooth.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+            Noisy rows, in the user's units.
+        out, overwrite
+            Those of ``transform``: write the rows to a .npy, block by block.
+
+        Returns
+        -------
+        array like X, in the shape and dtype the model was fitted on
+        """
+        return self.reconstruct(X, out=out, overwrite=overwrite)
 
     @torch.no_grad()
-    def corrupt(self, X: Any, random_state: Any = None) -> Array:
+    def corrupt(self, X: Any, random_state: Any = None, *, noise_level: Any = None) -> NDArray[Any]:
         """c(X) as training makes it, in the user's units.
 
         Parameters
         ----------
         X : array of shape (n, \\*input_shape_)
         random_state : None, int or RandomState
+        noise_level : float or (low, high), optional
+            Another level than the model was fitted with.
 
         Returns
         -------
@@ -107,7 +135,11 @@ class DenoisingAutoencoder(Estimator):
         """
         rows = self._admit(X)
         rng = torch.Generator(self._device).manual_seed(seed_of(random_state))
-        assert self.model_.c is not None
+        c = self.model_.c
+        assert isinstance(c, Corruption)
+        if noise_level is not None:
+            replace(self, noise_level=noise_level).check_parameters()
+            c = c.at(noise_level)
         dtype = None if np.dtype(self.layout_.dtype).kind == "f" else "float32"
-        parts = [self._outward(self.model_.c(x, rng)[0], dtype) for x in self._scaled(rows)]
+        parts = [self._outward(c(x, rng)[0], dtype) for x in self._scaled(rows)]
         return np.concatenate(parts)
