@@ -19,11 +19,13 @@ from narrows.version import __version__
 
 if TYPE_CHECKING:
     from narrows.engine import photographs
+    from narrows.estimators.denoiser import Denoiser
     from narrows.estimators.models.plain import Autoencoder, DenoisingAutoencoder
     from narrows.estimators.models.variational import VariationalAutoencoder
 
 __all__ = [
     "Autoencoder",
+    "Denoiser",
     "DenoisingAutoencoder",
     "FileError",
     "InputError",
@@ -69,9 +71,9 @@ def __getattr__(name: str) -> Any:
 
         return import_module("narrows.engine.photographs")
     # torch and scikit-learn take seconds to import: models are fetched when first named
-    from narrows.estimators.catalogue import MODELS, model_class
+    from narrows.estimators.catalogue import KNOWN, model_class
 
-    if name in MODELS:
+    if name in KNOWN:
         return model_class(name)
     raise AttributeError(f"module 'narrows' has no attribute {name!r}")
 

@@ -80,6 +80,7 @@ class Patches:
         image = self._held.get(i)
         if image is None:
             image = as_planes(self.images[i]).to(self.device)
+            image = image.expand(self.channels, -1, -1)  # a grey one among colours
             if keep:
                 self._held[i] = image
         return image

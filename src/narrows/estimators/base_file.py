@@ -1,4 +1,4 @@
-"""What the file of a fixed-shape model holds: from the estimator to tensors and plain JSON, and back."""
+"""What the file of a fixed-shape model holds: to tensors and plain JSON, and back."""
 
 from __future__ import annotations
 

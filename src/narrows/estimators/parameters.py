@@ -120,7 +120,7 @@ class RunParameters:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Parameters(RunParameters):
-    """What every fixed-shape model is made of; ``"auto"`` is always chosen from the data and shown by ``info``."""
+    """What fixed-shape models are made of; what ``"auto"`` became is shown by ``info``."""
 
     latent_dim: int | str = parameter(
         "auto",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,7 @@ def photon_noise(image: Tensor) -> tuple[float, float]:
         patches = _patches(plane)
         brightness = patches.mean(1)
         edges = torch.quantile(_some(brightness), torch.linspace(0, 1, BINS + 1).to(brightness))
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             inside = patches[(brightness >= low) & (brightness <= high)]
             if len(inside) >= FEWEST:
                 means.append(float(inside.mean()))
@@ -134,6 +135,13 @@ def _line(means: Tensor, variances: Tensor) -> tuple[float, float]:
     return a, math.sqrt(b)
 
 
+def stabilizer(image: Tensor) -> Stabilizer | None:
+    """What makes an image's photon noise white; None where there is none to speak of."""
+    a, b = photon_noise(image)
+    least = 1e-6 * float(image.abs().max())
+    return Stabilizer(a, b) if a > least else None
+
+
 class Stabilizer:
     """Make noise of variance a·x + b² the same everywhere, and back.
 
@@ -154,9 +162,7 @@ class Stabilizer:
 
     def forward(self, x: Tensor) -> Tensor:
         """t(x); below where the root has a number, 0."""
-        return (
-            2 / self.a * torch.sqrt(F.relu(self.a * x + 0.375 * self.a**2 + self.b**2))
-        )
+        return 2 / self.a * torch.sqrt(F.relu(self.a * x + 0.375 * self.a**2 + self.b**2))
 
     def inverse(self, t: Tensor) -> Tensor:
         """The x whose noisy t(x) is t on average."""

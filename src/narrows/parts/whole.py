@@ -5,8 +5,8 @@ adds the finer maps on its way, as RED-Net does (Mao, Shen & Yang 2016, arXiv:16
 (Ronneberger, Fischer & Brox 2015, arXiv:1505.04597). What they make is what is *wrong* with the
 image: g(f(y)) is taken off y, and is 0 before anything is learned.
 
-Without biases, f(a·y) = a·f(y) for every a ≥ 0: a network that has learned to remove one level of
-noise removes others too (Mohan et al. 2020, arXiv:1906.05478).
+Without biases, f(a·y, a·s) = a·f(y, s) for every a ≥ 0: a network that has learned to remove one
+level of noise removes others too (Mohan et al. 2020, arXiv:1906.05478).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
@@ -41,18 +42,30 @@ def _stage(width: int, blocks: int) -> nn.Sequential:
 
 
 class Pyramid(nn.Module):
-    """f: (B, C, H, W) ↦ maps of width w₁, w₂, ... at H, H/2, ...; sides must be multiples."""
+    """f: image (B, C, H, W) and noise level (B, 1, 1, 1) ↦ maps of width w₁, w₂, ... at H, H/2, ...
+
+    The level is one more channel, the same everywhere (Zhang, Zuo & Zhang, "FFDNet", 2018,
+    arXiv:1710.04026). H and W must be multiples of ``multiple(widths)``.
+    """
 
     def __init__(self, channels: int, widths: Sequence[int], blocks: int) -> None:
         super().__init__()
-        self.head = _conv(channels, widths[0])
+        self.widths, self.blocks = tuple(widths), blocks
+        self.head = _conv(channels + 1, widths[0])
         self.stages = nn.ModuleList(_stage(width, blocks) for width in widths)
         self.down = nn.ModuleList(
             nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in pairwise(widths)
         )
 
-    def forward(self, y: Tensor) -> list[Tensor]:
-        maps = [self.stages[0](self.head(y))]
+    def __repr__(self) -> str:
+        falling = "→".join(map(str, self.widths))
+        return f"convolutions 3×3 of widths {falling}, halved {len(self.widths) - 1} times"
+
+    def forward(self, y: Tensor, level: Tensor) -> list[Tensor]:
+        plane = level.expand(-1, 1, *y.shape[2:])
+        # channels last: the order in memory in which convolutions are fast
+        h = torch.cat([y, plane], 1).contiguous(memory_format=torch.channels_last)
+        maps = [self.stages[0](self.head(h))]
         for down, stage in zip(self.down, list(self.stages)[1:], strict=True):
             maps.append(stage(down(maps[-1])))
         return maps
@@ -63,11 +76,16 @@ class Rebuild(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int], blocks: int) -> None:
         super().__init__()
+        self.widths = tuple(widths)
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in pairwise(widths)
         )
         self.stages = nn.ModuleList(_stage(width, blocks) for width in widths[:-1])
         self.tail = _conv(widths[0], channels)
+
+    def __repr__(self) -> str:
+        rising = "→".join(map(str, reversed(self.widths)))
+        return f"transposed convolutions of widths {rising}, each with f's map added"
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         h = maps[-1]

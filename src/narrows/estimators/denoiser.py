@@ -1,0 +1,359 @@
+"""The denoiser of photographs: images of any size, with and without clean examples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from narrows.core import InputError, ParameterError
+from narrows.engine.patches import as_planes
+from narrows.engine.training import TrainingState
+from narrows.estimators.describing import given_parameters, versions
+from narrows.estimators.files import RUN, Contents
+from narrows.estimators.learner import Learner
+from narrows.estimators.parameters import parameter
+from narrows.estimators.preparing import Training, new_state, pick_device, seed_of
+from narrows.estimators.tiling import restore_whole
+from narrows.estimators.whole_images import Array, Images, white_of
+from narrows.estimators.whole_training import LEVEL, WholeChoices, build, patches_of
+from narrows.parts.noise_level import noise_level, stabilizer
+from narrows.parts.restoring import Restorer
+
+SEVERAL = 4_000_000  # pixels up to which sides="auto" looks at an image from eight sides
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Denoiser(Learner, BaseEstimator):
+    """min over f, g of E_x E_ε D(x, y − g(f(y, s))), y = x + ε: takes the noise from photographs.
+
+    f and g are convolutions without biases, with skips around the code, so images may have any
+    size. It learns from clean images, to which it adds noise; or, with ``noisy_targets``, from
+    noisy ones alone, down to a single one, which it then cleans.
+
+    Source: Mao, Shen & Yang, "Image restoration using very deep convolutional encoder-decoder
+    networks with symmetric skip connections", NeurIPS 2016; Pang et al., "Recorrupted-to-
+    recorrupted", CVPR 2021, for learning from noisy images.
+
+    Parameters
+    ----------
+    The fields below, and how training goes: ``narrows.estimators.parameters.RunParameters``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from narrows import Denoiser
+    >>> rng = np.random.default_rng(0)
+    >>> clean = np.kron(rng.integers(40, 200, (8, 8)), np.ones((8, 8)))
+    >>> noisy = (clean + rng.normal(0, 20, clean.shape)).clip(0, 255).astype(np.uint8)
+    >>> denoiser = Denoiser(noisy_targets=True, max_epochs=3, random_state=0).fit([noisy])
+    >>> restored = denoiser.denoise(noisy)
+    >>> bool(np.abs(restored - clean).mean() < np.abs(noisy - clean).mean())
+    True
+    """
+
+    _in_file: ClassVar = frozenset({"choices", *RUN})
+    _errors: ClassVar = ("psnr_noisy", "psnr")
+
+    noisy_targets: Any = parameter(
+        False,
+        "Learn from noisy images alone. True: white noise, whose level is found in each image; "
+        "halves: any noise that is independent from pixel to pixel, at the price of fine detail.",
+        choices=(False, True, "halves"),
+    )
+    noise: str = parameter(
+        "white",
+        "white: as strong everywhere; photon: its variance grows with brightness, as in "
+        "photographs from a sensor, and the image is transformed to have white noise first.",
+        choices=("white", "photon"),
+    )
+    noise_level: Any = parameter(
+        "auto",
+        "Standard deviation on the scale where white is 255: of what is added to clean images, a "
+        "number or a range drawn from for each; with noisy_targets a number, that of their noise. "
+        "auto: 0,55; found in each image.",
+        kind="range",
+        auto=True,
+        low=0,
+    )
+    channels: Any = parameter(
+        "auto",
+        "Widths of f's stages, each half the size of the one before, as 16,32,64,96, which is "
+        "auto; for a single image 8,32,64,96.",
+        kind=tuple,
+        low=1,
+        high=4096,
+        auto=True,
+    )
+    blocks: int = parameter(1, "Residual blocks in a stage.", kind=int, low=1, high=64)
+    patch_size: int = parameter(
+        64, "Side of the squares that are learned from, in pixels.", kind=int, low=16, high=4096
+    )
+    distance: str = parameter(
+        "auto",
+        "D between the clean image and the answer. auto: mae; mse where targets are noisy.",
+        choices=("auto", "mse", "mae", "huber"),
+    )
+    sides: Any = parameter(
+        "auto",
+        "Answer once, or with the mean over the image turned and mirrored in eight ways: better, "
+        "and eight times the time. auto: 8 for images of up to 4 million pixels.",
+        choices=("auto", 1, 8),
+    )
+    batch_size: int | str = parameter(16, "Patches in a step.", kind=int, low=1, auto=True)
+
+    def check_parameters(self) -> None:
+        """Refuse what cannot be."""
+        super().check_parameters()
+        several = isinstance(self.noise_level, tuple | list)
+        if self.noisy_targets and several:
+            raise ParameterError(
+                f"With noisy_targets, noise_level is one number or 'auto'. Got {self.noise_level}."
+            )
+        if self.noisy_targets and self.distance not in ("auto", "mse"):
+            raise ParameterError(
+                f"distance={self.distance!r} does not find the clean image behind noisy targets; "
+                "only the squared distance does: leave distance='auto'."
+            )
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+        """Learn to take noise from images like X.
+
+        Parameters
+        ----------
+        X : str, Path, array, or a list of these
+            A folder of images, or images (H, W) or (H, W, 3) of any sizes: clean ones, or with
+            ``noisy_targets`` noisy ones. One is enough then.
+        y : ignored
+        X_val : like X, optional
+            Images to validate on, in place of a share of X.
+
+        Raises
+        ------
+        InputError, FileError
+            X holds no images, or one of them cannot be read.
+        ParameterError
+            A parameter is out of range.
+        """
+        return self._fit(X, X_val)
+
+    def _take(self, X: Any, *, reset: bool) -> Images:
+        images = Images(X)
+        if not reset and images.channels > self.choices_.channels:
+            raise InputError(
+                "X holds colour images, but the model was fitted on grey ones; fit anew with "
+                "warm_start=False."
+            )
+        return images
+
+    def _prepare(self, rows: Images, held: Images | None) -> Training:
+        alone = len(rows) == 1 and bool(self.noisy_targets)
+        widths = (8, 32, 64, 96) if alone else (16, 32, 64, 96)
+        asked = self.channels
+        distance = "mse" if self.noisy_targets else "mae"
+        self.choices_ = WholeChoices(
+            channels=rows.channels,
+            widths=widths if isinstance(asked, str) else tuple(int(w) for w in asked),
+            blocks=int(self.blocks),
+            distance=distance if self.distance == "auto" else self.distance,
+        )
+        seed, device = seed_of(self.random_state), pick_device(self.device)
+        model, objective = build(self, torch.Generator().manual_seed(seed))
+        state = new_state(seed, device)
+        return self._training(model.to(device), objective.to(device), state, rows, held, seed)
+
+    def _resume(self, rows: Images, held: Images | None) -> Training:
+        seed = self._seed
+        state = self._state or new_state(seed, self._device)
+        return self._training(self.model_, self.objective_, state, rows, held, seed)
+
+    def _training(
+        self,
+        model: Restorer,
+        objective: Any,
+        state: TrainingState,
+        rows: Images,
+        held: Images | None,
+        seed: int,
+    ) -> Training:
+        patches, validation = patches_of(self, rows, held, seed, state.rng.device)
+        return Training(model, objective, state, patches, validation, seed)  # type: ignore[arg-type]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model_.parameters()).device
+
+    @torch.no_grad()
+    def _measure(self, training: Training) -> dict[str, float | None]:
+        """PSNR on the validation patches, before and after; nothing without clean images."""
+        if self.noisy_targets:
+            return dict.fromkeys(self._errors)
+        rng = torch.Generator(self._device).manual_seed(training.seed)
+        before, after, n = 0.0, 0.0, 0
+        for x in training.validation.in_order(64):
+            y, _, level = self.model_.c.pair(x, rng)
+            answer = y - self.model_.g(self.model_.f(y, level))
+            before, after, n = before + _psnr(x, y), after + _psnr(x, answer), n + len(x)
+        return {"psnr_noisy": before / n, "psnr": after / n}
+
+    # ------------------------------------------------------------------ use
+
+    def denoise(self, X: Any, noise_level: float | None = None) -> Any:
+        """X without its noise.
+
+        Parameters
+        ----------
+        X : str, Path, array, or a list of these
+            An image (H, W) or (H, W, 3), several of them, or files.
+        noise_level : float, optional
+            The noise's standard deviation, white being 255; found in each image unless given.
+
+        Returns
+        -------
+        array like X for an image or an array of images, else a list of arrays; each has its image's
+        shape and dtype
+
+        Raises
+        ------
+        InputError
+            What is given is no image, or is grey where the model was fitted on colour images. (One
+            fitted on grey images cleans the channels of a colour image one by one.)
+        ParameterError
+            noise_level is below 0, or is given where noise is "photon".
+        """
+        check_is_fitted(self, "model_")
+        if noise_level is not None and not 0 <= noise_level < math.inf:
+            raise ParameterError(f"noise_level must be at least 0. Got {noise_level!r} instead.")
+        if noise_level is not None and self.noise == "photon":
+            raise ParameterError(
+                "noise='photon' is noise of no single level: leave noise_level out."
+            )
+        images = Images(X)
+        self.model_.eval()
+        cleaned = [self._clean(images[i], images.name(i), noise_level) for i in range(len(images))]
+        if isinstance(X, np.ndarray):
+            alone = len(cleaned) == 1 and cleaned[0].ndim == X.ndim
+            return cleaned[0] if alone else np.stack(cleaned).reshape(X.shape)
+        single = isinstance(X, str | Path) and not Path(X).is_dir()
+        return cleaned[0] if single else cleaned
+
+    def _clean(self, pixels: Array, name: str, level: float | None) -> Array:
+        n_channels = self.choices_.channels
+        white = white_of(pixels)
+        planes = as_planes(pixels).to(self._device).float() / white
+        if n_channels == 3 and len(planes) == 1:
+            raise InputError(
+                f"{name} is grey, but the model was fitted on colour images; fit one on grey images."
+            )
+        parts = planes.split(n_channels)  # a model of grey images sees the channels one by one
+        each = [self._restore_planes(part, level) for part in parts]
+        return _as_stored(torch.cat(each) * white, pixels)
+
+    def _restore_planes(self, planes: Tensor, level: float | None) -> Tensor:
+        sides = self.sides
+        if isinstance(sides, str):
+            sides = 8 if planes[0].numel() <= SEVERAL else 1
+        lens = stabilizer(planes) if self.noise == "photon" else None
+        if lens is not None:
+            seen = lens.forward(planes)
+            unit = seen.max()  # white, as it were; noise is of level 1 there
+            restored = restore_whole(self.model_, seen / unit, float(1 / unit), sides)
+            return lens.inverse(restored * unit)
+        s = noise_level(planes) if level is None else level / 255
+        return restore_whole(self.model_, planes, s, sides) if s > 0 else planes
+
+    def estimate_noise(self, X: Any) -> Any:
+        """The standard deviation of the noise in X, white being 255.
+
+        See ``narrows.parts.noise_level.noise_level``; needs no fit.
+
+        Parameters
+        ----------
+        X : as in ``denoise``
+
+        Returns
+        -------
+        float for one image, else a list of floats
+        """
+        images = Images(X)
+        found = []
+        for i in range(len(images)):
+            planes = as_planes(images[i]).float()
+            found.append(255 * noise_level(planes) / images.whites[i])
+        one = isinstance(X, np.ndarray | str | Path) and len(found) == 1
+        return found[0] if one else found
+
+    def info(self) -> dict[str, Any]:
+        """What was chosen, what was trained and how it went, as plain JSON."""
+        check_is_fitted(self, "model_")
+        rows = self.rows_
+        return {
+            "model": type(self).__name__,
+            "parameters": given_parameters(self),
+            "channels": self.choices_.channels,
+            "distance": self.choices_.distance,
+            "parts": {**self.model_.describe(), "R": "none"},
+            "n_parameters": self.n_parameters_,
+            "training": {
+                "images": rows["given"],
+                "validation_patches": rows["validation"],
+                "epochs": self.n_iter_,
+                "best_epoch": self.best_epoch_,
+                "seconds": round(self.fit_seconds_, 3),
+                **self.validation_errors_,
+                "stop_reason": self.stop_reason_,
+            },
+            "versions": getattr(self, "versions_", None) or versions(),
+        }
+
+    # ------------------------------------------------------------------ files
+
+    def _probe(self) -> Tensor:
+        rng = torch.Generator().manual_seed(0)
+        return torch.rand((1, self.choices_.channels, 32, 32), generator=rng)
+
+    @torch.no_grad()
+    def _reply(self, x: Tensor) -> tuple[Tensor, ...]:
+        side = self.model_.cell * -(-32 // self.model_.cell)
+        x = torch.nn.functional.interpolate(x, (side, side))
+        return (self.model_.restore(x.to(self._device), LEVEL).cpu(),)
+
+    def _contents(self) -> Contents:
+        tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
+        return tensors, {"choices": asdict(self.choices_)}
+
+    def _restore(
+        self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any], own: Any
+    ) -> None:
+        if own is not None:
+            raise ParameterError(f"{path} holds its own networks; load it without f and g.")
+        self.choices_ = WholeChoices.from_json(header["fitted"]["choices"])
+        with torch.device("meta"):  # a skeleton: nothing is allocated before all shapes agree
+            model, self.objective_ = build(self, None)
+        state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        model.load_state_dict(state, assign=True)
+        self.model_ = model.eval()
+
+
+def _psnr(x: Tensor, answer: Tensor) -> float:
+    """The sum of the images' PSNR in decibels, white being 1."""
+    error = (x - answer).square().flatten(1).mean(1).clamp_min(1e-12)
+    return float(-10 * error.log10().sum())
+
+
+def _as_stored(values: Tensor, like: Array) -> Array:
+    """(C, H, W) as the image it comes from: its axes and dtype, integers rounded and clipped."""
+    image = values.movedim(0, -1).cpu().numpy()
+    image = image[..., 0] if like.ndim == 2 else image
+    if like.dtype.kind in "ui":
+        image = image.round().clip(0, np.iinfo(like.dtype).max)
+    return np.ascontiguousarray(image.astype(like.dtype))

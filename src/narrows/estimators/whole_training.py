@@ -1,0 +1,143 @@
+"""From a denoiser's parameters to its model, and from its images to patches to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator
+
+from narrows.engine.data import Rows
+from narrows.engine.patches import Patches, as_planes, fixed_patches
+from narrows.estimators.whole_images import Images
+from narrows.parts.likelihoods import LIKELIHOODS
+from narrows.parts.noise_level import Stabilizer, noise_level, stabilizer
+from narrows.parts.restoring import Restorer, RestoringObjective
+from narrows.parts.targets import AddedNoise, Halves, Recorruption
+from narrows.parts.whole import whole_networks
+
+LEVEL = 25 / 255  # to which noisy images are brought, so that one corruption serves all
+LEAST = 0.5 / 255  # of white: below, an image counts as one with hardly any noise
+SEEN = 256  # patches to validate on
+
+
+@dataclass(frozen=True)
+class WholeChoices:
+    """Every "auto" of a denoiser, resolved."""
+
+    channels: int
+    widths: tuple[int, ...]
+    blocks: int
+    distance: str
+    architecture: str = "whole"
+    precision: str = "float32"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> WholeChoices:
+        """The inverse of ``as_json``."""
+        return cls(**{**data, "widths": tuple(data["widths"])})
+
+
+def build(denoiser: Any, rng: Generator | None) -> tuple[Restorer, RestoringObjective]:
+    """The model with weights drawn from ``rng`` (None: with none), and what it is to minimise."""
+    choices: WholeChoices = denoiser.choices_
+    f, g = whole_networks(choices.channels, choices.widths, choices.blocks, rng)
+    c: AddedNoise | Recorruption | Halves
+    if denoiser.noisy_targets == "halves":
+        c = Halves(LEVEL)
+    elif denoiser.noisy_targets:
+        c = Recorruption(LEVEL)
+    else:
+        level = denoiser.noise_level
+        level = (0.0, 55.0) if isinstance(level, str) else level
+        low, high = level if isinstance(level, tuple | list) else (level, level)
+        c = AddedNoise(float(low) / 255, float(high) / 255)
+    return Restorer(f, g, LIKELIHOODS[choices.distance](), c), RestoringObjective()
+
+
+class _Some(Sequence[Any]):
+    """A part of a sequence of images, each seen through its lens where it has one."""
+
+    def __init__(
+        self, images: Images, which: list[int], lenses: Sequence[Stabilizer | None]
+    ) -> None:
+        self.images, self.which, self.lenses = images, which, lenses
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def __getitem__(self, i: Any) -> NDArray[Any]:
+        image: NDArray[Any] = self.images[self.which[i]]
+        lens = self.lenses[i]
+        if lens is None:
+            return image
+        seen: NDArray[Any] = lens.forward(torch.from_numpy(image.astype(np.float32))).numpy()
+        return seen
+
+
+def patches_of(
+    denoiser: Any, images: Images, held: Images | None, seed: int, device: torch.device
+) -> tuple[Patches, Rows]:
+    """Patches to learn from, and fixed ones to validate on.
+
+    Whole images are held out, at least one of two or more; a single one is validated on itself.
+    """
+    n, share = len(images), denoiser.validation_fraction
+    order = np.random.default_rng(seed).permutation(n).tolist()
+    apart = 0 if held is not None or not share or n == 1 else max(1, round(n * share))
+    kept = sorted(order[apart:])
+    patches = _patches(denoiser, images, kept, device)
+    if held is not None:
+        validation = _patches(denoiser, held, list(range(len(held))), device)
+    else:
+        validation = _patches(denoiser, images, sorted(order[:apart]) or kept, device)
+    return patches, fixed_patches(validation, SEEN, seed)
+
+
+def _patches(denoiser: Any, images: Images, which: list[int], device: torch.device) -> Patches:
+    lenses = [_lens(denoiser, images, i) for i in which]
+    return Patches(
+        images=_Some(images, which, lenses),
+        sizes=[images.sizes[i] for i in which],
+        whites=[_unit(denoiser, images, i, lens) for i, lens in zip(which, lenses, strict=True)],
+        side=_side(denoiser),
+        channels=denoiser.choices_.channels,
+        nbytes=images.nbytes * len(which) // len(images),
+        device=device,
+    )
+
+
+def _lens(denoiser: Any, images: Images, i: int) -> Stabilizer | None:
+    """What makes the noise of a noisy image white; clean ones need none."""
+    if not denoiser.noisy_targets or denoiser.noise != "photon":
+        return None
+    return stabilizer(as_planes(images[i]))
+
+
+def _side(denoiser: Any) -> int:
+    """The patches' side: as asked, a multiple of what the network halves (twice, for halves)."""
+    cell = 2 ** (len(denoiser.choices_.widths) - 1) * (
+        2 if denoiser.noisy_targets == "halves" else 1
+    )
+    return -(-int(denoiser.patch_size) // cell) * cell
+
+
+def _unit(denoiser: Any, images: Images, i: int, lens: Stabilizer | None) -> float:
+    """What image i is divided by: its white, or what brings its noise to ``LEVEL``."""
+    white = images.whites[i]
+    if not denoiser.noisy_targets:
+        return white
+    if lens is not None:
+        return 1.0 / LEVEL
+    asked = denoiser.noise_level
+    level = white * float(asked) / 255 if not isinstance(asked, str) else None
+    level = noise_level(as_planes(images[i])) if level is None else level
+    return max(level, LEAST * white) / LEVEL
