@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["denoise"]
 
-ALONE = "60s"  # how long to learn from one image
+ALONE = "50s"  # how long to learn from one image
+ENDLESS = 100_000  # epochs: time is what ends it
 LARGEST = 200_000_000  # pixels
 
 
@@ -82,7 +83,7 @@ def denoise(
     outcome = denoise_files(
         data,
         out,
-        _restore(model, noise_level, max_time, seed),
+        _restore(model, noise_level, max_time, seed, quiet),
         clean=clean,
         overwrite=overwrite,
         max_pixels=max_pixels,
@@ -98,35 +99,34 @@ def denoise(
 
 
 def _restore(
-    model: str | None, noise_level: float | None, max_time: str | None, seed: int | None
+    model: str | None,
+    noise_level: float | None,
+    max_time: str | None,
+    seed: int | None,
+    quiet: bool,
 ) -> Restore:
     """By the model, or from each image alone."""
+    from narrows.cli.using import loaded
     from narrows.tasks.denoising import restore_alone, restore_with
 
     if model is not None:
         if max_time is not None or seed is not None:
             raise click.UsageError("--max-time and --seed are for learning: not with --model.")
-        return restore_with(_loaded(model), noise_level)
+        return restore_with(loaded(model, "denoise"), noise_level)
     from narrows.estimators.denoiser import Denoiser
 
     def make() -> Any:
-        limit = literal(max_time or ALONE)
-        return Denoiser(noisy_targets=True, max_time=limit, random_state=seed)
-
-    return restore_alone(make, noise_level)
-
-
-def _loaded(model: str) -> Any:
-    from narrows import load
-    from narrows.core import ParameterError
-
-    estimator = load(model)
-    if not hasattr(estimator, "denoise"):
-        raise ParameterError(
-            f"{model!r} is of {type(estimator).__name__}, which is no denoiser; fit one with "
-            "`narrows fit DATA --model denoiser`, or leave --model out."
+        return Denoiser(
+            noisy_targets=True,
+            noise_level="auto" if noise_level is None else noise_level,
+            max_epochs=ENDLESS,
+            max_time=literal(max_time or ALONE),
+            random_state=seed,
+            verbose=not quiet,
         )
-    return estimator
+
+    make().check_parameters()  # before anything is read
+    return restore_alone(make, noise_level)
 
 
 def _tell(item: Done | Failed, quiet: bool) -> None:
@@ -157,7 +157,7 @@ def _compare(done: Sequence[Done], page: str, max_pixels: int, overwrite: bool) 
 
     entries = []
     for item in done:
-        noisy, clean = pixels(item.source), item.clean and pixels(item.clean)
+        noisy = pixels(item.source)
         entries.append(
             comparison.Entry(
                 item.source.name,
@@ -165,7 +165,7 @@ def _compare(done: Sequence[Done], page: str, max_pixels: int, overwrite: bool) 
                 denoised=pixels(item.target),
                 noise=item.noise,
                 seconds=item.seconds,
-                clean=clean,
+                clean=None if item.clean is None else pixels(item.clean),
                 baselines=comparison.run_filters(noisy, item.noise),
             )
         )

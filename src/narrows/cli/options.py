@@ -142,8 +142,9 @@ class ModelCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Three lists: the verb's options, every model's parameters, and this model's own."""
-        shared = {item.name for item in fields(Parameters)}
-        mine = {item.name for item in self._fields(ctx)}
+        helps = {item.name: item.metadata.get("help") for item in fields(Parameters)}
+        mine = {item.name: item.metadata.get("help") for item in self._fields(ctx)}
+        shared = {name for name, said in mine.items() if helps.get(name) == said}
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             title = "Options"

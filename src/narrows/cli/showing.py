@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narrows.cli.options import output_option, overwrite_option, resize_option, typed
-from narrows.cli.using import rows_for
+from narrows.cli.using import loaded, rows_for
 
 if TYPE_CHECKING:
     from narrows.engine.reading import Data
@@ -81,13 +81,12 @@ def report(
     It shows PCA's result beside every result.
     Labels that come with DATA are used unless --labels gives others.
     """
-    from narrows import load
     from narrows.engine.reading import read_labels
     from narrows.engine.writing import check_output
     from narrows.report import write_report
 
     check_output(out, [".html"], overwrite=overwrite)
-    estimator = load(model)
+    estimator = loaded(model, "reconstruct")
     source = rows_for(estimator, data, resize)
     path = write_report(
         estimator,
@@ -126,10 +125,10 @@ def fit_command(card: dict[str, Any], path: str) -> str:
 @click.command
 def models() -> None:
     """List the models that fit knows."""
-    from narrows.estimators.catalogue import MODELS, SHORT_NAMES
+    from narrows.estimators.catalogue import KNOWN, SHORT_NAMES
 
     short = {name: key for key, name in SHORT_NAMES.items()}
-    for name, entry in MODELS.items():
+    for name, entry in KNOWN.items():
         known = f"{name} ({short[name]})" if name in short else name
         click.echo(f"{known}\n    {entry.sentence}")
 

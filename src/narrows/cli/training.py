@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from narrows.cli.options import (
     tracking_options,
 )
 from narrows.engine.launch import given_rank
+
+if TYPE_CHECKING:
+    from narrows.engine.reading import Data
 
 __all__ = ["fit"]
 
@@ -59,9 +62,6 @@ def fit(
     A run of more than half a minute is kept in OUT.checkpoint: whatever ends it, the same command
     with --resume goes on to the same result.
     """
-    import numpy as np
-
-    from narrows.engine.reading import read
     from narrows.engine.storage import read_file
     from narrows.engine.writing import check_output
     from narrows.estimators.catalogue import model_class
@@ -89,22 +89,92 @@ def fit(
 
     with joined():
         with all_or_none():
-            source = read(data, resize=resize, lazy="auto")
+            source = _read(estimator, data, resize)
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # not before DATA is known to be there
-        if source.axes is not None and estimator.axes is None:
-            estimator.set_params(axes=source.axes)
-        estimator.fit(source.X)
-        if source.feature_names is not None:  # the file keeps them: later tables must have the same
-            estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
+        _learn(estimator, source)
         estimator.set_params(verbose=False)  # who loads the file decides for themselves
         with all_or_none():
             estimator.save(path, overwrite=may)
     if estimator.stop_reason_ != "interrupted":
         run.unlink(missing_ok=True)
     if not quiet and given_rank() == 0:
-        click.echo(summary(estimator, source.name, path))
-        click.echo(f"next: {next_command(data, path, resize)}")
+        whole = _is_whole(estimator)
+        click.echo((whole_summary if whole else summary)(estimator, source.name, path))
+        click.echo(f"next: {_denoise_command(path) if whole else next_command(data, path, resize)}")
+
+
+def _is_whole(estimator: Any) -> bool:
+    """Whether it takes images of any sizes, rather than rows."""
+    from narrows.estimators.catalogue import WHOLE
+
+    return type(estimator).__name__ in WHOLE
+
+
+def _read(estimator: Any, data: str, resize: Any) -> Data:
+    """DATA as rows; for a model of whole images the files themselves, as they are."""
+    from narrows.engine.images import SUFFIXES
+    from narrows.engine.reading import Data, read
+
+    place = Path(data)
+    if not _is_whole(estimator):
+        return read(data, resize=resize, lazy="auto")
+    if resize is not None:
+        raise click.UsageError("--resize is not for a denoiser: it takes images of any size.")
+    if place.is_dir() or place.suffix.lower() in SUFFIXES:
+        return Data(X=place, name=data)
+    return read(data)
+
+
+def _learn(estimator: Any, source: Data) -> None:
+    import numpy as np
+
+    if _is_whole(estimator):
+        estimator.fit(source.X)
+        return
+    if source.axes is not None and estimator.axes is None:
+        estimator.set_params(axes=source.axes)
+    estimator.fit(source.X)
+    if source.feature_names is not None:  # the file keeps them: later tables must have the same
+        estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
+
+
+def whole_summary(estimator: Any, name: str, path: Path) -> str:
+    """What was learned from how many images, how well it restores others, and where it is."""
+    card = estimator.info()
+    training = card["training"]
+    n, psnr = training["images"], training["psnr"]
+    many = f"{n:,} image" + ("s" if n > 1 else "")
+    kind = "colour" if card["channels"] == 3 else "grey"
+    held = "no clean images: there is no PSNR"
+    if psnr is not None:
+        held = f"held-out PSNR {training['psnr_noisy']:.2f} dB noisy, {psnr:.2f} dB restored"
+    return "\n".join(
+        [
+            f"{card['model']} of {name}: {many}, {kind}",
+            f"chosen: networks of {card['n_parameters']:,} parameters, distance {card['distance']}",
+            held,
+            took_line(training),
+            wrote_line(path),
+        ]
+    )
+
+
+def _denoise_command(path: Path) -> str:
+    return shlex.join(["narrows", "denoise", "DATA", "-m", str(path), "-o", "OUT"])
+
+
+def took_line(training: dict[str, Any]) -> str:
+    """How long it took and how it ended."""
+    return (
+        f"took {training['seconds']:.1f} s, {training['epochs']} epochs, the best was "
+        f"{training['best_epoch']} ({training['stop_reason']})"
+    )
+
+
+def wrote_line(path: Path) -> str:
+    """Where it is."""
+    return f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB"
 
 
 def summary(estimator: Any, name: str, path: Path) -> str:
@@ -118,9 +188,8 @@ def summary(estimator: Any, name: str, path: Path) -> str:
             f"chosen: {card['architecture']} networks of {card['n_parameters']:,} parameters, "
             f"distance {card['distance']}, scaling {card['scaling']}",
             error_line(card),
-            f"took {training['seconds']:.1f} s, {training['epochs']} epochs, the best was "
-            f"{training['best_epoch']} ({training['stop_reason']})",
-            f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB",
+            took_line(training),
+            wrote_line(path),
         ]
     )
 

@@ -14,7 +14,7 @@ from narrows.cli.options import output_option, overwrite_option, resize_option
 if TYPE_CHECKING:
     from narrows.engine.reading import Data, Lazy
 
-__all__ = ["decode", "encode", "reconstruct", "sample"]
+__all__ = ["decode", "encode", "loaded", "reconstruct", "sample"]
 
 ARRAY = "Where to write: a name that ends in .npy, .npz or .csv."
 ROWS = f"{ARRAY[:-1]}; of images also .png (one sheet) or a folder of PNGs (a name with no suffix)."
@@ -28,11 +28,10 @@ ROWS = f"{ARRAY[:-1]}; of images also .png (one sheet) or a folder of PNGs (a na
 @overwrite_option
 def encode(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
     """Write the codes of DATA's rows."""
-    from narrows import load
     from narrows.engine.writing import ARRAYS, check_output, write_rows
 
     check_output(out, ARRAYS, overwrite=overwrite)
-    estimator = load(model)
+    estimator = loaded(model, "transform")
     rows = rows_for(estimator, data, resize, lazy="auto").X
     if _streams(out):
         _say(estimator.transform(rows, out=out, overwrite=overwrite), Path(out), "codes")
@@ -52,11 +51,10 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 
     CODES is a .npy, .npz or .csv with a row of numbers for each code, as `encode` writes it.
     """
-    from narrows import load
     from narrows.engine.reading import read
 
     _check(out, overwrite)
-    estimator = load(model)
+    estimator = loaded(model, "inverse_transform")
     _write(estimator, estimator.inverse_transform, read(codes).X, out, overwrite)
 
 
@@ -68,10 +66,8 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 @overwrite_option
 def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
     """Write DATA's rows, encoded and decoded again."""
-    from narrows import load
-
     _check(out, overwrite)
-    estimator = load(model)
+    estimator = loaded(model, "reconstruct")
     rows = rows_for(estimator, data, resize, lazy="auto")
     _write(estimator, estimator.reconstruct, rows.X, out, overwrite)
 
@@ -91,18 +87,35 @@ def sample(
     model: str, count: int, seed: int | None, temperature: float, out: str, overwrite: bool
 ) -> None:
     """Write new rows (variational models)."""
+    _check(out, overwrite)
+    estimator = loaded(model, "sample")
+    rows = estimator.sample(count, random_state=seed, temperature=temperature)
+    _write_rows(estimator, rows, out, overwrite)
+
+
+# what a verb needs of a model, in words, and a model that has it
+NEEDED = {
+    "transform": ("no codes of one length", "autoencoder"),
+    "inverse_transform": ("no codes of one length", "autoencoder"),
+    "reconstruct": ("no codes of one length (`narrows denoise` uses it)", "autoencoder"),
+    "sample": ("no prior to sample from", "variational-autoencoder"),
+    "denoise": ("no way to tell noise from the rest", "denoiser"),
+}
+
+
+def loaded(model: str, method: str) -> Any:
+    """The model of a file, which must have the method that the verb calls."""
     from narrows import load
     from narrows.core import ParameterError
 
-    _check(out, overwrite)
     estimator = load(model)
-    if not hasattr(estimator, "sample"):
+    if not hasattr(estimator, method):
+        lacks, name = NEEDED[method]
         raise ParameterError(
-            f"{model!r} is of {type(estimator).__name__}, which has no prior to sample from; "
-            "fit one that has, with `narrows fit DATA --model variational-autoencoder`."
+            f"{model!r} is of {type(estimator).__name__}, which has {lacks}; fit one that has, "
+            f"with `narrows fit DATA --model {name}`."
         )
-    rows = estimator.sample(count, random_state=seed, temperature=temperature)
-    _write_rows(estimator, rows, out, overwrite)
+    return estimator
 
 
 def rows_for(estimator: Any, data: str, resize: Any, lazy: Lazy = False) -> Data:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
@@ -45,16 +45,22 @@ def as_planes(pixels: NDArray[Any]) -> Tensor:
     return image[None] if image.ndim == 2 else image.movedim(-1, 0)
 
 
+class ByNumber(Protocol):
+    """Images by their number; a lazy one decodes when it is asked."""
+
+    def __getitem__(self, i: int, /) -> NDArray[Any]:
+        """(H, W) or (H, W, C)."""
+
+
 @dataclass(frozen=True)
 class Patches:
     """Random square cuts of images, scaled so that white is 1.
 
-    ``images`` is a sequence of (H, W) or (H, W, C) arrays of one number of channels; a lazy one
-    decodes when it is asked, and ``nbytes`` says what all of them take. ``whites`` are the values
-    that stand for white, one for each image. An epoch sees about as many pixels as the images have.
+    ``nbytes`` is what all images take; ``whites`` are the values that stand for white, one for each
+    image. An epoch sees about as many pixels as the images have.
     """
 
-    images: Sequence[NDArray[Any]]
+    images: ByNumber
     sizes: Sequence[tuple[int, int]]  # height and width of each image
     whites: Sequence[float]
     side: int
@@ -118,7 +124,7 @@ class Patches:
         return [(group, sum(map(self._cuts, group)) / total) for group in groups]
 
     def _draw(self, images: dict[int, Tensor], seed: int, n: int) -> list[tuple[int, int, int]]:
-        """Image, row and column of each patch: every pixel is as likely, whatever image it is in."""
+        """Image, row and column of each patch; large images are drawn from more often."""
         rng = torch.Generator().manual_seed(seed)
         names = list(images)
         areas = torch.tensor([float(self._cuts(i)) for i in names])

@@ -49,6 +49,7 @@ __all__ = [
     "find_photographs",
     "plan",
     "read_photograph",
+    "white_of",
     "write_photograph",
 ]
 
@@ -57,6 +58,7 @@ MAX_PIXELS = 200_000_000
 # None of Pillow's others: some of them run other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 CONVERTED = ("CMYK", "LAB")
+WHITES = (1.0, 255.0, 65535.0)  # what white may be in an image of floats
 EXIF_HEAD = b"Exif\0\0"
 
 DEPTHS = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floating-point numbers"}
@@ -102,6 +104,20 @@ class Photograph:
         if old != new:
             raise InputError(f"The new pixels are {new}, the photograph's {old}: give the same.")
         return replace(self, pixels=pixels)
+
+
+def white_of(pixels: NDArray[Any]) -> float:
+    """The value that stands for white: the largest of an integer dtype; of floats 1, 255 or 65535.
+
+    Of these it is the least that twice exceeds no value, as noise may pass white by far.
+
+    >>> white_of(np.zeros((2, 2), np.uint8)), white_of(np.array([[1.2, -0.1]]))
+    (255.0, 1.0)
+    """
+    if pixels.dtype.kind in "ui":
+        return float(np.iinfo(pixels.dtype).max)
+    most = float(np.abs(pixels).max(initial=0.0))
+    return next((white for white in WHITES if most <= 2 * white), most)
 
 
 def read_photograph(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photograph:

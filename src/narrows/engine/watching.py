@@ -23,7 +23,7 @@ class Watch:
     ``evaluate`` gives the selection score, in nats a row; lower is better. ``patience`` is the
     number of epochs without a better score after which to stop; None never stops. Without
     ``keep_best`` the last weights count as the best. ``tell`` gets each epoch's entry of the
-    history; True stops the run.
+    history; True stops the run. ``say`` is how a score is shown.
     """
 
     def __init__(
@@ -34,10 +34,11 @@ class Watch:
         verbose: bool,
         keep_best: bool = True,
         tell: Callable[[dict[str, float]], bool] = lambda entry: False,
+        say: Callable[[float], str] = "{:.4g}".format,
     ) -> None:
         self.modules = modules
         self.evaluate, self.patience, self.keep_best = evaluate, patience, keep_best
-        self.tell = tell
+        self.tell, self.say = tell, say
         self.history: list[dict[str, float]] = []
         self.scores: list[float] = []
         self.best: dict[str, dict[str, Tensor]] = {}
@@ -106,7 +107,7 @@ class Watch:
         self._bar.update(round(100 * record.progress) - self._bar.n)
         self._bar.set_postfix_str(
             f"epoch {len(self.history)}, loss {means['loss']:.4g}, "
-            f"validation {self.scores[-1]:.4g} (best {self.best_score:.4g})"
+            f"validation {self.say(self.scores[-1])} (best {self.say(self.best_score)})"
         )
         self._judge()
         if self.tell(entry):

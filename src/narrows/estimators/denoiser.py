@@ -15,6 +15,7 @@ from torch import Tensor
 
 from narrows.core import InputError, ParameterError
 from narrows.engine.patches import as_planes
+from narrows.engine.photographs import white_of
 from narrows.engine.training import TrainingState
 from narrows.estimators.describing import given_parameters, versions
 from narrows.estimators.files import RUN, Contents
@@ -22,7 +23,7 @@ from narrows.estimators.learner import Learner
 from narrows.estimators.parameters import parameter
 from narrows.estimators.preparing import Training, new_state, pick_device, seed_of
 from narrows.estimators.tiling import restore_whole
-from narrows.estimators.whole_images import Array, Images, white_of
+from narrows.estimators.whole_images import Array, Images
 from narrows.estimators.whole_training import LEVEL, WholeChoices, build, patches_of
 from narrows.parts.noise_level import noise_level, stabilizer
 from narrows.parts.restoring import Restorer
@@ -61,6 +62,7 @@ class Denoiser(Learner, BaseEstimator):
 
     _in_file: ClassVar = frozenset({"choices", *RUN})
     _errors: ClassVar = ("psnr_noisy", "psnr")
+    _usual_rate: ClassVar = 8.5e-3
 
     noisy_targets: Any = parameter(
         False,
@@ -108,6 +110,15 @@ class Denoiser(Learner, BaseEstimator):
         choices=("auto", 1, 8),
     )
     batch_size: int | str = parameter(16, "Patches in a step.", kind=int, low=1, auto=True)
+    learning_rate: float | str = parameter(
+        "auto",
+        "Largest step size of AdamW; warmed up, then lowered to zero along a line. auto: 0.003 for "
+        "batches of 16, as the root of their size.",
+        kind=float,
+        low=0,
+        open=True,
+        auto=True,
+    )
 
     def check_parameters(self) -> None:
         """Refuse what cannot be."""
@@ -190,7 +201,8 @@ class Denoiser(Learner, BaseEstimator):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model_.parameters()).device
+        device: torch.device = next(self.model_.parameters()).device
+        return device
 
     @torch.no_grad()
     def _measure(self, training: Training) -> dict[str, float | None]:
@@ -252,7 +264,7 @@ class Denoiser(Learner, BaseEstimator):
         planes = as_planes(pixels).to(self._device).float() / white
         if n_channels == 3 and len(planes) == 1:
             raise InputError(
-                f"{name} is grey, but the model was fitted on colour images; fit one on grey images."
+                f"{name} is grey, but the model was fitted on colour images; fit one on grey ones."
             )
         parts = planes.split(n_channels)  # a model of grey images sees the channels one by one
         each = [self._restore_planes(part, level) for part in parts]

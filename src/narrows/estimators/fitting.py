@@ -33,7 +33,7 @@ from narrows.engine.training import Budget, Recipe, TrainingState, make_optimize
 from narrows.engine.watching import Watch, average_score
 from narrows.estimators.checkpointing import Keeper
 from narrows.estimators.describing import describe_run
-from narrows.estimators.parameters import Parameters, parse_time
+from narrows.estimators.parameters import RunParameters, parse_time
 from narrows.estimators.preparing import Training
 from narrows.parts.linear_path import pace
 
@@ -42,13 +42,14 @@ SHORT = 10  # epochs up to which half a run goes on at the full rate
 
 def recipe_for(estimator: Any, n_rows: int, *, constant: bool = False) -> Recipe:
     """The default recipe with the user's wishes."""
-    params: Parameters = estimator
+    params: RunParameters = estimator
     batch = params.batch_size
     if isinstance(batch, str):
         batch = max(16, min(128, n_rows // 10))
     rate = params.learning_rate
     if isinstance(rate, str):
-        rate = 4e-3 * math.sqrt(int(batch) / 128)  # small batches give noisier steps
+        # small batches give noisier steps
+        rate = estimator._usual_rate * math.sqrt(int(batch) / 128)
     return Recipe(
         learning_rate=float(rate),
         weight_decay=float(params.weight_decay),
@@ -94,6 +95,7 @@ class Run:
             params.verbose and first,
             self.keep_best,
             self._tell,
+            training.objective.in_words,
         )
         self.keeper = Keeper(params, training, self.watch, self.given)
 
@@ -240,7 +242,7 @@ def selection_score(training: Training) -> float:
         model.train()
 
 
-def time_budget(params: Parameters, started: float | None = None) -> Budget:
+def time_budget(params: RunParameters, started: float | None = None) -> Budget:
     """The budget the user gave."""
     limit = params.max_time
     seconds = parse_time(limit) if isinstance(limit, str) else limit

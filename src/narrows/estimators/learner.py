@@ -34,6 +34,7 @@ class Learner(RunParameters):
 
     # the names under "fitted" in a file's header, and those among them that are attributes
     _in_file: ClassVar[frozenset[str]]
+    _usual_rate: ClassVar[float] = 4e-3  # the learning rate for batches of 128
 
     model_: Any
     objective_: Any

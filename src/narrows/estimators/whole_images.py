@@ -10,25 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.core import FileError, InputError, InputTypeError
-from narrows.engine.photographs import find_photographs, read_photograph
+from narrows.engine.photographs import find_photographs, read_photograph, white_of
 
 Array = NDArray[Any]
 HELD = 2**30  # bytes of decoded images kept in memory; of more, files are read again when needed
-WHITES = (1.0, 255.0, 65535.0)  # what white may be in an image of floats
-
-
-def white_of(pixels: Array) -> float:
-    """The value that stands for white: the largest of an integer dtype; of floats 1, 255 or 65535.
-
-    Of these it is the least that twice exceeds no value, as noise may pass white by far.
-
-    >>> white_of(np.zeros((2, 2), np.uint8)), white_of(np.array([[1.2, -0.1]]))
-    (255.0, 1.0)
-    """
-    if pixels.dtype.kind in "ui":
-        return float(np.iinfo(pixels.dtype).max)
-    most = float(np.abs(pixels).max(initial=0.0))
-    return next((white for white in WHITES if most <= 2 * white), most)
 
 
 def check_image(pixels: Any, name: str) -> Array:

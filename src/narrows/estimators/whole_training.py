@@ -63,7 +63,7 @@ def build(denoiser: Any, rng: Generator | None) -> tuple[Restorer, RestoringObje
     return Restorer(f, g, LIKELIHOODS[choices.distance](), c), RestoringObjective()
 
 
-class _Some(Sequence[Any]):
+class _Some:
     """A part of a sequence of images, each seen through its lens where it has one."""
 
     def __init__(
@@ -71,10 +71,7 @@ class _Some(Sequence[Any]):
     ) -> None:
         self.images, self.which, self.lenses = images, which, lenses
 
-    def __len__(self) -> int:
-        return len(self.which)
-
-    def __getitem__(self, i: Any) -> NDArray[Any]:
+    def __getitem__(self, i: int) -> NDArray[Any]:
         image: NDArray[Any] = self.images[self.which[i]]
         lens = self.lenses[i]
         if lens is None:
@@ -127,7 +124,8 @@ def _side(denoiser: Any) -> int:
     cell = 2 ** (len(denoiser.choices_.widths) - 1) * (
         2 if denoiser.noisy_targets == "halves" else 1
     )
-    return -(-int(denoiser.patch_size) // cell) * cell
+    side: int = -(-int(denoiser.patch_size) // cell) * cell
+    return side
 
 
 def _unit(denoiser: Any, images: Images, i: int, lens: Stabilizer | None) -> float:

@@ -75,3 +75,7 @@ class WeightedObjective(nn.Module):
             if not hasattr(term.regularizer, "own_loss"):
                 total = total + weight_at(term.weight, end) * trace.terms[term.name]
         return total
+
+    def in_words(self, score: float) -> str:
+        """A score as a progress bar shows it."""
+        return f"{score:.4g}"

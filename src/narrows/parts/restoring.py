@@ -71,3 +71,7 @@ class RestoringObjective(WeightedObjective):
     def score(self, trace: Trace) -> Tensor:
         error = (trace.x - trace.output[0]).square().flatten(1).mean(1)
         return error.clamp_min(1e-12).log10().mean() * 10
+
+    def in_words(self, score: float) -> str:
+        """The PSNR that a score stands for."""
+        return f"{-score:.2f} dB"

@@ -138,4 +138,4 @@ def reach(widths: Sequence[int], blocks: int) -> int:
 
 def multiple(widths: Sequence[int]) -> int:
     """What both sides of an image must be multiples of."""
-    return 2 ** (len(widths) - 1)
+    return int(2 ** (len(widths) - 1))

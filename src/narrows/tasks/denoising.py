@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from narrows import photographs
 from narrows.core import FileError, InputError
+from narrows.tasks.quality import psnr
 
 __all__ = [
     "Done",
@@ -152,11 +151,11 @@ def _denoise(
     target.parent.mkdir(parents=True, exist_ok=True)
     written = photograph.with_pixels(restored.pixels)
     photographs.write_photograph(written, target, overwrite=overwrite)
-    psnr = None
+    measured = None
     if truth is not None:
-        psnr = _psnr(truth, photograph.pixels), _psnr(truth, restored.pixels)
+        measured = psnr(truth, photograph.pixels), psnr(truth, restored.pixels)
     height, width = photograph.pixels.shape[:2]
-    return Done(source, target, (height, width), restored.noise, restored.seconds, clean, psnr)
+    return Done(source, target, (height, width), restored.noise, restored.seconds, clean, measured)
 
 
 def _clean(path: Path, noisy: photographs.Photograph, max_pixels: int) -> NDArray[Any]:
@@ -168,13 +167,6 @@ def _clean(path: Path, noisy: photographs.Photograph, max_pixels: int) -> NDArra
             "image without the noise."
         )
     return pixels
-
-
-def _psnr(clean: NDArray[Any], image: NDArray[Any]) -> float:
-    """10 log₁₀(white² / mean squared difference), in decibels."""
-    white = 1.0 if clean.dtype.kind == "f" else float(np.iinfo(clean.dtype).max)
-    error = float(np.mean((clean.astype(np.float64) - image) ** 2))
-    return 10 * math.log10(white**2 / error) if error else math.inf
 
 
 def restore_with(denoiser: Any, noise_level: float | None = None) -> Restore:

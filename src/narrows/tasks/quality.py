@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from narrows import photographs
 from narrows.core import InputError, ParameterError
 
 if TYPE_CHECKING:
@@ -15,28 +16,25 @@ WINDOW = 11  # pixels; the Gaussian of 1.5 pixels is cut there
 
 
 def white(image: NDArray[Any]) -> float:
-    """The value of white: 255 or 65,535 for bytes or 16 bits, 1 for floats.
+    """The value of white: the largest of bytes or 16 bits; of floats 1, or 255 or 65,535.
 
     Raises `InputError` for another dtype.
 
     >>> white(np.zeros((2, 2), np.uint16)), white(np.zeros((2, 2), np.float32))
     (65535.0, 1.0)
     """
-    if image.dtype in (np.uint8, np.uint16):
-        return float(np.iinfo(image.dtype).max)
-    if image.dtype.kind == "f":
-        return 1.0
+    if image.dtype in (np.uint8, np.uint16) or image.dtype.kind == "f":
+        return photographs.white_of(image)
     raise InputError(
-        f"An image of {image.dtype} has no value known to be white: give uint8, uint16 or floats "
-        "with white at 1."
+        f"An image of {image.dtype} has no value known to be white: give uint8, uint16 or floats."
     )
 
 
 def psnr(clean: NDArray[Any], image: NDArray[Any]) -> float:
     """Peak signal-to-noise ratio in decibels, 10 log10(white² / mean((clean − image)²)).
 
-    Parameters: ``clean`` and ``image``, arrays of one shape and dtype; white is 255 for uint8,
-    65,535 for uint16, 1 for floats. Equal images give infinity. Raises `InputError` where shapes
+    Parameters: ``clean`` and ``image``, arrays of one shape and dtype; white is that of the
+    clean image. Equal images give infinity. Raises `InputError` where shapes
     or dtypes differ.
 
     >>> psnr(np.full((4, 4), 100, np.uint8), np.full((4, 4), 125, np.uint8))
