@@ -19,7 +19,7 @@ SIDE = 8  # of a patch; its square is the number of eigenvalues
 KEPT = 2  # of the smallest eigenvalues: more of them hold more of the image's texture
 MOST = 2**16  # patches looked at
 BINS = 10  # of brightness, for noise that grows with it
-FEWEST = 4 * SIDE**2  # patches from which a covariance can be told
+FEWEST = 4 * SIDE**2  # patches of like brightness from which a covariance can be told
 
 
 def noise_level(image: Tensor) -> float:
@@ -84,8 +84,11 @@ def _some(values: Tensor) -> Tensor:
 def _patches(plane: Tensor) -> Tensor:
     """Patches of an (H, W) image as rows; of a large one those on a coarser grid."""
     plane = plane.float()
-    side = min(SIDE, *plane.shape)
-    count = (plane.shape[0] - side + 1) * (plane.shape[1] - side + 1)
+    height, width = plane.shape
+    # a covariance needs several times as many patches as they have pixels
+    sizes = range(min(SIDE, height, width), 0, -1)
+    side = next((s for s in sizes if (height - s + 1) * (width - s + 1) >= 4 * s * s), 1)
+    count = (height - side + 1) * (width - side + 1)
     step = max(1, math.ceil(math.sqrt(count / MOST)))
     cut = plane.unfold(0, side, step).unfold(1, side, step)
     return cut.reshape(-1, side * side)
