@@ -6,8 +6,8 @@
     python benchmarks/denoising.py alone                                       # from one image
     python benchmarks/denoising.py large                                       # 24 million pixels
 
-Train400 and Set12 are folders of grey photographs that the user has (cszn/DnCNN has both); ``alone``
-and ``large`` use scikit-image's. Rows are appended to ``results/denoising.jsonl``, from which
+Train400 and Set12 are folders of grey photographs that the user has (cszn/DnCNN has both);
+``alone`` and ``large`` use scikit-image's. Rows are appended to ``results/denoising.jsonl``, from which
 ``results/denoising.md`` is written (``table`` writes it again). The noise is white and Gaussian, of
 a seed for each image, and is neither clipped nor rounded unless a row says so; every method gets
 the same noisy image. Classical methods are told the true level; narrows finds it, unless a row says
@@ -199,7 +199,7 @@ def noisy(args: argparse.Namespace, book: Book) -> None:
     variants: dict[str, tuple[Denoiser, Any]] = {
         "clean images": (Denoiser(noise_level=sigma, **shared), list(clean.values())),
         "noisy images": (Denoiser(noisy_targets=True, **shared), given),
-        "noisy images, halves": (Denoiser(noisy_targets="halves", **shared), given),
+        "noisy images, halves": (Denoiser(noisy_targets=True, pairs="halves", **shared), given),
     }
     for name, (model, images) in variants.items():
         if args.names is not None and name not in args.names:

@@ -64,7 +64,8 @@ def test_it_starts_by_changing_nothing() -> None:
 def test_brighter_images_with_more_noise_are_the_same_images(times: float) -> None:
     model, image = random_model(), random_image(24, 20)
     with torch.no_grad():
-        once, more = model.restore(image[None], 0.1), model.restore(times * image[None], 0.1 * times)
+        once = model.restore(image[None], 0.1)
+        more = model.restore(times * image[None], 0.1 * times)
     torch.testing.assert_close(more, times * once)
     assert not torch.allclose(model.restore(image[None], 0.2), once)  # and the level is heard
 

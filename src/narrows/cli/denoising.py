@@ -72,18 +72,25 @@ def denoise(
 
     Without --model it learns from each image alone. Depth, transparency, EXIF and colour profile
     stay as they are. When an image cannot be denoised the others go on, and the status is 1.
+
+    With a denoising autoencoder as MODEL, DATA is what that takes: a table, signals, small images.
     """
+    from narrows.cli.using import loaded
     from narrows.engine.photo_files import plan
     from narrows.engine.writing import check_output
     from narrows.tasks.denoising import denoise_files
 
+    estimator = None if model is None else loaded(model, "denoise")
+    if hasattr(estimator, "reconstruct"):
+        _clean_rows(estimator, data, out, overwrite)
+        return 0
     plan(data, out, overwrite=overwrite)  # at the door: nothing is loaded for what cannot be
     if page is not None:
         check_output(page, [".html"], overwrite=overwrite)
     outcome = denoise_files(
         data,
         out,
-        _restore(model, noise_level, max_time, seed, quiet),
+        _restore(estimator, noise_level, max_time, seed, quiet),
         clean=clean,
         overwrite=overwrite,
         max_pixels=max_pixels,
@@ -99,20 +106,19 @@ def denoise(
 
 
 def _restore(
-    model: str | None,
+    estimator: Any,
     noise_level: float | None,
     max_time: str | None,
     seed: int | None,
     quiet: bool,
 ) -> Restore:
     """By the model, or from each image alone."""
-    from narrows.cli.using import loaded
     from narrows.tasks.denoising import restore_alone, restore_with
 
-    if model is not None:
+    if estimator is not None:
         if max_time is not None or seed is not None:
             raise click.UsageError("--max-time and --seed are for learning: not with --model.")
-        return restore_with(loaded(model, "denoise"), noise_level)
+        return restore_with(estimator, noise_level)
     from narrows.estimators.denoiser import Denoiser
 
     def make() -> Any:
@@ -127,6 +133,23 @@ def _restore(
 
     make().check_parameters()  # before anything is read
     return restore_alone(make, noise_level)
+
+
+def _clean_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
+    """Rows by a denoising autoencoder, read and written as ``narrows reconstruct`` does."""
+    from narrows.cli.using import answer_rows
+
+    context = click.get_current_context()
+    known = {"data", "out", "model", "overwrite", "quiet"}
+    given = [n for n in context.params if n not in known and _is_given(context, n)]
+    if given:
+        options = ", ".join("--" + {"page": "compare"}.get(n, n).replace("_", "-") for n in given)
+        raise click.UsageError(f"{options}: for photographs only; MODEL takes rows.")
+    answer_rows(estimator, estimator.denoise, data, out, overwrite)
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _tell(item: Done | Failed, quiet: bool) -> None:

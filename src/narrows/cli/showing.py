@@ -29,9 +29,9 @@ def info(model: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(card, indent=2))
     else:
-        click.echo(
-            "\n".join(lines({**card, "input_shape": " × ".join(map(str, card["input_shape"]))}))
-        )
+        if "input_shape" in card:
+            card["input_shape"] = " × ".join(map(str, card["input_shape"]))
+        click.echo("\n".join(lines(card)))
 
 
 def lines(card: dict[str, Any], indent: str = "") -> list[str]:

@@ -14,7 +14,7 @@ from narrows.cli.options import output_option, overwrite_option, resize_option
 if TYPE_CHECKING:
     from narrows.engine.reading import Data, Lazy
 
-__all__ = ["decode", "encode", "loaded", "reconstruct", "sample"]
+__all__ = ["answer_rows", "decode", "encode", "loaded", "reconstruct", "sample"]
 
 ARRAY = "Where to write: a name that ends in .npy, .npz or .csv."
 ROWS = f"{ARRAY[:-1]}; of images also .png (one sheet) or a folder of PNGs (a name with no suffix)."
@@ -66,10 +66,22 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 @overwrite_option
 def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
     """Write DATA's rows, encoded and decoded again."""
-    _check(out, overwrite)
     estimator = loaded(model, "reconstruct")
+    answer_rows(estimator, estimator.reconstruct, data, out, overwrite, resize)
+
+
+def answer_rows(
+    estimator: Any,
+    answer: Callable[..., Any],
+    data: str,
+    out: str,
+    overwrite: bool,
+    resize: Any = None,
+) -> None:
+    """Write what the model answers to DATA's rows."""
+    _check(out, overwrite)
     rows = rows_for(estimator, data, resize, lazy="auto")
-    _write(estimator, estimator.reconstruct, rows.X, out, overwrite)
+    _write(estimator, answer, rows.X, out, overwrite)
 
 
 @click.command

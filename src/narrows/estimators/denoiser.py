@@ -64,11 +64,15 @@ class Denoiser(Learner, BaseEstimator):
     _errors: ClassVar = ("psnr_noisy", "psnr")
     _usual_rate: ClassVar = 8.5e-3
 
-    noisy_targets: Any = parameter(
-        False,
-        "Learn from noisy images alone. True: white noise, whose level is found in each image; "
-        "halves: any noise that is independent from pixel to pixel, at the price of fine detail.",
-        choices=(False, True, "halves"),
+    noisy_targets: bool = parameter(
+        False, "Learn from noisy images alone; X holds them.", kind=bool
+    )
+    pairs: str = parameter(
+        "recorrupted",
+        "With noisy_targets, how input and target are made of a noisy image. recorrupted: for "
+        "white noise, whose level is found in each image; halves: for any noise that is "
+        "independent from pixel to pixel, at the price of fine detail.",
+        choices=("recorrupted", "halves"),
     )
     noise: str = parameter(
         "white",
@@ -88,7 +92,7 @@ class Denoiser(Learner, BaseEstimator):
     channels: Any = parameter(
         "auto",
         "Widths of f's stages, each half the size of the one before, as 16,32,64,96, which is "
-        "auto; for a single image 8,32,64,96.",
+        "auto; for a single noisy image 16,32,48.",
         kind=tuple,
         low=1,
         high=4096,
@@ -167,8 +171,8 @@ class Denoiser(Learner, BaseEstimator):
         return images
 
     def _prepare(self, rows: Images, held: Images | None) -> Training:
-        alone = len(rows) == 1 and bool(self.noisy_targets)
-        widths = (8, 32, 64, 96) if alone else (16, 32, 64, 96)
+        alone = len(rows) == 1 and self.noisy_targets
+        widths = (16, 32, 48) if alone else (16, 32, 64, 96)
         asked = self.channels
         distance = "mse" if self.noisy_targets else "mae"
         self.choices_ = WholeChoices(

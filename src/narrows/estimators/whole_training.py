@@ -18,11 +18,11 @@ from narrows.parts.likelihoods import LIKELIHOODS
 from narrows.parts.noise_level import Stabilizer, noise_level, stabilizer
 from narrows.parts.restoring import Restorer, RestoringObjective
 from narrows.parts.targets import AddedNoise, Halves, Recorruption
-from narrows.parts.whole import whole_networks
+from narrows.parts.whole import multiple, whole_networks
 
 LEVEL = 25 / 255  # to which noisy images are brought, so that one corruption serves all
 LEAST = 0.5 / 255  # of white: below, an image counts as one with hardly any noise
-SEEN = 256  # patches to validate on
+SEEN = 64, 256  # patches to validate on: least and most
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,8 @@ def build(denoiser: Any, rng: Generator | None) -> tuple[Restorer, RestoringObje
     choices: WholeChoices = denoiser.choices_
     f, g = whole_networks(choices.channels, choices.widths, choices.blocks, rng)
     c: AddedNoise | Recorruption | Halves
-    if denoiser.noisy_targets == "halves":
-        c = Halves(LEVEL)
-    elif denoiser.noisy_targets:
-        c = Recorruption(LEVEL)
+    if denoiser.noisy_targets:
+        c = Halves(LEVEL) if denoiser.pairs == "halves" else Recorruption(LEVEL)
     else:
         level = denoiser.noise_level
         level = (0.0, 55.0) if isinstance(level, str) else level
@@ -96,7 +94,8 @@ def patches_of(
         validation = _patches(denoiser, held, list(range(len(held))), device)
     else:
         validation = _patches(denoiser, images, sorted(order[:apart]) or kept, device)
-    return patches, fixed_patches(validation, SEEN, seed)
+    least, most = SEEN
+    return patches, fixed_patches(validation, min(most, max(least, len(patches) // 16)), seed)
 
 
 def _patches(denoiser: Any, images: Images, which: list[int], device: torch.device) -> Patches:
@@ -121,9 +120,9 @@ def _lens(denoiser: Any, images: Images, i: int) -> Stabilizer | None:
 
 def _side(denoiser: Any) -> int:
     """The patches' side: as asked, a multiple of what the network halves (twice, for halves)."""
-    cell = 2 ** (len(denoiser.choices_.widths) - 1) * (
-        2 if denoiser.noisy_targets == "halves" else 1
-    )
+    cell = multiple(denoiser.choices_.widths)
+    if denoiser.noisy_targets and denoiser.pairs == "halves":
+        cell *= 2
     side: int = -(-int(denoiser.patch_size) // cell) * cell
     return side
 
