@@ -79,7 +79,7 @@ def test_a_folder_by_a_model(scans: Path, tmp_path: Path, monkeypatch: pytest.Mo
     words = ("denoise", scans, "-o", tmp_path / "out", "-m", "d.safetensors")
     said = done(*words, "--noise-level", "20", "--clean", scans)
     assert said.count("noise 20.0 of 255") == said.count("PSNR inf → ") == 2
-    assert [made.fitted for made in StandIn.made] == [False]
+    assert not any(made.fitted for made in StandIn.made)
     assert done(*words, "--overwrite", "-q") == ""
 
 
