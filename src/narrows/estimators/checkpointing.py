@@ -169,7 +169,8 @@ def read_run(estimator: Any, path: Path, *given: Any) -> tuple[Any, Saved, int]:
     own = (getattr(estimator, name, None) for name in ("f", "g"))
     found = files.restored(path, tensors, header, *own)
     try:
-        _refuse_other_data(path, found.layout_ == estimator.layout_, run["mark"], mark(*given))
+        layouts = [getattr(each, "layout_", None) for each in (found, estimator)]
+        _refuse_other_data(path, layouts[0] == layouts[1], run["mark"], mark(*given))
         if header["versions"]["torch"] != torch.__version__:
             warnings.warn(
                 f"The run was broken off with torch {header['versions']['torch']} and goes on with "
