@@ -7,11 +7,12 @@
     python benchmarks/denoising.py large                                       # 24 million pixels
 
 Train400 and Set12 are folders of grey photographs that the user has (cszn/DnCNN has both);
-``alone`` and ``large`` use scikit-image's. Rows are appended to ``results/denoising.jsonl``, from which
-``results/denoising.md`` is written (``table`` writes it again). The noise is white and Gaussian, of
-a seed for each image, and is neither clipped nor rounded unless a row says so; every method gets
-the same noisy image. Classical methods are told the true level; narrows finds it, unless a row says
-otherwise. PSNR is of answers clipped to black and white, and averaged over images.
+``alone`` and ``large`` use scikit-image's. Rows are appended to ``results/denoising.jsonl``, from
+which ``results/denoising.md`` is written (``table`` writes it again). The noise is white and
+Gaussian, of a seed for each image, and is neither clipped nor rounded unless a row says so; every
+method gets the same noisy image. Classical methods are told the true level; narrows finds it,
+unless a row says otherwise. PSNR is of answers clipped to black and white, and averaged over
+images.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def arguments() -> argparse.Namespace:
     add("--data", nargs="+", default=["fashion-mnist", "digits"], help="quality; equal: the first")
     add("--rows", type=int, default=None, help="at most so many training rows")
     add("--epochs", type=int, default=None, help="steps, limit: 3; quality: 10, of the plain loop")
-    add("--budgets", nargs="+", type=float, default=[0.3, 0.5, 0.7, 1, 2, 3, 5, 10, 20])
+    add("--budgets", nargs="+", type=float, default=[0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20])
     add("--seconds", type=float, default=60.0, help="equal")
     add("--latents", nargs="+", type=int, default=[8, 32], help="equal")
     add("--batch-sizes", nargs="+", type=int, default=[10_000, 1], help="inference")

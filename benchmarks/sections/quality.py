@@ -1,9 +1,10 @@
 """Seconds to the error that the plain loop reaches after ten epochs.
 
 The plain loop is run once. narrows, with its defaults, is run once for each budget of a ladder,
-each a whole fit whose schedule has ended: so many epochs, or, below 1, that share of the seconds of
-the fit with one epoch. What counts is the fit of the fewest seconds, everything included, whose
-error on rows held out from both is not above the plain loop's. Test errors are only reported.
+each a whole fit whose schedule has ended: so many epochs, or, where that is no whole number, so
+many times the seconds of the fit with one epoch. What counts is the fit of the fewest seconds,
+everything included, whose error on rows held out from both is not above the plain loop's. Test
+errors are only reported.
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ def _round(options: Any, book: Book, data: str, network: str, seed: int, k: int)
     plain = book.add({**peer("plain", **common, epochs=options.epochs), **facts, "budget": None})
     one: float | None = None
     reached = False
-    for budget in sorted(options.budgets, key=lambda b: (b != 1, b)):  # 1 first: others need it
-        if budget < 1 and one is None:
+    for budget in sorted(
+        map(float, options.budgets), key=lambda b: (b != 1, b)
+    ):  # 1 first: others need it
+        if not budget.is_integer() and one is None:
             continue
         if budget > 1 and reached:
             break  # more epochs only take longer
-        wish = {"epochs": int(budget)} if budget >= 1 else {"seconds": budget * (one or 0.0)}
+        whole = budget.is_integer()
+        wish = {"epochs": int(budget)} if whole else {"seconds": budget * (one or 0.0)}
         row = book.add({**peer("narrows", **common, **wish), **facts, "budget": budget})
         if budget == 1:
             one = row.get("seconds")

@@ -113,17 +113,20 @@ def test_the_page_gets_what_was_read_and_written(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    module: Any = ModuleType("narrows.report.comparison")
-    module.Entry = lambda name, **more: {"name": name, **more}
-    module.run_filters = lambda image, noise: {"Gaussian": (image, noise)}
-    module.write_comparison = lambda entries, path, **more: given.extend(entries)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("narrows.report.comparison", module, raising=False)
+    place = "narrows.report.comparison."
+    filters = {"Gaussian": lambda image, noise: (image, noise)}
+    monkeypatch.setattr(
+        place + "run_filters", lambda *seen: {name: f(*seen) for name, f in filters.items()}
+    )
+    monkeypatch.setattr(
+        place + "write_comparison", lambda entries, path, **more: given.extend(entries)
+    )
     page = tmp_path / "page.html"
     said = done("denoise", scans, "-o", tmp_path / "out", "--compare", page, "--clean", scans)
     assert f"wrote {page}" in said
-    assert [entry["name"] for entry in given] == ["0.png", "1.png"]
-    np.testing.assert_array_equal(given[0]["noisy"], GREY)
-    np.testing.assert_array_equal(given[0]["clean"], GREY)
-    np.testing.assert_array_equal(given[0]["denoised"], 255 - GREY)
-    assert given[0]["baselines"]["Gaussian"][1] == 12.3
+    assert said.count("beside it: Gaussian inf dB") == 2
+    assert [entry.name for entry in given] == ["0.png", "1.png"]
+    np.testing.assert_array_equal(given[0].noisy, GREY)
+    np.testing.assert_array_equal(given[0].clean, GREY)
+    np.testing.assert_array_equal(given[0].denoised, 255 - GREY)
+    assert given[0].baselines["Gaussian"][1] == 12.3

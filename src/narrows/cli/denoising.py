@@ -11,6 +11,7 @@ import click
 from narrows.cli.options import literal, output_option, overwrite_option
 
 if TYPE_CHECKING:
+    from narrows.report.comparison import Entry
     from narrows.tasks.denoising import Done, Failed, Restore
 
 __all__ = ["denoise"]
@@ -99,9 +100,8 @@ def denoise(
     n_given = len(outcome.done) + len(outcome.failed)
     if outcome.failed and n_given > 1:
         _warn(f"{len(outcome.failed)} of {n_given} images could not be denoised.")
-    if page is not None and outcome.done:
-        _compare(outcome.done, page, max_pixels, overwrite)
-        _say(f"wrote {page}", quiet)
+    if outcome.done and (page is not None or clean is not None):
+        _compare(outcome.done, page, max_pixels, overwrite, quiet)
     return 1 if outcome.failed else 0
 
 
@@ -170,8 +170,10 @@ def _warn(line: str) -> None:
     click.echo(f"narrows: {' '.join(line.split())}", err=True)
 
 
-def _compare(done: Sequence[Done], page: str, max_pixels: int, overwrite: bool) -> None:
-    """The page of before and after, from the files that were read and written."""
+def _compare(
+    done: Sequence[Done], page: str | None, max_pixels: int, overwrite: bool, quiet: bool
+) -> None:
+    """The classical filters beside each image that was read and written, and a page of all."""
     from narrows.engine.photographs import read_photograph
     from narrows.report import comparison
 
@@ -181,15 +183,30 @@ def _compare(done: Sequence[Done], page: str, max_pixels: int, overwrite: bool) 
     entries = []
     for item in done:
         noisy = pixels(item.source)
-        entries.append(
-            comparison.Entry(
-                item.source.name,
-                noisy=noisy,
-                denoised=pixels(item.target),
-                noise=item.noise,
-                seconds=item.seconds,
-                clean=None if item.clean is None else pixels(item.clean),
-                baselines=comparison.run_filters(noisy, item.noise),
-            )
+        entry = comparison.Entry(
+            item.source.name,
+            noisy=noisy,
+            denoised=pixels(item.target),
+            noise=item.noise,
+            seconds=item.seconds,
+            clean=None if item.clean is None else pixels(item.clean),
+            baselines=comparison.run_filters(noisy, item.noise),
         )
-    comparison.write_comparison(entries, page, overwrite=overwrite)
+        _say(_beside(entry), quiet)
+        if page is not None:
+            entries.append(entry)
+    if page is not None:
+        comparison.write_comparison(entries, page, overwrite=overwrite)
+        _say(f"wrote {page}", quiet)
+
+
+def _beside(entry: Entry) -> str:
+    """What the filters made of the same image: by how many decibels, where that can be known."""
+    from narrows.tasks import psnr
+
+    clean = entry.clean
+    shown = [
+        f"{name} {seconds:.1f} s" if clean is None else f"{name} {psnr(clean, image):.2f} dB"
+        for name, (image, seconds) in entry.baselines.items()
+    ]
+    return f"  beside it: {', '.join(shown)}"

@@ -45,6 +45,9 @@ def as_planes(pixels: NDArray[Any]) -> Tensor:
     return image[None] if image.ndim == 2 else image.movedim(-1, 0)
 
 
+Place = tuple[int, int, int]  # image, row and column
+
+
 class ByNumber(Protocol):
     """Images by their number; a lazy one decodes when it is asked."""
 
@@ -105,15 +108,15 @@ class Patches:
         whole = list(shares(len(self), batch_size, 0, (0, 1)))
         first = 0
         for group, weight in groups:
-            last = first + round(weight * len(seeds))
+            last = min(len(seeds), first + round(weight * len(seeds)))
             last = len(seeds) if group is groups[-1][0] else last
             if last > max(first, skip):  # an epoch that goes on does not decode what is past
                 images = {i: self._image(i, keep=len(groups) == 1) for i in group}
                 for b in range(max(first, skip), last):
                     start, stop = bounds[b]
                     begin = whole[b][0]
-                    drawn = self._draw(images, seeds[b], whole[b][1] - begin)
-                    yield self._cut(images, drawn, slice(start - begin, stop - begin))
+                    places, turn = self._draw(images, seeds[b], whole[b][1] - begin)
+                    yield self._cut(images, places[start - begin : stop - begin], turn)
             first = last
 
     def _groups(self, order: list[int]) -> list[tuple[list[int], float]]:
@@ -123,29 +126,27 @@ class Patches:
         total = sum(map(self._cuts, order))
         return [(group, sum(map(self._cuts, group)) / total) for group in groups]
 
-    def _draw(self, images: dict[int, Tensor], seed: int, n: int) -> list[tuple[int, int, int]]:
-        """Image, row and column of each patch; large images are drawn from more often."""
+    def _draw(self, images: dict[int, Tensor], seed: int, n: int) -> tuple[list[Place], int]:
+        """Where each patch of a batch is cut, large images more often, and how all are turned."""
         rng = torch.Generator().manual_seed(seed)
         names = list(images)
         areas = torch.tensor([float(self._cuts(i)) for i in names])
         which = torch.multinomial(areas, n, replacement=True, generator=rng).tolist()
         u = torch.rand((n, 2), generator=rng, dtype=torch.float64).tolist()
-        turn = int(torch.randint(SYMMETRIES, (), generator=rng))
         places = []
         for k, (a, b) in zip(which, u, strict=True):
             height, width = self.sizes[names[k]]
             row, column = int(a * (height - self.side + 1)), int(b * (width - self.side + 1))
             places.append((names[k], max(0, row), max(0, column)))
-        return [*places, (turn, 0, 0)]
+        return places, int(torch.randint(SYMMETRIES, (), generator=rng))
 
-    def _cut(
-        self, images: dict[int, Tensor], drawn: list[tuple[int, int, int]], part: slice
-    ) -> Tensor:
-        *places, (turn, _, _) = drawn
+    def _cut(self, images: dict[int, Tensor], places: list[Place], turn: int) -> Tensor:
         cuts = []
-        for i, row, column in places[part]:
+        for i, row, column in places:
             patch = images[i][:, row : row + self.side, column : column + self.side].float()
             cuts.append(fill(patch / self.whites[i], self.side, self.side))
+        if not cuts:
+            return torch.empty((0, *self.shape), device=self.device)
         return symmetry(torch.stack(cuts), turn).contiguous()
 
 
