@@ -12,7 +12,7 @@ import click
 
 from narrows.engine.trackers import TRACKERS, tracker
 from narrows.estimators.catalogue import find_model, model_class
-from narrows.estimators.parameters import OBJECTS, Parameters
+from narrows.estimators.parameters import OBJECTS, Parameters, in_order
 
 __all__ = [
     "ModelCommand",
@@ -108,7 +108,7 @@ def _option(item: Field[Any]) -> click.Option:
 
 
 def _offered(model: type) -> list[Field[Any]]:
-    return [item for item in fields(model) if item.name not in NOT_OFFERED]
+    return [item for item in in_order(model) if item.name not in NOT_OFFERED]
 
 
 def _model_named(args: Sequence[str]) -> str:

@@ -66,6 +66,7 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 @overwrite_option
 def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
     """Write DATA's rows, encoded and decoded again."""
+    _check(out, overwrite)
     estimator = loaded(model, "reconstruct")
     answer_rows(estimator, estimator.reconstruct, data, out, overwrite, resize)
 

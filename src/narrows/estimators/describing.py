@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from narrows.engine.storage import without_nan
+from narrows.estimators.parameters import in_order
 from narrows.version import __version__
 
 
@@ -25,7 +26,7 @@ def given_parameters(estimator: Any) -> dict[str, Any]:
     values = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
     return {
         f.name: plain(values[f.name])
-        for f in fields(estimator)
+        for f in in_order(estimator)
         if f.name != "listeners"  # they are no part of the model
         and not (type(values[f.name]) is type(f.default) and values[f.name] == f.default)
     }

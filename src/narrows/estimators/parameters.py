@@ -118,6 +118,12 @@ class RunParameters:
         Listeners(self.listeners)  # has its own sentence for what can be none
 
 
+def in_order(model: Any) -> list[Field[Any]]:
+    """The parameters of a model or its class: first what it is made of, then how it is trained."""
+    run = {item.name for item in fields(RunParameters)}
+    return sorted(fields(model), key=lambda item: item.name in run)
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class Parameters(RunParameters):
     """What fixed-shape models are made of; what ``"auto"`` became is shown by ``info``."""

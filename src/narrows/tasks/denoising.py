@@ -110,6 +110,7 @@ def denoise_files(
     computed, where the files named make no sense, as `photographs.plan` says.
 
     >>> import tempfile
+    >>> import numpy as np
     >>> folder = tempfile.TemporaryDirectory()
     >>> noisy = photographs.Photograph(np.full((4, 5), 7, np.uint8))
     >>> path = photographs.write_photograph(noisy, folder.name + "/noisy.png")
