@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -111,7 +110,7 @@ def measure(
         seconds += time.perf_counter() - start
         answer = answer.clip(0, 1)
         each[title] = round(psnr(image, answer), 3)
-        likeness += ssim(image, answer) or math.nan
+        likeness += ssim(image, answer) or 0.0
     n = len(clean)
     return {
         "method": name,
@@ -128,8 +127,8 @@ def measure(
     }
 
 
-def classical(names: list[str] | None) -> Iterator[tuple[str, Method]]:
-    """The filters, and BM3D where it is installed."""
+def classical() -> Iterator[tuple[str, Method]]:
+    """Nothing done, the filters, and BM3D."""
     yield "noisy", lambda noisy, sigma: noisy
     yield from FILTERS.items()
     yield "BM3D", bm3d
@@ -137,7 +136,6 @@ def classical(names: list[str] | None) -> Iterator[tuple[str, Method]]:
 
 def train(args: argparse.Namespace, book: Book) -> None:
     """One blind model from clean images."""
-    start = time.perf_counter()
     model = Denoiser(
         max_epochs=100_000,
         max_time=args.seconds,
@@ -155,7 +153,7 @@ def train(args: argparse.Namespace, book: Book) -> None:
             "section": "train",
             "data": args.train.name,
             "seed": args.seed,
-            "seconds": time.perf_counter() - start,
+            "seconds": model.fit_seconds_,
             "parameters": card["n_parameters"],
             "epochs": card["training"]["epochs"],
             "best_epoch": card["training"]["best_epoch"],
@@ -176,7 +174,7 @@ def test(args: argparse.Namespace, book: Book) -> None:
         "narrows": by_model(model, 8, told=False),
         "narrows, one side": by_model(model, 1, told=False),
         "narrows, told the level": by_model(model, 8, told=True),
-        **dict(classical(None)),
+        **dict(classical()),
     }
     for sigma in args.sigmas:
         for name, method in methods.items():
@@ -222,7 +220,7 @@ def alone(args: argparse.Namespace, book: Book) -> None:
         return answer
 
     for title, image in chosen.items():
-        for name, method in {"narrows": learn, **dict(classical(None))}.items():
+        for name, method in {"narrows": learn, **dict(classical())}.items():
             if args.names is None or name in args.names:
                 row = measure(name, method, {title: image}, args.sigmas[0], args.seed, args.clipped)
                 budget = args.seconds if name == "narrows" else None

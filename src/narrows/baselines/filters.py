@@ -218,3 +218,9 @@ def _package(module: str) -> Any:
             f"The classical filters need {PACKAGES[module.split('.')[0]]}, which is not installed; "
             "run pip install 'narrows[denoise]'."
         ) from None
+
+
+def check_installed() -> None:
+    """Raise ParameterError where a package that the filters need is not there."""
+    for module in PACKAGES:
+        _package(module)

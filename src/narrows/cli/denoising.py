@@ -34,13 +34,18 @@ LARGEST = 200_000_000  # pixels
 )
 @click.option(
     "--noise-level",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=1000),
     help="The noise's standard deviation, white being 255, instead of the one found.",
 )
 @click.option(
     "--max-time",
     metavar="TIME",
     help=f"How long to learn from an image, without --model.  [default: {ALONE}]",
+)
+@click.option(
+    "--noise",
+    type=click.Choice(["white", "photon"]),
+    help="Without --model: photon is noise that grows with brightness.  [default: white]",
 )
 @click.option("--compare", "page", metavar="PAGE.html", help="Write a page of before and after.")
 @click.option(
@@ -53,7 +58,11 @@ LARGEST = 200_000_000  # pixels
     show_default=True,
     help="The most pixels an image may claim.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same pixels.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="What is drawn while learning from an image follows from it.",
+)
 @overwrite_option
 @click.option("-q", "--quiet", is_flag=True, help="Say only what failed.")
 def denoise(
@@ -62,6 +71,7 @@ def denoise(
     model: str | None,
     noise_level: float | None,
     max_time: str | None,
+    noise: str | None,
     page: str | None,
     clean: str | None,
     max_pixels: int,
@@ -76,7 +86,9 @@ def denoise(
 
     With a denoising autoencoder as MODEL, DATA is what that takes: a table, signals, small images.
     """
+    from narrows.baselines.filters import check_installed
     from narrows.cli.using import loaded
+    from narrows.core import FileError
     from narrows.engine.photo_files import plan
     from narrows.engine.writing import check_output
     from narrows.tasks.denoising import denoise_files
@@ -88,10 +100,16 @@ def denoise(
     plan(data, out, overwrite=overwrite)  # at the door: nothing is loaded for what cannot be
     if page is not None:
         check_output(page, [".html"], overwrite=overwrite)
+    if page is not None or clean is not None:
+        check_installed()
+    if clean is not None and not Path(clean).exists():
+        raise FileError(
+            f"--clean {clean!r} is not there: give the image without noise, or a folder."
+        )
     outcome = denoise_files(
         data,
         out,
-        _restore(estimator, noise_level, max_time, seed, quiet),
+        _restore(estimator, noise_level, max_time, seed, noise, quiet),
         clean=clean,
         overwrite=overwrite,
         max_pixels=max_pixels,
@@ -110,20 +128,24 @@ def _restore(
     noise_level: float | None,
     max_time: str | None,
     seed: int | None,
+    noise: str | None,
     quiet: bool,
 ) -> Restore:
     """By the model, or from each image alone."""
     from narrows.tasks.denoising import restore_alone, restore_with
 
     if estimator is not None:
-        if max_time is not None or seed is not None:
-            raise click.UsageError("--max-time and --seed are for learning: not with --model.")
+        if not (max_time is None and seed is None and noise is None):
+            raise click.UsageError(
+                "--max-time, --noise and --seed are for learning: not with --model."
+            )
         return restore_with(estimator, noise_level)
     from narrows.estimators.denoiser import Denoiser
 
     def make() -> Any:
         return Denoiser(
             noisy_targets=True,
+            noise=noise or "white",
             noise_level="auto" if noise_level is None else noise_level,
             max_epochs=ENDLESS,
             max_time=literal(max_time or ALONE),

@@ -148,7 +148,9 @@ def whole_summary(estimator: Any, name: str, path: Path) -> str:
     kind = "colour" if card["channels"] == 3 else "grey"
     held = "no clean images: there is no PSNR"
     if psnr is not None:
-        held = f"held-out PSNR {training['psnr_noisy']:.2f} dB noisy, {psnr:.2f} dB restored"
+        apart = n > 1 and estimator.validation_fraction > 0
+        where = "on images held out" if apart else "on the images learned from"
+        held = f"PSNR {training['psnr_noisy']:.2f} dB noisy, {psnr:.2f} dB restored, {where}"
     return "\n".join(
         [
             f"{card['model']} of {name}: {many}, {kind}",

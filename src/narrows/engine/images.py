@@ -222,7 +222,7 @@ def explained(path: Path, max_pixels: int | None = None) -> Iterator[None]:
 
 
 def _too_large(path: Path, max_pixels: int | None, usual: int | None) -> str:
-    allow = "" if max_pixels is None else ", or allow more with --max-pixels (max_pixels=)"
+    allow = "" if max_pixels is None else ", or allow more (narrows denoise: --max-pixels)"
     return (
         f"'{path}' claims more than {max_pixels or usual or 0:,} pixels, as files made to fill the "
         f"memory do: make it smaller or remove it{allow}."

@@ -106,18 +106,32 @@ class Patches:
         seeds = torch.randint(2**62, (n_batches(len(self), batch_size),), generator=order).tolist()
         bounds = list(shares(len(self), batch_size, 0, share))
         whole = list(shares(len(self), batch_size, 0, (0, 1)))
-        first = 0
+        images: dict[int, Tensor] = {}
+        first, done = 0, 0.0
         for group, weight in groups:
-            last = min(len(seeds), first + round(weight * len(seeds)))
-            last = len(seeds) if group is groups[-1][0] else last
+            done += weight
+            last = round(done * len(seeds))  # the weights sum to one
             if last > max(first, skip):  # an epoch that goes on does not decode what is past
-                images = {i: self._image(i, keep=len(groups) == 1) for i in group}
+                images.clear()  # before the next ones come
+                images.update({i: self._image(i, keep=len(groups) == 1) for i in group})
                 for b in range(max(first, skip), last):
                     start, stop = bounds[b]
                     begin = whole[b][0]
                     places, turn = self._draw(images, seeds[b], whole[b][1] - begin)
                     yield self._cut(images, places[start - begin : stop - begin], turn)
             first = last
+
+    def fixed(self, n: int, seed: int) -> Rows:
+        """``n`` patches that are the same every time, to validate on; from one image at a time."""
+        rng = torch.Generator().manual_seed(seed)
+        areas = torch.tensor([float(self._cuts(i)) for i in range(len(self.sizes))])
+        counts = torch.bincount(torch.multinomial(areas, n, replacement=True, generator=rng))
+        held = []
+        for i, count in enumerate(counts.tolist()):
+            if count:
+                images = {i: self._image(i, keep=False)}
+                held.append(self._cut(images, self._places([i] * count, rng), 0).cpu())
+        return Rows(torch.cat(held).to(self.device), Scaling.none())
 
     def _groups(self, order: list[int]) -> list[tuple[list[int], float]]:
         """Images that are in memory together, and the share of an epoch each group gets."""
@@ -132,13 +146,18 @@ class Patches:
         names = list(images)
         areas = torch.tensor([float(self._cuts(i)) for i in names])
         which = torch.multinomial(areas, n, replacement=True, generator=rng).tolist()
-        u = torch.rand((n, 2), generator=rng, dtype=torch.float64).tolist()
-        places = []
-        for k, (a, b) in zip(which, u, strict=True):
-            height, width = self.sizes[names[k]]
-            row, column = int(a * (height - self.side + 1)), int(b * (width - self.side + 1))
-            places.append((names[k], max(0, row), max(0, column)))
+        places = self._places([names[k] for k in which], rng)
         return places, int(torch.randint(SYMMETRIES, (), generator=rng))
+
+    def _places(self, images: list[int], rng: Generator) -> list[Place]:
+        """A place in each of these images."""
+        u = torch.rand((len(images), 2), generator=rng, dtype=torch.float64).tolist()
+        places = []
+        for i, (a, b) in zip(images, u, strict=True):
+            height, width = self.sizes[i]
+            row, column = int(a * (height - self.side + 1)), int(b * (width - self.side + 1))
+            places.append((i, max(0, row), max(0, column)))
+        return places
 
     def _cut(self, images: dict[int, Tensor], places: list[Place], turn: int) -> Tensor:
         cuts = []
@@ -163,13 +182,3 @@ def fill(image: Tensor, height: int, width: int) -> Tensor:
             index = torch.where(index < n, index, 2 * n - 1 - index)
             image = image.index_select(dim, index)
     return image
-
-
-def fixed_patches(patches: Patches, n: int, seed: int) -> Rows:
-    """``n`` patches that are the same every time, to validate on."""
-    rng = torch.Generator().manual_seed(seed)
-    held: list[Tensor] = []
-    while sum(map(len, held)) < n:
-        held.extend(batch.cpu() for batch in patches.shuffled(64, rng))
-    rows = torch.cat(held)[:n].to(patches.device)
-    return Rows(rows, Scaling.none())

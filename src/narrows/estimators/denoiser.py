@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -10,20 +11,27 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from narrows.core import InputError, ParameterError
+from narrows.engine.distributed import first_of
 from narrows.engine.patches import as_planes
-from narrows.engine.photographs import white_of
 from narrows.engine.training import TrainingState
 from narrows.estimators.describing import given_parameters, versions
 from narrows.estimators.files import RUN, Contents
 from narrows.estimators.learner import Learner
 from narrows.estimators.parameters import parameter
-from narrows.estimators.preparing import Training, new_state, pick_device, seed_of
+from narrows.estimators.preparing import (
+    Training,
+    new_state,
+    pick_device,
+    refuse_changes,
+    seed_of,
+)
 from narrows.estimators.tiling import restore_whole
-from narrows.estimators.whole_images import Array, Images
+from narrows.estimators.whole_images import Array, Images, check_image
 from narrows.estimators.whole_training import LEVEL, WholeChoices, build, patches_of
 from narrows.parts.noise_level import noise_level, stabilizer
 from narrows.parts.restoring import Restorer
@@ -89,6 +97,15 @@ class Denoiser(Learner, BaseEstimator):
         auto=True,
         low=0,
     )
+    white: Any = parameter(
+        "auto",
+        "The value of white. auto: the largest of 8 or 16 bits; of floats 1, 255 or 65535, "
+        "whichever an image's largest value goes with. Give 4095 for 12 bits kept in 16.",
+        kind=float,
+        low=0,
+        open=True,
+        auto=True,
+    )
     channels: Any = parameter(
         "auto",
         "Widths of f's stages, each half the size of the one before, as 16,32,64,96, which is "
@@ -100,7 +117,7 @@ class Denoiser(Learner, BaseEstimator):
     )
     blocks: int = parameter(1, "Residual blocks in a stage.", kind=int, low=1, high=64)
     patch_size: int = parameter(
-        64, "Side of the squares that are learned from, in pixels.", kind=int, low=16, high=4096
+        64, "Side of the squares that are learned from, in pixels.", kind=int, low=16, high=512
     )
     distance: str = parameter(
         "auto",
@@ -128,6 +145,9 @@ class Denoiser(Learner, BaseEstimator):
         """Refuse what cannot be."""
         super().check_parameters()
         several = isinstance(self.noise_level, tuple | list)
+        found = isinstance(self.noise_level, str)
+        if self.noisy_targets and self.noise == "photon" and not found:
+            raise ParameterError("noise='photon' has no single level: leave noise_level='auto'.")
         if self.noisy_targets and several:
             raise ParameterError(
                 f"With noisy_targets, noise_level is one number or 'auto'. Got {self.noise_level}."
@@ -159,16 +179,27 @@ class Denoiser(Learner, BaseEstimator):
         ParameterError
             A parameter is out of range.
         """
-        return self._fit(X, X_val)
+        self._fit(X, X_val)
+        if self.best_epoch_ == 0 < self.max_epochs:
+            warnings.warn(
+                f"Nothing was learned ({self.stop_reason_}), so images stay as they are; give "
+                "more time (max_time), or more epochs.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
 
     def _take(self, X: Any, *, reset: bool) -> Images:
-        images = Images(X)
-        if not reset and images.channels > self.choices_.channels:
+        images = self._images(X)
+        if images.mixed and self.noisy_targets:
             raise InputError(
-                "X holds colour images, but the model was fitted on grey ones; fit anew with "
-                "warm_start=False."
+                "X mixes grey and colour images, whose noises are not alike; with noisy_targets "
+                "give images of one kind."
             )
         return images
+
+    def _images(self, X: Any) -> Images:
+        return Images(X, None if isinstance(self.white, str) else float(self.white))
 
     def _prepare(self, rows: Images, held: Images | None) -> Training:
         alone = len(rows) == 1 and self.noisy_targets
@@ -181,12 +212,13 @@ class Denoiser(Learner, BaseEstimator):
             blocks=int(self.blocks),
             distance=distance if self.distance == "auto" else self.distance,
         )
-        seed, device = seed_of(self.random_state), pick_device(self.device)
+        seed, device = first_of(seed_of(self.random_state)), pick_device(self.device)
         model, objective = build(self, torch.Generator().manual_seed(seed))
         state = new_state(seed, device)
         return self._training(model.to(device), objective.to(device), state, rows, held, seed)
 
     def _resume(self, rows: Images, held: Images | None) -> Training:
+        refuse_changes(self, self._fitted_with)
         seed = self._seed
         state = self._state or new_state(seed, self._device)
         return self._training(self.model_, self.objective_, state, rows, held, seed)
@@ -200,6 +232,12 @@ class Denoiser(Learner, BaseEstimator):
         held: Images | None,
         seed: int,
     ) -> Training:
+        for name, images in (("X", rows), ("X_val", held)):
+            if images is not None and images.channels > self.choices_.channels:
+                raise InputError(
+                    f"{name} holds colour images, but the model is one of grey ones; give grey "
+                    "ones, or fit anew."
+                )
         patches, validation = patches_of(self, rows, held, seed, state.rng.device)
         return Training(model, objective, state, patches, validation, seed)  # type: ignore[arg-type]
 
@@ -236,43 +274,49 @@ class Denoiser(Learner, BaseEstimator):
         Returns
         -------
         array like X for an image or an array of images, else a list of arrays; each has its image's
-        shape and dtype
+        shape and dtype (what is bool comes back as uint8)
 
         Raises
         ------
         InputError
-            What is given is no image, or is grey where the model was fitted on colour images. (One
-            fitted on grey images cleans the channels of a colour image one by one.)
+            What is given is no image, or is grey where the model learned from noisy colour images.
+            (One fitted on grey images cleans the channels of a colour image one by one.)
         ParameterError
             noise_level is below 0, or is given where noise is "photon".
         """
         check_is_fitted(self, "model_")
-        if noise_level is not None and not 0 <= noise_level < math.inf:
-            raise ParameterError(f"noise_level must be at least 0. Got {noise_level!r} instead.")
+        if noise_level is not None and not _is_level(noise_level):
+            raise ParameterError(
+                f"noise_level must be a number from 0. Got {noise_level!r} instead."
+            )
         if noise_level is not None and self.noise == "photon":
             raise ParameterError(
                 "noise='photon' is noise of no single level: leave noise_level out."
             )
-        images = Images(X)
+        X = np.asarray(X) if hasattr(X, "__array__") else X  # a PIL image, a tensor
+        images = self._images(X)
         self.model_.eval()
-        cleaned = [self._clean(images[i], images.name(i), noise_level) for i in range(len(images))]
+        cleaned = [self._clean(images, i, noise_level) for i in range(len(images))]
         if isinstance(X, np.ndarray):
             alone = len(cleaned) == 1 and cleaned[0].ndim == X.ndim
             return cleaned[0] if alone else np.stack(cleaned).reshape(X.shape)
         single = isinstance(X, str | Path) and not Path(X).is_dir()
         return cleaned[0] if single else cleaned
 
-    def _clean(self, pixels: Array, name: str, level: float | None) -> Array:
-        n_channels = self.choices_.channels
-        white = white_of(pixels)
-        planes = as_planes(pixels).to(self._device).float() / white
+    def _clean(self, images: Images, i: int, level: float | None) -> Array:
+        n_channels, white = self.choices_.channels, images.whites[i]
+        raw = images.raw(i)
+        planes = as_planes(check_image(raw, images.name(i))).to(self._device).float() / white
         if n_channels == 3 and len(planes) == 1:
-            raise InputError(
-                f"{name} is grey, but the model was fitted on colour images; fit one on grey ones."
-            )
+            if self.noisy_targets:
+                raise InputError(
+                    f"{images.name(i)} is grey, but the model has only seen the noise of colour "
+                    "images; fit one on grey ones."
+                )
+            planes = planes.expand(3, -1, -1)  # clean colour images were shown to it in grey, too
         parts = planes.split(n_channels)  # a model of grey images sees the channels one by one
         each = [self._restore_planes(part, level) for part in parts]
-        return _as_stored(torch.cat(each) * white, pixels)
+        return _as_stored(torch.cat(each) * white, raw)
 
     def _restore_planes(self, planes: Tensor, level: float | None) -> Tensor:
         sides = self.sides
@@ -284,6 +328,8 @@ class Denoiser(Learner, BaseEstimator):
             unit = seen.max()  # white, as it were; noise is of level 1 there
             restored = restore_whole(self.model_, seen / unit, float(1 / unit), sides)
             return lens.inverse(restored * unit)
+        if level is None and self.noisy_targets and not isinstance(self.noise_level, str):
+            level = float(self.noise_level)
         s = noise_level(planes) if level is None else level / 255
         return restore_whole(self.model_, planes, s, sides) if s > 0 else planes
 
@@ -300,7 +346,7 @@ class Denoiser(Learner, BaseEstimator):
         -------
         float for one image, else a list of floats
         """
-        images = Images(X)
+        images = self._images(X)
         found = []
         for i in range(len(images)):
             planes = as_planes(images[i]).float()
@@ -366,10 +412,20 @@ def _psnr(x: Tensor, answer: Tensor) -> float:
     return float(-10 * error.log10().sum())
 
 
+def _is_level(value: Any) -> bool:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return bool(number and 0 <= value < math.inf)
+
+
 def _as_stored(values: Tensor, like: Array) -> Array:
     """(C, H, W) as the image it comes from: its axes and dtype, integers rounded and clipped."""
+    grey = like.ndim == 2 or like.shape[2] == 1
+    values = values.mean(0, keepdim=True) if grey else values
     image = values.movedim(0, -1).cpu().numpy()
-    image = image[..., 0] if like.ndim == 2 else image
-    if like.dtype.kind in "ui":
-        image = image.round().clip(0, np.iinfo(like.dtype).max)
-    return np.ascontiguousarray(image.astype(like.dtype))
+    dtype = np.dtype(np.uint8) if like.dtype == bool else like.dtype
+    if dtype.kind in "ui":
+        ends = np.iinfo(dtype)
+        image = image.round().clip(max(ends.min, 0), min(ends.max, 65535))
+    # grey that is stored in three channels is cleaned as one
+    image = np.broadcast_to(image, (*image.shape[:2], like.size // image[..., 0].size))
+    return np.ascontiguousarray(image.astype(dtype)).reshape(like.shape)

@@ -118,7 +118,7 @@ def prepare(
 def resume(estimator: Any, rows: Given, X_val: Given | None) -> Training:
     """Training that goes on from the fitted model, with its scaling, on rows like the first."""
     params: Parameters = estimator
-    _refuse_changes(params, estimator._fitted_with)
+    refuse_changes(params, estimator._fitted_with)
     # the seed of the first fit: rows once trained on must not become validation rows
     seed, device = estimator._seed, estimator.scaling_.shift.device
     same_everywhere(rows, X_val)
@@ -153,6 +153,7 @@ FREE = {
     "checkpoint_every",
     "resume",
     "listeners",
+    "sides",  # of a denoiser's answers, not of what it learns
 }
 
 
@@ -166,7 +167,8 @@ def _names(params: Any) -> set[str]:
     return {item.name for item in fields(params)}
 
 
-def _refuse_changes(params: Any, before: dict[str, Any]) -> None:
+def refuse_changes(params: Any, before: dict[str, Any]) -> None:
+    """Refuse to go on from a model that was fitted with other lasting parameters."""
     now = lasting(params)
     changed = [name for name, value in before.items() if now[name] is not value != now[name]]
     if changed:

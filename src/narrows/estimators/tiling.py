@@ -53,7 +53,7 @@ def tiles(
     Beyond ``border`` nothing has an influence, and all begin at multiples of ``cell``, so that what
     is answered for a tile is what would be answered for the whole.
     """
-    side = TILE // cell * cell
+    side = max(1, TILE // cell) * cell
     for top in range(0, height, side):
         bottom = min(top + side, height)
         for left in range(0, width, side):

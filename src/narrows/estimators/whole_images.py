@@ -13,11 +13,15 @@ from narrows.core import FileError, InputError, InputTypeError
 from narrows.engine.photographs import find_photographs, read_photograph, white_of
 
 Array = NDArray[Any]
+LARGEST = 1e9  # beyond, squares and sums of them would leave float32
 HELD = 2**30  # bytes of decoded images kept in memory; of more, files are read again when needed
 
 
 def check_image(pixels: Any, name: str) -> Array:
-    """One image (H, W) or (H, W, 3), or a sentence about what is wrong with it."""
+    """One image, (H, W) or (H, W, 3), or a sentence about what is wrong with it.
+
+    Grey that is stored as colour is grey; the dtype is one that torch can compute with.
+    """
     image = np.asarray(pixels)
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
@@ -32,18 +36,29 @@ def check_image(pixels: Any, name: str) -> Array:
         )
     if not image.size:
         raise InputError(f"{name} has shape {image.shape}: it holds no pixels.")
-    if image.dtype.kind == "i":
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise InputError(f"{name} holds NaN or infinity; replace them first.")
+    if image.dtype.kind == "f" and np.abs(image).max() > LARGEST:
+        raise InputError(
+            f"{name} holds values up to {np.abs(image).max():.0e}; divide it by its white."
+        )
+    if image.ndim == 3 and (image[..., :1] == image[..., 1:]).all():
+        image = image[..., 0]  # one noise in three channels is none of three
+    return np.ascontiguousarray(_narrowed(image, name))
+
+
+def _narrowed(image: Array, name: str) -> Array:
+    """uint8 or uint16, or float32 or float64 in this machine's order of bytes."""
+    if image.dtype.kind == "f":
+        return image.astype(np.float64 if image.dtype.itemsize >= 8 else np.float32, copy=False)
+    if image.dtype.itemsize > 2 or image.dtype.kind == "i":
         if image.min() < 0 or image.max() > 65535:
             raise InputError(
                 f"{name} holds {image.dtype} from {image.min()} to {image.max()}; give uint8, "
                 "uint16, or floats."
             )
-        image = image.astype(np.uint8 if image.max() <= 255 else np.uint16)
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise InputError(f"{name} holds NaN or infinity; replace them first.")
-    if image.dtype.kind == "u" and image.dtype.itemsize > 2:
-        raise InputError(f"{name} holds {image.dtype}; give uint8, uint16, or floats.")
-    return image
+        return image.astype(np.uint8 if image.max() <= 255 else np.uint16)
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 class Images(Sequence[Any]):
@@ -53,8 +68,11 @@ class Images(Sequence[Any]):
     ----------
     given : str or Path, array, or a list of these
         A file, a folder (with its subfolders), one image (H, W) or (H, W, 3), or several: a list,
-        (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements are one colour
+        (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements (or 1) are one
         image.
+    white : float, optional
+        The value of white in all of them; else it follows from each image's dtype, and of floats
+        is 1, 255 or 65535, whichever the largest value goes with.
 
     Raises
     ------
@@ -62,23 +80,26 @@ class Images(Sequence[Any]):
         There are none, or one of them is no image, by name.
     """
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: Any, white: float | None = None) -> None:
         self._sources = list(_each(given))
         self._held: dict[int, Array] = {}
         self.sizes: list[tuple[int, int]] = []
         self.whites: list[float] = []
-        self.nbytes, colours = 0, False
+        self.pixels, colours, greys = 0, False, False
+        nbytes = 0
         for i in range(len(self._sources)):
             image = self[i]
-            self.nbytes += image.nbytes
-            if self.nbytes <= HELD:
+            nbytes += image.nbytes
+            if nbytes <= HELD:
                 self._held[i] = image
             self.sizes.append((image.shape[0], image.shape[1]))
-            self.whites.append(white_of(image))
-            colours = colours or image.ndim == 3
+            self.whites.append(white_of(image) if white is None else white)
+            self.pixels += image.size
+            colours, greys = colours or image.ndim == 3, greys or image.ndim == 2
         if not self._sources:
             raise InputError("X holds no images.")
         self.channels = 3 if colours else 1
+        self.mixed = colours and greys
         self.dtype = self[0].dtype
 
     def __len__(self) -> int:
@@ -90,9 +111,12 @@ class Images(Sequence[Any]):
         held = self._held.get(i)
         if held is not None:
             return held
-        name, source = self._sources[i]
-        pixels = read_photograph(source).pixels if isinstance(source, Path) else source
-        return check_image(pixels, name)
+        return check_image(self.raw(i), self.name(i))
+
+    def raw(self, i: int) -> Array:
+        """One of them as it came."""
+        source = self._sources[i][1]
+        return read_photograph(source).pixels if isinstance(source, Path) else np.asarray(source)
 
     def name(self, i: int) -> str:
         """What to call one of them."""
@@ -119,8 +143,9 @@ def _each(given: Any) -> Iterator[tuple[str, Any]]:
 
 def _of_array(given: Any) -> Iterator[tuple[str, Any]]:
     array = np.asarray(given)
-    one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-    if one:
+    if array.ndim == 0:
+        raise InputError(f"X is a {type(given).__name__}; give an image, several, or a folder.")
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4)):
         yield "X", array
     elif array.ndim in (3, 4):
         yield from ((f"Image {i} of X", image) for i, image in enumerate(array))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from narrows.engine.data import Rows
-from narrows.engine.patches import Patches, as_planes, fixed_patches
+from narrows.engine.patches import Patches, as_planes
 from narrows.estimators.whole_images import Images
 from narrows.parts.likelihoods import LIKELIHOODS
 from narrows.parts.noise_level import Stabilizer, noise_level, stabilizer
@@ -21,8 +21,9 @@ from narrows.parts.targets import AddedNoise, Halves, Recorruption
 from narrows.parts.whole import multiple, whole_networks
 
 LEVEL = 25 / 255  # to which noisy images are brought, so that one corruption serves all
-LEAST = 0.5 / 255  # of white: below, an image counts as one with hardly any noise
-SEEN = 64, 256  # patches to validate on: least and most
+LEAST = 1e-3  # of an image's range: where it has no noise, there is nothing to divide by
+SEEN = 64, 256  # patches to validate on, at least and at most; fewer of a larger side
+SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def patches_of(
     else:
         validation = _patches(denoiser, images, sorted(order[:apart]) or kept, device)
     least, most = SEEN
-    return patches, fixed_patches(validation, min(most, max(least, len(patches) // 16)), seed)
+    n = min(most, max(least, len(patches) // 16)) * SIDE**2 // max(SIDE, patches.side) ** 2
+    return patches, validation.fixed(max(1, n), seed)
 
 
 def _patches(denoiser: Any, images: Images, which: list[int], device: torch.device) -> Patches:
@@ -106,9 +108,15 @@ def _patches(denoiser: Any, images: Images, which: list[int], device: torch.devi
         whites=[_unit(denoiser, images, i, lens) for i, lens in zip(which, lenses, strict=True)],
         side=_side(denoiser),
         channels=denoiser.choices_.channels,
-        nbytes=images.nbytes * len(which) // len(images),
+        nbytes=images.pixels * len(which) // len(images) * _bytes(denoiser, images),
         device=device,
     )
+
+
+def _bytes(denoiser: Any, images: Images) -> int:
+    """Of a pixel in memory: torch has no 16 bits, and what a lens gives are floats."""
+    seen = denoiser.noisy_targets and denoiser.noise == "photon"
+    return 1 if images.dtype == np.uint8 and not seen else 4
 
 
 def _lens(denoiser: Any, images: Images, i: int) -> Stabilizer | None:
@@ -137,4 +145,5 @@ def _unit(denoiser: Any, images: Images, i: int, lens: Stabilizer | None) -> flo
     asked = denoiser.noise_level
     level = white * float(asked) / 255 if not isinstance(asked, str) else None
     level = noise_level(as_planes(images[i])) if level is None else level
-    return max(level, LEAST * white) / LEVEL
+    spread = float(images[i].max()) - float(images[i].min())
+    return max(level, LEAST * spread or 1.0) / LEVEL

@@ -65,6 +65,8 @@ def photon_noise(image: Tensor) -> tuple[float, float]:
     means, variances = [], []
     for plane in planes:
         patches = _patches(plane)
+        if len(patches) < FEWEST:
+            continue
         brightness = patches.mean(1)
         edges = torch.quantile(_some(brightness), torch.linspace(0, 1, BINS + 1).to(brightness))
         for low, high in pairwise(edges):
@@ -90,8 +92,8 @@ def _patches(plane: Tensor) -> Tensor:
     side = next((s for s in sizes if (height - s + 1) * (width - s + 1) >= 4 * s * s), 1)
     count = (height - side + 1) * (width - side + 1)
     step = max(1, math.ceil(math.sqrt(count / MOST)))
-    cut = plane.unfold(0, side, step).unfold(1, side, step)
-    return cut.reshape(-1, side * side)
+    cut = plane.unfold(0, side, step).unfold(1, side, step).reshape(-1, side * side)
+    return cut[cut.amax(1) > cut.amin(1)]  # a border of one colour has no noise to tell of
 
 
 def _variance(patches: Tensor) -> float:

@@ -22,7 +22,8 @@ class AddedNoise(nn.Module):
     """x ↦ (x + ε, x), ε ~ N(0, s²), with s drawn for each image from [low, high].
 
     The level handed to the network is s, a little wrong on purpose, as it will be when it is found
-    in the image.
+    in the image. Of colour images an eighth is shown in grey, with one noise for all channels, so
+    that grey images can be cleaned, too.
 
     Parameters
     ----------
@@ -43,8 +44,16 @@ class AddedNoise(nn.Module):
         u = torch.rand(shape, generator=rng, device=x.device)
         level = self.low + (self.high - self.low) * u
         noise = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
+        if x.shape[1] > 1:
+            x = torch.cat([_as_grey(x[: len(x) // 8]), x[len(x) // 8 :]])
+            grey = (x == x[:, :1]).flatten(1).all(1).view(shape)
+            noise = torch.where(grey, noise[:, :1], noise)
         off = 1 + UNSURE * torch.randn(shape, generator=rng, device=x.device)
         return x + level * noise, x, level * off
+
+
+def _as_grey(x: Tensor) -> Tensor:
+    return x.mean(1, keepdim=True).expand_as(x)
 
 
 class Recorruption(nn.Module):

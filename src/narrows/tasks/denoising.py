@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,14 +128,24 @@ def denoise_files(
     for source, target in pairs:
         try:
             done = _denoise(source, target, restore, known.get(source), overwrite, max_pixels)
-        except (InputError, FileError, MemoryError) as error:
-            failed = Failed(source, str(error) or "there is not enough memory for it.")
+        except (InputError, FileError, MemoryError, RuntimeError) as error:
+            failed = Failed(source, _why(error))
             outcome.failed.append(failed)
             echo(failed)
         else:
             outcome.done.append(done)
             echo(done)
     return outcome
+
+
+def _why(error: Exception) -> str:
+    """Why one file failed; what is no fault of the file is raised again."""
+    if isinstance(error, InputError | FileError):
+        return str(error)
+    # torch's word for it is a RuntimeError
+    if isinstance(error, RuntimeError) and "memory" not in str(error):
+        raise error
+    return "there is not enough memory for it."
 
 
 def _denoise(
@@ -188,12 +199,25 @@ def restore_with(denoiser: Any, noise_level: float | None = None) -> Restore:
 def restore_alone(make: Callable[[], Any], noise_level: float | None = None) -> Restore:
     """Restore every image by a denoiser of its own, which learns from that image alone.
 
-    ``make`` gives a new denoiser that is not fitted; ``noise_level`` is that of `restore_with`.
+    ``make`` gives a new denoiser that is not fitted, and that has been told the level of the noise
+    where ``noise_level`` tells it. An image without noise stays as it is. Ctrl-C while it learns is
+    raised again: nothing is written then, and no other image is begun.
     """
 
     def restore(pixels: NDArray[Any]) -> Restored:
         start = time.perf_counter()
-        restored = restore_with(make().fit([pixels]), noise_level)(pixels)
-        return Restored(restored.pixels, restored.noise, time.perf_counter() - start)
+        denoiser = make()
+        noise = denoiser.estimate_noise(pixels) if noise_level is None else noise_level
+        if not noise:  # there is nothing to learn
+            return Restored(pixels, 0.0, time.perf_counter() - start)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # said below, and it ends the work
+            denoiser.fit([pixels])
+        if denoiser.stop_reason_ == "interrupted":
+            raise KeyboardInterrupt  # one who stops one image means all of them
+        if denoiser.best_epoch_ == 0:
+            raise InputError("nothing was learned in the time given: allow more (--max-time).")
+        clean = denoiser.denoise(pixels)
+        return Restored(clean, float(noise), time.perf_counter() - start)
 
     return restore
