@@ -181,6 +181,8 @@ def test_measured_by_clean_images(tmp_path: Path) -> None:
 class Learner:
     """A denoiser that remembers what it was fitted on."""
 
+    stop_reason_, best_epoch_ = "the budget was used", 3
+
     def fit(self, images: list[np.ndarray]) -> Learner:
         self.seen = images
         return self
@@ -204,3 +206,18 @@ def test_each_image_is_learnt_from_alone() -> None:
     told = restore_with(Learner().fit([GREY]), noise_level=3.0)(GREY)
     assert told.noise == 3
     np.testing.assert_array_equal(told.pixels, GREY + 3)
+
+
+def test_an_image_of_which_nothing_was_learnt_is_not_passed_off_as_clean() -> None:
+    learner = Learner()
+    learner.best_epoch_ = 0
+    with pytest.raises(InputError, match="--max-time"):
+        restore_alone(lambda: learner)(GREY)
+    learner.stop_reason_ = "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        restore_alone(lambda: learner)(GREY)
+
+
+def test_an_image_without_noise_is_not_learnt_from() -> None:
+    restored = restore_alone(Learner, noise_level=0.0)(GREY)
+    assert restored.pixels is GREY and restored.noise == 0

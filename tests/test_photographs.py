@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -276,3 +277,11 @@ def test_phones_keep_a_second_picture(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
     with pytest.warns(UserWarning, match="only the first"):
         assert read_photograph(tmp_path / "a.jpg").pixels.max() == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_floats_of_other_widths_are_read(dtype: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((9, 7)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    found = read_photograph(tmp_path / "a.tif").pixels
+    np.testing.assert_array_equal(found, values.astype(np.float32))

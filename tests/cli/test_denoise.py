@@ -22,6 +22,7 @@ class StandIn:
     """Inverts what it is given, and remembers how it was made and used."""
 
     made: list[StandIn]
+    stop_reason_, best_epoch_ = "the budget was used", 1
 
     def __init__(self, **parameters: Any) -> None:
         self.parameters, self.fitted = parameters, False

@@ -115,7 +115,7 @@ def beyond_pillow(path: Path) -> Exif | None:
     plain = bits == 16 and kind == 1 and n_samples in (3, 4) and tags.get(262) == 2
     if plain and tags.get(284, 1) == 1 and _numbers(tags, 338, 2) in ((2,), ()):
         return None
-    half = (bits, kind) == (16, 3)
+    half = kind == 3 and bits in (16, 64)  # floats that Pillow has no mode for
     return tags if bits > 8 and (n_samples > 1 or half) else None
 
 
