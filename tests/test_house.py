@@ -31,6 +31,7 @@ FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC = FLOOR["estimators"]  # `from narrows import Autoencoder` stands on this floor
 
 HEAVY = {"torch", "sklearn", "scipy", "matplotlib", "pandas", "polars", "pyarrow", "pooch", "zarr"}
+HEAVY |= {"skimage", "pywt", "tifffile"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 WRITTEN = MODULES + [
     path
