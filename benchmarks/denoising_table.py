@@ -46,13 +46,23 @@ def _trained(rows: list[Row]) -> str:
             str(r["seed"]),
             f"{r['parameters']:,}",
             f"{r['seconds'] / 60:.1f}",
+            str(r["threads"]),
             str(r["epochs"]),
             f"{r['validation_psnr']:.2f}",
             f"{r['megabytes']:.1f}",
         ]
         for r in rows
     ]
-    head = ["clean images", "seed", "parameters", "minutes", "epochs", "held-out PSNR", "MB"]
+    head = [
+        "clean images",
+        "seed",
+        "parameters",
+        "minutes",
+        "cores",
+        "epochs",
+        "held-out PSNR",
+        "MB",
+    ]
     return "One blind model, σ 0 to 55 (its held-out images have such noise, too):\n\n" + table(
         head, lines
     )

@@ -48,3 +48,13 @@ def test_its_test_command_is_the_one_ci_runs() -> None:
 def test_what_it_links_to_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_every_figure_of_photographs_is_in_the_benchmarks_output() -> None:
+    page = (ROOT / "docs/denoising.md").read_text(encoding="utf-8")
+    told = page[page.index("## Photographs") :].split("### How well it works")[1]
+    written = (ROOT / "benchmarks/results/denoising.md").read_text(encoding="utf-8")
+    rows = [line for line in told.splitlines() if line.startswith("|")]
+    assert len(rows) >= 20
+    for row in rows:
+        assert row in written

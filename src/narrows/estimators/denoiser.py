@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,10 +29,16 @@ from narrows.estimators.preparing import (
     refuse_changes,
     seed_of,
 )
-from narrows.estimators.tiling import restore_whole
-from narrows.estimators.whole_images import Array, Images, check_image
-from narrows.estimators.whole_training import LEVEL, WholeChoices, build, patches_of
-from narrows.parts.noise_level import noise_level, stabilizer
+from narrows.estimators.tiling import clean_planes
+from narrows.estimators.whole_images import Array, Images, as_stored, check_image
+from narrows.estimators.whole_training import (
+    LEVEL,
+    WholeChoices,
+    build,
+    patches_of,
+    psnr_of_patches,
+)
+from narrows.parts.noise_level import is_level, noise_level
 from narrows.parts.restoring import Restorer
 
 SEVERAL = 4_000_000  # pixels up to which sides="auto" looks at an image from eight sides
@@ -62,8 +67,8 @@ class Denoiser(Learner, BaseEstimator):
     >>> rng = np.random.default_rng(0)
     >>> clean = np.kron(rng.integers(40, 200, (8, 8)), np.ones((8, 8)))
     >>> noisy = (clean + rng.normal(0, 20, clean.shape)).clip(0, 255).astype(np.uint8)
-    >>> denoiser = Denoiser(noisy_targets=True, max_epochs=3, random_state=0).fit([noisy])
-    >>> restored = denoiser.denoise(noisy)
+    >>> denoiser = Denoiser(noisy_targets=True, max_epochs=2, patch_size=16, random_state=0)
+    >>> restored = denoiser.fit([noisy]).denoise(noisy)
     >>> bool(np.abs(restored - clean).mean() < np.abs(noisy - clean).mean())
     True
     """
@@ -158,8 +163,6 @@ class Denoiser(Learner, BaseEstimator):
                 "only the squared distance does: leave distance='auto'."
             )
 
-    # ------------------------------------------------------------------ fitting
-
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
         """Learn to take noise from images like X.
 
@@ -246,20 +249,14 @@ class Denoiser(Learner, BaseEstimator):
         device: torch.device = next(self.model_.parameters()).device
         return device
 
-    @torch.no_grad()
     def _measure(self, training: Training) -> dict[str, float | None]:
         """PSNR on the validation patches, before and after; nothing without clean images."""
         if self.noisy_targets:
             return dict.fromkeys(self._errors)
-        rng = torch.Generator(self._device).manual_seed(training.seed)
-        before, after, n = 0.0, 0.0, 0
-        for x in training.validation.in_order(64):
-            y, _, level = self.model_.c.pair(x, rng)
-            answer = y - self.model_.g(self.model_.f(y, level))
-            before, after, n = before + _psnr(x, y), after + _psnr(x, answer), n + len(x)
-        return {"psnr_noisy": before / n, "psnr": after / n}
-
-    # ------------------------------------------------------------------ use
+        rows: Any = training.validation
+        return dict(
+            zip(self._errors, psnr_of_patches(self.model_, rows, training.seed), strict=True)
+        )
 
     def denoise(self, X: Any, noise_level: float | None = None) -> Any:
         """X without its noise.
@@ -285,7 +282,7 @@ class Denoiser(Learner, BaseEstimator):
             noise_level is below 0, or is given where noise is "photon".
         """
         check_is_fitted(self, "model_")
-        if noise_level is not None and not _is_level(noise_level):
+        if noise_level is not None and not is_level(noise_level):
             raise ParameterError(
                 f"noise_level must be a number from 0. Got {noise_level!r} instead."
             )
@@ -316,22 +313,16 @@ class Denoiser(Learner, BaseEstimator):
             planes = planes.expand(3, -1, -1)  # clean colour images were shown to it in grey, too
         parts = planes.split(n_channels)  # a model of grey images sees the channels one by one
         each = [self._restore_planes(part, level) for part in parts]
-        return _as_stored(torch.cat(each) * white, raw)
+        return as_stored(torch.cat(each) * white, raw)
 
     def _restore_planes(self, planes: Tensor, level: float | None) -> Tensor:
         sides = self.sides
         if isinstance(sides, str):
             sides = 8 if planes[0].numel() <= SEVERAL else 1
-        lens = stabilizer(planes) if self.noise == "photon" else None
-        if lens is not None:
-            seen = lens.forward(planes)
-            unit = seen.max()  # white, as it were; noise is of level 1 there
-            restored = restore_whole(self.model_, seen / unit, float(1 / unit), sides)
-            return lens.inverse(restored * unit)
         if level is None and self.noisy_targets and not isinstance(self.noise_level, str):
             level = float(self.noise_level)
-        s = noise_level(planes) if level is None else level / 255
-        return restore_whole(self.model_, planes, s, sides) if s > 0 else planes
+        s = None if level is None else level / 255
+        return clean_planes(self.model_, planes, s, self.noise == "photon", sides)
 
     def estimate_noise(self, X: Any) -> Any:
         """The standard deviation of the noise in X, white being 255.
@@ -377,8 +368,6 @@ class Denoiser(Learner, BaseEstimator):
             "versions": getattr(self, "versions_", None) or versions(),
         }
 
-    # ------------------------------------------------------------------ files
-
     def _probe(self) -> Tensor:
         rng = torch.Generator().manual_seed(0)
         return torch.rand((1, self.choices_.channels, 32, 32), generator=rng)
@@ -404,28 +393,3 @@ class Denoiser(Learner, BaseEstimator):
         state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         model.load_state_dict(state, assign=True)
         self.model_ = model.eval()
-
-
-def _psnr(x: Tensor, answer: Tensor) -> float:
-    """The sum of the images' PSNR in decibels, white being 1."""
-    error = (x - answer).square().flatten(1).mean(1).clamp_min(1e-12)
-    return float(-10 * error.log10().sum())
-
-
-def _is_level(value: Any) -> bool:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return bool(number and 0 <= value < math.inf)
-
-
-def _as_stored(values: Tensor, like: Array) -> Array:
-    """(C, H, W) as the image it comes from: its axes and dtype, integers rounded and clipped."""
-    grey = like.ndim == 2 or like.shape[2] == 1
-    values = values.mean(0, keepdim=True) if grey else values
-    image = values.movedim(0, -1).cpu().numpy()
-    dtype = np.dtype(np.uint8) if like.dtype == bool else like.dtype
-    if dtype.kind in "ui":
-        ends = np.iinfo(dtype)
-        image = image.round().clip(max(ends.min, 0), min(ends.max, 65535))
-    # grey that is stored in three channels is cleaned as one
-    image = np.broadcast_to(image, (*image.shape[:2], like.size // image[..., 0].size))
-    return np.ascontiguousarray(image.astype(dtype)).reshape(like.shape)

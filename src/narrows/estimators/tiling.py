@@ -8,10 +8,27 @@ import torch
 from torch import Tensor
 
 from narrows.engine.patches import SYMMETRIES, fill, symmetry, undo_symmetry
+from narrows.parts.noise_level import noise_level, stabilizer
 from narrows.parts.restoring import Restorer
 from narrows.parts.whole import reach
 
 TILE = 512  # pixels: the side of what is answered at a time
+
+
+def clean_planes(
+    model: Restorer, planes: Tensor, level: float | None, photon: bool, sides: int
+) -> Tensor:
+    """Planes (C, H, W) without their noise, of a level that is given or found in them.
+
+    With ``photon`` it grows with brightness: they are seen through a lens that makes it white.
+    """
+    lens = stabilizer(planes) if photon else None
+    if lens is not None:
+        seen = lens.forward(planes)
+        unit = seen.max()  # white, as it were; noise is of level 1 there
+        return lens.inverse(restore_whole(model, seen / unit, float(1 / unit), sides) * unit)
+    level = noise_level(planes) if level is None else level
+    return restore_whole(model, planes, level, sides) if level > 0 else planes
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from narrows.core import FileError, InputError, InputTypeError
 from narrows.engine.photographs import find_photographs, read_photograph, white_of
@@ -154,3 +155,17 @@ def _of_array(given: Any) -> Iterator[tuple[str, Any]]:
             f"X has shape {array.shape}; give one image (height, width) or (height, width, 3), "
             "several of them, or a folder."
         )
+
+
+def as_stored(values: Tensor, like: Array) -> Array:
+    """(C, H, W) as the image it comes from: its axes and dtype, integers rounded and clipped."""
+    grey = like.ndim == 2 or like.shape[2] == 1
+    values = values.mean(0, keepdim=True) if grey else values
+    image = values.movedim(0, -1).cpu().numpy()
+    dtype = np.dtype(np.uint8) if like.dtype == bool else like.dtype
+    if dtype.kind in "ui":
+        ends = np.iinfo(dtype)
+        image = image.round().clip(max(ends.min, 0), min(ends.max, 65535))
+    # grey that is stored in three channels is cleaned as one
+    image = np.broadcast_to(image, (*image.shape[:2], like.size // image[..., 0].size))
+    return np.ascontiguousarray(image.astype(dtype)).reshape(like.shape)

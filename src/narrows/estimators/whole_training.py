@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator
+from torch import Generator, Tensor
 
 from narrows.engine.data import Rows
 from narrows.engine.patches import Patches, as_planes
@@ -147,3 +147,21 @@ def _unit(denoiser: Any, images: Images, i: int, lens: Stabilizer | None) -> flo
     level = noise_level(as_planes(images[i])) if level is None else level
     spread = float(images[i].max()) - float(images[i].min())
     return max(level, LEAST * spread or 1.0) / LEVEL
+
+
+@torch.no_grad()
+def psnr_of_patches(model: Restorer, rows: Rows, seed: int) -> tuple[float, float]:
+    """Mean PSNR in decibels of patches with the noise of training, before and after."""
+    rng = torch.Generator(rows.data.device).manual_seed(seed)
+    before, after = 0.0, 0.0
+    for x in rows.in_order(64):
+        y, clean, level = model.c.pair(x, rng)  # type: ignore[operator]
+        answer = y - model.g(model.f(y, level))
+        before, after = before + _psnr(clean, y), after + _psnr(clean, answer)
+    return before / len(rows), after / len(rows)
+
+
+def _psnr(x: Tensor, answer: Tensor) -> float:
+    """The sum of the images' PSNR in decibels, white being 1."""
+    error = (x - answer).square().flatten(1).mean(1).clamp_min(1e-12)
+    return float(-10 * error.log10().sum())

@@ -8,8 +8,10 @@ PCA leaves over.
 from __future__ import annotations
 
 import math
+import numbers
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -181,3 +183,9 @@ class Stabilizer:
             - (self.b / self.a) ** 2
         )
         return (self.a * photons).to(t.dtype)
+
+
+def is_level(value: Any) -> bool:
+    """Whether ``value`` can be a standard deviation: a number from 0."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return bool(number and 0 <= value < math.inf)
