@@ -155,7 +155,7 @@ def psnr_of_patches(model: Restorer, rows: Rows, seed: int) -> tuple[float, floa
     rng = torch.Generator(rows.data.device).manual_seed(seed)
     before, after = 0.0, 0.0
     for x in rows.in_order(64):
-        y, clean, level = model.c.pair(x, rng)  # type: ignore[operator]
+        y, clean, level, _ = model.c.pair(x, rng)  # type: ignore[operator]
         answer = y - model.g(model.f(y, level))
         before, after = before + _psnr(clean, y), after + _psnr(clean, answer)
     return before / len(rows), after / len(rows)

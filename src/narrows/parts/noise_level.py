@@ -32,8 +32,8 @@ def noise_level(image: Tensor) -> float:
     Patches are 8 × 8 (smaller in smaller images). After Chen, Zhu & Heng, "An efficient statistical
     method for image noise level estimation", ICCV 2015, who take as many eigenvalues as are alike;
     here it is the smallest two, and what chance makes of them is found from noise made for it.
-    Fine texture counts as noise, and noise that was clipped at black or white is found smaller
-    than it was.
+    Fine texture counts as noise. Patches that are clipped at black or white are left out, as far
+    as there are others; where all are, the noise is found smaller than it was.
 
     Parameters
     ----------
@@ -95,7 +95,13 @@ def _patches(plane: Tensor) -> Tensor:
     count = (height - side + 1) * (width - side + 1)
     step = max(1, math.ceil(math.sqrt(count / MOST)))
     cut = plane.unfold(0, side, step).unfold(1, side, step).reshape(-1, side * side)
-    return cut[cut.amax(1) > cut.amin(1)]  # a border of one colour has no noise to tell of
+    cut = cut[cut.amax(1) > cut.amin(1)]  # a border of one colour has no noise to tell of
+    if not len(cut):
+        return cut
+    # where several pixels of a patch stand at an end, the noise was clipped there
+    ends = (cut == plane.min()) | (cut == plane.max())
+    whole = cut[ends.sum(1) <= 1]
+    return whole if len(whole) >= 4 * side * side else cut
 
 
 def _variance(patches: Tensor) -> float:
