@@ -197,7 +197,7 @@ def noisy(args: argparse.Namespace, book: Book) -> None:
     held = read_folder(args.test)
     variants: dict[str, tuple[Denoiser, Any]] = {
         "clean images": (Denoiser(noise_level=sigma, **shared), list(clean.values())),
-        "noisy images": (Denoiser(noisy_targets=True, **shared), given),
+        "noisy images": (Denoiser(noisy_targets=True, pairs="recorrupted", **shared), given),
         "noisy images, halves": (Denoiser(noisy_targets=True, pairs="halves", **shared), given),
     }
     for name, (model, images) in variants.items():

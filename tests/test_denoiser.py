@@ -132,6 +132,19 @@ def test_white_is_white_in_any_unit(fitted: Denoiser, photograph: np.ndarray) ->
     np.testing.assert_allclose(in_bytes, 255 * as_floats, atol=0.01)
 
 
+def test_clipped_noise_is_learned_from_as_halves(photograph: np.ndarray) -> None:
+    noisy = photograph + np.random.default_rng(0).normal(0, 25, photograph.shape)
+    clipped = noisy.round().clip(0, 255).astype(np.uint8)
+    made = {}
+    for name, images in {"whole": [noisy, noisy], "clipped": [clipped] * 2, "one": [noisy]}.items():
+        model = Denoiser(noisy_targets=True, channels=(4, 8), max_epochs=0, random_state=0)
+        made[name] = model.fit(images).choices_.pairs
+    assert made == {"whole": "recorrupted", "clipped": "halves", "one": "halves"}
+    model = Denoiser(noisy_targets=True, channels=(8, 16), max_epochs=5, patch_size=32)
+    restored = model.set_params(random_state=0).fit([clipped]).denoise(clipped)
+    assert psnr(photograph, restored) > psnr(photograph, clipped) + 3
+
+
 def test_photon_noise_is_taken_away(photograph: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     noisy = 6.0 * rng.poisson(photograph / 6.0)

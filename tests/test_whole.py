@@ -16,7 +16,7 @@ from narrows.estimators import tiling
 from narrows.estimators.tiling import restore_whole, tiles
 from narrows.parts.likelihoods import MSE
 from narrows.parts.restoring import Restorer, RestoringObjective
-from narrows.parts.targets import AddedNoise, Halves, Recorruption, unclipped
+from narrows.parts.targets import AddedNoise, Halves, Recorruption
 from narrows.parts.whole import multiple, reach, whole_networks
 
 WIDTHS = (4, 6, 8)
@@ -125,7 +125,7 @@ def test_the_noises_of_input_and_target_are_independent() -> None:
     rng = torch.Generator().manual_seed(0)
     sigma, n = 0.3, 400_000
     noise = sigma * torch.randn((1, 1, 1, n), generator=rng)
-    given_, target, level, _ = Recorruption(sigma, alpha=0.5).pair(noise, rng)
+    given_, target, level = Recorruption(sigma, alpha=0.5).pair(noise, rng)
     covariance = float((given_ * target).mean())
     assert abs(covariance) < 4 * float(given_.std() * target.std()) / np.sqrt(n)
     assert float(given_.std()) == pytest.approx(float(level), rel=0.01)
@@ -135,7 +135,7 @@ def test_the_noises_of_input_and_target_are_independent() -> None:
 def test_halves_share_no_pixel_and_keep_the_mean() -> None:
     rng = torch.Generator().manual_seed(0)
     image = torch.arange(48.0).reshape(1, 1, 6, 8).requires_grad_()
-    given_, target, level, _ = Halves(0.2).pair(image, rng)
+    given_, target, level = Halves(0.2).pair(image, rng)
     grads = [torch.autograd.grad(x.sum(), image, retain_graph=True)[0] for x in (given_, target)]
     assert torch.equal(grads[0] + grads[1], torch.full_like(image, 0.5))
     assert not (grads[0] * grads[1]).any()
@@ -149,26 +149,16 @@ def test_noisy_targets_lead_where_clean_ones_do() -> None:
     clean = torch.randn((4000, 1, 8, 8), generator=rng)
     sigma = 0.5
     y = clean + sigma * torch.randn(clean.shape, generator=rng)
-    given_, target, level, _ = Recorruption(sigma).pair(y, rng)
+    given_, target, level = Recorruption(sigma).pair(y, rng)
     learned = float((given_ * target).mean() / given_.square().mean())
     s = float(level[0])
     assert learned == pytest.approx(1 / (1 + s**2), rel=0.02)
 
 
-def test_clipped_noise_does_not_count_and_whole_noise_does() -> None:
-    rng = torch.Generator().manual_seed(0)
-    clean = torch.cat([torch.full((1, 1, 32, 64), 0.0), torch.full((1, 1, 32, 64), 0.5)], 2)
-    noisy = clean + 0.1 * torch.randn(clean.shape, generator=rng)
-    assert bool((unclipped(noisy) == 1).all())
-    assert float(unclipped((255 * noisy).round()).mean()) > 0.999
-    counted = unclipped((255 * noisy).round().clamp(0, 255))
-    assert float(counted[:, :, :28].mean()) < 0.01 and float(counted[:, :, 36:].mean()) > 0.99
-
-
 def test_added_noise_has_the_level_it_says() -> None:
     rng = torch.Generator().manual_seed(0)
     x = torch.zeros((2000, 1, 16, 16))
-    y, target, level, _ = AddedNoise(0.1, 0.3).pair(x, rng)
+    y, target, level = AddedNoise(0.1, 0.3).pair(x, rng)
     assert target is x
     found = y.flatten(1).std(1)
     assert 0.08 < float(found.min()) < 0.12 and 0.28 < float(found.max()) < 0.34

@@ -81,11 +81,12 @@ class Denoiser(Learner, BaseEstimator):
         False, "Learn from noisy images alone; X holds them.", kind=bool
     )
     pairs: str = parameter(
-        "recorrupted",
+        "auto",
         "With noisy_targets, how input and target are made of a noisy image. recorrupted: for "
-        "white noise, whose level is found in each image; halves: for any noise that is "
-        "independent from pixel to pixel, at the price of fine detail.",
-        choices=("recorrupted", "halves"),
+        "white Gaussian noise that nothing clipped, of a level found in each image; halves: for "
+        "any noise that is independent from pixel to pixel. auto: recorrupted, and halves for a "
+        "single image or where noise was clipped at black or white.",
+        choices=("auto", "recorrupted", "halves"),
     )
     noise: str = parameter(
         "white",
@@ -209,11 +210,13 @@ class Denoiser(Learner, BaseEstimator):
         widths = (16, 32, 48) if alone else (16, 32, 64, 96)
         asked = self.channels
         distance = "mse" if self.noisy_targets else "mae"
+        pairs = "halves" if alone or rows.clipped else "recorrupted"
         self.choices_ = WholeChoices(
             channels=rows.channels,
             widths=widths if isinstance(asked, str) else tuple(int(w) for w in asked),
             blocks=int(self.blocks),
             distance=distance if self.distance == "auto" else self.distance,
+            pairs=pairs if self.pairs == "auto" else self.pairs,
         )
         seed, device = first_of(seed_of(self.random_state)), pick_device(self.device)
         model, objective = build(self, torch.Generator().manual_seed(seed))

@@ -14,6 +14,7 @@ from narrows.core import FileError, InputError, InputTypeError
 from narrows.engine.photographs import find_photographs, read_photograph, white_of
 
 Array = NDArray[Any]
+TIED = 2e-3  # a share of the pixels
 LARGEST = 1e9  # beyond, squares and sums of them would leave float32
 HELD = 2**30  # bytes of decoded images kept in memory; of more, files are read again when needed
 
@@ -87,6 +88,7 @@ class Images(Sequence[Any]):
         self.sizes: list[tuple[int, int]] = []
         self.whites: list[float] = []
         self.pixels, colours, greys = 0, False, False
+        self.clipped = False
         nbytes = 0
         for i in range(len(self._sources)):
             image = self[i]
@@ -96,6 +98,7 @@ class Images(Sequence[Any]):
             self.sizes.append((image.shape[0], image.shape[1]))
             self.whites.append(white_of(image) if white is None else white)
             self.pixels += image.size
+            self.clipped = self.clipped or _is_clipped(image)
             colours, greys = colours or image.ndim == 3, greys or image.ndim == 2
         if not self._sources:
             raise InputError("X holds no images.")
@@ -122,6 +125,12 @@ class Images(Sequence[Any]):
     def name(self, i: int) -> str:
         """What to call one of them."""
         return self._sources[i][0]
+
+
+def _is_clipped(image: Array) -> bool:
+    """Whether many pixels share the lowest or the highest value, as noise does not leave them."""
+    ends = (image == image.min()) | (image == image.max())
+    return float(ends.mean()) > TIED
 
 
 def _each(given: Any) -> Iterator[tuple[str, Any]]:

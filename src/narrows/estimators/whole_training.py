@@ -34,6 +34,7 @@ class WholeChoices:
     widths: tuple[int, ...]
     blocks: int
     distance: str
+    pairs: str = "recorrupted"  # of what use where targets are noisy
     architecture: str = "whole"
     precision: str = "float32"
 
@@ -53,7 +54,7 @@ def build(denoiser: Any, rng: Generator | None) -> tuple[Restorer, RestoringObje
     f, g = whole_networks(choices.channels, choices.widths, choices.blocks, rng)
     c: AddedNoise | Recorruption | Halves
     if denoiser.noisy_targets:
-        c = Halves(LEVEL) if denoiser.pairs == "halves" else Recorruption(LEVEL)
+        c = Halves(LEVEL) if choices.pairs == "halves" else Recorruption(LEVEL)
     else:
         level = denoiser.noise_level
         level = (0.0, 55.0) if isinstance(level, str) else level
@@ -129,7 +130,7 @@ def _lens(denoiser: Any, images: Images, i: int) -> Stabilizer | None:
 def _side(denoiser: Any) -> int:
     """The patches' side: as asked, a multiple of what the network halves (twice, for halves)."""
     cell = multiple(denoiser.choices_.widths)
-    if denoiser.noisy_targets and denoiser.pairs == "halves":
+    if denoiser.noisy_targets and denoiser.choices_.pairs == "halves":
         cell *= 2
     side: int = -(-int(denoiser.patch_size) // cell) * cell
     return side
@@ -155,7 +156,7 @@ def psnr_of_patches(model: Restorer, rows: Rows, seed: int) -> tuple[float, floa
     rng = torch.Generator(rows.data.device).manual_seed(seed)
     before, after = 0.0, 0.0
     for x in rows.in_order(64):
-        y, clean, level, _ = model.c.pair(x, rng)  # type: ignore[operator]
+        y, clean, level = model.c.pair(x, rng)  # type: ignore[operator]
         answer = y - model.g(model.f(y, level))
         before, after = before + _psnr(clean, y), after + _psnr(clean, answer)
     return before / len(rows), after / len(rows)

@@ -34,12 +34,12 @@ class Restorer(nn.Module):
         self.f, self.g, self.D, self.c = f, g, D, c
 
     def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int = 1) -> Trace:
-        given, target, level, mask = self.c.pair(x, rng)  # type: ignore[operator]
+        given, target, level = self.c.pair(x, rng)  # type: ignore[operator]
         maps = self.f(given, level)
         output = (given - self.g(maps)).float()[None]
         with torch.autocast(x.device.type, enabled=False):
-            distance = self.D.distance(target, output, mask)
-        return Trace(target, given, mask, [Node(maps[-1][None])], output, distance, clock)
+            distance = self.D.distance(target, output)
+        return Trace(target, given, None, [Node(maps[-1][None])], output, distance, clock)
 
     def restore(self, y: Tensor, level: float) -> Tensor:
         """The image (B, C, H, W) without its noise; sides must be multiples of ``cell``."""
@@ -69,10 +69,7 @@ class RestoringObjective(WeightedObjective):
     """
 
     def score(self, trace: Trace) -> Tensor:
-        squares = (trace.x - trace.output[0]).square()
-        if trace.mask is not None:
-            squares = squares * trace.mask
-        error = squares.flatten(1).mean(1)
+        error = (trace.x - trace.output[0]).square().flatten(1).mean(1)
         return error.clamp_min(1e-12).log10().mean() * 10
 
     def in_words(self, score: float) -> str:

@@ -14,11 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-# input, target, the level of the input's noise, and what of the target counts (None: all)
-Pair = tuple[Tensor, Tensor, Tensor, Tensor | None]
-TIED = 0.01  # a share of pixels that noise does not leave at one value, if it is not clipped there
-NEAR = 7  # pixels: the side of the windows in which clipped ones are counted
-CLIPPED = 0.05  # of such a window: there the noise's mean is 1.6 deviations from the end, or nearer
+Pair = tuple[Tensor, Tensor, Tensor]  # input, target, and the level of the input's noise
 UNSURE = 0.04  # of the level: how well an image's own level will be known when it is cleaned
 
 
@@ -43,7 +39,7 @@ class AddedNoise(nn.Module):
         return f"{self.low:.4g} to {self.high:.4g}"
 
     def pair(self, x: Tensor, rng: Generator) -> Pair:
-        """Noisy, clean, and the level, (B, 1, 1, 1); all of it counts."""
+        """Noisy, clean, and the level, (B, 1, 1, 1)."""
         shape = (len(x), 1, 1, 1)
         u = torch.rand(shape, generator=rng, device=x.device)
         level = self.low + (self.high - self.low) * u
@@ -53,7 +49,7 @@ class AddedNoise(nn.Module):
             grey = (x == x[:, :1]).flatten(1).all(1).view(shape)
             noise = torch.where(grey, noise[:, :1], noise)
         off = 1 + UNSURE * torch.randn(shape, generator=rng, device=x.device)
-        return x + level * noise, x, level * off, None
+        return x + level * noise, x, level * off
 
 
 def _as_grey(x: Tensor) -> Tensor:
@@ -83,15 +79,11 @@ class Recorruption(nn.Module):
         return f"level={self.level:.4g}, alpha={self.alpha:g}"
 
     def pair(self, y: Tensor, rng: Generator) -> Pair:
-        """Input and target, both like y, the level, (B, 1, 1, 1), and a mask like y.
-
-        Noise that was clipped at black or white is weaker than its level, so that input and target
-        would not be independent there: such places do not count.
-        """
+        """Input and target, both like y, and the level, (B, 1, 1, 1)."""
         noise = torch.randn(y.shape, generator=rng, device=y.device, dtype=y.dtype)
         noise = noise * self.level
         level = y.new_full((len(y), 1, 1, 1), self.level * math.hypot(1, self.alpha))
-        return y + self.alpha * noise, y - noise / self.alpha, level, unclipped(y)
+        return y + self.alpha * noise, y - noise / self.alpha, level
 
 
 class Halves(nn.Module):
@@ -116,18 +108,4 @@ class Halves(nn.Module):
         first, second = cells[:, :, (0, 3)].mean(2), cells[:, :, (1, 2)].mean(2)
         swapped = torch.rand((len(y), 1, 1, 1), generator=rng, device=y.device) < 0.5
         level = y.new_full((len(y), 1, 1, 1), self.level / math.sqrt(2))  # a mean of two
-        given, target = torch.where(swapped, second, first), torch.where(swapped, first, second)
-        return given, target, level, None
-
-
-def unclipped(y: Tensor) -> Tensor:
-    """1 where the noise of images (B, C, H, W) is whole, 0 where many pixels near are clipped.
-
-    Clipped are those at an image's lowest or highest value, where many share it.
-    """
-    clipped = torch.zeros_like(y)
-    for end in (y.amin((2, 3), keepdim=True), y.amax((2, 3), keepdim=True)):
-        tied = (y == end).to(y.dtype)
-        clipped += tied * (tied.mean((2, 3), keepdim=True) > TIED)
-    share = F.avg_pool2d(clipped, NEAR, 1, NEAR // 2, count_include_pad=False)
-    return (share <= CLIPPED).to(y.dtype)
+        return torch.where(swapped, second, first), torch.where(swapped, first, second), level
