@@ -122,6 +122,9 @@ def test_lists_stacks_files_and_folders(fitted: Denoiser, tmp_path: Path) -> Non
     for answers in (fitted.denoise(list(images)), fitted.denoise(tmp_path)):
         np.testing.assert_array_equal(np.stack(answers), stack)
     np.testing.assert_array_equal(fitted.denoise(tmp_path / "1.png"), stack[1])
+    picture = Image.fromarray(images[1])
+    np.testing.assert_array_equal(fitted.denoise(picture), stack[1])
+    assert fitted.estimate_noise(picture) == fitted.estimate_noise(images[1])
     assert fitted.estimate_noise(images[0]) == pytest.approx(fitted.estimate_noise([*images])[0])
 
 

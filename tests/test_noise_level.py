@@ -25,6 +25,14 @@ def test_white_noise_on_a_photograph_is_found(photograph: torch.Tensor, sigma: f
     assert noise_level(noisy) == pytest.approx(np.hypot(sigma, noise_level(photograph)), rel=0.05)
 
 
+def test_where_noise_was_clipped_it_is_not_looked_for(photograph: torch.Tensor) -> None:
+    rng = torch.Generator().manual_seed(0)
+    dark = torch.cat([photograph + 60, torch.zeros(300, 320)])  # more than half of it is black
+    noisy = dark + 25 * torch.randn(dark.shape, generator=rng)
+    above = noisy[: len(photograph)]
+    assert noise_level(noisy.clamp(0, 400)) == pytest.approx(noise_level(above), rel=0.05)
+
+
 def test_it_scales_with_the_image_and_does_not_see_a_shift(photograph: torch.Tensor) -> None:
     level = noise_level(photograph)
     assert noise_level(3 * photograph) == pytest.approx(3 * level, rel=1e-4)

@@ -22,13 +22,7 @@ from narrows.estimators.describing import given_parameters, versions
 from narrows.estimators.files import RUN, Contents
 from narrows.estimators.learner import Learner
 from narrows.estimators.parameters import parameter
-from narrows.estimators.preparing import (
-    Training,
-    new_state,
-    pick_device,
-    refuse_changes,
-    seed_of,
-)
+from narrows.estimators.preparing import Training, new_state, pick_device, refuse_changes, seed_of
 from narrows.estimators.tiling import clean_planes
 from narrows.estimators.whole_images import Array, Images, as_stored, check_image
 from narrows.estimators.whole_training import (
@@ -42,6 +36,12 @@ from narrows.parts.noise_level import is_level, noise_level
 from narrows.parts.restoring import Restorer
 
 SEVERAL = 4_000_000  # pixels up to which sides="auto" looks at an image from eight sides
+
+
+def _plain(X: Any) -> Any:
+    """An array, where X is one of another kind: a tensor, a PIL image."""
+    other = hasattr(X, "__array__") or hasattr(X, "__array_interface__")
+    return np.asarray(X) if other else X
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -293,7 +293,7 @@ class Denoiser(Learner, BaseEstimator):
             raise ParameterError(
                 "noise='photon' is noise of no single level: leave noise_level out."
             )
-        X = np.asarray(X) if hasattr(X, "__array__") else X  # a PIL image, a tensor
+        X = _plain(X)
         images = self._images(X)
         self.model_.eval()
         cleaned = [self._clean(images, i, noise_level) for i in range(len(images))]
@@ -340,6 +340,7 @@ class Denoiser(Learner, BaseEstimator):
         -------
         float for one image, else a list of floats
         """
+        X = _plain(X)
         images = self._images(X)
         found = []
         for i in range(len(images)):

@@ -23,7 +23,7 @@ from narrows.parts.whole import multiple, whole_networks
 LEVEL = 25 / 255  # to which noisy images are brought, so that one corruption serves all
 LEAST = 1e-3  # of an image's range: where it has no noise, there is nothing to divide by
 SEEN = 64, 256  # patches to validate on, at least and at most; fewer of a larger side
-SIDE = 64
+SIDE = 64  # of the patches for which that many are taken
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,9 @@ def _unit(denoiser: Any, images: Images, i: int, lens: Stabilizer | None) -> flo
         return white
     if lens is not None:
         return 1.0 / LEVEL
-    asked = denoiser.noise_level
-    level = white * float(asked) / 255 if not isinstance(asked, str) else None
-    level = noise_level(as_planes(images[i])) if level is None else level
-    spread = float(images[i].max()) - float(images[i].min())
+    image, asked = images[i], denoiser.noise_level  # once: it may have to be decoded
+    level = noise_level(as_planes(image)) if isinstance(asked, str) else white * float(asked) / 255
+    spread = float(image.max()) - float(image.min())
     return max(level, LEAST * spread or 1.0) / LEVEL
 
 
