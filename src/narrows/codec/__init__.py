@@ -1,0 +1,1 @@
+"""Files: exact integers, entropy coding, and the format of a .narrow file."""
