@@ -179,6 +179,8 @@ def _edit_parts(data: bytes, rng: random.Random) -> bytes:
 
 def _edited(text: bytes, frames: list[Frame], rng: random.Random) -> tuple[bytes, list[Frame]]:
     """The header's text or the frames, one of them changed, moved, doubled or left out."""
+    if not frames:
+        return _edited_json(text, rng), frames
     frames = list(frames)
     k = rng.randrange(len(frames))
     what = rng.choice(["header", "frame", "frame", "frame", "drop", "double", "swap"])

@@ -206,9 +206,10 @@ class Reader:
         if not self._source.seeks:
             raise ParameterError("a stream that does not seek is read front to back only")
         index = Index.find(self._source, self._start)
-        found = int(index.is_item.sum())
-        if self.header.items not in (None, found):
-            raise Corrupt(f"the index has {found} items, not {self.header.items} as the header")
+        if self.header.items not in (None, len(index)):
+            raise Corrupt(
+                f"the index has {len(index)} items, not {self.header.items} as the header"
+            )
         return index
 
     def item(self, number: int) -> tuple[Item, Iterator[Chunk]]:
@@ -290,7 +291,7 @@ class Reader:
             self._lose_item()
         elif position == self._start:
             self._lose(Lost(self._why, None))
-        if isinstance(error, Truncated) or not (bad or index):
+        if isinstance(error, Truncated) or (index is None and not bad):
             return False
         if index is not None and not bad:
             self._source.jump(index.after(position))

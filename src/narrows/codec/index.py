@@ -68,6 +68,10 @@ class Index:
             raise Corrupt("the index points outside of the file")
         return cls(offsets, (numbers & 1).astype(bool), end)
 
+    def __len__(self) -> int:
+        """How many items there are."""
+        return int(self.is_item.sum())
+
     def after(self, position: int) -> int:
         """Where the next frame starts."""
         k = int(np.searchsorted(self.offsets, position, side="right"))
