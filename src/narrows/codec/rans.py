@@ -104,25 +104,29 @@ class Decoder:
         lanes, n_words = HEAD.unpack_from(data)
         if not 0 < lanes <= MOST_LANES or len(data) != HEAD.size + 4 * lanes + 2 * n_words:
             raise Corrupt("the coded symbols are not as long as they say")
-        self._states = np.frombuffer(data, "<u4", lanes, HEAD.size).astype(np.uint64)
+        # int64 throughout: states stay below 2⁴⁸, and indices need no conversion
+        self._states = np.frombuffer(data, "<u4", lanes, HEAD.size).astype(np.int64)
         if (self._states < LEAST).any():
             raise Corrupt("the coded symbols start in an impossible state")
-        self._words = np.frombuffer(data, "<u2", n_words, HEAD.size + 4 * lanes).astype(np.uint64)
+        self._words = np.frombuffer(data, "<u2", n_words, HEAD.size + 4 * lanes).astype(np.int64)
         self._lane = 0
         self._used = 0
 
     def get(self, count: int, tables: Tables, index: Array | int = 0) -> Array:
         """The next ``count`` symbols; ``index`` is the table of each of them, or of all."""
         symbols = np.empty(count, np.int64)
-        index = np.asarray(index)
+        starts, frequencies = tables.flat
+        width = tables.frequencies.shape[1]
+        index = np.broadcast_to(np.asarray(index, np.int64), (count,))
         done = 0
         while done < count:
             x = self._run(count - done)
-            slots = (x & np.uint64(0xFFFF)).astype(np.intp)
-            mine = index if index.ndim == 0 else index[done : done + len(x)]
-            found = tables.symbols(mine, slots)
-            symbols[done : done + len(x)] = found
-            self._advance(x, slots, tables.starts[mine, found], tables.frequencies[mine, found])
+            mine = index[done : done + len(x)]
+            slots = x & (TOTAL - 1)
+            found = symbols[done : done + len(x)]
+            found[...] = tables.symbols(mine, slots)
+            at = mine * width + found
+            self._advance(x, slots, starts.take(at), frequencies.take(at))
             done += len(x)
         return symbols
 
@@ -133,7 +137,7 @@ class Decoder:
         done = 0
         while done < count:
             x = self._run(count - done)
-            slots = (x & np.uint64(0xFFFF)).astype(np.intp)
+            slots = x & (TOTAL - 1)
             one = TOTAL >> width[done : done + len(x)]
             value = slots // one
             values[done : done + len(x)] = value
@@ -151,7 +155,7 @@ class Decoder:
         done = 0
         while done < count:
             x = self._run(count - done)
-            slots = (x & np.uint64(0xFFFF)).astype(cumulative.dtype)
+            slots = (x & (TOTAL - 1)).astype(cumulative.dtype)
             rows = cumulative[done : done + len(x)]
             found = (rows[:, 1 : width - 1] <= slots[:, None]).sum(axis=1)
             low = np.take_along_axis(rows, found[:, None], 1)[:, 0]
@@ -171,14 +175,15 @@ class Decoder:
         return self._states[self._lane : self._lane + count]
 
     def _advance(self, x: Array, slots: Array, starts: Array, frequencies: Array) -> None:
-        f, rest = frequencies.astype(np.uint64), (slots - starts).astype(np.uint64)
-        x = f * (x >> np.uint64(16)) + rest
-        hungry = np.flatnonzero(x < LEAST)
-        if len(hungry):
-            words = self._words[self._used : self._used + len(hungry)]
-            if len(words) < len(hungry):
+        x = frequencies.astype(np.int64, copy=False) * (x >> BITS)
+        x += (slots - starts).astype(np.int64, copy=False)
+        hungry = x < LEAST
+        wanted = int(np.count_nonzero(hungry))
+        if wanted:
+            words = self._words[self._used : self._used + wanted]
+            if len(words) < wanted:
                 raise Corrupt("the coded symbols end too early")
-            x[hungry] = (x[hungry] << np.uint64(16)) | words
-            self._used += len(hungry)
+            x[hungry] = x[hungry] << BITS | words
+            self._used += wanted
         self._states[self._lane : self._lane + len(x)] = x
         self._lane = (self._lane + len(x)) % len(self._states)

@@ -44,9 +44,14 @@ class Tables:
         symbols = np.tile(np.arange(width, dtype=kind), n)
         return np.repeat(symbols, self.frequencies.ravel())
 
+    @cached_property
+    def flat(self) -> tuple[Array, Array]:
+        """Starts and frequencies as int64, all tables in a row."""
+        return self.starts.ravel().astype(np.int64), self.frequencies.ravel().astype(np.int64)
+
     def symbols(self, index: Array, slots: Array) -> Array:
         """The symbols in whose intervals the slots lie, of the tables ``index``."""
-        found: Array = self._lookup[(np.asarray(index, np.intp) << BITS) + slots]
+        found: Array = self._lookup.take((np.asarray(index, np.intp) << BITS) + slots)
         return found
 
 
