@@ -34,6 +34,7 @@ __all__ = ["Packed", "missing", "pack_bounded", "pack_lossless", "pack_lossy"]
 
 MOST_BYTES = 64 << 20  # of more than this a sample tells the slow coders' size
 MOST_IMAGES = 2000  # the same for coders of one image at a time
+MOST_SEARCHED = 500  # and where they are to be tried at several qualities
 PARTS = 16  # a sample of bytes is so many stretches
 PACKAGES = ("zstandard", "imagecodecs", "pysz")
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
@@ -98,7 +99,7 @@ def pack_lossless(
 
 
 def pack_lossy(
-    data: Data, target: float, *, pooled: bool = True, most_images: int = MOST_IMAGES
+    data: Data, target: float, *, pooled: bool = True, most_images: int = MOST_SEARCHED
 ) -> list[Packed]:
     """Each coder's smallest files whose PSNR is at least ``target`` dB, the smallest first.
 
