@@ -53,6 +53,8 @@ from narrows.core import (
 
 __all__ = ["Chunk", "Header", "Item", "Lost", "Reader", "Writer", "model_id", "need_model"]
 
+MISSING = "chunks are missing"
+
 
 def model_id(payload: bytes) -> str:
     """The name a file gives to the model with this canonical payload."""
@@ -163,8 +165,8 @@ class Reader:
 
     ``header`` is read at once. Iterating gives each `Item`, then its `Chunk`s, and ends only after
     the whole file proved right: use nothing of it for good before. Who decodes a chunk must call
-    its ``check``. With ``salvage``, what is damaged is passed by where that is possible, and given
-    as `Lost`, all of them in ``lost``.
+    its ``check``. With ``salvage``, iterating passes damage by where that is possible, and gives
+    what it cost as `Lost`, all of it also in ``lost``; `item` refuses damage always.
 
     Raises NotOurFile, UnsupportedVersion, Truncated, Corrupt or TooLarge, whatever the bytes.
     """
@@ -175,7 +177,7 @@ class Reader:
         self.header = _read_header(self._source)
         self._start = self._source.position  # of the frames
         self._ledger = Ledger(self.header, max_bytes)
-        self._why = "chunks are missing"
+        self._why = MISSING  # the damage that explains the next gap
         self._begun = False
         self.lost: list[Lost] = []
 
@@ -195,6 +197,7 @@ class Reader:
             yield from self.lost[told:]
             told = len(self.lost)
             if part is not None:
+                self._why = MISSING
                 yield part
             frame = self._next()
         self._finish(frame)
@@ -207,9 +210,7 @@ class Reader:
             raise ParameterError("a stream that does not seek is read front to back only")
         index = Index.find(self._source, self._start)
         if self.header.items not in (None, len(index)):
-            raise Corrupt(
-                f"the index has {len(index)} items, not {self.header.items} as the header"
-            )
+            raise Corrupt(f"the index has {len(index)} items, the header {self.header.items}")
         return index
 
     def item(self, number: int) -> tuple[Item, Iterator[Chunk]]:
