@@ -102,25 +102,25 @@ def _floats(x: Array) -> Array:
 
 
 def _rounded(x: Array, error: float) -> list[bytes]:
-    """Steps of twice the bound, as they are or their differences, whichever xz likes better."""
+    """Steps of twice the bound, or their differences along an axis, whichever xz likes best."""
     room = float(np.spacing(np.abs(x).max())) / 2  # what the last rounding may take of the bound
     first, step = float(x.flat[0]), STEP * max(error - room, error / 2)
     with np.errstate(over="ignore"):
         steps = np.rint((x.astype(np.float64) - first) / step)
     if not np.abs(steps).max() < LARGEST_STEP:
         raise OverflowError("more steps than a float64 counts")
-    q = np.atleast_1d(steps.astype(np.int64))
-    forms = [_xz(form) for form in (q, np.diff(q, axis=-1, prepend=0))]
-    best = min((0, 1), key=lambda i: len(forms[i]))
+    q = steps.astype(np.int64)
+    forms = [_xz(q), *(_xz(np.diff(q, axis=axis, prepend=0)) for axis in range(q.ndim))]
+    best = min(range(len(forms)), key=lambda i: len(forms[i]))
     return [struct.pack("<ddB", first, step, best) + forms[best]]
 
 
 def _unrounded(packed: list[bytes], x: Array) -> Array:
     start = struct.calcsize("<ddB")
-    first, step, differences = struct.unpack("<ddB", packed[0][:start])
-    q = _unxz(packed[0][start:]).reshape(np.atleast_1d(x).shape)
-    q = np.cumsum(q, axis=-1) if differences else q
-    found: Array = (first + step * q.reshape(x.shape)).astype(x.dtype)
+    first, step, form = struct.unpack("<ddB", packed[0][:start])
+    q = _unxz(packed[0][start:]).reshape(x.shape)
+    q = np.cumsum(q, axis=form - 1) if form else q
+    found: Array = (first + step * q).astype(x.dtype)
     return found
 
 

@@ -258,9 +258,12 @@ def _search(coder: ImageCoder, form: Form, way: str, target: float, pooled: bool
         return None
 
 
-def curve(coder: ImageCoder, form: Form, settings: Sequence[float]) -> list[Coded]:
+def curve(
+    coder: ImageCoder, form: Form, settings: Sequence[float], pooled: bool = True
+) -> list[Coded]:
     """Size and quality at each setting, in each way of treating colour.
 
     Raises one of REFUSALS where the coder does not take the images.
     """
-    return [code(coder, form, at, way) for way in ways_of(coder, form) for at in settings]
+    ways = ways_of(coder, form)
+    return [code(coder, form, setting, way, pooled) for way in ways for setting in settings]

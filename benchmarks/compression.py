@@ -1,0 +1,312 @@
+"""Compression: narrows beside image coders, coders of bytes and of arrays, on the same data.
+
+    python benchmarks/compression.py --only mnist-lossless mnist-lossy fashion --seconds 300
+    python benchmarks/compression.py --only photos --train Train400 --test Set12 --seconds 1200
+    python benchmarks/compression.py --only fields --fields a.nc b.nc
+    python benchmarks/compression.py --only tables --tables adbench/*.npz
+    python benchmarks/compression.py --only speed
+    python benchmarks/compression.py --quick     # that all runs; its figures mean nothing
+
+MNIST and Fashion-MNIST are found as everywhere in narrows, or in ``--mnist`` and ``--fashion``.
+The rest is files that the user has; sections whose files are not given are left out, but that
+``photos`` always has scikit-image's colour photographs. Every model learns for ``--seconds`` from
+other data than are compressed. Sizes are those of whole files; the model's bytes are told apart.
+Every narrows file is decoded again, and a run stops where an answer is not what it must be.
+Rows are appended to ``results/compression.jsonl``, from which ``results/compression.md`` is written
+(``--only table`` writes it again).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import narrows
+from compression_data import (
+    Pair,
+    colour_photographs,
+    fields,
+    grey_photographs,
+    small_images,
+    tables,
+    waves,
+)
+from compression_table import write_table
+from narrows import Codec
+from narrows.baselines.image_coders import lossy_coders
+from narrows.baselines.image_packing import curve, fidelity, forms_of, images_of
+from narrows.baselines.packing import REFUSALS, Packed, pack_bounded, pack_lossless
+from records import HERE, Book, Row
+
+Array = NDArray[Any]
+SECTIONS = ("mnist-lossless", "mnist-lossy", "fashion", "photos", "fields", "tables", "speed")
+BOUNDS = (1e-2, 1e-3, 1e-4)
+SMALL_RATE = 100 / 784  # bits for each pixel of the middle level on images of 28 by 28
+POINTS = 9  # on the curve of an image coder
+CURVE_FILES = 500  # of more images a sample tells the curve of coders of one at a time
+PACKAGES = ("torch", "pillow", "imagecodecs", "pysz", "zstandard")
+
+
+def versions() -> dict[str, str]:
+    """Of what is measured, where it is installed."""
+    found = {"narrows": narrows.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def fit(X: Any, args: argparse.Namespace, **wishes: Any) -> Codec:
+    """A codec that learned for ``--seconds``, or for as many epochs as are wished."""
+    budget = {"max_epochs": 100_000, "max_time": args.seconds}
+    wishes = {**budget, "random_state": args.seed, "device": args.device, **wishes}
+    return Codec(**wishes).fit(X)
+
+
+class Bench:
+    """One section of a run: what its rows have in common, and how they are measured."""
+
+    def __init__(self, section: str, book: Book, args: argparse.Namespace) -> None:
+        self.section, self.book, self.args = section, book, args
+        self.facts = {"seed": args.seed, "threads": torch.get_num_threads(), "versions": versions()}
+
+    def add(self, data: str, X: Any, mode: str, method: str, row: Row) -> None:
+        """A row: ``bits`` are for each number in X."""
+        items = X if isinstance(X, list) else [X]
+        elements, nbytes = sum(x.size for x in items), sum(x.nbytes for x in items)
+        size = {"elements": elements, "original": nbytes, "count": self.count(X)}
+        bits = 8 * row["nbytes"] / elements
+        found = {"section": self.section, "data": data, "mode": mode, "method": method}
+        self.book.add({**found, **size, "bits": bits, **row, **self.facts})
+
+    @staticmethod
+    def count(X: Any) -> int:
+        """Images, rows of a table, times of a field."""
+        return len(X)
+
+    def others(self, data: str, X: Any, mode: str, rows: Sequence[Packed], **more: Any) -> None:
+        """What ordinary coders made of X."""
+        for packed in rows:
+            row = asdict(packed)
+            self.add(data, X, mode, row.pop("name"), {**row, **more})
+
+    def ours(self, data: str, X: Any, mode: str, method: str, codec: Codec, **how: Any) -> Row:
+        """Compress, decompress and compare."""
+        row = measure(codec, X, mode, **how)
+        self.add(data, X, mode, method, row)
+        return row
+
+    def lossless(self, pair: Pair, codec: Codec) -> None:
+        """The file with the autoencoder, without it, and everyone else's."""
+        self.both(pair, codec, "lossless")
+        rows = pack_lossless(pair.test, thorough=not self.args.quick)
+        self.others(pair.name, pair.test, "lossless", rows)
+
+    def both(self, pair: Pair, codec: Codec, mode: str, **how: Any) -> None:
+        """With the autoencoder and with it switched off."""
+        self.ours(pair.name, pair.test, mode, "narrows", codec, **how)
+        name = "narrows, autoencoder off"
+        self.ours(pair.name, pair.test, mode, name, codec, autoencoder=False, **how)
+
+    def bounded(self, pair: Pair, codec: Codec, shares: Sequence[float]) -> None:
+        """At each share of the range, the same absolute bound for all."""
+        spread = float(pair.test.max()) - float(pair.test.min())
+        for share in shares if spread > 0 else ():
+            how = {"max_error": share * spread, "share": share}
+            self.both(pair, codec, "bounded", **how)
+            rows = pack_bounded(pair.test, share * spread)
+            bound = share * spread
+            self.others(pair.name, pair.test, "bounded", rows, share=share, bound=bound)
+
+    def lossy(self, pair: Pair, pooled: bool, **wishes: Any) -> None:
+        """Curves: every level of the codec, of PCA with the same coder, and of image coders."""
+        models = {
+            "narrows": fit(pair.train, self.args, **wishes),
+            "PCA, same coder": fit(pair.train, self.args, **{**wishes, "max_epochs": 0}),
+        }
+        for method, codec in models.items():
+            for quality in range(-codec.decoder_.level, len(codec.levels_) - codec.decoder_.level):
+                how = {"quality": quality, "pooled": pooled}
+                self.ours(pair.name, pair.test, "lossy", method, codec, **how)
+        for name, packed in image_curves(pair.test, pooled, self.args.quick):
+            self.others(pair.name, pair.test, "lossy", [packed], quality=name)
+
+
+def measure(
+    codec: Codec,
+    X: Any,
+    mode: str,
+    *,
+    share: float | None = None,
+    pooled: bool = True,
+    **how: Any,
+) -> Row:
+    """Size, quality, times and where the bytes went; stops where the answer breaks its promise."""
+    stream, start = io.BytesIO(), time.perf_counter()
+    summary = codec.compress_to(stream, X, mode=mode, **how)
+    middle = time.perf_counter()
+    found = codec.decompress(stream.getvalue())
+    end = time.perf_counter()
+    worst = largest_error(X, found)
+    allowed = {"lossless": 0.0, "bounded": how.get("max_error"), "lossy": np.inf}[mode]
+    if not worst <= allowed:
+        raise SystemExit(f"{mode}: an error of {worst} where {allowed} is allowed")
+    images, answers = images_of(X), images_of(found)
+    seen = mode == "lossy" and images is not None and answers is not None
+    psnr = fidelity(images or [], answers or [], pooled)[0] if seen else None
+    return {
+        "nbytes": len(stream.getvalue()),
+        "psnr": psnr,
+        "max_error": worst,
+        "seconds": middle - start,
+        "decode_seconds": end - middle,
+        "code_bytes": summary.codes,
+        "won": dict(summary.methods),
+        "model_bytes": len(codec.payload_.data) if how.get("autoencoder", True) else 0,
+        "fit_seconds": codec.fit_seconds_,
+        "share": share,
+        "bound": how.get("max_error"),
+        "quality": how.get("quality"),
+    }
+
+
+def largest_error(X: Any, found: Any) -> float:
+    """max |x − x'|, in the units of the data; infinite where shapes or types differ."""
+    pairs = list(zip(X, found, strict=True)) if isinstance(X, list) else [(X, found)]
+    if any(x.shape != y.shape or x.dtype != y.dtype for x, y in pairs):
+        return float("inf")
+    differences = (np.abs(x.astype(np.longdouble) - y.astype(np.longdouble)) for x, y in pairs)
+    return max(float(difference.max(initial=0)) for difference in differences)
+
+
+def image_curves(X: Any, pooled: bool, quick: bool) -> Iterator[tuple[float, Packed]]:
+    """Settings and what each image coder makes of X there."""
+    for form in forms_of(X, 50 if quick else CURVE_FILES):
+        for coder in lossy_coders():
+            last, points = len(coder.settings) - 1, 3 if quick else POINTS
+            settings = [coder.settings[round(last * i / points)] for i in range(points)]
+            try:
+                found = curve(coder, form, settings, pooled)
+            except REFUSALS:
+                continue
+            for coded in found:
+                yield coded.setting, coded.row(f"{coder.name}, {form.name}", coded.psnr)
+
+
+def mnist_lossless(bench: Bench, args: argparse.Namespace) -> None:
+    pair = small_images("mnist", args.mnist, args.quick)
+    bench.lossless(pair, fit(pair.train, args))
+
+
+def mnist_lossy(bench: Bench, args: argparse.Namespace) -> None:
+    bench.lossy(small_images("mnist", args.mnist, args.quick), True, rate=SMALL_RATE)
+
+
+def fashion(bench: Bench, args: argparse.Namespace) -> None:
+    pair = small_images("fashion-mnist", args.fashion, args.quick)
+    bench.lossless(pair, fit(pair.train, args))
+    bench.lossy(pair, True, rate=SMALL_RATE)
+
+
+def photos(bench: Bench, args: argparse.Namespace) -> None:
+    if args.train is not None and args.test is not None:
+        bench.lossy(grey_photographs(args.train, args.test, args.quick), False)
+    bench.lossy(colour_photographs(args.quick), False)
+
+
+def climate(bench: Bench, args: argparse.Namespace) -> None:
+    for pair in fields(args.fields, args.quick):
+        codec = fit(pair.train, args)
+        bench.bounded(pair, codec, BOUNDS)
+        bench.lossless(pair, codec)
+
+
+def rows_of_tables(bench: Bench, args: argparse.Namespace) -> None:
+    for pair in tables(args.tables, args.quick):
+        codec = fit(pair.train, args)
+        bench.lossless(pair, codec)
+        bench.bounded(pair, codec, BOUNDS[1:2])
+
+
+def speed(bench: Bench, args: argparse.Namespace) -> None:
+    """Best of three: a small set, a photograph of four million pixels, an array of 32 MiB."""
+    from skimage.data import camera
+
+    array, side = waves(args.quick), 256 if args.quick else 2048
+    photograph = [np.ascontiguousarray(np.tile(camera(), (4, 4))[:side, :side])]
+    digits = small_images("mnist", args.mnist, args.quick).test
+    cases: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {
+        "digits": (digits, {"lossy": {}, "lossless": {}}),
+        "photograph": (photograph, {"lossy": {}, "lossless": {}}),
+        "waves": (array, {"lossy": {}, "bounded": {"max_error": 1e-3 * float(np.ptp(array))}}),
+    }
+    for name, (X, modes) in cases.items():
+        codec = fit(X, args, max_time=min(args.seconds, 20.0))  # how well it learned is no matter
+        for mode, how in modes.items():
+            every = [measure(codec, X, mode, **how) for _ in range(3)]
+            times = {key: min(row[key] for row in every) for key in ("seconds", "decode_seconds")}
+            bench.add(name, X, mode, "narrows", {**every[0], **times})
+            if mode == "bounded":
+                bench.others(name, X, mode, pack_bounded(X, how["max_error"]))
+            if mode == "lossless":
+                bench.others(name, X, mode, pack_lossless(X))
+
+
+RUN = dict(
+    zip(
+        SECTIONS,
+        (mnist_lossless, mnist_lossy, fashion, photos, climate, rows_of_tables, speed),
+        strict=True,
+    )
+)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=list(SECTIONS), choices=[*SECTIONS, "table"])
+    parser.add_argument("--seconds", type=float, default=300.0, help="of learning, each model")
+    parser.add_argument("--mnist", type=Path, help="folder of its IDX files")
+    parser.add_argument("--fashion", type=Path, help="folder of its IDX files")
+    parser.add_argument("--train", type=Path, help="folder of photographs to learn from")
+    parser.add_argument("--test", type=Path, help="folder of photographs to compress")
+    parser.add_argument("--fields", type=Path, nargs="+", default=[], help=".nc or .npy files")
+    parser.add_argument("--tables", type=Path, nargs="+", default=[], help=".npz files with X")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--quick", action="store_true", help="little data, into a temporary folder")
+    args = parser.parse_args()
+    if args.quick:
+        args.seconds = min(args.seconds, 5.0)
+        args.out = Path(tempfile.mkdtemp())
+    return args
+
+
+def main() -> None:
+    """Run sections one after the other and write the tables again."""
+    args = arguments()
+    book = Book("compression", args.out)
+    for section in args.only:
+        if section != "table":
+            RUN[section](Bench(section, book, args), args)
+    write_table(book)
+    print(f"written to {book.folder}")
+
+
+if __name__ == "__main__":
+    main()
