@@ -19,12 +19,14 @@ from narrows.version import __version__
 
 if TYPE_CHECKING:
     from narrows.engine import photographs
+    from narrows.estimators.codec import Codec
     from narrows.estimators.denoiser import Denoiser
     from narrows.estimators.models.plain import Autoencoder, DenoisingAutoencoder
     from narrows.estimators.models.variational import VariationalAutoencoder
 
 __all__ = [
     "Autoencoder",
+    "Codec",
     "Denoiser",
     "DenoisingAutoencoder",
     "FileError",

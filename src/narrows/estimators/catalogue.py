@@ -38,6 +38,11 @@ WHOLE: dict[str, Entry] = {
         "Removes noise from photographs of any size; learns from clean ones, from noisy ones only "
         "(noisy_targets=True), or from the one to be cleaned.",
     ),
+    "Codec": Entry(
+        "narrows.estimators.codec",
+        "Compresses arrays, tables and images of any size to files that decode to the same bits "
+        "everywhere: lossy, within an error, or lossless.",
+    ),
 }
 KNOWN = {**MODELS, **WHOLE}
 

@@ -7,12 +7,14 @@ image. f gives each cell its code, with the cells around it in sight where there
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from narrows.core import Clock, Node, Trace
+from narrows.parts.conditional import ConditionalPrior
 from narrows.parts.linear_path import BoundedHead, WithPath
 from narrows.parts.model import in_words
 from narrows.parts.networks import initialise
@@ -26,9 +28,7 @@ def to_cells(x: Tensor, block: tuple[int, int]) -> Tensor:
     """(B, C, H, W) → (B, C·h·w, H/h, W/w), a block of h × w in each cell."""
     (h, w), (batch, channels, height, width) = block, x.shape
     cells = x.reshape(batch, channels, height // h, h, width // w, w)
-    return cells.permute(0, 1, 3, 5, 2, 4).reshape(
-        batch, channels * h * w, height // h, width // w
-    )
+    return cells.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * h * w, height // h, width // w)
 
 
 def from_cells(cells: Tensor, block: tuple[int, int]) -> Tensor:
@@ -40,9 +40,9 @@ def from_cells(cells: Tensor, block: tuple[int, int]) -> Tensor:
 
 
 def stack(widths: list[int], reach: int, activation: type[nn.Module]) -> nn.Sequential:
-    """Layers on a grid of cells, each seeing ``reach`` cells a side; the last its own cell alone."""
+    """Layers on a grid of cells that see ``reach`` cells a side; the last its own cell alone."""
     net = nn.Sequential()
-    for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2
         side = 1 if last else 2 * reach + 1
         net.append(nn.Conv2d(a, b, side, padding=side // 2))
@@ -69,8 +69,11 @@ class Coder(nn.Module):
         Cells that a layer sees on each side; 0 where a cell is all there is.
     sigmas : tuple of float
         Root mean squared error that each level aims at, in scaled units, falling.
-    bounds : (Tensor, Tensor), optional
-        Range of the data in scaled units, that the answer is kept in.
+    q : Module
+        A quantiser.
+    context : int
+        Width of the networks that tell a number of the code from others; 0: none, each number has
+        a prior of its own.
     """
 
     def __init__(
@@ -82,27 +85,33 @@ class Coder(nn.Module):
         reach: int,
         sigmas: tuple[float, ...],
         q: nn.Module,
+        context: int = 0,
     ) -> None:
         super().__init__()
-        self.block, self.sigmas, self.reach = block, sigmas, reach
+        self.block, self.sigmas, self.reach, self.numbers = block, sigmas, reach, numbers
         falling = [numbers, *hidden, latent_dim]
         self.f = WithPath(stack(falling, reach, nn.GELU), nn.Conv2d(numbers, latent_dim, 1))
         self.g = WithPath(stack(falling[::-1], reach, nn.ReLU), nn.Conv2d(latent_dim, numbers, 1))
-        self.q, self.p = q, LogisticMixture(len(sigmas), latent_dim)
+        self.q = q
+        self.p: LogisticMixture | ConditionalPrior
+        if context:
+            self.p = ConditionalPrior(len(sigmas), latent_dim, context, reach)
+        else:
+            self.p = LogisticMixture(len(sigmas), latent_dim)
         self.log_gain = nn.Parameter(torch.zeros(len(sigmas), latent_dim))
         self.log_back = nn.Parameter(torch.zeros(len(sigmas), latent_dim))
         self.head = BoundedHead(torch.tensor(-math.inf), torch.tensor(math.inf))
 
     def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int = 1) -> Trace:
+        x = self.planes(x)
         level = self._levels(len(x), rng)
-        y = self.f(to_cells(x, self.block)) * self._gain(self.log_gain, level)
+        y = self.latents(x) * self._gain(self.log_gain, level)
         rated, whole = self.q(y, clock.progress, rng)
-        output = from_cells(self.g(whole * self._gain(self.log_back, level)), self.block)
-        output = self.head(output.float())
+        output = self.answer(whole * self._gain(self.log_back, level))
         sigma = x.new_tensor(self.sigmas)[level]
         squares = (x - output).square().flatten(1).sum(1)
         distance = squares / (2 * sigma.square())
-        rate = self.p.nats(rated.float(), level).flatten(1).sum(1)
+        rate = self.p.nats(rated.float(), whole.float(), level)
         node = Node(whole[None], extras={"rate": rate, "level": level})
         return Trace(x, x, None, [node], output[None], distance[None], clock)
 
@@ -117,13 +126,27 @@ class Coder(nn.Module):
     def _gain(logs: Tensor, level: Tensor) -> Tensor:
         return logs.exp()[level][:, :, None, None]
 
-    def codes(self, x: Tensor, level: int) -> Tensor:
-        """The whole numbers that stand for x at a level, (B, latent_dim, rows, columns)."""
-        at = torch.full((len(x),), level, device=x.device)
-        y = self.f(to_cells(x, self.block)) * self._gain(self.log_gain, at)
-        rng = torch.Generator(x.device)
-        whole: Tensor = self.q.eval()(y, 1.0, rng)[1]
-        return whole
+    def planes(self, x: Tensor) -> Tensor:
+        """x as (B, C, H, W); a cell that is a whole sample may come in any shape."""
+        return x.reshape(len(x), -1, *self.block) if self.reach == 0 else x
+
+    def latents(self, x: Tensor) -> Tensor:
+        """f(x), before any gain, (B, latent_dim, rows, columns)."""
+        y: Tensor = self.f(to_cells(self.planes(x), self.block))
+        return y
+
+    def answer(self, z: Tensor) -> Tensor:
+        """x' for codes times their steps."""
+        x: Tensor = self.head(from_cells(self.g(z), self.block).float())
+        return x
+
+    def codes(self, y: Tensor, level: int) -> Tensor:
+        """The whole numbers that stand for latents at a level, of the same shape."""
+        gain = self.log_gain[level].exp()[:, None, None]
+        was, _ = self.q.training, self.q.eval()
+        whole: Tensor = self.q(y * gain, 1.0, torch.Generator(y.device))[1]
+        self.q.train(was)
+        return whole.round()
 
     @torch.no_grad()
     def start(self, mean: Tensor, components: Tensor, variances: Tensor) -> None:
@@ -151,7 +174,7 @@ class Coder(nn.Module):
         words = {name: in_words(part) for name, part in letters.items()}
         for name in ("f", "g"):
             words[name] += f"  ({sum(p.numel() for p in letters[name].parameters()):,} parameters)"
-        words["p"] = f"mixtures of logistics, {self.p.logit[..., 0].numel():,} tables"
+        words["p"] = repr(self.p)
         words["D"] = "squared"
         return words
 
@@ -162,6 +185,8 @@ def initialised(coder: Coder, rng: Generator) -> Coder:
         initialise(part.net[:-1], rng)  # type: ignore[index]
         for parameter in part.net[-1].parameters():  # type: ignore[index, union-attr]
             nn.init.zeros_(parameter)
+    if isinstance(coder.p, ConditionalPrior):
+        coder.p.begin(rng)
     return coder
 
 

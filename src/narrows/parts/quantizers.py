@@ -94,8 +94,16 @@ class LogisticMixture(nn.Module):
         spread = torch.tensor([-0.7, 0.0, 0.7])
         self.log_scale.copy_(scale[..., None] + spread)
 
-    def nats(self, k: Tensor, table: Tensor) -> Tensor:
-        """−log P(k), elementwise: k is (B, channels, ...), ``table`` (B,)."""
+    def __repr__(self) -> str:
+        n_tables, n_channels, _ = self.logit.shape
+        return f"a mixture of {N_LOGISTICS} logistics for each of {n_tables} × {n_channels} numbers"
+
+    def nats(self, k: Tensor, whole: Tensor, table: Tensor) -> Tensor:
+        """−log P(k), (B,): k is (B, channels, ...), ``table`` (B,); ``whole`` is of no use here."""
+        return self.each(k, table).flatten(1).sum(1)
+
+    def each(self, k: Tensor, table: Tensor) -> Tensor:
+        """−log P(k), elementwise."""
         k = k.unsqueeze(-1)
         extra = [1] * (k.ndim - 3)
 
@@ -114,5 +122,5 @@ class LogisticMixture(nn.Module):
         k = torch.arange(-reach, reach + 1, device=self.logit.device, dtype=torch.float32)
         n_tables, n_channels, _ = self.logit.shape
         k = k.expand(n_tables, n_channels, -1)
-        nats = self.nats(k, torch.arange(n_tables, device=k.device))
+        nats = self.each(k, torch.arange(n_tables, device=k.device))
         return (-nats).exp()

@@ -1,0 +1,80 @@
+"""Opening a .narrow file: from bytes, a path or a stream, with the model in it or beside it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from narrows.codec.model import Model
+from narrows.codec.packing import Unpacker
+from narrows.codec.payload import Payload
+from narrows.core import FileError
+
+PAYLOAD = "payload"  # the name of the tensor in a model's file
+
+
+@contextmanager
+def opened(source: Any) -> Iterator[Any]:
+    """A binary stream of what is given: bytes, a path, or a stream, which stays open."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_file():
+            raise FileError(
+                f"'{path}' is not there." if not path.exists() else f"'{path}' is no file."
+            )
+        with path.open("rb") as stream:
+            yield stream
+    else:
+        yield source
+
+
+def load_model(path: str | Path) -> Model:
+    """The decoder in a codec's safetensors file; torch is not needed.
+
+    Raises ``FileError`` for a file that holds none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileError(f"'{path}' is not there; give the file that the codec was saved to.")
+    try:
+        with safe_open(path, "np") as stream:
+            if PAYLOAD not in set(stream.keys()):
+                raise FileError(f"'{path}' holds no codec; fit one: narrows fit --model codec.")
+            data = stream.get_tensor(PAYLOAD).tobytes()
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise FileError(
+            f"'{path}' is no readable model file; it is damaged, or no model."
+        ) from error
+    return Model(Payload.from_bytes(data))
+
+
+def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> Any:
+    """What a .narrow file holds: an array, or for images a list of arrays.
+
+    Parameters
+    ----------
+    source : bytes, str, Path or an open binary file
+    model : str, Path, Codec or None
+        The model it was made with, unless the file embeds it or needs none.
+    max_bytes : int
+        Refuse what would take more, decoded.
+
+    Raises
+    ------
+    NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
+        The file cannot be decoded; all are children of ``FileError``.
+    """
+    if isinstance(model, str | Path):
+        model = load_model(model)
+    elif hasattr(model, "decoder_"):
+        model = model.decoder_
+    with opened(source) as stream:
+        unpacker = Unpacker(stream, model, max_bytes=max_bytes)
+        arrays = [array for _, array in unpacker]
+        return arrays if unpacker.wish.images else arrays[0]

@@ -1,0 +1,355 @@
+"""The codec: learns to compress, writes files, and decodes them to the same bits everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from narrows.codec.model import Model
+from narrows.codec.payload import Payload
+from narrows.core import ParameterError
+from narrows.engine.distributed import first_of
+from narrows.estimators.coding import (
+    WHOLE,
+    CodecChoices,
+    build_coder,
+    choose,
+    prepare_blocks,
+    prepare_images,
+    prepare_whole,
+)
+from narrows.estimators.compressing import Packs
+from narrows.estimators.describing import given_parameters, versions
+from narrows.estimators.door import admit
+from narrows.estimators.files import RUN, Contents
+from narrows.estimators.frozen import bits_of, freeze
+from narrows.estimators.learner import Learner
+from narrows.estimators.parameters import AXES, WIDEST, parameter
+from narrows.estimators.preparing import Training, new_state, pick_device, refuse_changes, seed_of
+from narrows.estimators.whole_images import Images
+from narrows.parts.compressing import Coder, from_cells, rate_distortion
+
+Array = NDArray[Any]
+COUNTED = 1 << 14  # samples that codes are counted of, at most
+SHOWN = 32  # samples that stand for all in a checkpoint
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Codec(Packs, Learner, BaseEstimator):
+    """min over f, g of E [ Σ (x − g(z))² / 2σ² − log p(z) ], z = round(f(x)): data as small files.
+
+    Small images, signals and rows of tables are coded whole, larger images block by block with a
+    look at the blocks around. What is decoded is made of whole numbers only: a file gives the same
+    bits on every machine. A code starts at PCA with one step for all components.
+
+    Source: Ballé, Laparra & Simoncelli, "End-to-end optimized image compression", ICLR 2017;
+    Ballé, Johnston & Minnen, "Integer networks for data compression with latent-variable models",
+    ICLR 2019.
+
+    Parameters
+    ----------
+    The fields below, and how training goes: ``narrows.estimators.parameters.RunParameters``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import Codec
+    >>> X = load_digits().images.astype("uint8")
+    >>> codec = Codec(max_epochs=3, random_state=0).fit(X)
+    >>> data = codec.compress(X)
+    >>> len(data) < X.size / 4
+    True
+    >>> codec.decompress(data).shape
+    (1797, 8, 8)
+    >>> bool((codec.decompress(codec.compress(X, mode="lossless")) == X).all())
+    True
+    """
+
+    _in_file: ClassVar = frozenset({"choices", "levels", *RUN})
+    _errors: ClassVar = ("bits_per_number", "mse")
+    _usual_rate: ClassVar[float] = 4e-3
+
+    rate: float | str = parameter(
+        "auto",
+        "Bits for each number of X (each pixel of a grey image) that the middle level aims at. "
+        "auto: as many as leave 2 % of the variance to PCA.",
+        kind=float,
+        low=0,
+        open=True,
+        auto=True,
+    )
+    levels: int = parameter(
+        7, "Qualities that one model serves, each 3 dB from the next.", kind=int, low=1, high=16
+    )
+    quantizer: str = parameter(
+        "noise",
+        "noise: codes of any size, learned with uniform noise; fsq: a fixed number of values.",
+        choices=("noise", "fsq"),
+    )
+    n_values: int = parameter(
+        7, "With fsq, the values that a number of the code may have.", kind=int, low=3, high=255
+    )
+    prior: str = parameter(
+        "conditional",
+        "conditional: a number of the code is told from those before it; factorised: each number "
+        "has a table of its own, which is faster.",
+        choices=("conditional", "factorised"),
+    )
+    latent_dim: int | str = parameter(
+        "auto",
+        "Numbers in the code of a cell. auto: the PCA components that are worth a bit at the "
+        "finest level.",
+        kind=int,
+        low=1,
+        high=WIDEST,
+        auto=True,
+    )
+    hidden_layer_sizes: Any = parameter(
+        "auto",
+        "Widths of the encoder's layers; the decoder mirrors them. auto: for samples coded whole "
+        "about twice the input (64 to 512), then half of it; for blocks 96,96.",
+        kind=tuple,
+        low=1,
+        high=WIDEST,
+        auto=True,
+    )
+    block: Any = parameter(
+        "auto",
+        "Sides of the blocks that large images are cut into, as 8,8. auto: samples of up to 4,096 "
+        "numbers are coded whole, larger images in blocks of 8,8.",
+        kind=tuple,
+        low=1,
+        high=256,
+        auto=True,
+    )
+    axes: str | None = parameter(
+        None,
+        "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four.",
+        choices=AXES,
+    )
+    input_shape: ClassVar[None] = None
+    in_memory: ClassVar[str] = "auto"
+
+    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+        """Learn to compress data like X.
+
+        Parameters
+        ----------
+        X : array, or str, Path or list for images
+            A table (n, d), signals (n, C, L), images (n, H, W) or (n, C, H, W); or a folder of
+            images, or a list of images (H, W) or (H, W, 3) of any sizes.
+        y : ignored
+        X_val : like X, optional
+            Data to validate on, in place of a share of X.
+
+        Raises
+        ------
+        InputError, FileError
+            X cannot be learned from.
+        ParameterError
+            A parameter is out of range.
+        """
+        self._fit(X, X_val)
+        return self
+
+    def check_parameters(self) -> None:
+        """Refuse what cannot be."""
+        super().check_parameters()
+        if not isinstance(self.block, str) and len(self.block) != 2:
+            raise ParameterError(f"block is two sides, as (8, 8). Got {self.block!r} instead.")
+        if self.quantizer == "fsq" and self.n_values % 2 == 0:
+            raise ParameterError(
+                f"n_values must be odd, so that 0 is among the values. Got {self.n_values} instead."
+            )
+
+    def _take(self, X: Any, *, reset: bool) -> Any:
+        if isinstance(X, str | Path | list) and not _is_rows(X):
+            return Images(X)
+        return admit(self, X, reset=reset)
+
+    @property
+    def _dtype(self) -> str:
+        return str(self._seen_dtype)
+
+    def _prepare(self, rows: Any, held: Any) -> Training:
+        seed, device = first_of(seed_of(self.random_state)), pick_device(self.device)
+        event, axes = None, None
+        if isinstance(rows, Images):
+            self._seen_dtype = rows.dtype
+            prepared = prepare_images(rows, held, self, seed, device)
+        else:
+            self._seen_dtype, axes = rows.dtype, self.layout_.axes
+            if self._blocks(rows.shape[1:]):
+                prepared = prepare_blocks(rows, held, self, seed, device)
+            else:
+                event = self.layout_.user_shape
+                prepared = prepare_whole(rows, held, self, seed, device)
+        self.choices_, pca = choose(self, prepared, event, axes, seed)
+        coder = build_coder(self.choices_, torch.Generator().manual_seed(seed))
+        coder.start(pca.mean, pca.components, pca.variances)
+        self._shown = next(prepared.validation.in_order(SHOWN))
+        return Training(
+            coder.to(device),  # type: ignore[arg-type]
+            rate_distortion().to(device),
+            new_state(seed, device),
+            prepared.rows,
+            prepared.validation,
+            seed,
+        )
+
+    def _blocks(self, shape: tuple[int, ...]) -> bool:
+        """Whether rows of this shape are cut into blocks: images that are large, or when asked."""
+        if len(shape) < 3:
+            return False
+        return not isinstance(self.block, str) or int(np.prod(shape)) > WHOLE
+
+    def _resume(self, rows: Any, held: Any) -> Training:
+        refuse_changes(self, self._fitted_with)
+        seed, device = self._seed, next(self.model_.parameters()).device
+        if isinstance(rows, Images):
+            prepared = prepare_images(rows, held, self, seed, device)
+        elif self.choices_.event is None:
+            prepared = prepare_blocks(rows, held, self, seed, device)
+        else:
+            prepared = prepare_whole(rows, held, self, seed, device)
+        state = self._state or new_state(seed, device)
+        self._shown = next(prepared.validation.in_order(SHOWN))
+        return Training(
+            self.model_, self.objective_, state, prepared.rows, prepared.validation, seed
+        )
+
+    # ------------------------------------------------------------------ what was learned
+
+    def _measure(self, training: Training) -> dict[str, float | None]:
+        """Freeze the decoder, and measure each level with it on the validation rows."""
+        coder: Coder = training.model  # type: ignore[assignment]
+        rows = list(_some(training.rows, training.seed))
+        payload = freeze(coder, self.choices_, 0, rows)
+        model = Model(payload)
+        self.levels_ = [self._measure_level(training, model, i) for i in range(len(coder.sigmas))]
+        level = self._default_level()
+        self.payload_ = Payload(payload.arrays, {**payload.structure, "level": level})
+        return {name: self.levels_[level][name] for name in self._errors}
+
+    def _default_level(self) -> int:
+        """The level whose rate is nearest to the one asked for; the middle one without a wish."""
+        if isinstance(self.rate, str):
+            return len(self.levels_) // 2
+        asked = float(self.rate)
+        away = [abs(np.log(max(found["bits_per_number"], 1e-9) / asked)) for found in self.levels_]
+        return int(np.argmin(away))
+
+    @torch.no_grad()
+    def _measure_level(self, training: Training, model: Model, level: int) -> dict[str, float]:
+        """Bits and squared error (in scaled units) of a number at a level."""
+        coder: Coder = training.model  # type: ignore[assignment]
+        bits, errors, n = 0.0, 0.0, 0
+        for x in training.validation.in_order(256):
+            x = coder.planes(x)
+            codes = coder.codes(coder.latents(x), level).cpu().numpy().astype(np.int64)
+            bits += bits_of(codes, model.tables, level)
+            y = model.network(codes, level) * 2.0**-model.network.fraction
+            answer = from_cells(torch.from_numpy(y), coder.block)
+            errors += float((coder.head(answer.float()) - x.cpu()).square().sum())
+            n += x.numel()
+        return {"bits_per_number": bits / n, "mse": errors / n}
+
+    @property
+    def decoder_(self) -> Model:
+        """The exact decoder, with its tables: what a file is decoded by."""
+        check_is_fitted(self, "payload_")
+        made: Model | None = self.__dict__.get("_decoder")
+        if made is None or made.payload is not self.payload_:
+            made = self._decoder = Model(self.payload_)
+        return made
+
+    def info(self) -> dict[str, Any]:
+        """What was chosen, what was trained and how it went, as plain JSON."""
+        check_is_fitted(self, "model_")
+        rows, choices = self.rows_, self.choices_
+        return {
+            "model": type(self).__name__,
+            "parameters": given_parameters(self),
+            "cell": list(choices.event or (choices.channels, *choices.block)),
+            "latent_dim": choices.latent_dim,
+            "parts": {**self.model_.describe(), "R": "rate"},
+            "n_parameters": self.n_parameters_,
+            "id": self.payload_.id,
+            "payload_bytes": len(self.payload_.data),
+            "levels": self.levels_,
+            "training": {
+                "rows": rows["given"],
+                "validation_rows": rows["validation"],
+                "epochs": self.n_iter_,
+                "best_epoch": self.best_epoch_,
+                "seconds": round(self.fit_seconds_, 3),
+                **self.validation_errors_,
+                "stop_reason": self.stop_reason_,
+            },
+            "versions": getattr(self, "versions_", None) or versions(),
+        }
+
+    # ------------------------------------------------------------------ files
+
+    def _probe(self) -> Tensor:
+        rng = torch.Generator().manual_seed(0)
+        block, channels = self.choices_.block, self.choices_.channels
+        return torch.rand((2, channels, *block), generator=rng)
+
+    @torch.no_grad()
+    def _reply(self, x: Tensor) -> tuple[Tensor, ...]:
+        coder = self.model_
+        y = coder.latents(x.to(coder.log_gain.device))
+        return y.flatten(1).cpu(), coder.answer(y).cpu()
+
+    def _contents(self) -> Contents:
+        if not hasattr(self, "payload_"):  # a checkpoint: training has not ended
+            level = len(self.choices_.sigmas) // 2
+            payload, levels = freeze(self.model_, self.choices_, level, [self._shown]), []
+        else:
+            payload, levels = self.payload_, self.levels_
+        tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
+        tensors["payload"] = torch.from_numpy(np.frombuffer(payload.data, np.uint8).copy())
+        return tensors, {"choices": asdict(self.choices_), "levels": levels}
+
+    def _restore(
+        self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any], own: Any
+    ) -> None:
+        if own is not None:
+            raise ParameterError(f"{path} holds its own networks; load it without f and g.")
+        self.choices_ = CodecChoices.from_json(header["fitted"]["choices"])
+        self.levels_ = header["fitted"]["levels"]
+        coder = build_coder(self.choices_, None)
+        state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        coder.load_state_dict(state, assign=True)
+        self.model_, self.objective_ = coder.eval(), rate_distortion()
+        self.payload_ = Payload.from_bytes(tensors["payload"].numpy().tobytes())
+        Model(self.payload_)  # every nonsense in it is found now
+
+
+def _is_rows(X: Any) -> bool:
+    """Whether a list holds rows of numbers, not images or names of files."""
+    return isinstance(X, list) and bool(X) and not isinstance(X[0], str | Path | np.ndarray)
+
+
+def _some(rows: Any, seed: int) -> Iterator[Tensor]:
+    """Batches of rows to count codes of: all, or a share of very many."""
+    seen, most = (
+        0,
+        COUNTED // (1 if len(rows.shape) < 3 else max(1, math.prod(rows.shape) // WHOLE)),
+    )
+    for x in rows.shuffled(256, torch.Generator().manual_seed(seed)):
+        yield x
+        seen += len(x)
+        if seen >= most:
+            return

@@ -1,0 +1,273 @@
+"""What a codec does once it has learned: compress to a file or bytes, and back."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from narrows.codec.methods import Analysis, Wish
+from narrows.codec.model import Model
+from narrows.codec.opening import decompress
+from narrows.codec.packing import Given, Summary, pack, range_of, row_axes
+from narrows.core import InputError, ParameterError
+from narrows.engine.data import inference_batch
+from narrows.engine.photographs import find_photographs, read_photograph
+
+Array = NDArray[Any]
+MODES = ("lossy", "bounded", "lossless")
+
+
+class Latents:
+    """f and the rounding of a coder, as `Analysis` wants them: arrays in, arrays out."""
+
+    def __init__(self, coder: Any, choices: Any) -> None:
+        self.coder = coder
+        self.shift, self.scale = choices.unit("shift"), choices.unit("scale")
+
+    @torch.no_grad()
+    def latents(self, planes: Array) -> Array:
+        """Before rounding, (n, latent_dim, rows, columns), of planes in the user's units."""
+        coder, out = self.coder.eval(), []
+        device = coder.log_gain.device
+        for part in np.array_split(planes, -(-len(planes) // inference_batch(planes.shape[1:]))):
+            x = ((part.astype(np.float64) - self.shift) / self.scale).astype(np.float32)
+            out.append(coder.latents(torch.from_numpy(x).to(device)).cpu())
+        return np.asarray(torch.cat(out))
+
+    @torch.no_grad()
+    def quantise(self, latents: Array, level: int) -> Array:
+        """Codes at a level, whole numbers."""
+        device = self.coder.log_gain.device
+        codes = self.coder.codes(torch.from_numpy(latents).to(device), level).cpu().numpy()
+        return np.clip(np.nan_to_num(codes), -FAR, FAR).astype(np.int64)
+
+
+FAR = 32767
+
+
+def parse_error(asked: Any) -> tuple[float, bool]:
+    """A largest error and whether it is relative: 0.01, "0.01", "1e-3rel".
+
+    >>> parse_error("1e-3rel"), parse_error(2)
+    ((0.001, True), (2.0, False))
+    """
+    text = str(asked)
+    relative = re.fullmatch(r"(.+?)\s*rel", text)
+    try:
+        value = float(relative[1] if relative else text)
+    except ValueError:
+        value = -1.0
+    if isinstance(asked, bool) or not 0 <= value < float("inf"):
+        raise ParameterError(
+            f'max_error must be a number from 0 in the units of X, or as "1e-3rel" a share of its '
+            f"range. Got {asked!r} instead."
+        )
+    return value, relative is not None
+
+
+def items_of(X: Any) -> tuple[list[Any], bool]:
+    """What is to be compressed, and whether it is images rather than one array."""
+    if isinstance(X, str | Path):
+        path = Path(X)
+        paths = find_photographs(path) if path.is_dir() else [path]
+        return [
+            _File(p, p.relative_to(path).as_posix() if path.is_dir() else p.name) for p in paths
+        ], True  # type: ignore[misc]
+    if isinstance(X, list) and X and isinstance(X[0], np.ndarray):
+        shapes = {np.shape(image)[2:] for image in X if np.ndim(image) in (2, 3)}
+        if any(np.ndim(image) not in (2, 3) for image in X) or not shapes <= {
+            (),
+            (1,),
+            (2,),
+            (3,),
+            (4,),
+        }:
+            raise InputError(
+                "A list holds images, (H, W) or (H, W, 3); stack other arrays into one."
+            )
+        return [Given(image, f"{i:06d}.png") for i, image in enumerate(X)], True
+    if hasattr(X, "detach"):
+        X = X.detach().cpu().numpy()
+    if not hasattr(X, "shape") or not hasattr(X, "dtype"):
+        X = np.asarray(X)
+    return [Given(X)], False
+
+
+class _File:
+    """An image that is decoded when it is asked for."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+
+    @property
+    def data(self) -> Array:
+        """Its pixels, with its transparency behind the colours where it has any."""
+        found = read_photograph(self.path)
+        if found.alpha is None:
+            return found.pixels
+        pixels = found.pixels if found.pixels.ndim == 3 else found.pixels[..., None]
+        return np.concatenate([pixels, found.alpha[..., None]], axis=-1)
+
+
+class Packs:
+    """The verbs of a codec: compress, decompress, reconstruct."""
+
+    model_: Any
+    choices_: Any
+
+    @property
+    def decoder_(self) -> Model:
+        """The exact decoder."""
+        raise NotImplementedError
+
+    def compress(self, X: Any, **how: Any) -> bytes:
+        """X as the bytes of a .narrow file; see ``compress_to`` for what may be asked."""
+        stream = io.BytesIO()
+        self.compress_to(stream, X, **how)
+        return stream.getvalue()
+
+    def compress_to(
+        self,
+        stream: Any,
+        X: Any,
+        *,
+        mode: str | None = None,
+        quality: int | None = None,
+        max_error: float | str | None = None,
+        embed_model: bool = False,
+        autoencoder: bool = True,
+        watch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Summary:
+        """Compress X into a binary stream, and tell what became of it.
+
+        Parameters
+        ----------
+        stream : an open binary file, a pipe, ...
+        X : array, or str, Path or list for images
+            An array of any shape and numeric dtype (a memory map is read piece by piece), a folder
+            of images, or a list of images (H, W) or (H, W, 3).
+        mode : "lossy", "bounded" or "lossless", optional
+            By default lossy; bounded where ``max_error`` is given.
+        quality : int, optional
+            Steps of about 3 dB from the model's own rate: 1 is better and larger, -1 the reverse.
+        max_error : float or str, optional
+            What no element may be further off than, in X's units, or as "1e-3rel" of X's range.
+            NaN and infinities come back as they are.
+        embed_model : bool
+            Put what decoding needs of the model into the file.
+        autoencoder : bool
+            False: code without it, to see what it is worth (not lossy).
+        watch : callable
+            Told the bytes done and in all, after every chunk.
+
+        Raises
+        ------
+        InputError
+            X is nothing that this codec can code so.
+        ParameterError
+            A wish has no meaning.
+        """
+        check_is_fitted(self, "payload_")
+        mode = self._mode(mode, quality, max_error, autoencoder)
+        items, images = items_of(X)
+        error = None
+        if mode == "bounded":
+            error, relative = parse_error(max_error)
+            error = error * range_of(items) if relative else error
+        if mode == "lossy":
+            self._check_lossy(items, images)
+        analysis = None
+        if autoencoder:
+            latents = Latents(self.model_, self.choices_)
+            analysis = Analysis(latents.latents, latents.quantise)
+        level = level_for(self.decoder_, quality)
+        # switched off, the file needs no model
+        model = self.decoder_ if autoencoder else None
+        wish = Wish(mode, images, error, model, level, analysis)
+        total, done = (0 if images else items[0].data.nbytes), 0
+
+        def told(n: int) -> None:
+            nonlocal done
+            done += n
+            watch(done, total)
+
+        return pack(stream, items, wish, embed=embed_model, count=len(items), watch=told)
+
+    @staticmethod
+    def _mode(mode: str | None, quality: Any, max_error: Any, autoencoder: bool) -> str:
+        mode = mode or ("lossy" if max_error is None else "bounded")
+        if mode not in MODES:
+            raise ParameterError(f"mode must be one of {', '.join(MODES)}. Got {mode!r} instead.")
+        if (mode == "bounded") != (max_error is not None):
+            raise ParameterError(
+                "max_error and mode='bounded' go together: give max_error as a number or as "
+                "'1e-3rel', or choose another mode."
+            )
+        if mode != "lossy" and quality is not None:
+            raise ParameterError(f"quality has no meaning with mode={mode!r}: leave it out.")
+        if mode == "lossy" and not autoencoder:
+            raise ParameterError(
+                "Without the autoencoder nothing can be lossy: give max_error, or mode='lossless'."
+            )
+        return mode
+
+    def _check_lossy(self, items: list[Any], images: bool) -> None:
+        """Refuse an array that the model has no place for."""
+        if images:
+            return
+        data, choices = items[0].data, self.choices_
+        known = np.dtype(choices.dtype)
+        if (data.dtype.kind == "f") != (known.kind == "f") or data.dtype.kind == "c":
+            raise InputError(
+                f"X holds {data.dtype}, but the codec was fitted on {known}: convert X, or choose "
+                "max_error or mode='lossless', which take any numbers."
+            )
+        axes = row_axes(data.shape, data.dtype.itemsize)
+        shape = (1, *data.shape[axes:]) if axes <= 1 else data.shape[axes - 1 :]
+        if 0 not in data.shape and self.decoder_.grid(shape, False) is None:
+            seen = choices.event or f"images of {choices.channels} channels, axes {choices.axes!r}"
+            raise InputError(
+                f"X has shape {data.shape}, but the codec was fitted on samples of shape {seen}: "
+                "reshape X, or choose max_error or mode='lossless', which take any shape."
+            )
+
+    def decompress(self, source: Any) -> Any:
+        """What a .narrow file holds: an array, or for images a list of arrays.
+
+        Parameters
+        ----------
+        source : bytes, str, Path or an open binary file
+
+        Raises
+        ------
+        NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
+            The file cannot be decoded; all are children of ``FileError``.
+        """
+        check_is_fitted(self, "payload_")
+        return decompress(source, self.decoder_)
+
+    def reconstruct(self, X: Any, quality: int | None = None) -> Any:
+        """X after it was compressed and decompressed, by the very same integers."""
+        return self.decompress(self.compress(X, quality=quality))
+
+
+def level_for(model: Model, quality: Any) -> int | None:
+    """The level that is ``quality`` steps better than the model's own; None for its own."""
+    if quality is None:
+        return None
+    last = model.n_levels - 1
+    fine = isinstance(quality, int | np.integer) and not isinstance(quality, bool)
+    if not fine or not 0 <= model.level + int(quality) <= last:
+        raise ParameterError(
+            f"quality is counted in steps of 3 dB from the model's own, from {-model.level} to "
+            f"{last - model.level}. Got {quality!r} instead."
+        )
+    return model.level + int(quality)
