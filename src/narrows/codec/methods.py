@@ -192,11 +192,8 @@ def _decode_with_codes(
         raise Corrupt("the model has no place for a chunk of this shape")
     level, length = HEAD.unpack_from(payload)
     end = HEAD.size + length
-    if (
-        level >= model.n_levels
-        or end > len(payload)
-        or (method == AUTOENCODER) != (end == len(payload))
-    ):
+    alone = method == AUTOENCODER
+    if level >= model.n_levels or end > len(payload) or alone != (end == len(payload)):
         raise Corrupt("the codes of a chunk are not as long as they say")
     decoder = Decoder(payload[HEAD.size : end])
     codes = model.tables.decode(decoder, model.code_shape(grid), level)

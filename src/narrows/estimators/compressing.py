@@ -46,8 +46,9 @@ class Latents:
     def quantise(self, latents: Array, level: int) -> Array:
         """Codes at a level, whole numbers."""
         device = self.coder.log_gain.device
-        codes = self.coder.codes(torch.from_numpy(latents).to(device), level).cpu().numpy()
-        return np.clip(np.nan_to_num(codes), -FAR, FAR).astype(np.int64)
+        codes = self.coder.codes(torch.from_numpy(latents).to(device), level)
+        whole: Array = codes.nan_to_num().clamp(-FAR, FAR).long().cpu().numpy()
+        return whole
 
 
 FAR = 32767
@@ -78,21 +79,15 @@ def items_of(X: Any) -> tuple[list[Any], bool]:
     if isinstance(X, str | Path):
         path = Path(X)
         paths = find_photographs(path) if path.is_dir() else [path]
-        return [
-            _File(p, p.relative_to(path).as_posix() if path.is_dir() else p.name) for p in paths
-        ], True  # type: ignore[misc]
+        root = path if path.is_dir() else path.parent
+        return [_File(p, p.relative_to(root).as_posix()) for p in paths], True
     if isinstance(X, list) and X and isinstance(X[0], np.ndarray):
-        shapes = {np.shape(image)[2:] for image in X if np.ndim(image) in (2, 3)}
-        if any(np.ndim(image) not in (2, 3) for image in X) or not shapes <= {
-            (),
-            (1,),
-            (2,),
-            (3,),
-            (4,),
-        }:
-            raise InputError(
-                "A list holds images, (H, W) or (H, W, 3); stack other arrays into one."
-            )
+        for i, image in enumerate(X):
+            if np.ndim(image) not in (2, 3) or np.shape(image)[2:] > (4,):
+                raise InputError(
+                    f"Item {i} of X has shape {np.shape(image)}, but a list holds images, (H, W) "
+                    "or (H, W, 3); stack other arrays into one."
+                )
         return [Given(image, f"{i:06d}.png") for i, image in enumerate(X)], True
     if hasattr(X, "detach"):
         X = X.detach().cpu().numpy()

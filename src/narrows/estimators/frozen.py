@@ -100,9 +100,9 @@ def _with_prior(
     for codes in batches:
         for level, k in enumerate(codes):
             counting.count(k, level, counts)
-    scales, rests = (torch.from_numpy(a)[:, None] for a in centres())
-    k = torch.arange(WIDTH) - HALF
-    density = torch.exp(-logistic_nats(k, rests, scales + LEAST_SCALE)).numpy()
+    sizes, remainders = (torch.from_numpy(a)[:, None] for a in centres())
+    numbers = torch.arange(WIDTH) - HALF
+    density = torch.exp(-logistic_nats(numbers, remainders, sizes + LEAST_SCALE)).numpy()
     left = np.maximum(1 - density.sum(axis=1, keepdims=True), 1e-6)
     tables = freeze_prior_tables(counts, np.concatenate([density, left], axis=1))
     return Payload(arrays | {"prior.frequencies": tables}, structure)

@@ -183,7 +183,7 @@ def initialised(coder: Coder, rng: Generator) -> Coder:
     """Weights from ``rng`` alone; the networks answer 0 at first."""
     for part in (coder.f, coder.g):
         initialise(part.net[:-1], rng)  # type: ignore[index]
-        for parameter in part.net[-1].parameters():  # type: ignore[index, union-attr]
+        for parameter in part.net[-1].parameters():  # type: ignore[index]
             nn.init.zeros_(parameter)
     if isinstance(coder.p, ConditionalPrior):
         coder.p.begin(rng)

@@ -158,4 +158,5 @@ def logistic_nats(k: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         inside = inside + weight * (
             torch.sigmoid((0.5 - away) / s) - torch.sigmoid((-0.5 - away) / s)
         )
-    return -inside.clamp_min(LEAST_LIKELY).log()
+    nats: Tensor = -inside.clamp_min(LEAST_LIKELY).log()
+    return nats
