@@ -93,8 +93,10 @@ class Writer:
         text = header.pack()
         start = PREAMBLE.pack(MAGIC, *VERSION, len(text)) + text
         self._write(start + CRC.pack(zlib.crc32(start)))
+        before = self.n_bytes
         if model is not None:
             self._embed(model, header)
+        self.embedded = self.n_bytes - before
 
     def item(self, item: Item) -> None:
         """Begin an item; the one before it must be whole."""

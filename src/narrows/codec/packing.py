@@ -27,6 +27,13 @@ STRIP = 64  # rows of an image that is cut are a multiple of this: no block is c
 class Summary:
     """What became of some data: bytes in and out, where they went, and how far off it is."""
 
+    mode: str = "lossy"
+    error: float | None = None  # the bound, absolute
+    level: int | None = None
+    items: int = 0
+    pixels: int = 0  # of images
+    dtypes: Counter[str] = field(default_factory=Counter)  # items by what they hold
+    embedded: int = 0  # bytes of the model's frame
     original: int = 0
     coded: int = 0  # bytes of the whole file
     chunks: int = 0
@@ -84,10 +91,14 @@ def pack(
     )
     embedded = model.payload.data if embed and model is not None else None
     writer = Writer(stream, header, embedded)
-    summary = Summary()
+    summary = Summary(wish.mode, header.error, header.level)
+    summary.embedded = writer.embedded
     for given in items:
         item = _item_of(given)
         writer.item(item)
+        summary.items += 1
+        summary.pixels += math.prod(item.shape[:2]) if wish.images else 0
+        summary.dtypes[str(item.little)] += 1
         for part in _parts(given.data, item, wish.images):
             coded = encode_chunk(part, wish)
             decoded = np.ascontiguousarray(coded.decoded, item.little)
@@ -123,7 +134,7 @@ def _parts(data: Any, item: Item, image: bool) -> Iterator[Array]:
             yield np.ascontiguousarray(data[start : start + at_once], item.little)
         return
     # rows of several axes: the data lie in memory, or one slice of their first axis does
-    for block in [data] if item.row_axes == 0 else (data[i] for i in range(item.shape[0])):
+    for block in [data] if item.row_axes == 0 else (data[i : i + 1] for i in range(item.shape[0])):
         rows = np.ascontiguousarray(block, item.little).reshape(-1, *item.row_shape)
         for start in range(0, len(rows), at_once):
             yield rows[start : start + at_once]
@@ -180,6 +191,8 @@ class Unpacker:
             model = Model(Payload.from_bytes(embedded))
         self.embedded = embedded is not None
         self._given = None if model is None else model.id
+        if self._given != header.model:  # what needs none can be read all the same
+            model = None
         self.wish = Wish(header.mode, header.kind == "images", header.error, model, header.level)
 
     @property
@@ -226,7 +239,7 @@ class Unpacker:
             )
         except WrongModel:
             need_model(self.header, self._given)
-            raise
+            raise Corrupt(f"{chunk} needs a model, and the file names none") from None
         except Corrupt as error:
             raise Corrupt(f"{chunk} is damaged: {error}") from error
         chunk.check(decoded)

@@ -20,6 +20,7 @@ from narrows.codec.packing import Given, Summary, pack, range_of, row_axes
 from narrows.core import InputError, ParameterError
 from narrows.engine.data import inference_batch
 from narrows.engine.photographs import find_photographs, read_photograph
+from narrows.engine.sources import nbytes
 
 Array = NDArray[Any]
 MODES = ("lossy", "bounded", "lossless")
@@ -187,7 +188,7 @@ class Packs:
         # switched off, the file needs no model
         model = self.decoder_ if autoencoder else None
         wish = Wish(mode, images, error, model, level, analysis)
-        total, done = (0 if images else items[0].data.nbytes), 0
+        total, done = (0 if images else nbytes(items[0].data)), 0
 
         def told(n: int) -> None:
             nonlocal done
