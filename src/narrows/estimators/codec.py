@@ -22,8 +22,10 @@ from narrows.engine.distributed import first_of
 from narrows.estimators.coding import (
     WHOLE,
     CodecChoices,
+    Prepared,
     build_coder,
     choose,
+    pca_coder,
     prepare_blocks,
     prepare_images,
     prepare_whole,
@@ -33,6 +35,7 @@ from narrows.estimators.describing import given_parameters, versions
 from narrows.estimators.door import admit
 from narrows.estimators.files import RUN, Contents
 from narrows.estimators.frozen import bits_of, freeze
+from narrows.estimators.layout import Layout
 from narrows.estimators.learner import Learner
 from narrows.estimators.parameters import AXES, WIDEST, parameter
 from narrows.estimators.preparing import Training, new_state, pick_device, refuse_changes, seed_of
@@ -75,7 +78,7 @@ class Codec(Packs, Learner, BaseEstimator):
     True
     """
 
-    _in_file: ClassVar = frozenset({"choices", "levels", *RUN})
+    _in_file: ClassVar = frozenset({"choices", "levels", "layout", *RUN})
     _errors: ClassVar = ("bits_per_number", "mse")
     _usual_rate: ClassVar[float] = 4e-3
 
@@ -177,56 +180,47 @@ class Codec(Packs, Learner, BaseEstimator):
             return Images(X)
         return admit(self, X, reset=reset)
 
-    @property
-    def _dtype(self) -> str:
-        return str(self._seen_dtype)
-
     def _prepare(self, rows: Any, held: Any) -> Training:
         seed, device = first_of(seed_of(self.random_state)), pick_device(self.device)
         event, axes = None, None
-        if isinstance(rows, Images):
-            self._seen_dtype = rows.dtype
-            prepared = prepare_images(rows, held, self, seed, device)
-        else:
-            self._seen_dtype, axes = rows.dtype, self.layout_.axes
-            if self._blocks(rows.shape[1:]):
-                prepared = prepare_blocks(rows, held, self, seed, device)
-            else:
-                event = self.layout_.user_shape
-                prepared = prepare_whole(rows, held, self, seed, device)
-        self.choices_, pca = choose(self, prepared, event, axes, seed)
+        if not isinstance(rows, Images):
+            axes = self.layout_.axes
+            event = None if self._blocks(rows.shape[1:]) else self.layout_.user_shape
+        prepared = self._prepared(rows, held, event is not None, seed, device)
+        self.choices_, self._pca = choose(self, prepared, event, axes, seed)
         coder = build_coder(self.choices_, torch.Generator().manual_seed(seed))
-        coder.start(pca.mean, pca.components, pca.variances)
-        self._shown = next(prepared.validation.in_order(SHOWN))
-        return Training(
-            coder.to(device),  # type: ignore[arg-type]
-            rate_distortion().to(device),
-            new_state(seed, device),
-            prepared.rows,
-            prepared.validation,
-            seed,
-        )
+        coder.start(self._pca)
+        objective = rate_distortion().to(device)
+        return self._training(coder.to(device), objective, new_state(seed, device), prepared, seed)
 
     def _blocks(self, shape: tuple[int, ...]) -> bool:
         """Whether rows of this shape are cut into blocks: images that are large, or when asked."""
         if len(shape) < 3:
             return False
-        return not isinstance(self.block, str) or int(np.prod(shape)) > WHOLE
+        return not isinstance(self.block, str) or math.prod(shape) > WHOLE
+
+    def _prepared(
+        self, rows: Any, held: Any, whole: bool, seed: int, device: torch.device
+    ) -> Prepared:
+        if isinstance(rows, Images):
+            return prepare_images(rows, held, self, seed, device)
+        return (prepare_whole if whole else prepare_blocks)(rows, held, self, seed, device)
+
+    def _training(
+        self, coder: Coder, objective: Any, state: Any, prepared: Prepared, seed: int
+    ) -> Training:
+        self._shown = next(prepared.validation.in_order(SHOWN))
+        rows, validation = prepared.rows, prepared.validation
+        return Training(coder, objective, state, rows, validation, seed)  # type: ignore[arg-type]
 
     def _resume(self, rows: Any, held: Any) -> Training:
         refuse_changes(self, self._fitted_with)
         seed, device = self._seed, next(self.model_.parameters()).device
-        if isinstance(rows, Images):
-            prepared = prepare_images(rows, held, self, seed, device)
-        elif self.choices_.event is None:
-            prepared = prepare_blocks(rows, held, self, seed, device)
-        else:
-            prepared = prepare_whole(rows, held, self, seed, device)
+        choices = self.choices_
+        prepared = self._prepared(rows, held, choices.event is not None, seed, device)
+        self._pca = choose(self, prepared, choices.event, choices.axes, seed)[1]
         state = self._state or new_state(seed, device)
-        self._shown = next(prepared.validation.in_order(SHOWN))
-        return Training(
-            self.model_, self.objective_, state, prepared.rows, prepared.validation, seed
-        )
+        return self._training(self.model_, self.objective_, state, prepared, seed)
 
     # ------------------------------------------------------------------ what was learned
 
@@ -235,8 +229,13 @@ class Codec(Packs, Learner, BaseEstimator):
         coder: Coder = training.model  # type: ignore[assignment]
         rows = list(_some(training.rows, training.seed))
         payload = freeze(coder, self.choices_, 0, rows)
-        model = Model(payload)
-        self.levels_ = [self._measure_level(training, model, i) for i in range(len(coder.sigmas))]
+        found = _measured(coder, Model(payload), training.validation)
+        plain, plain_choices = pca_coder(self.choices_, self._pca)
+        beside = _measured(plain, Model(freeze(plain, plain_choices, 0, rows)), training.validation)
+        self.levels_ = [
+            {**own, **{f"pca_{name}": value for name, value in other.items()}}
+            for own, other in zip(found, beside, strict=True)
+        ]
         level = self._default_level()
         self.payload_ = Payload(payload.arrays, {**payload.structure, "level": level})
         return {name: self.levels_[level][name] for name in self._errors}
@@ -248,21 +247,6 @@ class Codec(Packs, Learner, BaseEstimator):
         asked = float(self.rate)
         away = [abs(np.log(max(found["bits_per_number"], 1e-9) / asked)) for found in self.levels_]
         return int(np.argmin(away))
-
-    @torch.no_grad()
-    def _measure_level(self, training: Training, model: Model, level: int) -> dict[str, float]:
-        """Bits and squared error (in scaled units) of a number at a level."""
-        coder: Coder = training.model  # type: ignore[assignment]
-        bits, errors, n = 0.0, 0.0, 0
-        for x in training.validation.in_order(256):
-            x = coder.planes(x)
-            codes = coder.codes(coder.latents(x), level).cpu().numpy().astype(np.int64)
-            bits += bits_of(codes, model.tables, level)
-            y = model.network(codes, level) * 2.0**-model.network.fraction
-            answer = from_cells(torch.from_numpy(y), coder.block)
-            errors += float((coder.head(answer.float()) - x.cpu()).square().sum())
-            n += x.numel()
-        return {"bits_per_number": bits / n, "mse": errors / n}
 
     @property
     def decoder_(self) -> Model:
@@ -320,7 +304,8 @@ class Codec(Packs, Learner, BaseEstimator):
             payload, levels = self.payload_, self.levels_
         tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
         tensors["payload"] = torch.from_numpy(np.frombuffer(payload.data, np.uint8).copy())
-        return tensors, {"choices": asdict(self.choices_), "levels": levels}
+        layout = asdict(self.layout_) if hasattr(self, "layout_") else None
+        return tensors, {"choices": asdict(self.choices_), "levels": levels, "layout": layout}
 
     def _restore(
         self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any], own: Any
@@ -329,6 +314,11 @@ class Codec(Packs, Learner, BaseEstimator):
             raise ParameterError(f"{path} holds its own networks; load it without f and g.")
         self.choices_ = CodecChoices.from_json(header["fitted"]["choices"])
         self.levels_ = header["fitted"]["levels"]
+        layout = header["fitted"]["layout"]
+        if layout is not None:
+            self.layout_ = Layout(**{**layout, "user_shape": tuple(layout["user_shape"])})
+            self.input_shape_ = self.layout_.user_shape
+            self.n_features_in_ = self.layout_.n_features
         coder = build_coder(self.choices_, None)
         state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         coder.load_state_dict(state, assign=True)
@@ -353,3 +343,21 @@ def _some(rows: Any, seed: int) -> Iterator[Tensor]:
         seen += len(x)
         if seen >= most:
             return
+
+
+@torch.no_grad()
+def _measured(coder: Coder, model: Model, validation: Any) -> list[dict[str, float]]:
+    """Bits and squared error (in scaled units) of a number at each level, by the exact decoder."""
+    n_levels = len(coder.sigmas)
+    bits, errors, n = [0.0] * n_levels, [0.0] * n_levels, 0
+    for x in validation.in_order(256):
+        x = coder.planes(x)
+        latents = coder.latents(x)
+        n += x.numel()
+        for level in range(n_levels):
+            codes = coder.codes(latents, level).cpu().numpy().astype(np.int64)
+            bits[level] += bits_of(codes, model.tables, level)
+            y = torch.from_numpy(model.network(codes, level)).double()
+            answer = coder.head(from_cells(y * 2.0**-model.network.fraction, coder.block).float())
+            errors[level] += float((answer - x.cpu()).square().sum())
+    return [{"bits_per_number": b / n, "mse": e / n} for b, e in zip(bits, errors, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,14 @@ def build_coder(choices: CodecChoices, rng: Generator | None) -> Coder:
     return initialised(coder, rng)
 
 
+def pca_coder(choices: CodecChoices, pca: PCA) -> tuple[Coder, CodecChoices]:
+    """PCA with the same quantiser and coder, a table for each number: the simple method."""
+    plain = replace(choices, hidden=(), context=0, quantizer="noise")
+    coder = build_coder(plain, torch.Generator().manual_seed(0))
+    coder.start(pca)
+    return coder.eval(), plain
+
+
 def scaled_ends(choices: CodecChoices) -> tuple[Tensor, Tensor]:
     """The bounds of all data, in scaled units; infinite where there are none, or several."""
     if choices.low is None or choices.high is None or len(choices.scale) > 1:
@@ -157,6 +165,7 @@ class Prepared:
     scaling: Scaling
     bounds: tuple[Tensor, Tensor] | None
     channels: int
+    dtype: str  # of the data as given
 
 
 class _Some:
@@ -186,7 +195,7 @@ def prepare_whole(rows: Any, held: Any, codec: Any, seed: int, device: torch.dev
             "a row or a signal: cut them into shorter ones."
         )
     channels = 1 if len(shape) == 1 else shape[0]
-    return Prepared(training, validation, scaling, _ends(found, kind), channels)
+    return Prepared(training, validation, scaling, _ends(found, kind), channels, str(rows.dtype))
 
 
 def _ends(found: Range, kind: str) -> tuple[Tensor, Tensor] | None:
@@ -202,7 +211,8 @@ def prepare_blocks(rows: Any, held: Any, codec: Any, seed: int, device: torch.de
     patches = _patches_of_array(rows, training, scaling, device)
     source = (rows, kept) if held is None else (held, list(range(len(held))))
     validation = _patches_of_array(*source, scaling, device).fixed(VALIDATION, seed)
-    return Prepared(patches, validation, scaling, _ends(found, "shared"), rows.shape[1])
+    ends = _ends(found, "shared")
+    return Prepared(patches, validation, scaling, ends, rows.shape[1], str(rows.dtype))
 
 
 def prepare_images(
@@ -217,7 +227,8 @@ def prepare_images(
     one = torch.ones((images.channels, 1, 1), dtype=torch.float64)
     bounds = None if white == 1.0 else (one * 0, one * white)
     scaling = Scaling("shared", one * 0, one * white)
-    return Prepared(patches, validation.fixed(VALIDATION, seed), scaling, bounds, images.channels)
+    held_out, dtype = validation.fixed(VALIDATION, seed), str(images.dtype)
+    return Prepared(patches, held_out, scaling, bounds, images.channels, dtype)
 
 
 def _apart(n: int, codec: Any, seed: int, given: bool) -> tuple[list[int], list[int]]:
@@ -302,6 +313,6 @@ def choose(
         shift=flat[1],
         low=ends[0],
         high=ends[1],
-        dtype=codec._dtype,
+        dtype=prepared.dtype,
         context=CONTEXT if codec.prior == "conditional" else 0,
     ), pca.cut(min(latent_dim, len(pca.variances)))

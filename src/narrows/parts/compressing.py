@@ -149,8 +149,9 @@ class Coder(nn.Module):
         return whole.round()
 
     @torch.no_grad()
-    def start(self, mean: Tensor, components: Tensor, variances: Tensor) -> None:
-        """Become PCA of the cells with one uniform step for all components."""
+    def start(self, pca: Any) -> None:
+        """Become PCA of the cells (``mean``, ``components``, ``variances``), with one step."""
+        mean, components, variances = pca.mean, pca.components, pca.variances
         into: Any = self.f.path
         out: Any = self.g.path
         k = len(components)
