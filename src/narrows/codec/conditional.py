@@ -196,5 +196,6 @@ class Conditional:
         for mine, near, index, inner in self._walk(codes.shape, level):
             symbols = np.clip(moved[mine] - near + HALF, -1, WIDTH)
             symbols[symbols < 0] = WIDTH
-            np.add.at(counts, (index.ravel(), symbols.ravel()), 1)
+            flat = (index * (WIDTH + 1) + symbols).ravel()
+            counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
             inner[mine] = np.clip(moved[mine], -SEEN, SEEN)

@@ -43,7 +43,8 @@ from narrows.estimators.whole_images import Images
 from narrows.parts.compressing import Coder, from_cells, rate_distortion
 
 Array = NDArray[Any]
-COUNTED = 1 << 14  # samples that codes are counted of, at most
+COUNTED = 1 << 21  # numbers of the samples that codes are counted of, about
+PATCHES = 16  # in a step
 SHOWN = 32  # samples that stand for all in a checkpoint
 
 
@@ -213,6 +214,10 @@ class Codec(Packs, Learner, BaseEstimator):
         rows, validation = prepared.rows, prepared.validation
         return Training(coder, objective, state, rows, validation, seed)  # type: ignore[arg-type]
 
+    def _batch(self, n_rows: int) -> int:
+        """Patches are many cells each."""
+        return super()._batch(n_rows) if self.choices_.event is not None else PATCHES
+
     def _resume(self, rows: Any, held: Any) -> Training:
         refuse_changes(self, self._fitted_with)
         seed, device = self._seed, next(self.model_.parameters()).device
@@ -334,10 +339,7 @@ def _is_rows(X: Any) -> bool:
 
 def _some(rows: Any, seed: int) -> Iterator[Tensor]:
     """Batches of rows to count codes of: all, or a share of very many."""
-    seen, most = (
-        0,
-        COUNTED // (1 if len(rows.shape) < 3 else max(1, math.prod(rows.shape) // WHOLE)),
-    )
+    seen, most = 0, COUNTED // math.prod(rows.shape)
     for x in rows.shuffled(256, torch.Generator().manual_seed(seed)):
         yield x
         seen += len(x)

@@ -45,7 +45,7 @@ def recipe_for(estimator: Any, n_rows: int, *, constant: bool = False) -> Recipe
     params: RunParameters = estimator
     batch = params.batch_size
     if isinstance(batch, str):
-        batch = max(16, min(128, n_rows // 10))
+        batch = estimator._batch(n_rows)
     rate = params.learning_rate
     if isinstance(rate, str):
         # small batches give noisier steps

@@ -61,6 +61,10 @@ class Learner(RunParameters):
         """Training that goes on from the fitted model."""
         raise NotImplementedError
 
+    def _batch(self, n_rows: int) -> int:
+        """Rows in a step, where nobody asked for a number."""
+        return max(16, min(128, n_rows // 10))
+
     def _measure(self, training: Training) -> dict[str, float | None]:
         """The errors on the validation rows that ``info`` shows."""
         raise NotImplementedError
