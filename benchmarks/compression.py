@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,8 @@ Array = NDArray[Any]
 SECTIONS = ("mnist-lossless", "mnist-lossy", "fashion", "photos", "fields", "tables", "speed")
 BOUNDS = (1e-2, 1e-3, 1e-4)
 SMALL_RATE = 100 / 784  # bits for each pixel of the middle level on images of 28 by 28
+GREY_RATE, COLOUR_RATE = 0.4, 0.15  # the same for each number in a photograph
+PLAIN_ERRORS = (2, 5, 10, 20, 40)  # of 255: what plain prediction alone makes a curve of
 POINTS = 9  # on the curve of an image coder
 CURVE_FILES = 500  # of more images a sample tells the curve of coders of one at a time
 PACKAGES = ("torch", "pillow", "imagecodecs", "pysz", "zstandard")
@@ -69,11 +72,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def fit(X: Any, args: argparse.Namespace, **wishes: Any) -> Codec:
-    """A codec that learned for ``--seconds``, or for as many epochs as are wished."""
-    budget = {"max_epochs": 100_000, "max_time": args.seconds}
-    wishes = {**budget, "random_state": args.seed, "device": args.device, **wishes}
-    return Codec(**wishes).fit(X)
+def fit(X: Any, args: argparse.Namespace, epochs: int = 100_000, **wishes: Any) -> Codec:
+    """A codec that learned for ``--seconds``, or for fewer epochs; ``--wishes`` go before ours."""
+    given = {"max_time": args.seconds, "random_state": args.seed, "device": args.device}
+    return Codec(**{**given, **wishes, **args.wishes, "max_epochs": epochs}).fit(X)
 
 
 class Bench:
@@ -81,21 +83,17 @@ class Bench:
 
     def __init__(self, section: str, book: Book, args: argparse.Namespace) -> None:
         self.section, self.book, self.args = section, book, args
-        self.facts = {"seed": args.seed, "threads": torch.get_num_threads(), "versions": versions()}
+        self.facts = {"seed": args.seed, "wishes": args.wishes, "versions": versions()}
+        self.facts["threads"] = torch.get_num_threads()
 
     def add(self, data: str, X: Any, mode: str, method: str, row: Row) -> None:
         """A row: ``bits`` are for each number in X."""
         items = X if isinstance(X, list) else [X]
         elements, nbytes = sum(x.size for x in items), sum(x.nbytes for x in items)
-        size = {"elements": elements, "original": nbytes, "count": self.count(X)}
+        size = {"elements": elements, "original": nbytes, "count": len(X)}
         bits = 8 * row["nbytes"] / elements
         found = {"section": self.section, "data": data, "mode": mode, "method": method}
         self.book.add({**found, **size, "bits": bits, **row, **self.facts})
-
-    @staticmethod
-    def count(X: Any) -> int:
-        """Images, rows of a table, times of a field."""
-        return len(X)
 
     def others(self, data: str, X: Any, mode: str, rows: Sequence[Packed], **more: Any) -> None:
         """What ordinary coders made of X."""
@@ -135,12 +133,16 @@ class Bench:
         """Curves: every level of the codec, of PCA with the same coder, and of image coders."""
         models = {
             "narrows": fit(pair.train, self.args, **wishes),
-            "PCA, same coder": fit(pair.train, self.args, **{**wishes, "max_epochs": 0}),
+            "PCA, same coder": fit(pair.train, self.args, 0, **wishes),
         }
         for method, codec in models.items():
             for quality in range(-codec.decoder_.level, len(codec.levels_) - codec.decoder_.level):
                 how = {"quality": quality, "pooled": pooled}
                 self.ours(pair.name, pair.test, "lossy", method, codec, **how)
+        for error in PLAIN_ERRORS:
+            how = {"max_error": error, "autoencoder": False}
+            row = measure(models["narrows"], pair.test, "bounded", pooled=pooled, **how)
+            self.add(pair.name, pair.test, "lossy", "narrows, autoencoder off", row)
         for name, packed in image_curves(pair.test, pooled, self.args.quick):
             self.others(pair.name, pair.test, "lossy", [packed], quality=name)
 
@@ -161,12 +163,13 @@ def measure(
     found = codec.decompress(stream.getvalue())
     end = time.perf_counter()
     worst = largest_error(X, found)
-    allowed = {"lossless": 0.0, "bounded": how.get("max_error"), "lossy": np.inf}[mode]
+    allowed = {"lossless": 0.0, "lossy": np.inf}.get(mode, how.get("max_error", 0.0))
     if not worst <= allowed:
         raise SystemExit(f"{mode}: an error of {worst} where {allowed} is allowed")
     images, answers = images_of(X), images_of(found)
-    seen = mode == "lossy" and images is not None and answers is not None
-    psnr = fidelity(images or [], answers or [], pooled)[0] if seen else None
+    psnr = None
+    if images is not None and answers is not None and mode != "lossless":
+        psnr = fidelity(images, answers, pooled)[0]
     return {
         "nbytes": len(stream.getvalue()),
         "psnr": psnr,
@@ -223,8 +226,9 @@ def fashion(bench: Bench, args: argparse.Namespace) -> None:
 
 def photos(bench: Bench, args: argparse.Namespace) -> None:
     if args.train is not None and args.test is not None:
-        bench.lossy(grey_photographs(args.train, args.test, args.quick), False)
-    bench.lossy(colour_photographs(args.quick), False)
+        grey = grey_photographs(args.train, args.test, args.quick)
+        bench.lossy(grey, False, rate=GREY_RATE)
+    bench.lossy(colour_photographs(args.quick), False, rate=COLOUR_RATE)
 
 
 def climate(bench: Bench, args: argparse.Namespace) -> None:
@@ -286,6 +290,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=Path, help="folder of photographs to compress")
     parser.add_argument("--fields", type=Path, nargs="+", default=[], help=".nc or .npy files")
     parser.add_argument("--tables", type=Path, nargs="+", default=[], help=".npz files with X")
+    parser.add_argument("--wishes", type=json.loads, default={}, help="parameters of Codec, JSON")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=HERE / "results")

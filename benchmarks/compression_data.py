@@ -122,4 +122,5 @@ def waves(quick: bool) -> Array:
     smooth = spectrum / (1e-3 + row**2 + column**2)
     phases = np.cumsum(rng.normal(0, 0.05, (n, 1, 1)), axis=0)
     drift = np.fft.irfft2(smooth[:1] * np.exp(1j * phases) + 0.05 * smooth, s=(256, 256))
-    return (drift / drift.std()).astype(np.float32)
+    waves: Array = (drift / drift.std()).astype(np.float32)
+    return waves
