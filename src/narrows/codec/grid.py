@@ -4,7 +4,7 @@
     integers:   q = x within ⌊E⌋, or x' = (2⌊E⌋ + 1) · q
 
 The encoder does what the decoder will do, in the same IEEE operations on float64, and stores every
-element that comes out too far away. So the bound rests on integers and one product, not on a network.
+element that comes out too far away. So the bound rests on integers and a product, not on a network.
 """
 
 from __future__ import annotations
@@ -142,8 +142,9 @@ def _tightness(x: Array, error: float) -> int:
     some = some[np.isfinite(some)]
     if not some.size:
         return ENDS[1]
-    usual = np.quantile(some.astype(np.float64), 0.999).astype(x.dtype)
-    half = float(np.spacing(usual)) / 2
+    with np.errstate(all="ignore"):
+        usual = np.quantile(some.astype(np.float64), 0.999, method="lower").astype(x.dtype)
+        half = float(np.spacing(usual)) / 2
     if not isfinite(half) or half == 0:
         return ENDS[0]
     return int(min(max(floor(log2(error) - log2(half)), ENDS[0]), ENDS[1]))
@@ -165,7 +166,8 @@ def _encode_floats(x: Array, error: float, prediction: Array | None) -> bytes | 
 
 def _floats(x: Array, error: float, k: int, step: int, prediction: Array | None) -> bytes | None:
     delta = _delta(error, k, step)
-    wide = x.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        wide = x.astype(np.float64)
     q, lost = _on_grid(wide, delta)
     if 2 * int((lost & np.isfinite(wide)).sum()) > x.size:
         return None
@@ -180,7 +182,8 @@ def _floats(x: Array, error: float, k: int, step: int, prediction: Array | None)
 def _wrong(x: Array, back: Array, error: float) -> Array:
     """Where the error may be too large: a difference rounded to below E is below E."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return ~(np.abs(x - back.astype(np.float64)) < error)
+        wrong: Array = ~(np.abs(x - back.astype(np.float64)) < error)
+    return wrong
 
 
 def _decode_floats(

@@ -23,11 +23,14 @@ LIMIT = 2.0**62
 
 
 def numbers(x: Array) -> Array:
-    """The array as real little-endian numbers in C order: a complex one is two, bool is uint8."""
+    """The array as real little-endian numbers in C order: a complex one is two, bool is uint8.
+
+    One without axes gets one.
+    """
     x = np.asarray(x)
     if x.dtype.kind not in "biufc" or x.dtype.itemsize > 16 or x.dtype.kind + x.dtype.char == "fg":
         raise TypeError(f"{x.dtype} is no dtype that can be coded")
-    x = np.asarray(x, x.dtype.newbyteorder("<"), order="C")
+    x = np.atleast_1d(np.asarray(x, x.dtype.newbyteorder("<"), order="C"))
     if x.dtype.kind == "b":
         return x.view(np.uint8)
     if x.dtype.kind == "c":
@@ -37,12 +40,12 @@ def numbers(x: Array) -> Array:
 
 def inner(shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of `numbers` of such an array."""
-    dtype = np.dtype(dtype).newbyteorder("<")
+    dtype, axes = np.dtype(dtype).newbyteorder("<"), tuple(shape) or (1,)
     if dtype.kind == "b":
-        return tuple(shape), np.dtype("u1")
+        return axes, np.dtype("u1")
     if dtype.kind == "c":
-        return (*shape, 2), np.dtype(f"<f{dtype.itemsize // 2}")
-    return tuple(shape), dtype
+        return (*axes, 2), np.dtype(f"<f{dtype.itemsize // 2}")
+    return axes, dtype
 
 
 def outer(x: Array, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
@@ -58,17 +61,16 @@ def pairs(prediction: Array | None, dtype: np.dtype[Any]) -> Array | None:
     if prediction is None:
         return None
     if np.dtype(dtype).kind == "c":
-        p = np.ascontiguousarray(prediction, np.complex128)
+        p = np.ascontiguousarray(prediction, np.complex128)  # with one axis at least
         return p.reshape(*p.shape, 1).view(np.float64)
-    return np.asarray(prediction, np.float64)
+    return np.atleast_1d(np.asarray(prediction, np.float64))
 
 
 def to_ordered(x: Array) -> Array:
     """Real numbers as int64 in the same order; of floats, the bits with the sign made two's."""
     if x.dtype.kind == "f":
         bits = x.view(f"<i{x.dtype.itemsize}").astype(np.int64)
-        least = np.int64(-(2 ** (8 * x.dtype.itemsize - 1)))
-        return np.where(bits < 0, least - bits - 1, bits)
+        return np.where(bits < 0, bits ^ np.iinfo(f"i{x.dtype.itemsize}").max, bits)
     if x.dtype.itemsize == 8 and x.dtype.kind == "u":
         return (x ^ np.uint64(1 << 63)).view(np.int64)
     return x.astype(np.int64)
@@ -83,7 +85,7 @@ def from_ordered(q: Array, dtype: np.dtype[Any]) -> Array:
     if q.size and (q.min() < info.min or q.max() > info.max):
         raise Corrupt("an integer is outside of its dtype")
     if dtype.kind == "f":
-        q = np.where(q < 0, np.int64(info.min) - q - 1, q)
+        q = np.where(q < 0, q ^ info.max, q)
         return q.astype(f"<i{size}").view(dtype)
     return q.astype(dtype)
 
@@ -98,7 +100,8 @@ def predicted(prediction: Array | None, dtype: np.dtype[Any]) -> Array | None:
             return to_ordered(p.astype(dtype))
     if dtype.kind == "u" and dtype.itemsize == 8:
         p = p - 2.0**63
-    return np.rint(np.clip(p, -LIMIT, LIMIT)).astype(np.int64)
+    out: Array = np.rint(np.clip(p, -LIMIT, LIMIT)).astype(np.int64)
+    return out
 
 
 def encode_exact(x: Array, prediction: Array | None = None) -> bytes:
@@ -143,7 +146,8 @@ def _to_decimal(x: Array, digits: int) -> Array:
 
 def _same(a: Array, b: Array) -> Array:
     kind = f"<i{a.dtype.itemsize}"
-    return a.view(kind) == b.view(kind)
+    same: Array = a.view(kind) == b.view(kind)
+    return same
 
 
 def _digits(x: Array) -> int | None:

@@ -90,7 +90,8 @@ def passes(shape: Sequence[int], order: Sequence[int]) -> Iterator[Pass]:
 
 def part(x: Array, axis: int, start: int, stop: int) -> Array:
     """x[start:stop] along ``axis``."""
-    return x[(slice(None),) * axis + (slice(start, stop),)]
+    out: Array = x[(slice(None),) * axis + (slice(start, stop),)]
+    return out
 
 
 def beyond(k: Array, axis: int, order: int) -> Array:
@@ -110,12 +111,14 @@ def interpolate(k: Array, axis: int, n: int, kind: int) -> Array:
     if k.shape[axis] == n:
         k = np.concatenate([k, beyond(k, axis, kind)], axis=axis)
     if kind == LINE:
-        return (part(k, axis, 0, n) + part(k, axis, 1, n + 1) + 1) >> 1
+        line: Array = (part(k, axis, 0, n) + part(k, axis, 1, n + 1) + 1) >> 1
+        return line
     before = beyond(np.flip(k, axis), axis, kind)
     k = np.concatenate([before, k, beyond(k, axis, kind)], axis=axis)
     near = part(k, axis, 1, n + 1) + part(k, axis, 2, n + 2)
     far = part(k, axis, 0, n) + part(k, axis, 3, n + 3)
-    return (9 * near - far + 8) >> 4
+    cubic: Array = (9 * near - far + 8) >> 4
+    return cubic
 
 
 def around(m: Array, axis: int, n: int) -> Array:
@@ -154,6 +157,7 @@ class Plan:
     shift: int = 0  # of magnitudes
     alpha: int = 0  # levels held more tightly: by 16 / (16 + alpha) each
     beta: int = 16  # ... and at most by 16 / beta
+    block: int = 0  # residuals stand in blocks of 2^block, of which those of zeros are named first
 
     def steps(self, step: int, n_levels: int) -> list[int]:
         """The odd step of every level, the finest first, and of the first pass."""
@@ -204,6 +208,17 @@ def running(t: Array) -> Array:
 def changes(t: Array) -> Array:
     """The inverse of `running`."""
     return np.diff(t.ravel(), prepend=np.zeros((), np.int64)).reshape(t.shape)
+
+
+def busy(t: Array, block: int) -> Array:
+    """Which blocks of 2^block residuals, in C order, are not all 0."""
+    t = t.ravel() != 0
+    return np.logical_or.reduceat(t, np.arange(0, len(t), 1 << block))
+
+
+def members(blocks: Array, block: int, n: int) -> Array:
+    """Which of ``n`` residuals stand in the blocks that are set."""
+    return np.repeat(blocks.astype(bool), 1 << block)[:n]
 
 
 def _size(t: Array) -> Array:

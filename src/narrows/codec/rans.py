@@ -69,13 +69,16 @@ class Encoder:
         """What the symbols so far cost in the mind of the model, in bits."""
         return sum(float((BITS - np.log2(f)).sum()) for f in self._frequencies if len(f))
 
-    def finish(self) -> bytes:
-        """All symbols as bytes."""
+    def __len__(self) -> int:
+        return sum(map(len, self._starts))
+
+    def finish(self, lanes: int | None = None) -> bytes:
+        """All symbols as bytes; more ``lanes`` are faster to decode and cost three bytes each."""
         empty_start, empty = np.empty(0, np.uint16), np.empty(0, np.uint32)
         starts = np.concatenate([empty_start, *self._starts])
         frequencies = np.concatenate([empty, *self._frequencies])
         n = len(starts)
-        lanes = n_lanes(n, self.bits / 8)
+        lanes = lanes or n_lanes(n, self.bits / 8)
         states = np.full(lanes, LEAST, np.uint64)
         words: list[Array] = []
         for first in reversed(range(0, n, lanes)):
@@ -109,11 +112,14 @@ class Decoder:
         if (self._states < LEAST).any():
             raise Corrupt("the coded symbols start in an impossible state")
         self._words = np.frombuffer(data, "<u2", n_words, HEAD.size + 4 * lanes).astype(np.int64)
+        # a symbol may cost no bits, so only this bounds the time that few bytes can ask for
+        self._left = lanes * STEPS if lanes < MOST_LANES else None
         self._lane = 0
         self._used = 0
 
     def get(self, count: int, tables: Tables, index: Array | int = 0) -> Array:
         """The next ``count`` symbols; ``index`` is the table of each of them, or of all."""
+        self._ask(count)
         symbols = np.empty(count, np.int64)
         starts, frequencies = tables.flat
         width = tables.frequencies.shape[1]
@@ -132,6 +138,7 @@ class Decoder:
 
     def get_bits(self, count: int, n_bits: Array | int) -> Array:
         """The next ``count`` numbers of ``n_bits`` ≤ 16 bits each."""
+        self._ask(count)
         values = np.empty(count, np.int64)
         width = np.broadcast_to(np.asarray(n_bits, np.intp), (count,))
         done = 0
@@ -151,6 +158,7 @@ class Decoder:
         A row rises strictly from 0 to 2¹⁶: its own table, made for this symbol alone.
         """
         count, width = cumulative.shape
+        self._ask(count)
         symbols = np.empty(count, np.int64)
         done = 0
         while done < count:
@@ -169,6 +177,13 @@ class Decoder:
         """Refuse bytes that do not end where an encoder starts."""
         if self._used != len(self._words) or (self._states != LEAST).any():
             raise Corrupt("the coded symbols do not end as they should")
+
+    def _ask(self, count: int) -> None:
+        if self._left is None:
+            return
+        self._left -= count
+        if self._left < 0:
+            raise Corrupt("there are too few lanes for so many symbols")
 
     def _run(self, count: int) -> Array:
         """The states of the lanes whose turn it is, ``count`` of them at most."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.codec.rans import Decoder, Encoder
+from narrows.codec.rans import MOST_LANES, Decoder, Encoder, n_lanes
 from narrows.codec.tables import TOTAL, Tables
 from narrows.core import Corrupt
 
@@ -23,9 +23,11 @@ Array = NDArray[Any]
 DIRECT = 16  # z below it is its own token
 TOKENS = 256
 CLASSES = 256  # values of a context
-GROUPS = 17  # kinds of pass: each has contexts of its own
+GROUPS = 18  # kinds of pass: each has contexts of its own; the last is that of blocks
+BLOCKS = 17
 MOST_TABLES = 32
 CODES = 61  # of a frequency in the description of a table
+FAST_STEPS, BYTES_A_LANE = 2048, 64  # of lanes that are there for speed
 TOKEN_BITS, TABLE_BITS, RUN_BITS = 4.0, 8.0, 6.0  # what describing a table costs, about
 
 
@@ -76,7 +78,9 @@ def put_raw(encoder: Encoder, z: Array, n_bits: Array) -> None:
         if not len(left):
             return
         width = np.minimum(n_bits[left] - low, 16)
-        part = (z[left] >> np.uint64(low)) & ((np.uint64(1) << width.astype(np.uint64)) - np.uint64(1))
+        part = (z[left] >> np.uint64(low)) & (
+            (np.uint64(1) << width.astype(np.uint64)) - np.uint64(1)
+        )
         encoder.put_bits(part, width)
 
 
@@ -97,6 +101,13 @@ def get_values(decoder: Decoder, tokens: Array) -> Array:
         value[left] |= part.astype(np.uint64) << np.uint64(low)
     z[large] = value
     return unzigzag(z)
+
+
+def lanes_for(encoder: Encoder) -> int:
+    """As many lanes as make decoding fast, for at most a twentieth more bytes."""
+    n, n_bytes = len(encoder), encoder.bits / 8
+    quick = min(n // FAST_STEPS, int(n_bytes) // BYTES_A_LANE)
+    return max(1, min(max(n_lanes(n, n_bytes), quick), MOST_LANES))
 
 
 def _numbers() -> Tables:
@@ -145,7 +156,10 @@ def put_tables(encoder: Encoder, codes: Array, maps: Array) -> None:
     widths = codes.shape[1] - (codes[:, ::-1] > 0).argmax(axis=1)
     deltas = [np.diff(row[:width], prepend=0) for row, width in zip(codes, widths, strict=True)]
     runs = [np.flatnonzero(np.diff(row, append=-1)) for row in maps]
-    put = lambda x: encoder.put_symbols(np.asarray(x, np.int64), NUMBERS)  # noqa: E731
+
+    def put(numbers: Array | list[int]) -> None:
+        encoder.put_symbols(np.asarray(numbers, np.int64), NUMBERS)
+
     put([len(codes) - 1])
     put(widths - 1)
     put(zigzag(np.concatenate(deltas)).astype(np.int64))
@@ -238,7 +252,7 @@ def cluster(counts: Array, ordered: bool) -> tuple[Array, Array, float]:
     maps = np.zeros(counts.shape[:2], np.int64)
     seen = np.zeros(counts.shape[:2], bool)
     sums = []
-    for new, run in enumerate(_merge(table[order], MOST_TABLES, RUN_BITS * 0)):
+    for new, run in enumerate(_merge(table[order], MOST_TABLES, 0.0)):
         sums.append(table[order[run]].sum(axis=0))
         for member in order[run]:
             group, classes = owners[int(member)]
