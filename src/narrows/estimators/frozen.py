@@ -109,13 +109,15 @@ def _with_prior(
 
 
 def _weights(net: Any) -> GroupWeights:
-    weights = [layer.weight.cpu().double().numpy() for layer in (net.first, net.middle, net.last)]
-    biases = [b.cpu().double().numpy() for b in (net.bias, net.middle.bias, net.base)]
+    weights = [
+        layer.weight.detach().cpu().double().numpy() for layer in (net.first, net.middle, net.last)
+    ]
+    biases = [b.detach().cpu().double().numpy() for b in (net.bias, net.middle.bias, net.base)]
     return GroupWeights(*(x for pair in zip(weights, biases, strict=True) for x in pair))
 
 
 def _pair(layer: Any) -> tuple[Array, Array]:
-    return layer.weight.cpu().double().numpy(), layer.bias.cpu().double().numpy()
+    return layer.weight.detach().cpu().double().numpy(), layer.bias.detach().cpu().double().numpy()
 
 
 def bits_of(codes: Array, tables: Any, level: int) -> float:
