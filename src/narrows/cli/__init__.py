@@ -1,8 +1,12 @@
 """The command ``narrows VERB``: each verb parses, calls the public API and prints.
 
 Nothing heavy is imported here or by the verbs' modules before a verb runs, so that ``--help``
-answers at once. Bad input ends in one line on stderr and a status that is not 0: 1 for what
-narrows refuses or cannot do, 2 for a command that makes no sense, 130 when stopped by hand.
+answers at once. Bad input ends in one line on stderr and a status that is not 0:
+
+- 1 for what narrows refuses or cannot do, 2 for a command that makes no sense;
+- for what is wrong with a .narrow file: 3 it is none, 4 it is of a newer format, 5 it needs another
+  model, 6 it ends too early, 7 it is damaged, 8 it asks for more than is allowed;
+- 130 when stopped by hand.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import Any, TextIO
 
 import click
 
-from narrows.cli import denoising, showing, training, using
+from narrows.cli import compressing, denoising, showing, training, using
 from narrows.core import NarrowsError
 from narrows.engine.launch import given_rank, launched
 from narrows.version import __version__
@@ -54,6 +58,9 @@ for verb in (
     using.reconstruct,
     using.sample,
     denoising.denoise,
+    compressing.compress,
+    compressing.decompress,
+    compressing.inspect,
     showing.info,
     showing.report,
     showing.models,
@@ -87,6 +94,7 @@ def _run(words: list[str], debug: bool) -> int:
             raise
         for kind, (status, sentence) in ENDINGS.items():
             if isinstance(error, kind):
+                status = getattr(error, "exit_code", status) if kind is NarrowsError else status
                 return _end(status, "" if _is_told(error) else sentence(error))
         raise
 

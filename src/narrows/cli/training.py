@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,9 +102,18 @@ def fit(
     if estimator.stop_reason_ != "interrupted":
         run.unlink(missing_ok=True)
     if not quiet and given_rank() == 0:
-        whole = _is_whole(estimator)
-        click.echo((whole_summary if whole else summary)(estimator, source.name, path))
-        click.echo(f"next: {_denoise_command(path) if whole else next_command(data, path, resize)}")
+        tell, following = _telling(estimator)
+        click.echo(tell(estimator, source.name, path))
+        click.echo(f"next: {following(data, path, resize)}")
+
+
+def _telling(estimator: Any) -> tuple[Callable[..., str], Callable[..., str]]:
+    """What sums a model up, and what says how to use it."""
+    others = {
+        "Codec": (codec_summary, _compress_command),
+        "Denoiser": (whole_summary, _denoise_command),
+    }
+    return others.get(type(estimator).__name__, (summary, next_command))
 
 
 def _is_whole(estimator: Any) -> bool:
@@ -113,17 +125,20 @@ def _is_whole(estimator: Any) -> bool:
 
 def _read(estimator: Any, data: str, resize: Any) -> Data:
     """DATA as rows; for a model of whole images the files themselves, as they are."""
-    from narrows.engine.images import SUFFIXES
+    from narrows.engine.images import SUFFIXES, find_images
     from narrows.engine.reading import Data, read
 
     place = Path(data)
     if not _is_whole(estimator):
         return read(data, resize=resize, lazy="auto")
     if resize is not None:
-        raise click.UsageError("--resize is not for a denoiser: it takes images of any size.")
-    if place.is_dir() or place.suffix.lower() in SUFFIXES:
+        kind = type(estimator).__name__.lower()
+        raise click.UsageError(f"--resize is not for a {kind}: it takes images of any size.")
+    rows_too = hasattr(estimator, "compress")  # a codec takes tables and arrays as well
+    folder = place.is_dir() and (not rows_too or bool(find_images(place)))
+    if folder or place.suffix.lower() in SUFFIXES:
         return Data(X=place, name=data)
-    return read(data)
+    return read(data, lazy="auto" if rows_too else False)
 
 
 def _learn(estimator: Any, source: Data) -> None:
@@ -162,8 +177,57 @@ def whole_summary(estimator: Any, name: str, path: Path) -> str:
     )
 
 
-def _denoise_command(path: Path) -> str:
+def _denoise_command(data: str, path: Path, resize: Any) -> str:
     return shlex.join(["narrows", "denoise", "DATA", "-m", str(path), "-o", "OUT"])
+
+
+def codec_summary(estimator: Any, name: str, path: Path) -> str:
+    """What is coded how, the bits it takes beside PCA's, how long it took and where it is."""
+    card = estimator.info()
+    n, cell = card["training"]["rows"], " × ".join(map(str, card["cell"]))
+    whole = estimator.choices_.event is not None
+    what = f"{n:,} rows, each" if whole else f"{n:,} image{'s' * (n != 1)}, each block"
+    return "\n".join(
+        [
+            f"{card['model']} of {name}: {what} {cell} to {card['latent_dim']} whole numbers",
+            f"chosen: networks of {card['n_parameters']:,} parameters; what decoding needs of them "
+            f"is {card['payload_bytes']:,} bytes, fewer once deflated",
+            *codec_lines(estimator),
+            took_line(card["training"]),
+            wrote_line(path),
+        ]
+    )
+
+
+def codec_lines(estimator: Any) -> list[str]:
+    """The bits and the error of the level that is usual, beside PCA with the same coder."""
+    from narrows.report.packing import pca_bits
+
+    levels, level = estimator.levels_, estimator.decoder_.level
+    found = levels[level]
+    bits, mse = found["bits_per_number"], found["mse"]
+    said = (
+        f"validation rows, level {level} of 0 to {len(levels) - 1}: {bits:.4g} bits a number, "
+        f"{_error_of(estimator.choices_, mse)}"
+    )
+    pca = pca_bits(levels, mse)
+    if pca is None or bits <= 0:
+        return [said]
+    more = f"{abs(pca / bits - 1):.1%} {'more' if pca > bits else 'fewer'}"
+    return [said, f"PCA with the same coder takes {pca:.4g} bits at that error, {more}"]
+
+
+def _error_of(choices: Any, mse: float) -> str:
+    """PSNR where the data have bounds, else the error in scaled units."""
+    if choices.low is None or len(choices.scale) > 1 or mse <= 0:
+        return f"squared error {mse:.4g} (scaled units)"
+    peak = (max(choices.high) - min(choices.low)) / choices.scale[0]
+    return f"PSNR {10 * math.log10(peak**2 / mse):.2f} dB"
+
+
+def _compress_command(data: str, path: Path, resize: Any) -> str:
+    out = re.sub(r"[^\w.-]+", "-", Path(data).stem or "data") + ".narrow"
+    return shlex.join(["narrows", "compress", str(path), data, "-o", out])
 
 
 def took_line(training: dict[str, Any]) -> str:

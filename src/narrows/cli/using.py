@@ -110,10 +110,14 @@ def sample(
 NEEDED = {
     "transform": ("no codes of one length", "autoencoder"),
     "inverse_transform": ("no codes of one length", "autoencoder"),
-    "reconstruct": ("no codes of one length (`narrows denoise` uses it)", "autoencoder"),
+    "reconstruct": ("no codes of one length", "autoencoder"),
     "sample": ("no prior to sample from", "variational-autoencoder"),
     "denoise": ("no way to tell noise from the rest", "denoiser"),
+    "compress": ("no way to write small files", "codec"),
 }
+
+
+VERBS = {"Denoiser": "denoise", "Codec": "compress"}  # what else uses a model
 
 
 def loaded(model: str, method: str) -> Any:
@@ -122,13 +126,19 @@ def loaded(model: str, method: str) -> Any:
     from narrows.core import ParameterError
 
     estimator = load(model)
-    if not hasattr(estimator, method):
+    if not hasattr(estimator, method) or _is_codec(estimator) != (method == "compress"):
         lacks, name = NEEDED[method]
+        verb = VERBS.get(type(estimator).__name__)
+        lacks += f" (`narrows {verb}` uses it)" if verb and method != "denoise" else ""
         raise ParameterError(
             f"{model!r} is of {type(estimator).__name__}, which has {lacks}; fit one that has, "
             f"with `narrows fit DATA --model {name}`."
         )
     return estimator
+
+
+def _is_codec(estimator: Any) -> bool:
+    return hasattr(estimator, "compress")
 
 
 def rows_for(estimator: Any, data: str, resize: Any, lazy: Lazy = False) -> Data:

@@ -188,6 +188,17 @@ class Reader:
         """The payload of the model in the file; None where there is none."""
         return self._opening[0]
 
+    @property
+    def n_model(self) -> int:
+        """Bytes that it takes in the file."""
+        model, first = self._opening
+        return 0 if model is None or first is None else first.position - self._start
+
+    @property
+    def n_read(self) -> int:
+        """Bytes read front to back so far."""
+        return self._source.position
+
     def __iter__(self) -> Iterator[Item | Chunk | Lost]:
         if self._begun:
             raise ValueError("a reader reads a file once: make another")

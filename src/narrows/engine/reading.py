@@ -24,7 +24,7 @@ from narrows.engine import idx, images, named, parquet, tables, zarrs
 from narrows.engine.images import Resize
 from narrows.engine.sources import LazyRows, Source, nbytes
 
-__all__ = ["READABLE", "Data", "read", "read_labels"]
+__all__ = ["READABLE", "Data", "read", "read_any", "read_labels"]
 
 READABLE = (
     "digits, mnist, fashion-mnist (mnist:test for the test split), a folder of images or .parquet "
@@ -86,6 +86,27 @@ def read(source: str | Path, *, resize: Resize = None, lazy: Lazy = False) -> Da
         _refuse_resize(text, resize)
         data = _from_folder(path) if path.is_dir() else _read_file(path)
     return _settled(_checked(data, path), lazy)
+
+
+def read_any(source: str | Path) -> Data:
+    """Read numbers of any shape and type; images, a folder or one file, stay a path.
+
+    What `read` reads and arrays that are no rows, such as a .npy of one number or of complex ones,
+    for who only stores them.
+
+    >>> read_any("digits").X.shape
+    (1797, 8, 8)
+    """
+    text, path = str(source), _path(source)
+    if isinstance(source, str) and named.is_name(text):
+        return Data(named.read_named(text)[0], name=text)
+    if not text or not _exists(path):
+        raise FileError(_not_there(text, path, f"an image, {READABLE}"))
+    folder_of_images = path.is_dir() and not _is_table_or_array(path)
+    if folder_of_images or path.suffix.lower() in images.SUFFIXES:
+        return Data(path, name=path.resolve().name)
+    data = _from_folder(path) if path.is_dir() else _read_file(path)
+    return _settled(data, "auto")
 
 
 def _is_table_or_array(folder: Path) -> bool:

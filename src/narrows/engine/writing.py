@@ -32,6 +32,7 @@ __all__ = [
     "contact_sheet",
     "gather",
     "pictures",
+    "write_head",
     "write_rows",
 ]
 
@@ -202,13 +203,14 @@ def gather(
     with beside(path) as place, place.open("wb") as file:
         for i, block in enumerate(blocks):
             if i == 0:
-                _write_head(file, (n, *block.shape[1:]), block.dtype)
+                write_head(file, (n, *block.shape[1:]), block.dtype)
             file.write(np.ascontiguousarray(block).data)
     mapped: Array = np.load(path, mmap_mode="r")
     return mapped
 
 
-def _write_head(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def write_head(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """The head of a .npy, after which the elements follow in C order."""
     from numpy.lib import format
 
     head = {"descr": format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
