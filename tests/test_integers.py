@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+import plain_decoder
 from narrows.codec.integers import decode_integers, encode_integers
 from narrows.codec.planning import coded, simple, smallest
 from narrows.codec.predictors import (
@@ -241,3 +242,21 @@ def test_a_payload_for_another_shape_is_corrupt() -> None:
     for shape in ((20, 20), (0,), (3,), (20, 22), (2000, 2000)):
         with pytest.raises(Corrupt):
             decode_integers(payload, shape)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("step", [1, 127])
+def test_a_decoder_written_from_the_format_alone_agrees(plan: Plan, step: int) -> None:
+    if plan.mask and step > 1:
+        return
+    for q in (60 * field(6, 7, 9), np.random.default_rng(1).choice(ENDS[2:-1], (3, 5, 6))):
+        payload = coded(q, plan, step, None)
+        ours = decode_integers(payload, q.shape, step=step)
+        assert ours.ravel().tolist() == plain_decoder.decode(payload, q.shape, step)
+
+
+@pytest.mark.parametrize("q", SAMPLES[2:])
+def test_that_decoder_knows_the_other_forms(q: NDArray[np.int64]) -> None:
+    ways = [encode_integers(q), *simple(q, range(1 << q.ndim))]
+    for payload in ways:
+        assert plain_decoder.decode(payload, q.shape) == q.ravel().tolist()

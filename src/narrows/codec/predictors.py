@@ -176,7 +176,7 @@ def sweep(shape: tuple[int, ...], plan: Plan, step: int, code: Code) -> Array:
     values = np.zeros(shape, np.int64)
     near = plan.context == NEIGHBOURS
     magnitudes = np.zeros(shape if near else (0,) * len(shape), np.uint16)
-    column = np.broadcast_to(np.arange(shape[-1], dtype=np.uint8), shape)
+    column = np.broadcast_to((np.arange(shape[-1]) & 255).astype(np.uint8), shape)
     steps: list[int] = []
     for one in passes(shape, plan.order):
         steps = steps or plan.steps(step, one.level)

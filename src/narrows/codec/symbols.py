@@ -57,7 +57,8 @@ class Symbols:
     def _code(self, one: Pass, expected: Array, width: int, classes: Array | int) -> Array:
         t = self._x[one.target] - expected
         if width > 1:
-            t = (t + width // 2) // width
+            steps = t // width  # rounded so that nothing overflows
+            t = steps + (t - steps * width > width // 2)
         if self._free is not None and one.axis >= 0:
             t = np.where(self._free[one.target], 0, t)
         if one.group == ANCHORS and self.plan.kinds[3] != ZERO:
