@@ -75,3 +75,8 @@ def colour_folder(beside: Path) -> Path:
 def process(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "narrows", *words]
     return subprocess.run(command, capture_output=True, text=True, **more)
+
+
+def noise() -> np.ndarray:
+    """What a file of several chunks holds."""
+    return np.random.default_rng(0).integers(0, 256, (40, 1 << 16), np.uint8)

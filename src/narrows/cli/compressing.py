@@ -256,22 +256,32 @@ def _opened(file: str) -> Iterator[Any]:
 @contextmanager
 def _about(file: str) -> Iterator[None]:
     """What is wrong with a .narrow file is told with its name, as a sentence, with advice."""
-    from narrows.core import Corrupt, FileError, TooLarge, Truncated, WrongModel
+    from narrows.core import (
+        Corrupt,
+        FileError,
+        NotOurFile,
+        ParameterError,
+        TooLarge,
+        Truncated,
+        UnsupportedVersion,
+        WrongModel,
+    )
 
-    advice: dict[type[FileError], str] = {
+    advice: dict[type[FileError | ParameterError], str] = {
+        NotOurFile: "",
+        UnsupportedVersion: "",
         WrongModel: "; give it with -m MODEL",
         TooLarge: " (--max-bytes)",
         Truncated: "; --salvage keeps what is good",
         Corrupt: "; --salvage keeps what is good",
+        ParameterError: "",  # such as an item that is not there
     }
     try:
         yield
-    except FileError as error:
-        if type(error) is FileError:  # of a place to write to, a model, ...
-            raise
+    except tuple(advice) as error:
+        kind = next(kind for kind in advice if isinstance(error, kind))
         name = "standard input" if file == "-" else f"'{file}'"
-        why = f"{name}: {str(error).removesuffix('.')}{advice.get(type(error), '')}."
-        raise type(error)(why) from error
+        raise kind(f"{name}: {str(error).removesuffix('.')}{advice[kind]}.") from error
 
 
 @contextmanager

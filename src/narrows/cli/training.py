@@ -184,8 +184,9 @@ def _denoise_command(data: str, path: Path, resize: Any) -> str:
 def codec_summary(estimator: Any, name: str, path: Path) -> str:
     """What is coded how, the bits it takes beside PCA's, how long it took and where it is."""
     card = estimator.info()
-    n, cell = card["training"]["rows"], " × ".join(map(str, card["cell"]))
     whole = estimator.choices_.event is not None
+    sides = card["cell"] if whole or card["cell"][0] > 1 else card["cell"][1:]
+    n, cell = card["training"]["rows"], " × ".join(map(str, sides))
     what = f"{n:,} rows, each" if whole else f"{n:,} image{'s' * (n != 1)}, each block"
     return "\n".join(
         [

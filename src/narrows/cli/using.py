@@ -128,11 +128,11 @@ def loaded(model: str, method: str) -> Any:
     estimator = load(model)
     if not hasattr(estimator, method) or _is_codec(estimator) != (method == "compress"):
         lacks, name = NEEDED[method]
-        verb = VERBS.get(type(estimator).__name__)
-        lacks += f" (`narrows {verb}` uses it)" if verb and method != "denoise" else ""
+        kind = type(estimator).__name__
+        what = f"{kind} (for `narrows {VERBS[kind]}`)" if kind in VERBS else kind
         raise ParameterError(
-            f"{model!r} is of {type(estimator).__name__}, which has {lacks}; fit one that has, "
-            f"with `narrows fit DATA --model {name}`."
+            f"{model!r} is of {what}, which has {lacks}; fit one that has, with "
+            f"`narrows fit DATA --model {name}`."
         )
     return estimator
 

@@ -130,7 +130,7 @@ def _stream(unpacker: Unpacker, stream: Any, done: Unpacked) -> None:
 
 def _several() -> ParameterError:
     return ParameterError(
-        "The file holds several images: give a folder to write them to, or choose one with --item."
+        "it holds several images: give a folder to write them to, or choose one with --item."
     )
 
 

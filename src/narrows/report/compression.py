@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from narrows.codec.methods import AUTOENCODER, CONTEXT, NAMES, RESIDUAL
 from narrows.engine.writing import beside, check_output
-from narrows.report.packing import Beside, Other, compare, psnr_of
+from narrows.report.packing import AS_FAR, Beside, Other, compare, psnr_of
 
 if TYPE_CHECKING:
     from narrows.codec.packing import Summary
@@ -39,6 +40,11 @@ class Facts:
     spread: float | None = None
     stored: int | None = None
     beside: Beside | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether decoding needs the model."""
+        return any(NAMES[k] in self.summary.methods for k in (AUTOENCODER, RESIDUAL, CONTEXT))
 
     @property
     def alone(self) -> int:
@@ -156,7 +162,9 @@ def _sizes(facts: Facts) -> list[tuple[str, str]]:
 
 def _times(facts: Facts, nbytes: int) -> str:
     ratio = facts.summary.original / nbytes
-    return f", {ratio:.4g} × smaller" if ratio > 1 else f", {1 / max(ratio, 1e-9):.3g} × larger"
+    if not ratio:
+        return ""
+    return f", {ratio:.4g} × smaller" if ratio > 1 else f", {1 / ratio:.3g} × larger"
 
 
 def _rate(facts: Facts) -> str:
@@ -187,7 +195,7 @@ def _work(facts: Facts) -> list[tuple[str, str]]:
     summary = facts.summary
     won = [f"{name} {count:,}" for name, count in summary.methods.most_common()]
     rows = [("chunks", ", ".join(won) or "none")]
-    if facts.used and summary.payload:
+    if facts.needed:
         rest = summary.payload - summary.codes
         share = f"codes of the autoencoder {summary.codes:,} bytes, all else {rest:,}"
         rows.append(("payload", share))
@@ -204,15 +212,16 @@ def _work(facts: Facts) -> list[tuple[str, str]]:
 
 def _model(facts: Facts) -> str:
     said = f"{facts.model:,} bytes, {'in the file' if facts.summary.embedded else 'not counted'}"
+    if not facts.needed:
+        return f"{said}; decoding does not need it"
     best = None if facts.beside is None else facts.beside.best(ordinary=True)
     if best is None:
         return said
     count = facts.files_to_pay(best)
     if count is None:
         return f"{said}; it never pays for itself against {best.name}"
-    if count == 1:
-        return f"{said}; it pays for itself with this file, against {best.name}"
-    return f"{said}; it pays for itself with {count:,} such files, against {best.name}"
+    files = "this file alone" if count == 1 else f"{count:,} such files"
+    return f"{said}; counted once, it pays for itself with {files}, against {best.name}"
 
 
 def _table(facts: Facts) -> list[str]:
@@ -221,25 +230,22 @@ def _table(facts: Facts) -> list[str]:
         return []
     if not beside.others:
         return ["nothing stands beside it: no ordinary coder takes these data at this quality."]
-    mine = Other("this file", facts.alone, "")
-    rows = [mine]
-    if facts.used:
-        rows = [
-            Other(
-                "this file without its model" if facts.summary.embedded else "this file",
-                facts.alone,
-            ),
-            Other("this file and the model", facts.alone + facts.model),
-        ]
+    name = "this file without its model" if facts.summary.embedded else "this file"
+    rows = [Other(name, facts.alone)]
+    if facts.needed:
+        rows.append(Other("this file and the model", facts.alone + facts.model))
     every = sorted([*rows, *beside.others], key=lambda other: other.nbytes)
     width = max(len(other.name) for other in every)
     sample = f", judged by {beside.sample}" if beside.sample else ""
-    head = f"beside it, at no less quality{sample}:"
+    about = any(other.quality == AS_FAR for other in beside.others)
+    head = (
+        f"beside it, at {'about the same squared error' if about else 'no less quality'}{sample}:"
+    )
     shown = [head, f"  {'':<{width}}  {'bytes':>14}  {'× smaller':>9}"]
     for other in every:
         ratio = facts.summary.original / max(1, other.nbytes)
         shown.append(
-            f"  {other.name:<{width}}  {other.nbytes:>14,}  {ratio:>9.4g}  {other.quality}".rstrip()
+            f"  {other.name:<{width}}  {other.nbytes:>14,}  {ratio:>9.2f}  {other.quality}".rstrip()
         )
     return [*shown, _verdict(facts, beside)]
 
@@ -255,6 +261,6 @@ def _verdict(facts: Facts, beside: Beside) -> str:
         )
     said = f"This file is {100 * (1 - facts.alone / best.nbytes):.3g} % smaller than {best.name}"
     ordinary = beside.best(ordinary=True)
-    if facts.used and ordinary is not None and ordinary.nbytes < facts.alone + facts.model:
+    if facts.needed and ordinary is not None and ordinary.nbytes < facts.alone + facts.model:
         return f"{said}; with the model counted, {ordinary.name} is smaller."
     return f"{said}, the best of the others."

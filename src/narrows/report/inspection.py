@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from narrows.codec.container import Header, Item, Lost
 from narrows.codec.heads import ENDLESS, Heads, Held
 from narrows.codec.methods import NAMES
@@ -141,7 +143,7 @@ def _listed(found: dict[str, Any], most: int | None) -> Iterator[str]:
         return
     for item in items[:most]:
         shape = " × ".join(map(str, item["shape"]))
-        kind = item["dtype"].lstrip("|<>")
+        kind = np.dtype(item["dtype"]).name
         yield f"  {item['number']:>6}  {item['name']}: {shape}, {kind}, {item['bytes']:,} bytes"
     if most is not None and len(items) > most:
         yield f"  ... and {len(items) - most:,} more (--all)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Beside", "Other", "compare", "pca_bits", "psnr_of"]
 
-MOST_BYTES = 1 << 21  # of a sample
-MOST_PIXELS = 5 << 18  # with their colours, of a sample for lossy coders: 768 × 512 of them
+MOST_BYTES = 1 << 20  # of a sample
+MOST_LOSSY = 3 << 18  # bytes of a sample that is coded again at each of many qualities
 MOST_IMAGES = 500
 MOST_FILES = 24  # that are coded one at a time, and again at each of many qualities
 STRETCHES = 8  # of rows, spread evenly
 LONG = 16  # rows of a stretch, at least
-SMALL = 64  # sides of images that are as well as nothing beside the others
+SMALL = 64  # a side of what is left of a row, at least
+AS_FAR = "about as far off"
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,17 @@ def compare(
     if whole:
         sample, words = ([item.data for item in items] if images else np.asarray(X)), ""
     elif images:
-        sample, words = some_images(items, MOST_PIXELS if lossy else MOST_BYTES)
+        sample, words = some_images(items, MOST_LOSSY if lossy else MOST_BYTES)
     else:
-        sample, words = some_rows(items[0].data, MOST_BYTES)
+        sample, words = some_rows(items[0].data, MOST_LOSSY if lossy else MOST_BYTES)
     wishes = {**how, "max_error": summary.error, "embed_model": False}
     stream = io.BytesIO()
     mine = codec.compress_to(stream, sample, **wishes) if words or lossy else summary
     rows = _unlike(_rows(codec, sample, mine, stream.getvalue()))
     # what a file has only once counts for little where it is large
     scale = summary.payload / max(1, mine.payload) if words else 1.0
+    if words:  # all of them are judged by a sample
+        rows = [replace(row, name=row.name.replace(" (from a sample)", "")) for row in rows]
     others = [_other(row, mine, scale) for row in rows]
     pca = _pca(codec, summary) if lossy else None
     others += [] if pca is None else [pca]
@@ -154,7 +157,7 @@ def _other(row: Packed, mine: Summary, scale: float) -> Other:
         wanted = psnr_of(mine) or 0.0
         return Other(row.name, nbytes, f"{row.psnr:.2f} dB", row.psnr >= wanted - 1e-6)
     if mine.mode == "lossy":
-        return Other(row.name, nbytes, "about as far off")
+        return Other(row.name, nbytes, AS_FAR)
     worst, bound = row.max_error or 0.0, mine.error or 0.0
     return Other(row.name, nbytes, f"at most {worst:.4g} off", worst <= bound)
 
@@ -201,7 +204,7 @@ def pca_bits(levels: Sequence[Mapping[str, float]], mse: float) -> float | None:
 
 
 def some_images(items: Sequence[Any], most: int) -> tuple[list[Array], str]:
-    """Images, drawn at random, of about ``most`` numbers together; a first one larger is cut.
+    """Images, drawn at random, of about ``most`` bytes together; a first one larger is cut.
 
     Also in words what they are; nothing where they are all.
     """
@@ -210,10 +213,10 @@ def some_images(items: Sequence[Any], most: int) -> tuple[list[Array], str]:
     used = 0
     for i in order:
         image = np.asarray(items[int(i)].data)
-        if found and used + image.size > most:
+        if found and used + image.nbytes > most:
             break
         found.append(image)
-        used += image.size
+        used += image.nbytes
     cut = used > most
     if cut:
         found = [_middle(found[0], most)]
@@ -224,8 +227,8 @@ def some_images(items: Sequence[Any], most: int) -> tuple[list[Array], str]:
 
 
 def _middle(image: Array, most: int) -> Array:
-    """The middle of an image (H, W, ...), of at most so many numbers."""
-    share = math.sqrt(most / image.size)
+    """The middle of an image (H, W, ...), of at most so many bytes."""
+    share = math.sqrt(most / image.nbytes)
     height, width = (max(1, int(side * share)) for side in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return np.ascontiguousarray(image[top : top + height, left : left + width])
