@@ -164,9 +164,9 @@ def decompress(
     overwrite: bool,
     quiet: bool,
 ) -> int:
-    """Write what is in FILE, a .narrow file; - is standard input.
+    """Write what is in FILE, a .narrow file.
 
-    OUT is there only after all of FILE proved right. Images are written as .png under the names
+    FILE may be -, standard input. OUT is there only after all of FILE proved right. Images are written as .png under the names
     they had (floats as .tif, what neither holds as .npy).
     """
     from narrows.codec.opening import load_model
@@ -226,9 +226,10 @@ def _lost(lost: Any) -> str:
 @click.option("--all", "every", is_flag=True, help=f"List all items, not the first {SHOWN} only.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def inspect(file: str, verify: bool, model: str | None, every: bool, as_json: bool) -> None:
-    """Show what is in FILE, a .narrow file, without decoding it; - is standard input.
+    """Show what is in FILE, a .narrow file.
 
-    Of a file only the heads of its parts are read: whether the rest is whole, --verify says.
+    Nothing is decoded, and only the heads of its parts are read: whether the rest is whole,
+    --verify says. FILE may be -, standard input.
     """
     from narrows.codec.heads import look
     from narrows.report.inspection import card, shown, verified

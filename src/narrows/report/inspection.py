@@ -144,6 +144,7 @@ def _listed(found: dict[str, Any], most: int | None) -> Iterator[str]:
     for item in items[:most]:
         shape = " × ".join(map(str, item["shape"]))
         kind = np.dtype(item["dtype"]).name
-        yield f"  {item['number']:>6}  {item['name']}: {shape}, {kind}, {item['bytes']:,} bytes"
+        name = item["name"] if item["name"].isprintable() else ascii(item["name"])
+        yield f"  {item['number']:>6}  {name}: {shape}, {kind}, {item['bytes']:,} bytes"
     if most is not None and len(items) > most:
         yield f"  ... and {len(items) - most:,} more (--all)"
