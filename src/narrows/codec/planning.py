@@ -37,7 +37,8 @@ Array = NDArray[Any]
 SAMPLE = 1 << 17  # integers on which ways are compared
 MOST_COLORS = 4096
 SPARSE = 0.5  # bits an integer, below which blocks of zeros are tried
-HASTE = 1.01  # what blocks may cost in bytes: they save time
+HASTE = 1.02  # what blocks may cost, and so many bits: they save time
+HASTE_BITS = 128
 TIGHTER = ((0, 16), (4, 32), (8, 48), (12, 48), (16, 64))  # alpha, beta in 16ths
 
 
@@ -159,8 +160,8 @@ def _blocks(trial: Trial) -> None:
     bits, plan = trial.best
     if bits > SPARSE * trial.x.size:
         return
-    least, block = min((trial.bits(replace(plan, block=n)), n) for n in (3, 4, 5, 6))
-    if least < HASTE * bits:
+    least, block = min((trial.bits(replace(plan, block=n)), n) for n in (3, 4, 5, 6, 7))
+    if least < HASTE * bits + HASTE_BITS:
         trial.best = (least, replace(plan, block=block))
 
 

@@ -28,12 +28,16 @@ HEAD = struct.Struct("<HI")  # lanes, words
 LEAST = 1 << 16  # of a state
 MOST_LANES = 4096
 BYTES_A_LANE = 1200  # a lane costs about three bytes: 0.25 % of so many
-STEPS = 16384  # a lane's symbols, at most, while lanes last: each step costs microseconds
+A_FEW = 15  # lanes more, for speed: 45 bytes
+STEPS = 4096  # a lane's symbols, for which such are added: each step costs microseconds
+MOST_STEPS = 16384  # a lane's symbols, at most, while lanes last
 
 
 def n_lanes(n_symbols: int, n_bytes: float) -> int:
     """Lanes for so many symbols that take about so many bytes."""
-    wanted = max(int(n_bytes) // BYTES_A_LANE, -(-n_symbols // STEPS), 1)
+    cheap = int(n_bytes) // BYTES_A_LANE
+    faster = min(n_symbols // STEPS, cheap + A_FEW, int(n_bytes) // 128)
+    wanted = max(cheap, faster, -(-n_symbols // MOST_STEPS), 1)
     return min(wanted, MOST_LANES, max(1, n_symbols))
 
 
@@ -113,7 +117,7 @@ class Decoder:
             raise Corrupt("the coded symbols start in an impossible state")
         self._words = np.frombuffer(data, "<u2", n_words, HEAD.size + 4 * lanes).astype(np.int64)
         # a symbol may cost no bits, so only this bounds the time that few bytes can ask for
-        self._left = lanes * STEPS if lanes < MOST_LANES else None
+        self._left = lanes * MOST_STEPS if lanes < MOST_LANES else None
         self._lane = 0
         self._used = 0
 
@@ -122,16 +126,16 @@ class Decoder:
         self._ask(count)
         symbols = np.empty(count, np.int64)
         starts, frequencies = tables.flat
-        width = tables.frequencies.shape[1]
         index = np.broadcast_to(np.asarray(index, np.int64), (count,))
-        done = 0
+        first, row = index << BITS, index * tables.frequencies.shape[1]
+        lookup, done = tables.lookup, 0
         while done < count:
             x = self._run(count - done)
-            mine = index[done : done + len(x)]
+            now = slice(done, done + len(x))
             slots = x & (TOTAL - 1)
-            found = symbols[done : done + len(x)]
-            found[...] = tables.symbols(mine, slots)
-            at = mine * width + found
+            found = lookup.take(first[now] + slots)
+            symbols[now] = found
+            at = row[now] + found
             self._advance(x, slots, starts.take(at), frequencies.take(at))
             done += len(x)
         return symbols

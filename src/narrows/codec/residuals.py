@@ -10,6 +10,8 @@ about half a byte a token.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import log2
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ GROUPS = 18  # kinds of pass: each has contexts of its own; the last is that of 
 BLOCKS = 17
 MOST_TABLES = 32
 CODES = 61  # of a frequency in the description of a table
-FAST_STEPS, BYTES_A_LANE = 2048, 64  # of lanes that are there for speed
+FAST_STEPS, BYTES_A_LANE = 1024, 100  # of lanes that are there for speed
 TOKEN_BITS, TABLE_BITS, RUN_BITS = 4.0, 8.0, 6.0  # what describing a table costs, about
 
 
@@ -104,7 +106,7 @@ def get_values(decoder: Decoder, tokens: Array) -> Array:
 
 
 def lanes_for(encoder: Encoder) -> int:
-    """As many lanes as make decoding fast, for at most a twentieth more bytes."""
+    """As many lanes as make decoding fast, for at most 3 % more bytes."""
     n, n_bytes = len(encoder), encoder.bits / 8
     quick = min(n // FAST_STEPS, int(n_bytes) // BYTES_A_LANE)
     return max(1, min(max(n_lanes(n, n_bytes), quick), MOST_LANES))
@@ -199,35 +201,32 @@ def get_tables(decoder: Decoder) -> tuple[Tables, Array]:
     return tables_from(codes), maps
 
 
-def _bits(counts: Array) -> Array:
-    """What rows of counts cost with a table of their own, the table included."""
-    counts = np.atleast_2d(counts).astype(np.float64)
-    n = counts.sum(axis=1)
-    entropy = n * np.log2(np.maximum(n, 1)) - (counts * np.log2(np.maximum(counts, 1))).sum(axis=1)
-    out: Array = entropy + TOKEN_BITS * (counts > 0).sum(axis=1) + TABLE_BITS
-    return out
+def _bits(row: Array) -> float:
+    """What a row of counts costs with a table of its own, the table included."""
+    used = row[row > 0]
+    n = float(used.sum())
+    entropy = n * log2(max(n, 1.0)) - float(used @ np.log2(used))
+    return entropy + TOKEN_BITS * len(used) + TABLE_BITS
 
 
 def _merge(counts: Array, most: int, bonus: float) -> list[list[int]]:
     """Rows in an order in which neighbours are alike, as runs that share a table."""
     runs = [[i] for i in range(len(counts))]
-    rows = list(counts)
-    cost = list(_bits(counts)) if len(rows) else []
-    if len(rows) < 2:
-        return runs
-    pairs = _bits(counts[:-1] + counts[1:])
-    gain = [float(p - cost[i] - cost[i + 1]) for i, p in enumerate(pairs)]
+    rows = list(counts.astype(np.float64))
+    cost = [_bits(row) for row in rows]
+    gain = [_bits(a + b) for a, b in pairwise(rows)]
+    gain = [both - cost[i] - cost[i + 1] for i, both in enumerate(gain)]
     while len(rows) > 1:
-        i = int(np.argmin(gain))
+        i = gain.index(min(gain))
         if gain[i] >= bonus and len(rows) <= most:
             break
         rows[i : i + 2] = [rows[i] + rows[i + 1]]
         runs[i : i + 2] = [runs[i] + runs[i + 1]]
-        cost[i : i + 2] = [float(_bits(rows[i])[0])]
+        cost[i : i + 2] = [_bits(rows[i])]
         del gain[i]
         for j in (i - 1, i):
             if 0 <= j < len(gain):
-                gain[j] = float(_bits(rows[j] + rows[j + 1])[0]) - cost[j] - cost[j + 1]
+                gain[j] = _bits(rows[j] + rows[j + 1]) - cost[j] - cost[j + 1]
     return runs
 
 
@@ -259,7 +258,7 @@ def cluster(counts: Array, ordered: bool) -> tuple[Array, Array, float]:
             maps[group, classes] = new
             seen[group, classes] = True
     _fill(maps, seen)
-    bits = _bits(np.asarray(sums)).sum() + RUN_BITS * float((np.diff(maps, axis=1) != 0).sum())
+    bits = sum(map(_bits, sums)) + RUN_BITS * float((np.diff(maps, axis=1) != 0).sum())
     return np.asarray(sums), maps, float(bits)
 
 

@@ -37,7 +37,7 @@ class Tables:
         return len(self.frequencies)
 
     @cached_property
-    def _lookup(self) -> Array:
+    def lookup(self) -> Array:
         """The symbol of every slot, (tables · 2¹⁶,)."""
         n, width = self.frequencies.shape
         kind = np.uint8 if width <= 256 else np.uint16
@@ -51,7 +51,7 @@ class Tables:
 
     def symbols(self, index: Array, slots: Array) -> Array:
         """The symbols in whose intervals the slots lie, of the tables ``index``."""
-        found: Array = self._lookup.take((np.asarray(index, np.intp) << BITS) + slots)
+        found: Array = self.lookup.take((np.asarray(index, np.intp) << BITS) + slots)
         return found
 
 
@@ -75,4 +75,5 @@ def frequencies_of(counts: Array) -> Array:
     np.put_along_axis(
         frequencies, largest, np.take_along_axis(frequencies, largest, -1) + left, axis=-1
     )
-    return frequencies.astype(np.uint32)
+    out: Array = frequencies.astype(np.uint32)
+    return out
