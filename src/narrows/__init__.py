@@ -41,6 +41,7 @@ __all__ = [
     "WandB",
     "WorkerError",
     "__version__",
+    "decompress",
     "load",
     "photographs",
 ]
@@ -65,6 +66,27 @@ def load(path: Any, *, f: Any = None, g: Any = None) -> Any:
     from narrows.estimators.files import load as read
 
     return read(Path(path), f=f, g=g)
+
+
+def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> Any:
+    """What a .narrow file holds: an array, or for images a list of arrays.
+
+    Parameters
+    ----------
+    source : bytes, str, Path or an open binary file
+    model : str, Path, Codec or None
+        The model it was made with, unless the file embeds it or needs none.
+    max_bytes : int
+        Refuse what would take more, decoded.
+
+    Raises
+    ------
+    NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
+        The file cannot be decoded; all are children of ``FileError``.
+    """
+    from narrows.codec.opening import decompress as read
+
+    return read(source, model, max_bytes=max_bytes)
 
 
 def __getattr__(name: str) -> Any:

@@ -55,21 +55,7 @@ def load_model(path: str | Path) -> Model:
 
 
 def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> Any:
-    """What a .narrow file holds: an array, or for images a list of arrays.
-
-    Parameters
-    ----------
-    source : bytes, str, Path or an open binary file
-    model : str, Path, Codec or None
-        The model it was made with, unless the file embeds it or needs none.
-    max_bytes : int
-        Refuse what would take more, decoded.
-
-    Raises
-    ------
-    NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
-        The file cannot be decoded; all are children of ``FileError``.
-    """
+    """See `narrows.decompress`."""
     if isinstance(model, str | Path):
         model = load_model(model)
     elif hasattr(model, "decoder_"):

@@ -267,6 +267,6 @@ def range_of(items: Iterable[Given]) -> float:
             kept = part[np.isfinite(part)] if part.dtype.kind == "f" else part
             if kept.size:
                 low, high = min(low, float(kept.min())), max(high, float(kept.max()))
-    if not high - low < math.inf:
+    if low > high or not high - low < math.inf:
         raise InputError("X holds no finite numbers, or ones too far apart for a relative error.")
     return max(0.0, high - low)
