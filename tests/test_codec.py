@@ -169,7 +169,7 @@ def test_threads_change_no_bit(blocks: Codec) -> None:
 
 def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, or parts of rows: the answer is the same shape, and errors stay within their bound."""
-    for at_once in (7000, 4000):
+    for at_once in (3500, 1500):
         monkeypatch.setattr("narrows.codec.packing.AT_ONCE", at_once)
         X = FIELD[:2, :40]
         for how in ({"mode": "lossless"}, {"max_error": 0.5}, {}):
@@ -183,7 +183,7 @@ def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyP
 
 def test_images_cut_into_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = tiny(PHOTOS, block=(4, 4))
-    monkeypatch.setattr("narrows.codec.packing.AT_ONCE", 4000)
+    monkeypatch.setattr("narrows.codec.packing.AT_ONCE", 8000)
     large = np.tile(PHOTOS[1], (4, 1))
     for how in ({}, {"mode": "lossless"}):
         back = codec.decompress(codec.compress([large, PHOTOS[0]], **how))

@@ -18,7 +18,7 @@ from narrows.codec.payload import Payload
 from narrows.core import Corrupt, InputError, InputTypeError, WrongModel
 
 Array = NDArray[Any]
-AT_ONCE = 1 << 24  # bytes of a chunk, decoded
+AT_ONCE = 1 << 22  # elements of a chunk: coding takes about 250 bytes for each
 KINDS = "biufc"
 STRIP = 64  # rows of an image that is cut are a multiple of this: no block is cut
 
@@ -59,10 +59,10 @@ class Given:
     name: str | None = None
 
 
-def row_axes(shape: tuple[int, ...], itemsize: int) -> int:
+def row_axes(shape: tuple[int, ...]) -> int:
     """How many leading axes are folded into rows, so that a row fits a chunk."""
     for axes in range(min(1, len(shape)), len(shape)):
-        if math.prod(shape[axes:]) * itemsize <= AT_ONCE:
+        if math.prod(shape[axes:]) <= AT_ONCE:
             return axes
     return len(shape)
 
@@ -119,14 +119,14 @@ def _item_of(given: Given) -> Item:
     shape = tuple(int(size) for size in given.data.shape)
     code = dtype.newbyteorder("<").str if dtype.isnative else dtype.str
     code = code.replace("=", "<")
-    return Item(shape=shape, dtype=code, row_axes=row_axes(shape, dtype.itemsize), name=given.name)
+    return Item(shape=shape, dtype=code, row_axes=row_axes(shape), name=given.name)
 
 
 def _parts(data: Any, item: Item, image: bool) -> Iterator[Array]:
     """The chunks of an item, (rows, *row shape), little-endian and in C order."""
     if not item.rows:
         return
-    at_once = max(1, AT_ONCE // item.row_bytes)
+    at_once = max(1, AT_ONCE // max(1, math.prod(item.row_shape)))
     if image and at_once < item.rows:
         at_once = max(STRIP, at_once // STRIP * STRIP)
     if item.row_axes == 1:

@@ -118,6 +118,7 @@ class Packs:
 
     model_: Any
     choices_: Any
+    layout_: Any
 
     @property
     def decoder_(self) -> Model:
@@ -226,7 +227,7 @@ class Packs:
                 f"X holds {data.dtype}, but the codec was fitted on {known}: convert X, or choose "
                 "max_error or mode='lossless', which take any numbers."
             )
-        axes = row_axes(data.shape, data.dtype.itemsize)
+        axes = row_axes(data.shape)
         shape = (1, *data.shape[axes:]) if axes <= 1 else data.shape[axes - 1 :]
         if 0 not in data.shape and self.decoder_.grid(shape, False) is None:
             seen = choices.event or f"images of {choices.channels} channels, axes {choices.axes!r}"
