@@ -174,6 +174,7 @@ def _sperr(images: Any) -> tuple[Encode, Decode]:
     def encode(x: Array, error: float) -> list[bytes]:
         floats = _floats(x)
         floats = floats.reshape(-1, *floats.shape[-2:]) if floats.ndim > 2 else floats
+        floats = floats[0] if len(floats) == 1 and floats.ndim == 3 else floats  # it would crash
         slices = [coded(part, error) for part in floats] if floats.ndim == 3 else []
         whole = [coded(floats, error)]
         return slices if slices and sum(map(len, slices)) < len(whole[0]) else whole

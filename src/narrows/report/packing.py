@@ -250,8 +250,10 @@ def some_rows(data: Any, most: int) -> tuple[Any, str]:
     rows = np.concatenate([np.asarray(data[s : s + length]) for s in map(_from_0, starts)])
     if rows.nbytes <= most:
         return rows, f"{len(rows):,} of {n:,} rows"
-    for axis in (-1, -2)[: rows.ndim - 1]:
-        kept = max(SMALL, rows.shape[axis] * most // rows.nbytes)
+    axes = (-1, -2)[: rows.ndim - 1]
+    share = (most / rows.nbytes) ** (1 / len(axes))
+    for axis in axes:
+        kept = max(SMALL, int(rows.shape[axis] * share))
         rows = np.moveaxis(np.moveaxis(rows, axis, 0)[:kept], 0, axis)
     return np.ascontiguousarray(rows), f"a part of one of {n:,} rows"
 
