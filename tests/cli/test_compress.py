@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from narrows import Codec
 from narrows.engine.photographs import read_photograph
@@ -132,6 +133,19 @@ def test_lossy_images_and_one_of_them(photo_codec: Path, photos: Path, tmp_path:
     done(*words, tmp_path / "b.png", "--item", "1")
     assert picture(tmp_path / "b.png").shape == (40, 56, 3)
     assert "there is no item 2" in refused(*words, tmp_path / "c.png", "--item", "2")
+
+
+def test_a_photograph_comes_back_upright(photo_codec: Path, tmp_path: Path) -> None:
+    smooth = np.add.outer(np.arange(20), 3 * np.arange(31)).astype(np.uint8)
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        source, out, back = (tmp_path / f"{orientation}{s}" for s in (".png", ".narrow", "b.png"))
+        Image.fromarray(smooth).save(source, exif=exif)
+        done("compress", photo_codec, source, "-o", out, "--lossless", "-q")
+        done("decompress", out, "-m", photo_codec, "-o", back, "-q")
+        with Image.open(source) as image:
+            np.testing.assert_array_equal(picture(back), ImageOps.exif_transpose(image))
 
 
 def test_what_is_in_a_folder_stays(packed: Path, photo_codec: Path, tmp_path: Path) -> None:

@@ -95,6 +95,17 @@ class Photograph:
         joined = [self.pixels] if self.alpha is None else [self.pixels, self.alpha]
         return np.dstack(joined)
 
+    @property
+    def upright(self) -> NDArray[Any]:
+        """``planes``, turned as EXIF says they are to be seen."""
+        from PIL import Image
+
+        exif = Image.Exif()
+        exif.load(self.exif)
+        orientation = exif.get(ORIENTATION) or 1
+        # to turn is to turn back the other way: a quarter's opposite is the other quarter
+        return turned_back(self.planes, {6: 8, 8: 6}.get(orientation, orientation))
+
     def with_pixels(self, pixels: NDArray[Any]) -> Photograph:
         """The same photograph with other pixels, of the same shape and dtype.
 

@@ -105,12 +105,9 @@ class _File:
 
     @property
     def data(self) -> Array:
-        """Its pixels, with its transparency behind the colours where it has any."""
-        found = read_photograph(self.path)
-        if found.alpha is None:
-            return found.pixels
-        pixels = found.pixels if found.pixels.ndim == 3 else found.pixels[..., None]
-        return np.concatenate([pixels, found.alpha[..., None]], axis=-1)
+        """Its pixels as they are to be seen, with transparency, if any, behind the colours."""
+        planes = read_photograph(self.path).upright
+        return planes[..., 0] if planes.shape[2] == 1 else planes
 
 
 class Packs:
