@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from context_reader import Reader
 from narrows.codec.context import ContextModel
 from narrows.codec.context_layers import exact_kind
 from narrows.codec.products import product
@@ -100,6 +101,19 @@ def test_what_is_decoded_is_what_was_coded(shape: tuple[int, int, int], kind: st
         data = coded(model, images, beside)
         assert np.array_equal(decoded(model, data, n, beside), images)
     assert decoded(model, coded(model, images[:0]), 0).shape == (0, *shape)
+
+
+@pytest.mark.parametrize("kind", ["values", "differences"])
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_second_decoder_reads_the_same(kind: str, shown: bool) -> None:
+    images = digits()[:200] if kind == "values" else photographs(200, (3, 5, 4))
+    net = trained(images, 30, images // 16 * 16, width=12)
+    assert net.options.residual == (kind == "differences")
+    model, some = ContextModel(*net.freeze()), images[:5]
+    side = some // 16 * 16 if shown else None
+    data = coded(model, some, side)
+    reader = Reader(*model.arrays())
+    assert reader.read(data, 5, None if side is None else side.tolist()) == some.tolist()
 
 
 def test_many_images_are_coded_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:

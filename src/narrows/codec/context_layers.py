@@ -76,7 +76,7 @@ class Layer:
         sums = product(x.astype(self.kind, copy=False), self.weights)
         sums += added
         for table, row in zip(self.tables[near] if near else (), values, strict=False):
-            sums += table[row]
+            sums += table.take(row, axis=0)
         sums *= self.scale
         return np.floor(sums, out=sums)
 
