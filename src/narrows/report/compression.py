@@ -95,17 +95,18 @@ def compress_file(
         codec.decoder_.n_levels,
         tuple(X.shape) if hasattr(X, "shape") else None,
         how.get("autoencoder", True),
-        _spread(X, summary),
+        _spread(codec, X, summary),
         _stored(X),
         others,
     )
 
 
-def _spread(X: Any, summary: Summary) -> float | None:
-    """Largest minus smallest number of an array whose white nobody knows."""
+def _spread(codec: Any, X: Any, summary: Summary) -> float | None:
+    """Largest minus smallest number of an array whose white is not known; of no table's columns."""
     from narrows.codec.packing import Given, range_of
 
-    if summary.mode != "lossy" or summary.pixels or not summary.squares:
+    columns = len(codec.choices_.scale) > 1
+    if summary.mode != "lossy" or summary.pixels or not summary.squares or columns:
         return None
     return None if psnr_of(summary) is not None else range_of([Given(X)])
 
@@ -146,18 +147,27 @@ def _what(facts: Facts) -> str:
 def _sizes(facts: Facts) -> list[tuple[str, str]]:
     summary = facts.summary
     files = "" if facts.stored is None else f" ({facts.stored:,} as the files that were read)"
-    around = summary.coded - summary.payload - summary.embedded
-    parts = f"payload {summary.payload:,}, header and frames {around:,}"
-    if summary.embedded:
-        parts += f", model {summary.embedded:,}"
     rows = [
         ("original", f"{summary.original:,} bytes{files}"),
-        ("file", f"{summary.coded:,} bytes{_times(facts, summary.coded)}: {parts}"),
+        ("file", f"{summary.coded:,} bytes{_times(facts, summary.coded)}"),
+        ("made of", _parts(facts)),
     ]
     if summary.elements:
         rows.append(("rate", _rate(facts)))
     rows.append(("quality", _quality(facts)))
     return rows
+
+
+def _parts(facts: Facts) -> str:
+    summary = facts.summary
+    parts = {"payload": summary.payload}
+    if facts.needed:
+        rest = summary.payload - summary.codes
+        parts = {"codes of the autoencoder": summary.codes, "rest of the payload": rest}
+    parts["header and frames"] = summary.coded - summary.payload - summary.embedded
+    if summary.embedded:
+        parts["model"] = summary.embedded
+    return ", ".join(f"{name} {nbytes:,}" for name, nbytes in parts.items())
 
 
 def _times(facts: Facts, nbytes: int) -> str:
@@ -178,8 +188,8 @@ def _rate(facts: Facts) -> str:
 
 def _quality(facts: Facts) -> str:
     summary = facts.summary
-    if not summary.squares and not summary.largest_error:
-        return "bit for bit" if summary.mode != "lossy" else "nothing was lost"
+    if summary.mode == "lossless":
+        return "bit for bit"
     worst = f"largest error {summary.largest_error:.6g}"
     if summary.mode == "bounded":
         return f"{worst}, of {summary.error or 0:.6g} allowed"
@@ -195,33 +205,32 @@ def _work(facts: Facts) -> list[tuple[str, str]]:
     summary = facts.summary
     won = [f"{name} {count:,}" for name, count in summary.methods.most_common()]
     rows = [("chunks", ", ".join(won) or "none")]
-    if facts.needed:
-        rest = summary.payload - summary.codes
-        share = f"codes of the autoencoder {summary.codes:,} bytes, all else {rest:,}"
-        rows.append(("payload", share))
     if facts.used and summary.mode != "lossy" and summary.without:
         said = f"{summary.without:,} bytes of payload"
         more = summary.without / max(1, summary.payload) - 1
         said += f", {100 * more:.3g} % more" if more > 0 else ": it is of no use here"
-        rows.append(("without the autoencoder", said))
-    if facts.used:
-        rows.append(("model", _model(facts)))
+        rows.append(("autoencoder off", said))
+    rows += _model(facts) if facts.used else []
     speed = summary.original / max(facts.seconds, 1e-9) / 1e6
     return [*rows, ("speed", f"{speed:.3g} MB/s, {facts.seconds:.1f} s")]
 
 
-def _model(facts: Facts) -> str:
-    said = f"{facts.model:,} bytes, {'in the file' if facts.summary.embedded else 'not counted'}"
+def _model(facts: Facts) -> list[tuple[str, str]]:
+    """Its bytes, and how many files they are worth it."""
+    where = "in the file" if facts.summary.embedded else "not in the file"
+    said = f"{facts.model:,} bytes, {where}"
     if not facts.needed:
-        return f"{said}; decoding does not need it"
+        return [("model", f"{said}; decoding does not need it")]
     best = None if facts.beside is None else facts.beside.best(ordinary=True)
     if best is None:
-        return said
+        return [("model", said)]
     count = facts.files_to_pay(best)
     if count is None:
-        return f"{said}; it never pays for itself against {best.name}"
-    files = "this file alone" if count == 1 else f"{count:,} such files"
-    return f"{said}; counted once, it pays for itself with {files}, against {best.name}"
+        pays = f"never, against {best.name}"
+    else:
+        files = "this file alone" if count == 1 else f"{count:,} such files"
+        pays = f"for itself with {files}, counted once, against {best.name}"
+    return [("model", said), ("it pays", pays)]
 
 
 def _table(facts: Facts) -> list[str]:
