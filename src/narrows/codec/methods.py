@@ -40,6 +40,7 @@ NAMES = {
     CONTEXT: "context network",
 }
 HEAD = struct.Struct("<BI")  # level, bytes of the codes
+NO_ANSWER = 255  # in place of a level, where pixels are coded without one
 HARDLY = 0.6  # of the bytes: when a bound saves no more, lossless methods are tried, too
 SAMPLE = 1 << 16  # elements by which a level is chosen
 
@@ -109,6 +110,9 @@ def _tried(chunk: Array, wish: Wish) -> Iterator[Coded]:
             yield Coded(method, payload, chunk)
     if grid is not None and chunk.dtype.kind in "iuf":
         yield _residual(chunk, wish, grid)
+    pixels = wish.mode == "lossless" and chunk.dtype == np.uint8
+    if grid is not None and pixels and _model(wish).context is not None:
+        yield _expected(chunk, wish, grid)
 
 
 def _lossy(chunk: Array, wish: Wish, grid: Grid) -> Coded:
@@ -148,6 +152,40 @@ def _residual(chunk: Array, wish: Wish, grid: Grid) -> Coded:
     return Coded(RESIDUAL, HEAD.pack(level, len(data)) + data + rest, decoded, len(data))
 
 
+def _expected(chunk: Array, wish: Wish, grid: Grid) -> Coded:
+    """Pixels by the network that expects them, with or without an answer beside, what takes least.
+
+    The answer's codes must pay for themselves; on a part of the images it is seen which level does.
+    """
+    model = _model(wish)
+    latents, images = _latents(chunk, wish, grid), model.planes(chunk, grid)
+    few = slice(0, max(1, SAMPLE // images[0].size))
+    assert model.context is not None
+    costs = {NO_ANSWER: model.context.bits(images[few])}
+    for level in range(model.n_levels):
+        if not model.context.side:
+            break
+        codes, data = _codes(latents[few], wish, level)
+        costs[level] = 8 * len(data) + model.context.bits(images[few], _answer(codes, level, model))
+    level = min(costs, key=costs.__getitem__)
+    data, side = b"", None
+    if level != NO_ANSWER:
+        codes, data = _codes(latents, wish, level)
+        side = _answer(codes, level, model)
+    encoder = Encoder()
+    model.context.encode(images, side, encoder)
+    payload = HEAD.pack(level, len(data)) + data + encoder.finish()
+    return Coded(CONTEXT, payload, chunk, len(data))
+
+
+def _answer(codes: Array, level: int, model: Model) -> Array:
+    """What codes of whole images stand for, uint8 (n, C, H, W)."""
+    shape = (len(codes), *(model.event or ()))
+    grid = model.grid(shape, False)
+    assert grid is not None
+    return model.planes(as_dtype(model.predict(codes, level, grid), np.dtype(np.uint8)), grid)
+
+
 def _cheapest(finite: Array, latents: Array, wish: Wish, grid: Grid) -> int:
     """The level with the fewest bits for codes and residuals, these taken as Laplacian."""
     model = _model(wish)
@@ -180,6 +218,8 @@ def decode_chunk(
         return decode_lossless(method, payload, shape, dtype)
     if method in (AUTOENCODER, RESIDUAL):
         return _decode_with_codes(method, payload, shape, dtype, wish)
+    if method == CONTEXT and dtype == np.uint8:
+        return _decode_expected(payload, shape, wish)
     raise Corrupt(f"method {method} is not known")
 
 
@@ -195,15 +235,39 @@ def _decode_with_codes(
     alone = method == AUTOENCODER
     if level >= model.n_levels or end > len(payload) or alone != (end == len(payload)):
         raise Corrupt("the codes of a chunk are not as long as they say")
-    decoder = Decoder(payload[HEAD.size : end])
-    codes = model.tables.decode(decoder, model.code_shape(grid), level)
-    decoder.finish()
+    codes = _decode_codes(payload[HEAD.size : end], model, grid, level)
     prediction = model.predict(codes, level, grid)
     if alone:
         return as_dtype(prediction, dtype)
     if wish.mode == "bounded" and wish.error:
         return decode_bounded(payload[end:], shape, dtype, wish.error, prediction)
     return outer(decode_exact(payload[end:], *inner(shape, dtype), prediction), shape, dtype)
+
+
+def _decode_expected(payload: bytes, shape: tuple[int, ...], wish: Wish) -> Array:
+    model = _model(wish)
+    grid = model.grid(shape, wish.images)
+    if grid is None or model.context is None or len(payload) < HEAD.size:
+        raise Corrupt("the model expects no pixels of such a chunk")
+    level, length = HEAD.unpack_from(payload)
+    end, side = HEAD.size + length, None
+    if level != NO_ANSWER:
+        if level >= model.n_levels or end > len(payload) or not model.context.side:
+            raise Corrupt("the answer beside the pixels is of no level of the model")
+        side = _answer(_decode_codes(payload[HEAD.size : end], model, grid, level), level, model)
+    elif length:
+        raise Corrupt("there are codes that nothing is made of")
+    decoder = Decoder(payload[end:])
+    images = model.context.decode(decoder, grid.n, side)
+    decoder.finish()
+    return model.outward(images, grid)
+
+
+def _decode_codes(data: bytes, model: Model, grid: Grid, level: int) -> Array:
+    decoder = Decoder(data)
+    codes = model.tables.decode(decoder, model.code_shape(grid), level)
+    decoder.finish()
+    return codes
 
 
 def _model(wish: Wish) -> Model:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from narrows.codec.codes import CodeTables
 from narrows.codec.conditional import Conditional
+from narrows.codec.context import ContextModel
 from narrows.codec.networks import Network
 from narrows.codec.payload import Payload
 from narrows.core import Corrupt
@@ -66,6 +67,7 @@ class Model:
         self.axes = payload.structure.get("axes")
         self.event = payload.structure.get("event")
         self._check()
+        self.context = self._expects()
         self.scale, self.shift, self.low, self.high = (
             payload.get(name, "f", 3) for name in ("scale", "shift", "low", "high")
         )
@@ -83,6 +85,23 @@ class Model:
             whole = isinstance(self.event, list) and all(type(s) is int for s in self.event)
             if not whole or min(self.event, default=0) < 1 or math.prod(self.event) != numbers:
                 raise Corrupt("the model's samples have an impossible shape")
+
+    def _expects(self) -> ContextModel | None:
+        """The network that expects pixels, if the model has one."""
+        structure = self.payload.structure.get("context")
+        if structure is None:
+            return None
+        arrays = {
+            name.removeprefix("context."): array
+            for name, array in self.payload.arrays.items()
+            if name.startswith("context.")
+        }
+        if not isinstance(structure, dict) or self.event is None:
+            raise Corrupt("the model expects pixels of what are no images")
+        context = ContextModel(arrays, structure)
+        if context.shape != (self.channels, *self.block):
+            raise Corrupt("the model expects pixels of images of another shape")
+        return context
 
     @cached_property
     def id(self) -> str:
@@ -147,9 +166,9 @@ class Model:
         np.maximum(values, self.low[:, None, :, None, :], out=values)
         np.minimum(values, self.high[:, None, :, None, :], out=values)
         x = values.reshape(grid.n, c, grid.rows * h, grid.columns * w)
-        return self._outward(x[:, :, : grid.height, : grid.width], grid)
+        return self.outward(x[:, :, : grid.height, : grid.width], grid)
 
-    def _outward(self, x: Array, grid: Grid) -> Array:
+    def outward(self, x: Array, grid: Grid) -> Array:
         size = math.prod(grid.shape)
         if x.size > size:  # grey, shown as colour
             return x[:, 0].reshape(grid.shape)

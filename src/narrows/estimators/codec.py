@@ -24,6 +24,7 @@ from narrows.estimators.coding import (
     CodecChoices,
     Prepared,
     build_coder,
+    build_objective,
     choose,
     pca_coder,
     prepare_blocks,
@@ -40,7 +41,7 @@ from narrows.estimators.learner import Learner
 from narrows.estimators.parameters import AXES, WIDEST, parameter
 from narrows.estimators.preparing import Training, new_state, pick_device, refuse_changes, seed_of
 from narrows.estimators.whole_images import Images
-from narrows.parts.compressing import Coder, from_cells, rate_distortion
+from narrows.parts.compressing import Coder, from_cells
 
 Array = NDArray[Any]
 COUNTED = 1 << 21  # numbers of the samples that codes are counted of, about
@@ -136,6 +137,12 @@ class Codec(Packs, Learner, BaseEstimator):
         high=256,
         auto=True,
     )
+    context: Any = parameter(
+        "auto",
+        "Also learn a network that expects each pixel from those before it, which lossless coding "
+        "gains most from. auto: for images of 8 bits that are coded whole.",
+        choices=("auto", True, False),
+    )
     axes: str | None = parameter(
         None,
         "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four.",
@@ -191,7 +198,7 @@ class Codec(Packs, Learner, BaseEstimator):
         self.choices_, self._pca = choose(self, prepared, event, axes, seed)
         coder = build_coder(self.choices_, torch.Generator().manual_seed(seed))
         coder.start(self._pca)
-        objective = rate_distortion().to(device)
+        objective = build_objective(self.choices_, torch.Generator().manual_seed(seed)).to(device)
         return self._training(coder.to(device), objective, new_state(seed, device), prepared, seed)
 
     def _blocks(self, shape: tuple[int, ...]) -> bool:
@@ -233,7 +240,7 @@ class Codec(Packs, Learner, BaseEstimator):
         """Freeze the decoder, and measure each level with it on the validation rows."""
         coder: Coder = training.model  # type: ignore[assignment]
         rows = list(_some(training.rows, training.seed))
-        payload = freeze(coder, self.choices_, 0, rows)
+        payload = freeze(coder, self.choices_, 0, rows, training.objective)
         found = _measured(coder, Model(payload), training.validation)
         plain, plain_choices = pca_coder(self.choices_, self._pca)
         beside = _measured(plain, Model(freeze(plain, plain_choices, 0, rows)), training.validation)
@@ -304,10 +311,14 @@ class Codec(Packs, Learner, BaseEstimator):
     def _contents(self) -> Contents:
         if not hasattr(self, "payload_"):  # a checkpoint: training has not ended
             level = len(self.choices_.sigmas) // 2
-            payload, levels = freeze(self.model_, self.choices_, level, [self._shown]), []
+            payload, levels = (
+                freeze(self.model_, self.choices_, level, [self._shown], self.objective_),
+                [],
+            )
         else:
             payload, levels = self.payload_, self.levels_
         tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
+        tensors |= {f"objective.{n}": t for n, t in self.objective_.state_dict().items()}
         tensors["payload"] = torch.from_numpy(np.frombuffer(payload.data, np.uint8).copy())
         layout = asdict(self.layout_) if hasattr(self, "layout_") else None
         return tensors, {"choices": asdict(self.choices_), "levels": levels, "layout": layout}
@@ -327,7 +338,11 @@ class Codec(Packs, Learner, BaseEstimator):
         coder = build_coder(self.choices_, None)
         state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         coder.load_state_dict(state, assign=True)
-        self.model_, self.objective_ = coder.eval(), rate_distortion()
+        self.model_, self.objective_ = coder.eval(), build_objective(self.choices_, None)
+        mine = {
+            n.removeprefix("objective."): t for n, t in tensors.items() if n[:10] == "objective."
+        }
+        self.objective_.load_state_dict(mine, assign=True)
         self.payload_ = Payload.from_bytes(tensors["payload"].numpy().tobytes())
         Model(self.payload_)  # every nonsense in it is found now
 

@@ -13,14 +13,22 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from narrows.baselines import MOST_COMPONENTS, PCA, fit_pca
-from narrows.core import InputError
+from narrows.core import InputError, ParameterError
 from narrows.engine.data import Rows, Scaling, fit_scaling
 from narrows.engine.patches import Patches
 from narrows.estimators.choices import Range, choose_scaling, look_at_range
 from narrows.estimators.dividing import divide, measured
 from narrows.estimators.whole_images import Images
-from narrows.parts.compressing import Coder, initialised, to_cells
+from narrows.parts.compressing import (
+    Coder,
+    ContextBits,
+    initialised,
+    rate_distortion,
+    to_cells,
+)
+from narrows.parts.context import ContextNetwork, ContextOptions, context_options
 from narrows.parts.networks import dense_widths
+from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.quantizers import FSQ, UniformNoise
 
 WHOLE = 4096  # numbers of an image up to which it is one cell
@@ -32,6 +40,7 @@ CONTEXT = 48  # width of the networks of a conditional prior
 LEFT = 0.02  # the share of the variance that the middle level leaves, by default
 APART = math.sqrt(2)  # between the errors of one level and the next: 3 dB
 VALIDATION = 256  # patches
+SURVEYED = 4096  # images by which the values of pixels are divided
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class CodecChoices:
     high: tuple[float, ...] | None
     dtype: str
     context: int = 0  # width of the prior's networks; 0: none
+    pixels: dict[str, Any] | None = None  # of the network that expects pixels, if there is one
     precision: str = "float32"
     architecture: str = "codec"
 
@@ -109,6 +119,36 @@ def build_coder(choices: CodecChoices, rng: Generator | None) -> Coder:
     coder.head.low.copy_(low)
     coder.head.high.copy_(high)
     return initialised(coder, rng)
+
+
+def choose_pixels(
+    codec: Any, prepared: Prepared, event: tuple[int, ...] | None, axes: str | None
+) -> dict[str, Any] | None:
+    """What the network that expects pixels is made of; None where there is to be none."""
+    shape = prepared.rows.shape
+    images = event is not None and axes in ("HW", "CHW", "HWC") and math.prod(shape) <= WHOLE
+    possible = images and prepared.dtype == "uint8" and isinstance(prepared.rows, Rows)
+    if codec.context is True and not possible:
+        raise ParameterError(
+            f"context=True is for images of 8 bits and at most {WHOLE} numbers that are coded "
+            "whole; leave context='auto'."
+        )
+    if not possible or codec.context is False:
+        return None
+    some = prepared.rows.data[:: -(-len(prepared.rows) // SURVEYED)]
+    return asdict(context_options(some.cpu().numpy(), side=True))
+
+
+def build_objective(choices: CodecChoices, rng: Generator | None) -> WeightedObjective:
+    """What is to be minimised: distance and rate, and what the pixels cost if they are expected."""
+    if choices.pixels is None:
+        return rate_distortion()
+    listed: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in choices.pixels.items()
+    }
+    network = ContextNetwork(ContextOptions(**listed), rng)
+    bits = ContextBits(network, choices.shift[0], choices.scale[0])
+    return rate_distortion(Term("pixels", bits))
 
 
 def pca_coder(choices: CodecChoices, pca: PCA) -> tuple[Coder, CodecChoices]:
@@ -315,4 +355,5 @@ def choose(
         high=ends[1],
         dtype=prepared.dtype,
         context=CONTEXT if codec.prior == "conditional" else 0,
+        pixels=choose_pixels(codec, prepared, event, axes),
     ), pca.cut(min(latent_dim, len(pca.variances)))

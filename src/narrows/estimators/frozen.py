@@ -25,6 +25,7 @@ from narrows.codec.rans import Encoder
 from narrows.estimators.coding import CodecChoices
 from narrows.parts.compressing import Coder
 from narrows.parts.conditional import LEAST_SCALE, ConditionalPrior, logistic_nats
+from narrows.parts.objective import WeightedObjective
 from narrows.parts.quantizers import LogisticMixture
 
 Array = NDArray[Any]
@@ -33,7 +34,13 @@ SHOWN = 64  # samples that activations are measured with, and their codes at eve
 
 
 @torch.no_grad()
-def freeze(coder: Coder, choices: CodecChoices, level: int, rows: Iterable[Tensor]) -> Payload:
+def freeze(
+    coder: Coder,
+    choices: CodecChoices,
+    level: int,
+    rows: Iterable[Tensor],
+    objective: WeightedObjective | None = None,
+) -> Payload:
     """The payload: the decoder's weights, what codes are coded by, and the units of the data.
 
     ``rows`` are batches of samples like those to come, by which tables are counted.
@@ -58,6 +65,10 @@ def freeze(coder: Coder, choices: CodecChoices, level: int, rows: Iterable[Tenso
     units = {name: choices.unit(name) for name in ("scale", "shift", "low", "high")}
     units["scale"] = units["scale"] * 2.0 ** -structure["fraction"]
     arrays |= {name: unit.astype("<f8") for name, unit in units.items()}
+    if objective is not None and "pixels" in objective.regularizers:
+        bits: Any = objective.regularizers["pixels"]
+        expected, structure["context"] = bits.network.freeze()
+        arrays |= {f"context.{name}": array for name, array in expected.items()}
     if isinstance(coder.p, ConditionalPrior):
         return _with_prior(arrays, structure, coder.p, batches, sample)
     return Payload(arrays | _factorised(coder.p, batches), structure)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from narrows.core import Clock, Node, Trace
 from narrows.parts.conditional import ConditionalPrior
+from narrows.parts.context import ContextNetwork
 from narrows.parts.linear_path import BoundedHead, WithPath
 from narrows.parts.model import in_words
 from narrows.parts.networks import initialise
@@ -196,6 +197,33 @@ class Rate(nn.Module):
 
     def forward(self, model: Coder, trace: Trace) -> Tensor:
         return trace.nodes[0].extras["rate"].mean()
+
+
+class ContextBits(nn.Module):
+    """R: what the pixels cost a network that expects each from those before it, in nats a sample.
+
+    Half of the samples are shown the model's own answer beside, which learns nothing from it.
+
+    Parameters
+    ----------
+    network : ContextNetwork
+    shift, scale : float
+        From scaled units to values from 0 to 255.
+    """
+
+    def __init__(self, network: ContextNetwork, shift: float, scale: float) -> None:
+        super().__init__()
+        self.network, self.shift, self.scale = network, shift, scale
+
+    def forward(self, model: Coder, trace: Trace) -> Tensor:
+        pixels, answer = (
+            (x.detach() * self.scale + self.shift).round().clamp(0, 255)
+            for x in (trace.x, trace.output[0])
+        )
+        # what is drawn must follow from the step alone: a run that goes on draws the same
+        rng = torch.Generator(pixels.device).manual_seed(trace.clock.step)
+        nats: Tensor = self.network(pixels, answer, rng)
+        return nats.mean()
 
 
 def rate_distortion(*more: Term) -> WeightedObjective:
