@@ -200,7 +200,7 @@ import numpy as np
 from narrows.codec.context import ContextModel
 from narrows.codec.rans import Encoder
 setting, path = sys.argv[1:]
-if setting == "numpy":
+if setting.startswith("numpy"):
     sys.modules["torch"] = None
 else:
     import torch
@@ -234,10 +234,9 @@ def test_threads_and_libraries_change_no_byte(
         command = [sys.executable, "-c", CODE, setting + wide, str(path)]
         return subprocess.run(command, env=env, check=True, capture_output=True).stdout
 
-    found = {setting: run(setting) for setting in ("1 one", "2 one", "2 none")}
-    sys_numpy = run("numpy") if not wide else run("1 none")
-    assert len({*found.values(), sys_numpy}) == 1
-    assert len(sys_numpy) > 1000
+    found = [run(setting) for setting in ("1 one", "2 none", "numpy")]
+    assert len(set(found)) == 1
+    assert len(found[0]) > 1000
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -274,14 +273,14 @@ def test_damaged_bytes_are_refused_or_give_images(digits_net: ContextNetwork) ->
     data = bytearray(coded(model, digits()[:50]))
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(40):
+    for _ in range(15):
         damaged = bytearray(data)
         damaged[rng.integers(6, len(data))] ^= 1 << rng.integers(8)
         try:
             decoded(model, bytes(damaged), 50)
         except Corrupt:
             refused += 1
-    assert refused == 40
+    assert refused == 15
 
 
 STRANGE: list[tuple[str, Any]] = [

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 HIDDEN_UNIT, LOGIT_UNIT = 128, 64
+NAMED_UNIT = 32  # of the tables of named values
 CEILING = 1023  # of a hidden number
 EXACT = (1 << 24) - 1
 LARGEST = (1 << 15) - 1
@@ -40,7 +41,10 @@ def frozen(weights: Mapping[str, Array]) -> dict[str, Array]:
         shifts = _shifts(matrix, 255 if letter == "1" else CEILING, list(added.values()))
         arrays[f"w{letter}"] = _whole(matrix, shifts)
         arrays[f"s{letter}"] = shifts.astype(np.uint8)
-        arrays.update({table: _whole(value, shifts) for table, value in added.items()})
+        for table, value in added.items():
+            # the largest tables by far: finer steps would be noise, which takes room in a file
+            coarse = HIDDEN_UNIT // NAMED_UNIT if table.startswith("near") else 0
+            arrays[table] = _whole(value, shifts, coarse)
     far = np.arange(int(LOGIT_UNIT * np.log(2.0**17)) + 2)
     exponentials = np.rint(2.0**16 * np.exp(-far / LOGIT_UNIT))
     exponentials[-1] = 0
@@ -52,12 +56,13 @@ def _shifts(matrix: Array, ceiling: int, added: list[Array]) -> Array:
     """For each number that comes out, the largest power of two that leaves all sums exact."""
     width = matrix.shape[1]
     sums, largest = np.abs(matrix).sum(axis=0) * ceiling, np.abs(matrix).max(axis=0)
-    # rounding may add a half to every weight and to every row of a table
+    # rounding may add a half to every weight, and half a step to a table's rows
     spare = np.full(width, len(matrix) * ceiling / 2 + 8.0)
     for table in added:
         rows = np.abs(table).reshape(-1, *table.shape[-2:-1], width)
         each = rows.max(axis=1, initial=0) if table.ndim > 1 else rows
-        sums, spare = sums + each.sum(axis=0), spare + len(each)
+        half_step = HIDDEN_UNIT / NAMED_UNIT / 2
+        sums, spare = sums + (each + half_step).sum(axis=0), spare + len(each)
         largest = np.maximum(largest, rows.reshape(-1, width).max(axis=0, initial=0))
     shifts = np.zeros(width, np.int64)
     for shift in range(1, MOST_SHIFT + 1):
@@ -68,6 +73,9 @@ def _shifts(matrix: Array, ceiling: int, added: list[Array]) -> Array:
     return shifts
 
 
-def _whole(values: Array, shifts: Array) -> Array:
-    scaled = np.rint(values * 2.0**shifts)
-    return np.clip(scaled, -LARGEST, LARGEST).astype(np.int16)
+def _whole(values: Array, shifts: Array, coarse: int = 0) -> Array:
+    """Values times powers of two, in whole numbers, or in multiples of ``coarse`` of such units."""
+    step = np.maximum(1, coarse * 2.0**shifts) if coarse else 1
+    most = LARGEST // step * step
+    scaled = np.rint(values * 2.0**shifts / step) * step
+    return np.clip(scaled, -most, most).astype(np.int16)
