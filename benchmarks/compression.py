@@ -130,10 +130,15 @@ class Bench:
             self.others(pair.name, pair.test, "bounded", rows, share=share, bound=bound)
 
     def lossy(self, pair: Pair, pooled: bool, **wishes: Any) -> None:
-        """Curves: every level of the codec, of PCA with the same coder, and of image coders."""
+        """Curves: every level of the codec, of PCA with the same coder, and of image coders.
+
+        What only lossless coding needs is not learned; PCA has a table for each number, which is
+        the best that it can have without learning.
+        """
+        wishes = {"context": False, **wishes}
         models = {
             "narrows": fit(pair.train, self.args, **wishes),
-            "PCA, same coder": fit(pair.train, self.args, 0, **wishes),
+            "PCA, same coder": fit(pair.train, self.args, 0, **wishes, prior="factorised"),
         }
         for method, codec in models.items():
             for quality in range(-codec.decoder_.level, len(codec.levels_) - codec.decoder_.level):
