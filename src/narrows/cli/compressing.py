@@ -166,8 +166,8 @@ def decompress(
 ) -> int:
     """Write what is in FILE, a .narrow file.
 
-    FILE may be -, standard input. OUT is there only after all of FILE proved right. Images are written as .png under the names
-    they had (floats as .tif, what neither holds as .npy).
+    FILE may be -, standard input. OUT is there only after all of FILE proved right. Images are
+    written as .png under the names they had (floats as .tif, what neither holds as .npy).
     """
     from narrows.codec.opening import load_model
     from narrows.codec.packing import Unpacker
@@ -271,10 +271,10 @@ def _about(file: str) -> Iterator[None]:
     advice: dict[type[FileError | ParameterError], str] = {
         NotOurFile: "",
         UnsupportedVersion: "",
-        WrongModel: "; give it with -m MODEL",
+        WrongModel: " (give it with -m MODEL)",
         TooLarge: " (--max-bytes)",
-        Truncated: "; --salvage keeps what is good",
-        Corrupt: "; --salvage keeps what is good",
+        Truncated: " (--salvage keeps what is good)",
+        Corrupt: " (--salvage keeps what is good)",
         ParameterError: "",  # such as an item that is not there
     }
     try:
@@ -292,7 +292,7 @@ def _naming(out: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None and not isinstance(error, BrokenPipeError):
-            error.filename = out
+            error.filename = "standard output" if out == "-" else out
         raise
 
 

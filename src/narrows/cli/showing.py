@@ -46,9 +46,20 @@ def lines(card: dict[str, Any], indent: str = "") -> list[str]:
         label = indent + name.replace("_", " ")
         if isinstance(value, dict):
             shown += [label, *lines(value, indent + "  ")] if value else []
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            shown += [label, *_listed(value, indent + "  ")]
         else:
             shown.append(f"{label:<{width + len(indent)}}  {_text(value)}")
     return shown
+
+
+def _listed(cards: list[dict[str, Any]], indent: str) -> list[str]:
+    """Cards that are alike, one a line and numbered from 0."""
+    rows = [
+        ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in card.items())
+        for card in cards
+    ]
+    return [f"{indent}{i:>2}  {row}" for i, row in enumerate(rows)]
 
 
 def _text(value: Any) -> str:
