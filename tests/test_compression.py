@@ -108,6 +108,7 @@ def beside_lossy(codec: Codec, X: np.ndarray) -> tuple[Summary, Beside]:
 def test_ordinary_coders_reach_the_quality(beside_lossy: tuple[Summary, Beside]) -> None:
     summary, found = beside_lossy
     wanted = 10 * np.log10(255**2 / summary.mse)
+    assert found.quality == f"{wanted:.2f} dB"
     measured = {o.name: float(o.quality[:-3]) for o in found.others if o.quality.endswith(" dB")}
     assert {"WebP, mosaic", "JPEG, mosaic"} <= set(measured)
     for other in found.others:

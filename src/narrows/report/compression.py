@@ -240,9 +240,10 @@ def _table(facts: Facts) -> list[str]:
     if not beside.others:
         return ["nothing stands beside it: no ordinary coder takes these data at this quality."]
     name = "this file without its model" if facts.summary.embedded else "this file"
-    rows = [Other(name, facts.alone)]
+    rows = [Other(name, facts.alone, beside.quality)]
     if facts.needed:
-        rows.append(Other("this file and the model", facts.alone + facts.model))
+        both = facts.alone + facts.model
+        rows.append(Other("this file and the model", both, beside.quality))
     every = sorted([*rows, *beside.others], key=lambda other: other.nbytes)
     width = max(len(other.name) for other in every)
     sample = f", judged by {beside.sample}" if beside.sample else ""

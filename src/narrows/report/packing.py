@@ -52,10 +52,13 @@ class Other:
 
 @dataclass(frozen=True)
 class Beside:
-    """The others, the smallest first, and in words what of the data they were given."""
+    """The others, the smallest first; in words what of the data they were given, and the codec's
+    quality there.
+    """
 
     others: list[Other] = field(default_factory=list)
     sample: str = ""
+    quality: str = ""
 
     def best(self, *, ordinary: bool = False) -> Other | None:
         """The smallest of those that are as good."""
@@ -94,7 +97,8 @@ def compare(
     others = [_other(row, mine, scale) for row in rows]
     pca = _pca(codec, summary) if lossy else None
     others += [] if pca is None else [pca]
-    return Beside(sorted(others, key=lambda other: other.nbytes), words)
+    others.sort(key=lambda other: other.nbytes)
+    return Beside(others, words, _quality(mine, rows))
 
 
 def _rows(codec: Any, sample: Any, mine: Summary, data: bytes) -> Iterator[Packed]:
@@ -147,6 +151,16 @@ def _unlike(rows: Iterable[Packed]) -> list[Packed]:
         if name not in kept or row.nbytes < kept[name].nbytes:
             kept[name] = row
     return list(kept.values())
+
+
+def _quality(mine: Summary, rows: Sequence[Packed]) -> str:
+    """The codec's own, in the words of the others'."""
+    if mine.mode == "lossless":
+        return "bit for bit"
+    if mine.mode == "bounded":
+        return f"at most {mine.largest_error:.4g} off"
+    psnr = psnr_of(mine) if any(row.psnr is not None for row in rows) else None
+    return "" if psnr is None else f"{psnr:.2f} dB"
 
 
 def _other(row: Packed, mine: Summary, scale: float) -> Other:
