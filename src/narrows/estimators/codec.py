@@ -282,7 +282,7 @@ class Codec(Packs, Learner, BaseEstimator):
             "n_parameters": self.n_parameters_,
             "id": self.payload_.id,
             "payload_bytes": len(self.payload_.data),
-            "levels": self.levels_,
+            "levels": [_in_words(level) for level in self.levels_],
             "training": {
                 "rows": rows["given"],
                 "validation_rows": rows["validation"],
@@ -345,6 +345,14 @@ class Codec(Packs, Learner, BaseEstimator):
         self.objective_.load_state_dict(mine, assign=True)
         self.payload_ = Payload.from_bytes(tensors["payload"].numpy().tobytes())
         Model(self.payload_)  # every nonsense in it is found now
+
+
+def _in_words(level: dict[str, float]) -> str:
+    own, pca = (
+        f"{level[start + 'bits_per_number']:.4g} bits a number, mse {level[start + 'mse']:.4g}"
+        for start in ("", "pca_")
+    )
+    return f"{own} (PCA {pca})"
 
 
 def _is_rows(X: Any) -> bool:
