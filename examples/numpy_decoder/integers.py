@@ -87,11 +87,11 @@ def deflated(data: bytes, view: Shape) -> np.ndarray:
 
 
 def palette(data: bytes, view: Shape) -> np.ndarray:
-    need(len(data) >= 5, "A palette is cut off.")
-    count, size = struct.unpack_from("<BI", data)
-    need(size <= len(data) - 5, "A palette is cut off.")
-    values = integers(data[5 : 5 + size], (count + 1,), palettes=False)
-    ranks = integers(data[5 + size :], view, palettes=False)
+    need(len(data) >= 6, "A palette is cut off.")
+    count, size = struct.unpack_from("<HI", data)
+    need(size <= len(data) - 6, "A palette is cut off.")
+    values = integers(data[6 : 6 + size], (count + 1,), palettes=False)
+    ranks = integers(data[6 + size :], view, palettes=False)
     inside = ranks.min() >= 0 and ranks.max() <= count
     need(inside, "A rank is outside of its palette.")
     return values[ranks]
