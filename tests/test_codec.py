@@ -304,3 +304,48 @@ def test_a_checkpoint_is_a_codec(tmp_path: Path) -> None:
     with pytest.raises(FileError):
         narrows.load(tmp_path / "none.checkpoint")
     assert whole.info()["id"] != early.info()["id"]
+
+
+@pytest.mark.parametrize("mode", ["lossy", "bounded", "lossless"])
+@pytest.mark.parametrize("kind", ["digits", "colours", "fields"])
+def test_every_way_that_was_tried_comes_back(
+    kind: str, mode: str, codec: Codec, blocks: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only the one that won."""
+    from narrows.codec.methods import CONTEXT, Analysis, Wish, _tried, decode_chunk
+    from narrows.estimators.compressing import Latents
+
+    X = {"digits": DIGITS[:60], "fields": FIELD[:, :30, :40]}.get(kind, KINDS["colours"][0])
+    own = {"digits": codec, "fields": blocks}.get(kind) or tiny(X, axes="HWC")
+    half = Latents(own.model_, own.choices_)
+    error = 2.0 if mode == "bounded" else None
+    wish = Wish(mode, False, error, own.decoder_, None, Analysis(half.latents, half.quantise))
+    monkeypatch.setattr("narrows.codec.methods.HOPELESS", 1e9)
+    tried = _tried(X, wish)
+    for coded in tried:
+        back = decode_chunk(coded.method, coded.payload, X.shape, X.dtype, wish)
+        assert same(np.ascontiguousarray(back), coded.decoded), coded.method
+        assert coded.code_bytes <= len(coded.payload)
+    if mode == "lossless" and X.dtype == np.uint8:
+        assert CONTEXT in {coded.method for coded in tried}
+
+
+@pytest.mark.parametrize("level", [255, 0, 2])
+def test_pixels_are_expected_with_and_without_an_answer(
+    level: int, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the choice between them falls on, the pixels come back."""
+    from narrows.codec import methods
+
+    cheap = {255: 0.0, 0: 1e9, 2: 1e9} | {level: 0.0}
+    seen: list[int] = []
+
+    def bits(self: Any, images: Any, side: Any = None) -> float:
+        seen.append(255 if side is None else len(seen) - 1)
+        return cheap.get(seen[-1], 1e9)
+
+    monkeypatch.setattr("narrows.codec.context.ContextModel.bits", bits)
+    data = codec.compress(DIGITS[:200], mode="lossless")
+    assert same(codec.decompress(data), DIGITS[:200])
+    assert len(seen) == 1 + codec.decoder_.n_levels
+    assert methods.NO_ANSWER == 255

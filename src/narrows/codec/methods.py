@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,8 @@ NAMES = {
 HEAD = struct.Struct("<BI")  # level, bytes of the codes
 NO_ANSWER = 255  # in place of a level, where pixels are coded without one
 HARDLY = 0.6  # of the bytes: when a bound saves no more, lossless methods are tried, too
-SAMPLE = 1 << 16  # elements by which a level is chosen
+HOPELESS = 1.3  # times what another method takes: an estimate of so much is not followed
+CORNER = 256  # the side of the part of an image by which a level is chosen
 
 
 @dataclass(frozen=True)
@@ -91,28 +92,38 @@ def encode_chunk(chunk: Array, wish: Wish) -> Coded:
     return Coded(best.method, best.payload, best.decoded, best.code_bytes, sizes)
 
 
-def _tried(chunk: Array, wish: Wish) -> Iterator[Coded]:
+def _tried(chunk: Array, wish: Wish) -> list[Coded]:
+    """The chunk in every way that can be, and is not hopeless."""
     grid = None
     if wish.model is not None and wish.analysis is not None:
         grid = wish.model.grid(chunk.shape, wish.images)
     if wish.mode == "lossy" and grid is not None and bool(np.isfinite(chunk).all()):
-        yield _lossy(chunk, wish, grid)
-        return
-    coded = None
+        return [_lossy(chunk, wish, grid)]
+    tried = _plain(chunk, wish)
+    if grid is None:
+        return tried
+    if wish.mode == "lossless" and chunk.dtype == np.uint8 and _model(wish).context is not None:
+        tried.append(_expected(chunk, wish, grid))
+    if chunk.dtype.kind in "iuf":
+        best = min(len(coded.payload) for coded in tried)
+        coded = _residual(chunk, wish, grid, best)
+        tried += [] if coded is None else [coded]
+    return tried
+
+
+def _plain(chunk: Array, wish: Wish) -> list[Coded]:
+    """Without any model."""
+    tried = []
     if wish.mode == "bounded" and wish.error:
         payload = encode_bounded(chunk, wish.error)
         decoded = decode_bounded(payload, chunk.shape, chunk.dtype, wish.error)
-        coded = Coded(INTEGERS, payload, decoded)
-        yield coded
-    if coded is None or len(coded.payload) > HARDLY * chunk.nbytes:
-        method, payload = encode_lossless(chunk)
-        if coded is None or method != INTEGERS:  # which is what the bound has tried already
-            yield Coded(method, payload, chunk)
-    if grid is not None and chunk.dtype.kind in "iuf":
-        yield _residual(chunk, wish, grid)
-    pixels = wish.mode == "lossless" and chunk.dtype == np.uint8
-    if grid is not None and pixels and _model(wish).context is not None:
-        yield _expected(chunk, wish, grid)
+        tried.append(Coded(INTEGERS, payload, decoded))
+        if len(payload) <= HARDLY * chunk.nbytes:
+            return tried
+    method, payload = encode_lossless(chunk)
+    if not tried or method != INTEGERS:  # which is what the bound has tried already
+        tried.append(Coded(method, payload, chunk))
+    return tried
 
 
 def _lossy(chunk: Array, wish: Wish, grid: Grid) -> Coded:
@@ -128,21 +139,29 @@ def _latents(chunk: Array, wish: Wish, grid: Grid) -> Array:
     return wish.analysis.latents(_model(wish).planes(chunk, grid))
 
 
-def _codes(latents: Array, wish: Wish, level: int) -> tuple[Array, bytes]:
+def _quantised(latents: Array, wish: Wish, level: int) -> Array:
     assert wish.analysis is not None
-    codes = wish.analysis.quantise(latents, level)
+    return wish.analysis.quantise(latents, level)
+
+
+def _codes(latents: Array, wish: Wish, level: int) -> tuple[Array, bytes]:
+    codes = _quantised(latents, wish, level)
     encoder = Encoder()
     _model(wish).tables.encode(codes, level, encoder)
     return codes, encoder.finish()
 
 
-def _residual(chunk: Array, wish: Wish, grid: Grid) -> Coded:
-    """A coarse answer of the autoencoder and what it missed, at the level that promises least."""
+def _residual(chunk: Array, wish: Wish, grid: Grid, best: int) -> Coded | None:
+    """A coarse answer of the autoencoder and what it missed; None where that takes far more than
+    ``best`` bytes.
+    """
     model = _model(wish)
     finite = chunk if chunk.dtype.kind in "iu" else np.where(np.isfinite(chunk), chunk, 0)
-    latents = _latents(finite, wish, grid)
-    level = _cheapest(finite, latents, wish, grid)
-    codes, data = _codes(latents, wish, level)
+    some = _some(finite, wish)
+    level, bits = _cheapest(some, wish)
+    if bits / 8 * chunk.size / some.size > HOPELESS * best:
+        return None
+    codes, data = _codes(_latents(finite, wish, grid), wish, level)
     prediction = model.predict(codes, level, grid)
     if wish.mode == "bounded" and wish.error:
         rest = encode_bounded(chunk, wish.error, prediction)
@@ -152,28 +171,34 @@ def _residual(chunk: Array, wish: Wish, grid: Grid) -> Coded:
     return Coded(RESIDUAL, HEAD.pack(level, len(data)) + data + rest, decoded, len(data))
 
 
+def _some(chunk: Array, wish: Wish) -> Array:
+    """A part of a chunk that stands for it: some rows, or a corner of an image."""
+    if wish.images or (_model(wish).event is None and chunk.ndim == 2):
+        return chunk[:CORNER, :CORNER]
+    return chunk[: max(1, CORNER**2 // chunk[0].size)]
+
+
 def _expected(chunk: Array, wish: Wish, grid: Grid) -> Coded:
     """Pixels by the network that expects them, with or without an answer beside, what takes least.
 
     The answer's codes must pay for themselves; on a part of the images it is seen which level does.
     """
     model = _model(wish)
-    latents, images = _latents(chunk, wish, grid), model.planes(chunk, grid)
-    few = slice(0, max(1, SAMPLE // images[0].size))
-    assert model.context is not None
-    costs = {NO_ANSWER: model.context.bits(images[few])}
-    for level in range(model.n_levels):
-        if not model.context.side:
-            break
-        codes, data = _codes(latents[few], wish, level)
-        costs[level] = 8 * len(data) + model.context.bits(images[few], _answer(codes, level, model))
+    context, images = model.context, model.planes(chunk, grid)
+    assert context is not None
+    few = _some(images, wish)
+    costs = {NO_ANSWER: context.bits(few)}
+    latents = _latents(chunk[: len(few)], wish, replace(grid, n=len(few)))
+    for level in range(model.n_levels if context.side else 0):
+        codes, data = _codes(latents, wish, level)
+        costs[level] = 8 * len(data) + context.bits(few, _answer(codes, level, model))
     level = min(costs, key=costs.__getitem__)
     data, side = b"", None
     if level != NO_ANSWER:
-        codes, data = _codes(latents, wish, level)
+        codes, data = _codes(_latents(chunk, wish, grid), wish, level)
         side = _answer(codes, level, model)
     encoder = Encoder()
-    model.context.encode(images, side, encoder)
+    context.encode(images, side, encoder)
     payload = HEAD.pack(level, len(data)) + data + encoder.finish()
     return Coded(CONTEXT, payload, chunk, len(data))
 
@@ -186,24 +211,23 @@ def _answer(codes: Array, level: int, model: Model) -> Array:
     return model.planes(as_dtype(model.predict(codes, level, grid), np.dtype(np.uint8)), grid)
 
 
-def _cheapest(finite: Array, latents: Array, wish: Wish, grid: Grid) -> int:
+def _cheapest(finite: Array, wish: Wish) -> tuple[int, float]:
     """The level with the fewest bits for codes and residuals, these taken as Laplacian."""
     model = _model(wish)
-    few = min(len(latents), max(1, SAMPLE * len(latents) // max(1, finite.size)))
-    some, rows = latents[:few], len(finite) * few // len(latents)
-    if few == len(latents) or model.event is None:  # a part of an image has no grid of its own
-        some, rows = latents, len(finite)
-    part = model.grid(finite[:rows].shape, wish.images)
-    assert part is not None
+    grid = model.grid(finite.shape, wish.images)
+    assert grid is not None
+    latents = _latents(finite, wish, grid)
     step = 2 * (wish.error or 0) if finite.dtype.kind == "f" else 2 * int(wish.error or 0) + 1
+    unit = step or float(np.spacing(np.abs(finite).max()))
     costs = []
     for level in range(model.n_levels):
-        codes, data = _codes(some, wish, level)
-        away = np.abs(finite[:rows].astype(np.float64) - model.predict(codes, level, part))
-        unit = step or float(np.spacing(np.abs(finite).max()))
+        codes = _quantised(latents, wish, level)
+        encoder = Encoder()
+        model.tables.encode(codes, level, encoder)
+        away = np.abs(finite.astype(np.float64) - model.predict(codes, level, grid))
         mean = float((away / unit).mean())
-        costs.append(8 * len(data) + away.size * math.log2(1 + 2 * math.e * mean))
-    return int(np.argmin(costs))
+        costs.append(encoder.bits + away.size * math.log2(1 + 2 * math.e * mean))
+    return int(np.argmin(costs)), min(costs)
 
 
 def decode_chunk(
