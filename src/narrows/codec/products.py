@@ -22,7 +22,8 @@ def exact_kind(bound: int) -> np.dtype[Any] | None:
     >>> exact_kind(1 << 20), exact_kind(1 << 24), exact_kind(1 << 53)
     (dtype('float32'), dtype('float64'), None)
     """
-    return next((kind for kind, limit in LIMITS.items() if bound < limit), None)
+    fitting = [kind for kind, limit in LIMITS.items() if bound < limit]
+    return fitting[0] if fitting else None
 
 
 def product(a: Array, w: Array) -> Array:
@@ -38,6 +39,6 @@ def product(a: Array, w: Array) -> Array:
             pass
         else:
             # torch warns of memory that cannot be written to, which a file's arrays often are
-            left, right = (torch.from_numpy(np.require(m, requirements="CW")) for m in (a, w))
+            left, right = (torch.from_numpy(np.require(m, None, ["C", "W"])) for m in (a, w))
             return np.asarray(torch.mm(left, right).numpy())
     return np.asarray(a @ w)

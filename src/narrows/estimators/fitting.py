@@ -128,7 +128,7 @@ class Run:
         state.global_draws = self.estimator.choices_.architecture == "own"
         players = training.objective.players(training.model)
         state.optimizers = state.optimizers or make_optimizers(
-            players, self.recipe, pace(training.model)
+            players, self.recipe, pace(training.model, training.objective)
         )
         training.model.train()
         watch.started = time.monotonic()

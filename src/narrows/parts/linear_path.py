@@ -114,13 +114,16 @@ WIDE = 512  # a matrix with this many inputs learns at the rate; with fewer, fas
 MOST = 3.0
 
 
-def pace(module: nn.Module) -> Callable[[nn.Parameter], float]:
-    """How fast each parameter of ``module`` learns, times the learning rate."""
+def pace(*modules: nn.Module) -> Callable[[nn.Parameter], float]:
+    """How fast each parameter of these learns, times the learning rate."""
     paces: dict[int, float] = {}
-    for part in module.modules():
+    for part in (part for module in modules for part in module.modules()):
         if isinstance(part, WithPath):
             longest = max(max(p.shape) for p in part.path.parameters() if p.ndim > 1)
             paces |= {id(p): min(1.0, PATH_WIDTH / longest) for p in part.path.parameters()}
+        own = getattr(part, "pace", None)  # of a network whose own measurements ask for another
+        if own is not None:
+            paces |= {id(p): own for p in part.parameters()}
 
     def times(parameter: nn.Parameter) -> float:
         if parameter.ndim > 1 and id(parameter) not in paces:
