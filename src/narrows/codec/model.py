@@ -71,6 +71,10 @@ class Model:
         self.scale, self.shift, self.low, self.high = (
             payload.get(name, "f", 3) for name in ("scale", "shift", "low", "high")
         )
+        if not all(np.isfinite(unit).all() for unit in (self.scale, self.shift)):
+            raise Corrupt("the model's units are not all finite")
+        if np.isnan(self.low).any() or np.isnan(self.high).any():
+            raise Corrupt("the model's bounds are not all numbers")
         for unit in (self.scale, self.shift, self.low, self.high):
             try:
                 np.broadcast_to(unit, (self.channels, *self.block))
@@ -161,8 +165,9 @@ class Model:
         y = self.network(codes, level, plain=plain)
         cells = y.reshape(grid.n, c, h, w, grid.rows, grid.columns).transpose(0, 1, 4, 2, 5, 3)
         values = cells.astype(np.float64)
-        for unit, apply in ((self.scale, np.multiply), (self.shift, np.add)):
-            apply(values, unit[:, None, :, None, :], out=values)
+        with np.errstate(over="ignore"):  # by units that no data had
+            for unit, apply in ((self.scale, np.multiply), (self.shift, np.add)):
+                apply(values, unit[:, None, :, None, :], out=values)
         np.maximum(values, self.low[:, None, :, None, :], out=values)
         np.minimum(values, self.high[:, None, :, None, :], out=values)
         x = values.reshape(grid.n, c, grid.rows * h, grid.columns * w)

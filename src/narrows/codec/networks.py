@@ -26,6 +26,7 @@ TOP = 65535  # of a hidden activation
 EXACT = 1 << 53  # whole numbers below this are float64
 AT_ONCE = 1 << 21  # numbers of a layer that are looked at together
 LAYERS = 16
+WIDEST = 15  # the side of a kernel
 
 
 class Layer:
@@ -36,9 +37,10 @@ class Layer:
 
     def __init__(self, weight: Array, bias: Array, shift: int, largest: int) -> None:
         out, into, side, other = weight.shape
-        if side != other or side % 2 == 0 or bias.shape != (out,) or not (out and into):
+        odd = side == other <= WIDEST and side % 2
+        if not odd or bias.shape != (out,) or not (out and into):
             raise Corrupt("a layer of the model has impossible sides")
-        most = np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3), dtype=np.float64) * largest
+        most = np.abs(weight.astype(np.float64)).sum(axis=(1, 2, 3)) * largest
         half = 2.0 ** (shift - 1) if shift else 0.0
         if float((most + np.abs(bias.astype(np.float64))).max()) + half >= EXACT:
             raise Corrupt("a layer of the model could leave the whole numbers that are exact")
@@ -81,7 +83,8 @@ class Network:
         self.net = list(_net(payload))
         widths = [self.latent_dim, *(layer.out for layer in self.net)]
         fits = all(layer.into == w for layer, w in zip(self.net, widths, strict=False))
-        if not fits or self.path.into != self.latent_dim or widths[-1] != self.path.out:
+        fits = fits and (not self.net or widths[-1] == self.path.out) and self.path.side == 1
+        if not fits or self.path.into != self.latent_dim:
             raise Corrupt("the layers of the model do not fit one another")
         self.numbers = self.path.out
         self._halo = sum(layer.side // 2 for layer in self.net)

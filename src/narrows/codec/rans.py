@@ -128,12 +128,12 @@ class Decoder:
         starts, frequencies = tables.flat
         index = np.broadcast_to(np.asarray(index, np.int64), (count,))
         first, row = index << BITS, index * tables.frequencies.shape[1]
-        lookup, done = tables.lookup, 0
+        done = 0
         while done < count:
             x = self._run(count - done)
             now = slice(done, done + len(x))
             slots = x & (TOTAL - 1)
-            found = lookup.take(first[now] + slots)
+            found = tables.find(first[now] + slots)
             symbols[now] = found
             at = row[now] + found
             self._advance(x, slots, starts.take(at), frequencies.take(at))

@@ -13,6 +13,7 @@ from narrows.core import Corrupt
 Array = NDArray[Any]
 BITS = 16
 TOTAL = 1 << BITS  # what the frequencies of a table sum to
+LOOKED_UP = 1024  # tables, at most: their lookup takes 64 or 128 KiB each
 
 
 class Tables:
@@ -45,13 +46,28 @@ class Tables:
         return np.repeat(symbols, self.frequencies.ravel())
 
     @cached_property
+    def _ends(self) -> Array:
+        """Where the interval of each symbol ends, all tables in a row."""
+        ends = np.cumsum(self.frequencies, axis=1, dtype=np.int64)
+        return (ends + (np.arange(len(self))[:, None] << BITS)).ravel()
+
+    @cached_property
     def flat(self) -> tuple[Array, Array]:
         """Starts and frequencies as int64, all tables in a row."""
         return self.starts.ravel().astype(np.int64), self.frequencies.ravel().astype(np.int64)
 
     def symbols(self, index: Array, slots: Array) -> Array:
         """The symbols in whose intervals the slots lie, of the tables ``index``."""
-        found: Array = self.lookup.take((np.asarray(index, np.intp) << BITS) + slots)
+        return self.find((np.asarray(index, np.intp) << BITS) + slots)
+
+    def find(self, slots: Array) -> Array:
+        """The symbols of slots that are counted through all tables: table · 2¹⁶ + slot."""
+        found: Array
+        if len(self) <= LOOKED_UP:
+            found = self.lookup.take(slots)
+        else:  # slower, but a small file may ask for so many tables that a lookup takes all memory
+            found = self._ends.searchsorted(slots, side="right")
+            found -= (slots >> BITS) * self.frequencies.shape[1]
         return found
 
 
