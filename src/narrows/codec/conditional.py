@@ -153,8 +153,9 @@ class Conditional:
         room to put what is known into.
         """
         n, channels, rows, columns = shape
-        grid = len(self.passes) > 1
-        edge = 1 if grid else 0
+        edge = 1 if len(self.passes) > 1 else 0
+        if not edge and (rows, columns) != (1, 1):
+            raise Corrupt("the prior is one of cells that stand alone")
         seen = np.zeros((n, rows + 2 * edge, columns + 2 * edge, channels))
         inner = seen[:, edge : edge + rows, edge : edge + columns]
         for step in self.steps:

@@ -225,7 +225,8 @@ def _cheapest(finite: Array, wish: Wish) -> tuple[int, float]:
         encoder = Encoder()
         model.tables.encode(codes, level, encoder)
         away = np.abs(finite.astype(np.float64) - model.predict(codes, level, grid))
-        mean = float((away / unit).mean())
+        with np.errstate(over="ignore"):  # then it is a level that nobody wants
+            mean = float((away / unit).mean())
         costs.append(encoder.bits + away.size * math.log2(1 + 2 * math.e * mean))
     return int(np.argmin(costs)), min(costs)
 
@@ -252,8 +253,8 @@ def _decode_with_codes(
 ) -> Array:
     model = _model(wish)
     grid = model.grid(shape, wish.images)
-    if grid is None or len(payload) < HEAD.size:
-        raise Corrupt("the model has no place for a chunk of this shape")
+    if grid is None or dtype.kind == "c" or len(payload) < HEAD.size:
+        raise Corrupt("the model has no place for a chunk of this shape and type")
     level, length = HEAD.unpack_from(payload)
     end = HEAD.size + length
     alone = method == AUTOENCODER

@@ -11,7 +11,7 @@ from typing import Any
 from narrows.codec.model import Model
 from narrows.codec.packing import Unpacker
 from narrows.codec.payload import Payload
-from narrows.core import FileError
+from narrows.core import Corrupt, FileError
 
 PAYLOAD = "payload"  # the name of the tensor in a model's file
 
@@ -63,4 +63,6 @@ def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> A
     with opened(source) as stream:
         unpacker = Unpacker(stream, model, max_bytes=max_bytes)
         arrays = [array for _, array in unpacker]
-        return arrays if unpacker.wish.images else arrays[0]
+        if not arrays and not unpacker.wish.images:
+            raise Corrupt("the file is empty: it holds no array")
+        return arrays if unpacker.wish.images or len(arrays) > 1 else arrays[0]

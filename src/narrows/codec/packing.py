@@ -20,7 +20,7 @@ from narrows.core import Corrupt, InputError, InputTypeError, WrongModel
 Array = NDArray[Any]
 AT_ONCE = 1 << 22  # elements of a chunk: coding takes about 250 bytes for each
 KINDS = "biufc"
-STRIP = 64  # rows of an image that is cut are a multiple of this: no block is cut
+STRIP = 64  # rows of an image that is cut are a multiple of this: no block of 8 rows is cut
 
 
 @dataclass
@@ -94,12 +94,13 @@ def pack(
     summary = Summary(wish.mode, header.error, header.level)
     summary.embedded = writer.embedded
     for given in items:
-        item = _item_of(given)
+        data = given.data  # of a file, this decodes it
+        item = _item_of(data, given.name)
         writer.item(item)
         summary.items += 1
         summary.pixels += math.prod(item.shape[:2]) if wish.images else 0
         summary.dtypes[str(item.little)] += 1
-        for part in _parts(given.data, item, wish.images):
+        for part in _parts(data, item, wish.images):
             coded = encode_chunk(part, wish)
             decoded = np.ascontiguousarray(coded.decoded, item.little)
             writer.chunk(coded.method, coded.payload, decoded)
@@ -109,17 +110,17 @@ def pack(
     return summary
 
 
-def _item_of(given: Given) -> Item:
-    dtype = np.dtype(given.data.dtype)
+def _item_of(data: Any, name: str | None) -> Item:
+    dtype = np.dtype(data.dtype)
     if dtype.kind not in KINDS or dtype.itemsize > (16 if dtype.kind == "c" else 8):
         raise InputTypeError(
-            f"{given.name or 'X'} holds {dtype}, which a .narrow file has no place for; give "
+            f"{name or 'X'} holds {dtype}, which a .narrow file has no place for; give "
             "booleans, integers, floats or complex numbers of at most 8 bytes a part."
         )
-    shape = tuple(int(size) for size in given.data.shape)
+    shape = tuple(int(size) for size in data.shape)
     code = dtype.newbyteorder("<").str if dtype.isnative else dtype.str
     code = code.replace("=", "<")
-    return Item(shape=shape, dtype=code, row_axes=row_axes(shape), name=given.name)
+    return Item(shape=shape, dtype=code, row_axes=row_axes(shape), name=name)
 
 
 def _parts(data: Any, item: Item, image: bool) -> Iterator[Array]:
@@ -128,7 +129,8 @@ def _parts(data: Any, item: Item, image: bool) -> Iterator[Array]:
         return
     at_once = max(1, AT_ONCE // max(1, math.prod(item.row_shape)))
     if image and at_once < item.rows:
-        at_once = max(STRIP, at_once // STRIP * STRIP)
+        strip = min(STRIP, 1 << at_once.bit_length() - 1)  # of a very wide one, lower strips
+        at_once = at_once // strip * strip
     if item.row_axes == 1:
         for start in range(0, item.rows, at_once):
             yield np.ascontiguousarray(data[start : start + at_once], item.little)
@@ -258,15 +260,21 @@ def _as_user(array: Array, item: Item) -> Array:
 
 def range_of(items: Iterable[Given]) -> float:
     """Largest minus smallest finite value: what a relative error is relative to."""
+    low, high = ends_of(items)
+    if low > high or not high - low < math.inf:
+        raise InputError("X holds no finite numbers, or ones too far apart for a relative error.")
+    return max(0.0, high - low)
+
+
+def ends_of(items: Iterable[Given]) -> tuple[float, float]:
+    """Smallest and largest finite value; ∞ and −∞ where there is none."""
     low, high = math.inf, -math.inf
     for given in items:
-        item = _item_of(given)
-        for part in _parts(given.data, item, False):
+        data = given.data
+        for part in _parts(data, _item_of(data, given.name), False):
             if part.dtype.kind == "c":
                 part = part.view(part.real.dtype)
             kept = part[np.isfinite(part)] if part.dtype.kind == "f" else part
             if kept.size:
                 low, high = min(low, float(kept.min())), max(high, float(kept.max()))
-    if low > high or not high - low < math.inf:
-        raise InputError("X holds no finite numbers, or ones too far apart for a relative error.")
-    return max(0.0, high - low)
+    return low, high

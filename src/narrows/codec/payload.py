@@ -38,12 +38,7 @@ class Payload:
     def data(self) -> bytes:
         """The canonical bytes."""
         listed = [[name, _code(a), list(a.shape)] for name, a in sorted(self.arrays.items())]
-        head = json.dumps(
-            {"arrays": listed, "structure": self.structure},
-            sort_keys=True,
-            separators=(",", ":"),
-            allow_nan=False,
-        ).encode()
+        head = _json({"arrays": listed, "structure": self.structure})
         blobs = [
             np.ascontiguousarray(a, _code(a)).tobytes() for _, a in sorted(self.arrays.items())
         ]
@@ -88,6 +83,11 @@ class Payload:
         return value
 
 
+def _json(head: dict[str, Any]) -> bytes:
+    """The one form in which a payload may begin."""
+    return json.dumps(head, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
 def _code(array: Array) -> str:
     code = array.dtype.newbyteorder("<").str
     if code not in DTYPES:
@@ -105,6 +105,8 @@ def _head(data: bytes) -> dict[str, Any]:
         raise Corrupt("the model has no head")
     try:
         head = json.loads(data[4 : 4 + length])
+        if _json(head) != data[4 : 4 + length]:
+            raise Corrupt("the model's head is not written as it must be")
     except (ValueError, RecursionError) as error:
         raise Corrupt("the model's head is no JSON") from error
     fine = isinstance(head, dict) and set(head) == {"arrays", "structure"}

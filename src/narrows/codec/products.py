@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-LIMITS = {np.dtype(np.float32): 1 << 24, np.dtype(np.float64): 1 << 53}
+LIMITS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 1 << 24, np.dtype(np.float64): 1 << 53}
 
 
 def exact_kind(bound: int) -> np.dtype[Any] | None:

@@ -46,6 +46,7 @@ from narrows.parts.compressing import Coder, from_cells
 Array = NDArray[Any]
 COUNTED = 1 << 21  # numbers of the samples that codes are counted of, about
 PATCHES = 16  # in a step
+MEASURED = 1 << 20  # numbers of the validation samples that levels are measured on, about
 SHOWN = 32  # samples that stand for all in a checkpoint
 
 
@@ -112,8 +113,8 @@ class Codec(Packs, Learner, BaseEstimator):
     )
     latent_dim: int | str = parameter(
         "auto",
-        "Numbers in the code of a cell. auto: the PCA components that are worth a bit at the "
-        "finest level.",
+        "Numbers in the code of a cell. auto: the PCA components that are worth half a bit "
+        "or more at the finest level.",
         kind=int,
         low=1,
         high=WIDEST,
@@ -218,6 +219,9 @@ class Codec(Packs, Learner, BaseEstimator):
         self, coder: Coder, objective: Any, state: Any, prepared: Prepared, seed: int
     ) -> Training:
         self._shown = next(prepared.validation.in_order(SHOWN))
+        self.__dict__.pop(
+            "payload_", None
+        )  # of a training before, which a checkpoint must not hold
         rows, validation = prepared.rows, prepared.validation
         return Training(coder, objective, state, rows, validation, seed)  # type: ignore[arg-type]
 
@@ -296,6 +300,11 @@ class Codec(Packs, Learner, BaseEstimator):
         }
 
     # ------------------------------------------------------------------ files
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what only training asks for may lie on a device, and the decoder follows from the payload
+        state: dict[str, Any] = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in ("_pca", "_shown", "_decoder")}
 
     def _probe(self) -> Tensor:
         rng = torch.Generator().manual_seed(0)
@@ -376,6 +385,8 @@ def _measured(coder: Coder, model: Model, validation: Any) -> list[dict[str, flo
     n_levels = len(coder.sigmas)
     bits, errors, n = [0.0] * n_levels, [0.0] * n_levels, 0
     for x in validation.in_order(256):
+        if n > MEASURED:
+            break
         x = coder.planes(x)
         latents = coder.latents(x)
         n += x.numel()

@@ -37,6 +37,7 @@ BLOCK = 8  # the side of a cell of a larger image
 SIDE = 64  # of the patches that are learned from
 WIDTH = 96  # channels between the cells of a larger image and their codes
 CONTEXT = 48  # width of the networks of a conditional prior
+WORTH = 3  # times the finest level's squared error: a smaller component is not worth its weights
 LEFT = 0.02  # the share of the variance that the middle level leaves, by default
 APART = math.sqrt(2)  # between the errors of one level and the next: 3 dB
 VALIDATION = 256  # patches
@@ -147,7 +148,7 @@ def build_objective(choices: CodecChoices, rng: Generator | None) -> WeightedObj
         k: tuple(v) if isinstance(v, list) else v for k, v in choices.pixels.items()
     }
     network = ContextNetwork(ContextOptions(**listed), rng)
-    bits = ContextBits(network, choices.shift[0], choices.scale[0])
+    bits = ContextBits(network, choices.shift, choices.scale)
     return rate_distortion(Term("pixels", bits))
 
 
@@ -330,7 +331,7 @@ def choose(
     cells = cells_of(prepared.rows, block, 0 if event is not None else 1, seed)
     pca = fit_pca(cells, MOST_COMPONENTS, seed)
     sigmas = levels_for(pca, codec.rate, int(codec.levels))
-    wide = int((pca.variances > sigmas[-1] ** 2).sum())
+    wide = int((pca.variances > WORTH * sigmas[-1] ** 2).sum())
     latent_dim = wide if isinstance(codec.latent_dim, str) else int(codec.latent_dim)
     numbers = prepared.channels * math.prod(block)
     latent_dim = max(1, min(latent_dim, numbers))

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from narrows.codec.methods import Analysis, Wish
 from narrows.codec.model import Model
 from narrows.codec.opening import decompress
-from narrows.codec.packing import Given, Summary, pack, range_of, row_axes
+from narrows.codec.packing import Given, Summary, ends_of, pack, range_of, row_axes
 from narrows.core import InputError, ParameterError
 from narrows.engine.data import inference_batch
 from narrows.engine.photographs import find_photographs, read_photograph
@@ -39,7 +39,8 @@ class Latents:
         coder, out = self.coder.eval(), []
         device = coder.log_gain.device
         for part in np.array_split(planes, -(-len(planes) // inference_batch(planes.shape[1:]))):
-            x = ((part.astype(np.float64) - self.shift) / self.scale).astype(np.float32)
+            with np.errstate(over="ignore"):  # far beyond all that it was fitted on
+                x = ((part.astype(np.float64) - self.shift) / self.scale).astype(np.float32)
             out.append(coder.latents(torch.from_numpy(x).to(device)).cpu())
         return np.asarray(torch.cat(out))
 
@@ -89,7 +90,7 @@ def items_of(X: Any) -> tuple[list[Any], bool]:
                     f"Item {i} of X has shape {np.shape(image)}, but a list holds images, (H, W) "
                     "or (H, W, 3); stack other arrays into one."
                 )
-        return [Given(image, f"{i:06d}.png") for i, image in enumerate(X)], True
+        return [Given(np.asarray(image), f"{i:06d}.png") for i, image in enumerate(X)], True
     if hasattr(X, "detach"):
         X = X.detach().cpu().numpy()
     if not hasattr(X, "shape") or not hasattr(X, "dtype"):
@@ -108,6 +109,39 @@ class _File:
         """Its pixels as they are to be seen, with transparency, if any, behind the colours."""
         planes = read_photograph(self.path).upright
         return planes[..., 0] if planes.shape[2] == 1 else planes
+
+
+class _Like:
+    """An image that is refused, when it is asked for, unless its numbers are of the kind fitted."""
+
+    def __init__(self, item: Any, known: np.dtype[Any]) -> None:
+        self.item, self.name, self.known = item, item.name, known
+
+    @property
+    def data(self) -> Any:
+        """Its pixels."""
+        found = Given(self.item.data, self.name)
+        check_kind(found, self.known)
+        return found.data
+
+
+def check_kind(item: Given, known: np.dtype[Any]) -> None:
+    """Refuse numbers that a codec fitted on the dtype ``known`` would make nonsense of."""
+    dtype, what = np.dtype(item.data.dtype), item.name or "X"
+    kinds = [kind.replace("u", "i") for kind in (dtype.kind, known.kind)]
+    held = str(dtype)
+    if kinds[0] == kinds[1]:
+        if kinds[0] != "i" or np.can_cast(dtype, known):
+            return
+        low, high = ends_of([item])
+        ends = np.iinfo(known)
+        if ends.min <= low and high <= ends.max:
+            return
+        held = f"{dtype} from {low:.0f} to {high:.0f}"
+    raise InputError(
+        f"{what} holds {held}, but the codec was fitted on {known}: convert it, or choose "
+        "max_error or mode='lossless', which take any numbers."
+    )
 
 
 class Packs:
@@ -176,8 +210,10 @@ class Packs:
         if mode == "bounded":
             error, relative = parse_error(max_error)
             error = error * range_of(items) if relative else error
-        if mode == "lossy":
-            self._check_lossy(items, images)
+        if mode == "lossy" and images:
+            items = [_Like(item, np.dtype(self.choices_.dtype)) for item in items]
+        elif mode == "lossy":
+            self._check_lossy(items[0])
         analysis = None
         if autoencoder:
             latents = Latents(self.model_, self.choices_)
@@ -213,17 +249,10 @@ class Packs:
             )
         return mode
 
-    def _check_lossy(self, items: list[Any], images: bool) -> None:
+    def _check_lossy(self, item: Any) -> None:
         """Refuse an array that the model has no place for."""
-        if images:
-            return
-        data, choices = items[0].data, self.choices_
-        known = np.dtype(choices.dtype)
-        if (data.dtype.kind == "f") != (known.kind == "f") or data.dtype.kind == "c":
-            raise InputError(
-                f"X holds {data.dtype}, but the codec was fitted on {known}: convert X, or choose "
-                "max_error or mode='lossless', which take any numbers."
-            )
+        data, choices = item.data, self.choices_
+        check_kind(item, np.dtype(choices.dtype))
         axes = row_axes(data.shape)
         shape = (1, *data.shape[axes:]) if axes <= 1 else data.shape[axes - 1 :]
         if 0 not in data.shape and self.decoder_.grid(shape, False) is None:

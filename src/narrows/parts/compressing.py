@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from narrows.core import Clock, Node, Trace
-from narrows.parts.conditional import ConditionalPrior
+from narrows.parts.conditional import CellConv, ConditionalPrior
 from narrows.parts.context import ContextNetwork
 from narrows.parts.linear_path import BoundedHead, WithPath
 from narrows.parts.model import in_words
@@ -46,7 +46,7 @@ def stack(widths: list[int], reach: int, activation: type[nn.Module]) -> nn.Sequ
     for i, (a, b) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2
         side = 1 if last else 2 * reach + 1
-        net.append(nn.Conv2d(a, b, side, padding=side // 2))
+        net.append(CellConv(a, b, side, padding=side // 2))
         if not last:
             net.append(activation())
     return net
@@ -91,8 +91,8 @@ class Coder(nn.Module):
         super().__init__()
         self.block, self.sigmas, self.reach, self.numbers = block, sigmas, reach, numbers
         falling = [numbers, *hidden, latent_dim]
-        self.f = WithPath(stack(falling, reach, nn.GELU), nn.Conv2d(numbers, latent_dim, 1))
-        self.g = WithPath(stack(falling[::-1], reach, nn.ReLU), nn.Conv2d(latent_dim, numbers, 1))
+        self.f = WithPath(stack(falling, reach, nn.GELU), CellConv(numbers, latent_dim, 1))
+        self.g = WithPath(stack(falling[::-1], reach, nn.ReLU), CellConv(latent_dim, numbers, 1))
         self.q = q
         self.p: LogisticMixture | ConditionalPrior
         if context:
@@ -207,13 +207,20 @@ class ContextBits(nn.Module):
     Parameters
     ----------
     network : ContextNetwork
-    shift, scale : float
-        From scaled units to values from 0 to 255.
+    shift, scale : tuple of float
+        From scaled units to values from 0 to 255, of each channel.
     """
 
-    def __init__(self, network: ContextNetwork, shift: float, scale: float) -> None:
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, network: ContextNetwork, shift: tuple[float, ...], scale: tuple[float, ...]
+    ) -> None:
         super().__init__()
-        self.network, self.shift, self.scale = network, shift, scale
+        self.network = network
+        for name, unit in (("shift", shift), ("scale", scale)):
+            self.register_buffer(name, torch.tensor(unit).view(-1, 1, 1), persistent=False)
 
     def forward(self, model: Coder, trace: Trace) -> Tensor:
         pixels, answer = (

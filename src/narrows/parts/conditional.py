@@ -42,6 +42,15 @@ def groups_of(channels: int) -> list[tuple[int, int]]:
     return list(pairwise(ends))
 
 
+class CellConv(nn.Conv2d):
+    """A convolution on a grid of cells; where there is one cell only, the product that it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size != (1, 1) or x.shape[2:] != (1, 1):
+            return super().forward(x)
+        return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+
+
 class Group(nn.Module):
     """What the groups before and the cells around tell of a group: its means and scales."""
 
@@ -50,10 +59,10 @@ class Group(nn.Module):
     ) -> None:
         super().__init__()
         self.side = side
-        self.first = nn.Conv2d(before + channels, hidden, side, padding=side // 2, bias=False)
+        self.first = CellConv(before + channels, hidden, side, padding=side // 2, bias=False)
         self.bias = nn.Parameter(torch.zeros(n_levels, n_passes, hidden))
-        self.middle = nn.Conv2d(hidden, hidden, 1)
-        self.last = nn.Conv2d(hidden, 2 * channels, 1, bias=False)
+        self.middle = CellConv(hidden, hidden, 1)
+        self.last = CellConv(hidden, 2 * channels, 1, bias=False)
         self.base = nn.Parameter(torch.zeros(n_levels, 2 * channels))
 
     def forward(self, seen: Tensor, level: Tensor, at: int) -> tuple[Tensor, Tensor]:
