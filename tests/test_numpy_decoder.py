@@ -20,6 +20,9 @@ from sklearn.datasets import load_digits, load_iris
 
 import narrows
 from narrows import Codec
+from narrows.codec.integers import decode_integers
+from narrows.codec.predictors import Plan
+from narrows.codec.symbols import Symbols, head_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))
@@ -207,3 +210,33 @@ def test_what_is_damaged_is_refused_in_one_sentence(codec: Any) -> None:
     for end in range(0, len(data), 97):
         with pytest.raises(decoder.Refused, match=r"\.$"):
             decoder.decode(data[:end])
+
+
+PLANS = st.builds(
+    Plan,
+    order=st.permutations([0, 1, 2]).flatmap(
+        lambda axes: st.integers(0, 3).map(lambda n: axes[:n])
+    ),
+    kinds=st.tuples(*[st.integers(0, 2)] * 4),
+    context=st.integers(0, 2),
+    shift=st.integers(0, 63),
+    alpha=st.integers(0, 255),
+    beta=st.integers(16, 255),
+    block=st.integers(0, 9),
+)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    plan=PLANS,
+    step=st.sampled_from([1, 7, 10**9 + 1]),
+    size=st.sampled_from([1, 50, 2**30, 2**63 - 1]),
+    shape=st.tuples(*[st.sampled_from([2, 3, 8, 9, 17])] * 3),
+)
+def test_plans_that_no_encoder_would_choose(
+    plan: Plan, step: int, size: int, shape: tuple[int, ...]
+) -> None:
+    q = np.random.default_rng(size).integers(-size, size, shape, endpoint=True)
+    coded = bytes([2, 0]) + head_of(plan) + Symbols(q, plan, step).payload()
+    found = decoder.integers.integers(coded, shape, step)
+    assert np.array_equal(found, decode_integers(coded, shape, step=step))
