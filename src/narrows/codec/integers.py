@@ -85,7 +85,7 @@ def _decode(payload: bytes, view: tuple[int, ...], step: int, depth: int) -> Arr
     if not payload:
         raise Corrupt("the integers are missing")
     form, mask = payload[0] & 15, payload[0] >> 4
-    if form > PALETTE or mask >> len(view) or (mask and step > 1):
+    if form > PALETTE or mask >> len(view) or (mask and (step > 1 or form == PALETTE)):
         raise Corrupt("the integers are coded in a way that is not known")
     base, at = get_base(payload, 1)
     n = prod(view)

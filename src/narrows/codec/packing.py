@@ -157,8 +157,8 @@ def _note(summary: Summary, part: Array, decoded: Array, coded: Any) -> None:
     with np.errstate(all="ignore"):
         wide = complex if part.dtype.kind == "c" else np.longdouble
         error = np.abs(decoded.astype(wide) - part.astype(wide))
-    error = error[np.isfinite(error)]
-    summary.squares += float(np.square(error.astype(np.float64)).sum())
+        error = error[np.isfinite(error)]
+        summary.squares += float(np.square(error.astype(np.float64)).sum())
     summary.largest_error = max(summary.largest_error, float(error.max(initial=0.0)))
 
 

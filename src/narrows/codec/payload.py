@@ -105,10 +105,11 @@ def _head(data: bytes) -> dict[str, Any]:
         raise Corrupt("the model has no head")
     try:
         head = json.loads(data[4 : 4 + length])
-        if _json(head) != data[4 : 4 + length]:
-            raise Corrupt("the model's head is not written as it must be")
+        canonical = _json(head) == data[4 : 4 + length]
     except (ValueError, RecursionError) as error:
-        raise Corrupt("the model's head is no JSON") from error
+        raise Corrupt("the model's head is no JSON of finite numbers") from error
+    if not canonical:
+        raise Corrupt("the model's head is not written as it must be")
     fine = isinstance(head, dict) and set(head) == {"arrays", "structure"}
     if not (fine and isinstance(head["structure"], dict) and _listed(head["arrays"])):
         raise Corrupt("the model's head is not what it should be")
