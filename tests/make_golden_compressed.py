@@ -95,7 +95,7 @@ def raw(chunk: Any, wish: methods.Wish) -> methods.Coded:
 
 
 def deflate(chunk: Any, wish: methods.Wish) -> methods.Coded:
-    payload = encode_deflate(chunk.tobytes(), chunk.itemsize)
+    payload = encode_deflate(chunk.tobytes(), numbers(chunk).itemsize)
     return methods.Coded(methods.DEFLATE, payload, chunk)
 
 
@@ -185,8 +185,8 @@ def without_models() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, (X, how) in PLAIN.items():
         way = exact if how.get("mode") and X.size > 1 else None
         yield name, write(name, codec, X, way, autoencoder=False, **how)
-    for name, way in (("raw", raw), ("deflate", deflate)):
-        X = WALK.astype(">f4")
+    for name, way in (("raw", raw), ("deflate", deflate), ("deflate of complex", deflate)):
+        X = PLAIN["complex"][0] if name.endswith("complex") else WALK.astype(">f4")
         yield name, write(name, codec, X, way, autoencoder=False, **LOSSLESS)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -76,7 +77,9 @@ def codec() -> Callable[[str], Codec]:
     def make(kind: str) -> Codec:
         if kind not in made:
             X, kwargs = KINDS[kind]
-            made[kind] = Codec(**{**base, **kwargs}).fit(X)
+            # tables of codes seldom seen are as good here
+            with patch("narrows.estimators.codec.COUNTED", 1 << 14):
+                made[kind] = Codec(**{**base, **kwargs}).fit(X)
         return made[kind]
 
     return make
@@ -121,7 +124,7 @@ def test_the_model_may_stand_beside(codec: Any, tmp_path: Path) -> None:
 
 def plain(X: Any, coder: Codec) -> None:
     check(coder.compress(X, mode="lossless", autoencoder=False))
-    for error in (0, 0.01, 2):
+    for error in (0.01, 2):
         check(coder.compress(X, max_error=error, autoencoder=False))
 
 
@@ -145,13 +148,23 @@ PLAIN: dict[str, np.ndarray] = {
     "seldom": (RNG.random((300, 200)) < 0.001).astype(np.uint16) * 7,
     "truths": RNG.random((50, 60)) < 0.1,
     "noise": RNG.integers(0, 256, 5000).astype(np.uint8),
+    "again and again": np.resize(RNG.normal(size=9000), 27_000).view(complex),
     "seven axes": RNG.integers(0, 9, (2, 1, 3, 2, 4, 2, 3)).astype(np.int8),
 }
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_any_array_without_a_model(name: str, codec: Any) -> None:
-    plain(PLAIN[name], codec("tables"))
+def test_any_array_without_a_model(name: str) -> None:
+    plain(PLAIN[name], TABLES)
+
+
+def test_these_arrays_are_coded_in_all_plain_ways() -> None:
+    found = set()
+    for X in PLAIN.values():
+        data = TABLES.compress(X, mode="lossless", autoencoder=False)
+        _, _, items = decoder.container.read(data)
+        found |= {chunk.method for item in items for chunk in item.chunks}
+    assert found == {0, 1, 2}
 
 
 DTYPES = st.one_of(
@@ -160,7 +173,7 @@ DTYPES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(X=arrays.arrays(DTYPES, arrays.array_shapes(min_dims=0, min_side=0, max_side=6)))
 def test_any_bits_without_a_model(X: np.ndarray) -> None:
     plain(X, TABLES)
@@ -226,7 +239,7 @@ PLANS = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     plan=PLANS,
     step=st.sampled_from([1, 7, 10**9 + 1]),

@@ -84,14 +84,17 @@ def read_header(data: bytes) -> dict[str, Any]:
     header = read_json(data, fields, {"error": str, "model": str, "level": int, "items": int})
     need(header["kind"] in ("array", "images"), "The file's kind is not known.")
     need(header["mode"] in ("lossy", "bounded", "lossless"), "The file's mode is not known.")
-    need(header["coder"] == {"name": "rans16", "version": 1}, "The file's coder is not known.")
-    need(("error" in header) == (header["mode"] == "bounded"), "An error belongs to mode bounded.")
+    coder = header["coder"] == {"name": "rans16", "version": 1}
+    need(coder and header["coder"]["version"] is not True, "The file's coder is not known.")
+    need("error" not in header or header["mode"] == "bounded", "An error belongs to mode bounded.")
     if "error" in header:
         try:
             error = float.fromhex(header["error"])
         except (ValueError, OverflowError):
             error = math.nan
-        good = math.isfinite(error) and error >= 0 and error.hex() == header["error"]
+        good = (
+            math.isfinite(error) and math.copysign(1, error) > 0 and error.hex() == header["error"]
+        )
         need(good, "The file's error is not a number in the form it must have.")
         header["error"] = error
     need(re.fullmatch("[0-9a-f]{64}", header.get("model", "0" * 64)), "The model's id is broken.")
@@ -143,6 +146,7 @@ def read_item(data: bytes, images: bool) -> Item:
     need(size < 1 << 63, "An item's shape is too large.")
     need(0 <= found["row_axes"] <= len(shape), "An item has more axes of rows than axes.")
     need("name" in found or not images, "An image has no name.")
+    need(found.get("codec") != {}, "An item has an empty field codec.")
     need(good_name(found.get("name", "x")), "An item's name may not be used as a path.")
     return Item(tuple(shape), dtype, found["row_axes"], found.get("name"))
 
@@ -230,7 +234,8 @@ def read(data: bytes) -> tuple[dict[str, Any], bytes | None, list[Item]]:
         if kind == INDEX:
             break
         if kind == MODEL:
-            need(model is None and not places, "A model stands where none may.")
+            fits = model is None and not places and "model" in header
+            need(fits, "A model stands where none may.")
             model = payload
             continue
         places.append((start, kind))
@@ -246,6 +251,7 @@ def read(data: bytes) -> tuple[dict[str, Any], bytes | None, list[Item]]:
     need(whole, "Something stands between the index and the tail.")
     need(read_index(payload) == places, "The index does not agree with the frames.")
     need(header.get("items", len(items)) == len(items), "The header counts other items.")
+    need(header["kind"] == "images" or len(items) == 1, "A file of an array has one item.")
     names = [item.name for item in items if item.name is not None]
     need(len(set(names)) == len(names), "Two items have the same name.")
     return header, model, items

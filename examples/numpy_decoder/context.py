@@ -15,15 +15,16 @@ from .integers import Shape
 from .model import Model
 
 PART = 16384
-RANGES = {"row": 0, "column": 1, "channel": 2}
 
 
 def read_images(
-    model: Model, data: bytes, count: int, approximation: np.ndarray | None
+    model: Model, data: bytes, shape: Shape, approximation: np.ndarray | None
 ) -> np.ndarray:
-    """Images (count, C, H, W) of bytes."""
+    """Images of bytes of the shape (n, C, H, W)."""
     network, symbols = Network(model), Symbols(data)
-    parts = []
+    need(network.shape == shape[1:], "The context network is for other images.")
+    need(network.side or approximation is None, "The context network sees no approximation.")
+    parts, count = [], shape[0]
     for start in range(0, count, PART):
         n = min(PART, count - start)
         y = None if approximation is None else approximation[start : start + n]
@@ -111,7 +112,7 @@ class Part:
 
     def __init__(self, net: Network, symbols: Symbols, n: int, y: np.ndarray | None) -> None:
         self.net, self.symbols, self.n = net, symbols, n
-        self.given = y is not None and net.side
+        self.given = y is not None
         self.y = None if y is None else y.astype(np.int64)
         self.v = np.zeros((n, *net.shape), np.int64)
         self.guesses = np.zeros_like(self.v)

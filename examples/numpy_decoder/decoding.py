@@ -44,8 +44,10 @@ class Decoder:
         out = np.empty(item.shape, item.dtype)
         rows = out.reshape(item.rows, *item.shape[item.row_axes :]) if item.rows else None
         for chunk in item.chunks:
-            found = self.chunk(chunk, item)
-            crc = zlib.crc32(np.ascontiguousarray(found).tobytes())
+            found = np.ascontiguousarray(self.chunk(chunk, item))
+            truths = item.dtype.kind != "b" or found.view(np.uint8).max() <= 1
+            need(truths, "A truth is neither 0 nor 1.")
+            crc = zlib.crc32(found.tobytes())
             need(crc == chunk.decoded_crc, "The CRC of a chunk's decoded bytes is wrong.")
             rows[chunk.first : chunk.first + chunk.rows] = found  # type: ignore[index]
         return out
@@ -67,6 +69,7 @@ class Decoder:
 
     def by_model(self, method: int, data: bytes, shape: Shape, dtype: np.dtype) -> np.ndarray:
         need(len(data) >= 5, "A chunk is cut off.")
+        need(dtype.kind != "c", "A model predicts no complex numbers.")
         level, size = struct.unpack_from("<BI", data)
         need(size <= len(data) - 5, "The codes of a chunk are cut off.")
         coded, rest = data[5 : 5 + size], data[5 + size :]
@@ -94,6 +97,5 @@ class Decoder:
         if p is not None:
             y = as_dtype(p, dtype).reshape((n, h, w, c) if last else (n, c, h, w))
             y = np.moveaxis(y, -1, 1) if last else y
-        images = context.read_images(model, data, n, y)
-        need(images.shape == (n, c, h, w), "The context network is for other images.")
+        images = context.read_images(model, data, (n, c, h, w), y)
         return np.moveaxis(images, 1, -1) if last else images

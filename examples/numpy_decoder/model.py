@@ -82,7 +82,11 @@ def layer(
     weight: np.ndarray, bias: np.ndarray, shift: int, a: np.ndarray, largest: int, *cells: int
 ) -> np.ndarray:
     """⌊(Σ weight · a + bias + half) / 2^shift⌋, if no sum can be rounded for |a| ≤ largest."""
-    good = weight.ndim == 4 and weight.shape[2] == weight.shape[3] and weight.shape[2] % 2
+    good = (
+        weight.ndim == 4
+        and weight.shape[2] == weight.shape[3]
+        and weight.shape[2] in range(1, 16, 2)
+    )
     need(good and weight.shape[1] == a.shape[1], "A layer of the model does not fit.")
     need(0 <= shift <= 52 and bias.shape == weight.shape[:1], "A layer of the model is broken.")
     half = 1 << shift >> 1
@@ -168,7 +172,12 @@ class Model:
             np.broadcast_to(arrays[name], cells)[..., None, None]
             for name in ("scale", "shift", "low", "high")
         )
-        return np.minimum(np.maximum(x * scale + shift, low), high)
+        finite = np.isfinite(scale).all() and np.isfinite(shift).all()
+        need(
+            finite and not np.isnan(low).any() and not np.isnan(high).any(), "Units are no numbers."
+        )
+        with np.errstate(over="ignore"):
+            return np.minimum(np.maximum(x * scale + shift, low), high)
 
 
 def as_dtype(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -178,7 +187,6 @@ def as_dtype(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.kind == "f":
         limits = np.finfo(dtype)
         return np.clip(x, float(limits.min), float(limits.max)).astype(dtype)
-    need(dtype.kind in "iu", "A model predicts no complex numbers.")
     limits = np.iinfo(dtype)
     top = float(limits.max) if dtype.itemsize < 8 else np.nextafter(float(limits.max), 0)
     return np.clip(np.rint(x), float(limits.min), top).astype(dtype)
