@@ -293,7 +293,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fashion", type=Path, help="folder of its IDX files")
     parser.add_argument("--train", type=Path, help="folder of photographs to learn from")
     parser.add_argument("--test", type=Path, help="folder of photographs to compress")
-    parser.add_argument("--fields", type=Path, nargs="+", default=[], help=".nc or .npy files")
+    parser.add_argument("--fields", type=Path, nargs="+", default=[], help=".nc, .npy, .mat files")
     parser.add_argument("--tables", type=Path, nargs="+", default=[], help=".npz files with X")
     parser.add_argument("--wishes", type=json.loads, default={}, help="parameters of Codec, JSON")
     parser.add_argument("--seed", type=int, default=0)

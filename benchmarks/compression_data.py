@@ -75,7 +75,8 @@ def colour_photographs(quick: bool) -> Pair:
 
 
 def fields(paths: Sequence[Path], quick: bool) -> Iterator[Pair]:
-    """Every variable of at least three axes, the first being time, of .nc (netCDF-4) or .npy files.
+    """Every variable of at least three axes, the first being time, of .nc (netCDF-4) or .npy files,
+    and every matrix of at least 4,096 numbers of .mat files.
 
     What is missing is given the mean of the rest, for every method: most know no NaN.
     """
@@ -86,9 +87,19 @@ def fields(paths: Sequence[Path], quick: bool) -> Iterator[Pair]:
             yield Pair(f"{path.stem}, {name}", x[:cut], np.ascontiguousarray(x[cut:]))
 
 
+LARGE = 4096
+
+
 def _variables(path: Path) -> Iterator[tuple[str, Array]]:
     if path.suffix == ".npy":
         yield "array", np.load(path)
+        return
+    if path.suffix == ".mat":
+        from scipy.io import loadmat
+
+        for name, x in sorted(loadmat(path).items()):
+            if getattr(x, "ndim", 0) == 2 and x.size >= LARGE and x.dtype.kind == "f":
+                yield name, x
         return
     import h5py
 
