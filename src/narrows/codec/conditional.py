@@ -13,6 +13,7 @@ m left: the same tables serve all channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.codec.networks import EXACT, TOP
+from narrows.codec.networks import AT_ONCE, EXACT, TOP
 from narrows.codec.payload import Payload
 from narrows.codec.products import product
 from narrows.codec.rans import Decoder, Encoder
@@ -78,6 +79,13 @@ class Step:
         ``seen`` is (n, rows + 2, columns + 2, channels) with zeros around and where nothing is
         known; for one cell alone (n, 1, 1, channels).
         """
+        cells = max(1, math.prod(seen.shape[1:3]) // len(PASSES))
+        size = max(1, AT_ONCE // (cells * self.kernels.shape[3]))  # samples that take little room
+        parts = [self._part(seen[i : i + size], level, at) for i in range(0, len(seen), size)]
+        mean, scale = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return mean, scale
+
+    def _part(self, seen: Array, level: int, at: int) -> tuple[Array, Array]:
         if self.side == 1:
             n, rows, columns = len(seen), 1, 1
             total = product(seen.reshape(n, -1), self.kernels[0, 0])
