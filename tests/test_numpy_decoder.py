@@ -99,13 +99,12 @@ def check(data: bytes, model: bytes | None = None, codec: Any = None) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_modes_with_every_kind_of_model(kind: str, codec: Any) -> None:
     X, coder = KINDS[kind][0], codec(kind)
-    few = X[:100]
+    few = X[:40]
     for level in range(coder.decoder_.n_levels):
         quality = level - coder.decoder_.level
         check(coder.compress(few, quality=quality, embed_model=True))
     check(coder.compress(few, mode="lossless", embed_model=True))
-    for error in ("1e-3rel", "0.03rel"):
-        check(coder.compress(few, max_error=error, embed_model=True))
+    check(coder.compress(few, max_error="0.02rel", embed_model=True))
 
 
 def test_the_model_may_stand_beside(codec: Any, tmp_path: Path) -> None:
@@ -124,8 +123,7 @@ def test_the_model_may_stand_beside(codec: Any, tmp_path: Path) -> None:
 
 def plain(X: Any, coder: Codec) -> None:
     check(coder.compress(X, mode="lossless", autoencoder=False))
-    for error in (0.01, 2):
-        check(coder.compress(X, max_error=error, autoencoder=False))
+    check(coder.compress(X, max_error=2 if X.dtype.kind in "iu" else 0.01, autoencoder=False))
 
 
 WALK = RNG.normal(size=(9, 20, 21)).cumsum(-1).cumsum(1)
@@ -141,11 +139,11 @@ PLAIN: dict[str, np.ndarray] = {
     "decimals": np.round(WALK, 2),
     "decimals and a few others": np.where(RNG.random(WALK.shape) < 0.01, WALK, np.round(WALK, 1)),
     "few values": RNG.choice(RNG.integers(-(2**62), 2**62, 9), (40, 50)),
-    "palette of many": RNG.choice(RNG.normal(size=300), 20_000),
+    "palette of many": RNG.choice(RNG.normal(size=300), 5000),
     "largest": RNG.integers(0, 2**64, (30, 40), dtype=np.uint64),
     "steps": np.cumsum(RNG.integers(-(2**40), 2**40, 3000)).astype(">i8"),
     "smooth volume": (WALK * 100).astype(np.int32),
-    "seldom": (RNG.random((300, 200)) < 0.001).astype(np.uint16) * 7,
+    "seldom": (RNG.random((90, 80)) < 0.002).astype(np.uint16) * 7,
     "truths": RNG.random((50, 60)) < 0.1,
     "noise": RNG.integers(0, 256, 5000).astype(np.uint8),
     "again and again": np.resize(RNG.normal(size=9000), 27_000).view(complex),

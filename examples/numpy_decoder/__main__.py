@@ -26,9 +26,9 @@ def write_image(path: Path, image: np.ndarray) -> None:
 def main(file: str, *rest: str) -> None:
     *model, out = rest
     kind, items = decode(Path(file).read_bytes(), Path(model[0]).read_bytes() if model else None)
-    if kind == "images":
-        for name, image in items:
-            write_image(Path(out) / name, image)
+    if kind == "images" or len(items) > 1:
+        for number, (name, image) in enumerate(items):
+            write_image(Path(out) / (name or str(number)), image)
     else:
         with Path(out).open("wb") as stream:
             np.save(stream, items[0][1])

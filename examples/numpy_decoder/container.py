@@ -251,7 +251,7 @@ def read(data: bytes) -> tuple[dict[str, Any], bytes | None, list[Item]]:
     need(whole, "Something stands between the index and the tail.")
     need(read_index(payload) == places, "The index does not agree with the frames.")
     need(header.get("items", len(items)) == len(items), "The header counts other items.")
-    need(header["kind"] == "images" or len(items) == 1, "A file of an array has one item.")
+    need(header["kind"] == "images" or items, "The file holds no array.")
     names = [item.name for item in items if item.name is not None]
     need(len(set(names)) == len(names), "Two items have the same name.")
     return header, model, items
