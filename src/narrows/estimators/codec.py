@@ -247,6 +247,7 @@ class Codec(Packs, Learner, BaseEstimator):
         payload = freeze(coder, self.choices_, 0, rows, training.objective)
         found = _measured(coder, Model(payload), training.validation)
         plain, plain_choices = pca_coder(self.choices_, self._pca)
+        plain.to(coder.log_gain.device)
         beside = _measured(plain, Model(freeze(plain, plain_choices, 0, rows)), training.validation)
         self.levels_ = [
             {**own, **{f"pca_{name}": value for name, value in other.items()}}
@@ -394,6 +395,6 @@ def _measured(coder: Coder, model: Model, validation: Any) -> list[dict[str, flo
             codes = coder.codes(latents, level).cpu().numpy().astype(np.int64)
             bits[level] += bits_of(codes, model.tables, level)
             y = torch.from_numpy(model.network(codes, level)).double()
-            answer = coder.head(from_cells(y * 2.0**-model.network.fraction, coder.block).float())
-            errors[level] += float((answer - x.cpu()).square().sum())
+            y = from_cells(y * 2.0**-model.network.fraction, coder.block).float()
+            errors[level] += float((coder.head(y.to(x.device)) - x).square().sum())
     return [{"bits_per_number": b / n, "mse": e / n} for b, e in zip(bits, errors, strict=True)]
