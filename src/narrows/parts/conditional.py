@@ -30,7 +30,7 @@ FARTHEST = 2047.0  # what a cell tells others of a number; the coder cuts it off
 
 
 def groups_of(channels: int) -> list[tuple[int, int]]:
-    """Channels in groups that double: 1, 1, 2, 4, ... at most 32 and at most eight groups.
+    """Channels in groups that double: 1, 1, 2, 4, ... to 32, or to an eighth of all, if more.
 
     >>> groups_of(10)
     [(0, 1), (1, 2), (2, 4), (4, 8), (8, 10)]
