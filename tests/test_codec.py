@@ -349,3 +349,12 @@ def test_pixels_are_expected_with_and_without_an_answer(
     assert same(codec.decompress(data), DIGITS[:200])
     assert len(seen) == 1 + codec.decoder_.n_levels
     assert methods.NO_ANSWER == 255
+
+
+@pytest.mark.parametrize("n", [0, 1, 1000, 300_000])
+def test_noise_grows_by_next_to_nothing(n: int, codec: Codec) -> None:
+    """Random bytes: 0.1 % and 256 bytes at most, whatever is tried."""
+    X = np.random.default_rng(n).integers(0, 256, n).astype(np.uint8)
+    data = codec.compress(X, mode="lossless")
+    assert len(data) <= 1.001 * n + 256
+    assert same(codec.decompress(data), X)

@@ -154,5 +154,6 @@ def test_symbols_are_decoded_by_what_the_page_says() -> None:
 
 
 def test_the_page_stays_short_and_describes_every_method() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert re.findall(r"^### (\d)", page, re.M) == list("012345")
+    assert len(PAGE.read_text(encoding="utf-8").split()) < 1500  # two printed pages
+    methods = PAGE.with_name("format-methods.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\d)", methods, re.M) == list("012345")

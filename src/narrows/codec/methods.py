@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from narrows.codec.codes import FAR
 from narrows.codec.grid import decode_bounded, encode_bounded
 from narrows.codec.model import Grid, Model, as_dtype
 from narrows.codec.plain import (
@@ -31,6 +32,7 @@ from narrows.core import Corrupt, WrongModel
 
 Array = NDArray[Any]
 RAW, DEFLATE, INTEGERS, AUTOENCODER, RESIDUAL, CONTEXT = range(6)
+WITH_MODEL = (AUTOENCODER, RESIDUAL, CONTEXT)
 NAMES = {
     RAW: "raw",
     DEFLATE: "deflate",
@@ -241,11 +243,13 @@ def decode_chunk(
         if wish.mode == "bounded" and wish.error:
             return decode_bounded(payload, shape, dtype, wish.error)
         return decode_lossless(method, payload, shape, dtype)
-    if method in (AUTOENCODER, RESIDUAL):
+    if method == AUTOENCODER and wish.mode != "lossy":
+        raise Corrupt(f"a chunk is lossy in a file that says it is {wish.mode}")
+    if method in (AUTOENCODER, RESIDUAL) and dtype.kind != "c":
         return _decode_with_codes(method, payload, shape, dtype, wish)
     if method == CONTEXT and dtype == np.uint8:
         return _decode_expected(payload, shape, wish)
-    raise Corrupt(f"method {method} is not known")
+    raise Corrupt(f"method {method} has no place for {dtype}, or is not known")
 
 
 def _decode_with_codes(
@@ -292,6 +296,8 @@ def _decode_codes(data: bytes, model: Model, grid: Grid, level: int) -> Array:
     decoder = Decoder(data)
     codes = model.tables.decode(decoder, model.code_shape(grid), level)
     decoder.finish()
+    if codes.size and int(np.abs(codes).max()) > FAR:
+        raise Corrupt("a code is larger than any encoder writes")
     return codes
 
 

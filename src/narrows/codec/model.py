@@ -122,6 +122,8 @@ class Model:
                 return None
             last = self.axes == "HWC"
             return Grid(tuple(shape), last, shape[0], self.channels, *self.block, 1, 1)
+        if images and len(shape) not in (2, 3):
+            return None
         if images and len(shape) == 3:
             n, channels, (height, width), last = 1, shape[2], shape[:2], True
         elif self.axes in ("CHW", "HWC") and self.channels > 1 and len(shape) >= 3 and not images:

@@ -6,19 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from narrows.codec.container import Chunk, Header, Item, Lost, Reader, Writer, need_model
-from narrows.codec.methods import NAMES, Wish, decode_chunk, encode_chunk
+from narrows.codec.methods import NAMES, WITH_MODEL, Wish, decode_chunk, encode_chunk
 from narrows.codec.model import Model
 from narrows.codec.payload import Payload
 from narrows.core import Corrupt, InputError, InputTypeError, WrongModel
 
 Array = NDArray[Any]
 AT_ONCE = 1 << 22  # elements of a chunk: coding takes about 250 bytes for each
+HELD = 1 << 26  # bytes of chunks that wait for whether the model is needed
 KINDS = "biufc"
 STRIP = 64  # rows of an image that is cut are a multiple of this: no block of 8 rows is cut
 
@@ -80,34 +82,66 @@ def pack(
 
     ``watch`` is told the bytes of every chunk that is done.
     """
-    model = wish.model
+    summary = Summary(wish.mode)
+    steps = _steps(items, wish, summary, watch)
+    first, needs = _first(steps, wish)
+    model = wish.model if needs or embed else None
+    level = None if model is None else model.level if wish.level is None else wish.level
     header = Header(
         kind="images" if wish.images else "array",
         mode=wish.mode,
         error=wish.error if wish.mode == "bounded" else None,
         model=None if model is None else model.id,
-        level=(model.level if wish.level is None else wish.level) if model else None,
+        level=level,
         items=count,
     )
-    embedded = model.payload.data if embed and model is not None else None
-    writer = Writer(stream, header, embedded)
-    summary = Summary(wish.mode, header.error, header.level)
-    summary.embedded = writer.embedded
+    writer = Writer(stream, header, model.payload.data if embed and model is not None else None)
+    summary.error, summary.level, summary.embedded = header.error, level, writer.embedded
+    for step in chain(first, steps):
+        if isinstance(step, Item):
+            writer.item(step)
+        else:
+            writer.chunk(*step)
+    summary.coded = writer.close()
+    return summary
+
+
+Step = Item | tuple[int, bytes, Array]  # or a chunk: its method, its payload, what it decodes to
+
+
+def _steps(
+    items: Iterable[Given], wish: Wish, summary: Summary, watch: Callable[[int], None]
+) -> Iterator[Step]:
+    """What is to be written, in order."""
     for given in items:
         data = given.data  # of a file, this decodes it
         item = _item_of(data, given.name)
-        writer.item(item)
+        yield item
         summary.items += 1
         summary.pixels += math.prod(item.shape[:2]) if wish.images else 0
         summary.dtypes[str(item.little)] += 1
         for part in _parts(data, item, wish.images):
             coded = encode_chunk(part, wish)
             decoded = np.ascontiguousarray(coded.decoded, item.little)
-            writer.chunk(coded.method, coded.payload, decoded)
             _note(summary, part, decoded, coded)
             watch(part.nbytes)
-    summary.coded = writer.close()
-    return summary
+            yield coded.method, coded.payload, decoded
+
+
+def _first(steps: Iterator[Step], wish: Wish) -> tuple[list[Step], bool]:
+    """The steps up to one that the model is needed for, and whether there is any.
+
+    A file of which no chunk needs the model must not ask for one. What is large is not held to find
+    that out.
+    """
+    held: list[Step] = []
+    size = 0
+    for step in steps if wish.model is not None else ():
+        held.append(step)
+        size += 0 if isinstance(step, Item) else step[2].nbytes
+        if size > HELD or (not isinstance(step, Item) and step[0] in WITH_MODEL):
+            return held, True
+    return held, False
 
 
 def _item_of(data: Any, name: str | None) -> Item:

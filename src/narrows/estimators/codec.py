@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -35,18 +34,16 @@ from narrows.estimators.compressing import Packs
 from narrows.estimators.describing import given_parameters, versions
 from narrows.estimators.door import admit
 from narrows.estimators.files import RUN, Contents
-from narrows.estimators.frozen import bits_of, freeze
+from narrows.estimators.frozen import freeze, measured, some_rows
 from narrows.estimators.layout import Layout
 from narrows.estimators.learner import Learner
 from narrows.estimators.parameters import AXES, WIDEST, parameter
 from narrows.estimators.preparing import Training, new_state, pick_device, refuse_changes, seed_of
 from narrows.estimators.whole_images import Images
-from narrows.parts.compressing import Coder, from_cells
+from narrows.parts.compressing import Coder
 
 Array = NDArray[Any]
-COUNTED = 1 << 21  # numbers of the samples that codes are counted of, about
 PATCHES = 16  # in a step
-MEASURED = 1 << 20  # numbers of the validation samples that levels are measured on, about
 SHOWN = 32  # samples that stand for all in a checkpoint
 
 
@@ -243,12 +240,12 @@ class Codec(Packs, Learner, BaseEstimator):
     def _measure(self, training: Training) -> dict[str, float | None]:
         """Freeze the decoder, and measure each level with it on the validation rows."""
         coder: Coder = training.model  # type: ignore[assignment]
-        rows = list(_some(training.rows, training.seed))
+        rows = list(some_rows(training.rows, training.seed))
         payload = freeze(coder, self.choices_, 0, rows, training.objective)
-        found = _measured(coder, Model(payload), training.validation)
+        found = measured(coder, Model(payload), training.validation)
         plain, plain_choices = pca_coder(self.choices_, self._pca)
         plain.to(coder.log_gain.device)
-        beside = _measured(plain, Model(freeze(plain, plain_choices, 0, rows)), training.validation)
+        beside = measured(plain, Model(freeze(plain, plain_choices, 0, rows)), training.validation)
         self.levels_ = [
             {**own, **{f"pca_{name}": value for name, value in other.items()}}
             for own, other in zip(found, beside, strict=True)
@@ -368,33 +365,3 @@ def _in_words(level: dict[str, float]) -> str:
 def _is_rows(X: Any) -> bool:
     """Whether a list holds rows of numbers, not images or names of files."""
     return isinstance(X, list) and bool(X) and not isinstance(X[0], str | Path | np.ndarray)
-
-
-def _some(rows: Any, seed: int) -> Iterator[Tensor]:
-    """Batches of rows to count codes of: all, or a share of very many."""
-    seen, most = 0, COUNTED // math.prod(rows.shape)
-    for x in rows.shuffled(256, torch.Generator().manual_seed(seed)):
-        yield x
-        seen += len(x)
-        if seen >= most:
-            return
-
-
-@torch.no_grad()
-def _measured(coder: Coder, model: Model, validation: Any) -> list[dict[str, float]]:
-    """Bits and squared error (in scaled units) of a number at each level, by the exact decoder."""
-    n_levels = len(coder.sigmas)
-    bits, errors, n = [0.0] * n_levels, [0.0] * n_levels, 0
-    for x in validation.in_order(256):
-        if n > MEASURED:
-            break
-        x = coder.planes(x)
-        latents = coder.latents(x)
-        n += x.numel()
-        for level in range(n_levels):
-            codes = coder.codes(latents, level).cpu().numpy().astype(np.int64)
-            bits[level] += bits_of(codes, model.tables, level)
-            y = torch.from_numpy(model.network(codes, level)).double()
-            y = from_cells(y * 2.0**-model.network.fraction, coder.block).float()
-            errors[level] += float((coder.head(y.to(x.device)) - x).square().sum())
-    return [{"bits_per_number": b / n, "mse": e / n} for b, e in zip(bits, errors, strict=True)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,18 @@ from narrows.codec.freezing_prior import (
     freeze_prior_tables,
     no_tables,
 )
+from narrows.codec.model import Model
 from narrows.codec.payload import Payload
 from narrows.codec.rans import Encoder
 from narrows.estimators.coding import CodecChoices
-from narrows.parts.compressing import Coder
+from narrows.parts.compressing import Coder, from_cells
 from narrows.parts.conditional import LEAST_SCALE, ConditionalPrior, logistic_nats
 from narrows.parts.objective import WeightedObjective
 from narrows.parts.quantizers import LogisticMixture
 
 Array = NDArray[Any]
+COUNTED = 1 << 21  # numbers of the samples that codes are counted of, about
+MEASURED = 1 << 20  # numbers of the validation samples that levels are measured on, about
 REACH = 255  # of the numbers that a factorised table may hold
 SHOWN = 64  # samples that activations are measured with, and their codes at every level
 
@@ -136,3 +140,33 @@ def bits_of(codes: Array, tables: Any, level: int) -> float:
     encoder = Encoder()
     tables.encode(codes, level, encoder)
     return encoder.bits
+
+
+def some_rows(rows: Any, seed: int) -> Iterator[Tensor]:
+    """Batches of rows to count codes of: all, or a share of very many."""
+    seen, most = 0, COUNTED // math.prod(rows.shape)
+    for x in rows.shuffled(256, torch.Generator().manual_seed(seed)):
+        yield x
+        seen += len(x)
+        if seen >= most:
+            return
+
+
+@torch.no_grad()
+def measured(coder: Coder, model: Model, validation: Any) -> list[dict[str, float]]:
+    """Bits and squared error (in scaled units) of a number at each level, by the exact decoder."""
+    n_levels = len(coder.sigmas)
+    bits, errors, n = [0.0] * n_levels, [0.0] * n_levels, 0
+    for x in validation.in_order(256):
+        if n > MEASURED:
+            break
+        x = coder.planes(x)
+        latents = coder.latents(x)
+        n += x.numel()
+        for level in range(n_levels):
+            codes = coder.codes(latents, level).cpu().numpy().astype(np.int64)
+            bits[level] += bits_of(codes, model.tables, level)
+            y = torch.from_numpy(model.network(codes, level)).double()
+            y = from_cells(y * 2.0**-model.network.fraction, coder.block).float()
+            errors[level] += float((coder.head(y.to(x.device)) - x).square().sum())
+    return [{"bits_per_number": b / n, "mse": e / n} for b, e in zip(bits, errors, strict=True)]
