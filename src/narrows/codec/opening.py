@@ -11,7 +11,7 @@ from typing import Any
 from narrows.codec.model import Model
 from narrows.codec.packing import Unpacker
 from narrows.codec.payload import Payload
-from narrows.core import Corrupt, FileError
+from narrows.core import Corrupt, FileError, InputTypeError
 
 PAYLOAD = "payload"  # the name of the tensor in a model's file
 
@@ -30,7 +30,18 @@ def opened(source: Any) -> Iterator[Any]:
         with path.open("rb") as stream:
             yield stream
     else:
+        check_binary(source, "read", "source must be bytes, a path or")
         yield source
+
+
+def check_binary(stream: Any, verb: str, words: str) -> None:
+    """Refuse what does not ``read`` or ``write`` bytes."""
+    if not hasattr(stream, verb) or isinstance(stream, io.TextIOBase):
+        mode = verb[0] + "b"
+        raise InputTypeError(
+            f"{words} an open binary file, as open(path, '{mode}') gives it. Got "
+            f"{type(stream).__name__} instead."
+        )
 
 
 def load_model(path: str | Path) -> Model:
@@ -60,6 +71,11 @@ def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> A
         model = load_model(model)
     elif hasattr(model, "decoder_"):
         model = model.decoder_
+    if not isinstance(model, Model | None):
+        raise InputTypeError(
+            f"model must be a fitted Codec or the path of its file. Got {type(model).__name__}, "
+            "which is not fitted or no codec."
+        )
     with opened(source) as stream:
         unpacker = Unpacker(stream, model, max_bytes=max_bytes)
         arrays = [array for _, array in unpacker]

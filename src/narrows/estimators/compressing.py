@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from narrows.codec.methods import Analysis, Wish
+from narrows.codec.methods import AUTOENCODER, NAMES, Analysis, Wish
 from narrows.codec.model import Model
-from narrows.codec.opening import decompress
+from narrows.codec.opening import check_binary, decompress
 from narrows.codec.packing import Given, Summary, ends_of, pack, range_of, row_axes
-from narrows.core import InputError, ParameterError
+from narrows.core import InputError, InputTypeError, ParameterError
 from narrows.engine.data import inference_batch
 from narrows.engine.photographs import find_photographs, read_photograph
 from narrows.engine.sources import nbytes
@@ -91,11 +92,23 @@ def items_of(X: Any) -> tuple[list[Any], bool]:
                     "or (H, W, 3); stack other arrays into one."
                 )
         return [Given(np.asarray(image), f"{i:06d}.png") for i, image in enumerate(X)], True
-    if hasattr(X, "detach"):
-        X = X.detach().cpu().numpy()
-    if not hasattr(X, "shape") or not hasattr(X, "dtype"):
-        X = np.asarray(X)
-    return [Given(X)], False
+    return [Given(_as_array(X))], False
+
+
+def _as_array(X: Any) -> Any:
+    """One array of what may be a tensor or rows in lists; what is read piece by piece stays."""
+    if hasattr(X, "toarray"):
+        raise InputError("X is sparse, but a codec takes dense data: give X.toarray().")
+    try:
+        if hasattr(X, "detach"):
+            return X.detach().cpu().numpy()
+        return X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
+    except TypeError:
+        raise InputTypeError(
+            f"X holds {X.dtype}, which NumPy has no place for: convert it, as with X.float()."
+        ) from None
+    except ValueError:
+        raise InputError("X is ragged: make all its rows the same length.") from None
 
 
 class _File:
@@ -204,6 +217,7 @@ class Packs:
             A wish has no meaning.
         """
         check_is_fitted(self, "payload_")
+        check_binary(stream, "write", "stream must be")
         mode = self._mode(mode, quality, max_error, autoencoder)
         items, images = items_of(X)
         error = None
@@ -229,7 +243,16 @@ class Packs:
             done += n
             watch(done, total)
 
-        return pack(stream, items, wish, embed=embed_model, count=len(items), watch=told)
+        summary = pack(stream, items, wish, embed=embed_model, count=len(items), watch=told)
+        strange = summary.chunks - summary.methods[NAMES[AUTOENCODER]]
+        if mode == "lossy" and strange:
+            warnings.warn(
+                f"{strange} of {summary.chunks} chunks are stored without loss: they have NaN, or "
+                "channels or a shape that the codec was not fitted on.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return summary
 
     @staticmethod
     def _mode(mode: str | None, quality: Any, max_error: Any, autoencoder: bool) -> str:
@@ -256,9 +279,10 @@ class Packs:
         axes = row_axes(data.shape)
         shape = (1, *data.shape[axes:]) if axes <= 1 else data.shape[axes - 1 :]
         if 0 not in data.shape and self.decoder_.grid(shape, False) is None:
-            seen = choices.event or f"images of {choices.channels} channels, axes {choices.axes!r}"
+            sample = ", ".join(map(str, choices.event or ()))
+            seen = f"(n, {sample})" if sample else f"images of {choices.channels} channels"
             raise InputError(
-                f"X has shape {data.shape}, but the codec was fitted on samples of shape {seen}: "
+                f"X has shape {data.shape}, but the codec expects {seen}: "
                 "reshape X, or choose max_error or mode='lossless', which take any shape."
             )
 
