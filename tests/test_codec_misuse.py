@@ -13,8 +13,11 @@ from scipy import sparse
 from sklearn.datasets import load_digits
 
 import narrows
+from containers import Pipe
 from narrows import Autoencoder, Codec
-from narrows.core import InputError
+from narrows.codec.packing import Unpacker
+from narrows.core import InputError, ParameterError
+from narrows.engine.writing import beside
 
 X = load_digits().images[:200].astype(np.uint8)
 
@@ -72,3 +75,26 @@ def test_shapes_that_blocks_take_are_told() -> None:
     blocks = Codec(max_epochs=0, block=(4, 4), latent_dim=2, levels=1, random_state=0).fit(photos)
     with pytest.raises(InputError, match="expects images of 3 channels: "):
         blocks.compress(X)
+
+
+@pytest.mark.parametrize("X", [np.zeros((0, 3)), np.full((4, 5), np.nan), np.full(3, -np.inf)])
+def test_a_share_of_no_range_is_no_error(codec: Codec, X: np.ndarray) -> None:
+    back = narrows.decompress(codec.compress(X, max_error="1e-3rel"), codec)
+    assert back.shape == X.shape and back.tobytes() == X.tobytes()
+
+
+def test_a_range_beyond_all_numbers_is_refused(codec: Codec) -> None:
+    with pytest.raises(InputError, match="give max_error in X's units"):
+        codec.compress(np.array([-1e308, 1e308]), max_error="1e-3rel")
+
+
+def test_one_item_needs_a_file_that_seeks(codec: Codec) -> None:
+    with pytest.raises(ParameterError, match="save it to a file first"):
+        Unpacker(Pipe(codec.compress(X)), codec.decoder_).one(0)
+
+
+def test_what_cannot_be_written_is_named_as_the_user_did(tmp_path: Path) -> None:
+    out = tmp_path / "no" / "x.npy"
+    with pytest.raises(FileNotFoundError) as caught, beside(out) as place:
+        place.write_bytes(b"")
+    assert caught.value.filename == str(out)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from narrows import Codec
 from narrows.engine.photographs import read_photograph
 
-from .command import done, noise, picture, refused, run
+from .command import done, noise, picture, process, refused, run
 
 # ------------------------------------------------------------------ there and back
 
@@ -130,6 +130,8 @@ def test_lossy_images_and_one_of_them(photo_codec: Path, photos: Path, tmp_path:
     done("compress", photo_codec, tmp_path / "two", "-o", out, "--overwrite", "--no-compare")
     words = ("decompress", out, "-m", photo_codec, "-o")
     assert "several images" in refused(*words, tmp_path / "no.png")
+    found = process(*map(str, words), "-")
+    assert "several images" in found.stderr and found.returncode == 1 and found.stdout == ""
     done(*words, tmp_path / "b.png", "--item", "1")
     assert picture(tmp_path / "b.png").shape == (40, 56, 3)
     assert "there is no item 2" in refused(*words, tmp_path / "c.png", "--item", "2")

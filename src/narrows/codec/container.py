@@ -220,7 +220,10 @@ class Reader:
     def index(self) -> Index:
         """Where everything is, in a stream that seeks."""
         if not self._source.seeks:
-            raise ParameterError("a stream that does not seek is read front to back only")
+            raise ParameterError(
+                "one item alone cannot be read from a stream that does not seek: "
+                "save it to a file first"
+            )
         index = Index.find(self._source, self._start)
         if self.header.items not in (None, len(index)):
             raise Corrupt(f"the index has {len(index)} items, the header {self.header.items}")

@@ -293,10 +293,12 @@ def _as_user(array: Array, item: Item) -> Array:
 
 
 def range_of(items: Iterable[Given]) -> float:
-    """Largest minus smallest finite value: what a relative error is relative to."""
+    """Largest minus smallest finite value, 0 without any: what a relative error is relative to."""
     low, high = ends_of(items)
-    if low > high or not high - low < math.inf:
-        raise InputError("X holds no finite numbers, or ones too far apart for a relative error.")
+    if high - low == math.inf:
+        raise InputError(
+            "X holds numbers too far apart for a share of their range: give max_error in X's units."
+        )
     return max(0.0, high - low)
 
 

@@ -149,6 +149,10 @@ def beside(path: Path) -> Iterator[Path]:
         elif path.is_dir():
             shutil.rmtree(path)
         place.replace(path)
+    except OSError as error:
+        if error.filename == str(place):
+            error.filename = str(path)
+        raise
     finally:
         if place.is_dir():
             shutil.rmtree(place)

@@ -110,6 +110,8 @@ def unpack_to_stream(unpacker: Unpacker, stream: Any) -> Unpacked:
 
 def _stream(unpacker: Unpacker, stream: Any, done: Unpacked) -> None:
     """The .npy of the only item, piece by piece; what is lost comes as zeros."""
+    if (unpacker.header.items or 0) > 1:  # said before anything is written
+        raise _several()
     item: Item | None = None
     row = 0
     for part in unpacker.reader:
