@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from sklearn.datasets import load_digits, load_iris
 
@@ -201,6 +202,12 @@ def test_sides_of_kernels_are_bounded(codecs: dict[str, Codec]) -> None:
             Model(lying(codecs, "blocks", **{name: large}))
 
 
+def test_chunks_of_very_many_codes_have_no_place(codecs: dict[str, Codec]) -> None:
+    """A small file may say that it holds codes of many gigabytes."""
+    for name, shape in (("digits", (1 << 24, 8, 8)), ("blocks", (1 << 16, 1 << 12))):
+        assert codecs[name].decoder_.grid(shape, False) is None
+
+
 def test_very_many_tables_take_little_room() -> None:
     """2 bytes of a model for each of many tables ask for no lookup of 64 KiB."""
     rng = np.random.default_rng(0)
@@ -306,7 +313,7 @@ def model_files(codecs: dict[str, Codec], folder: Path, n: int, judge: Judge) ->
             else:
                 payload = strange_payload(load_file(good)["payload"].tobytes(), rng)
                 array = np.frombuffer(payload, np.uint8).copy()
-                now = {**tensors, "payload": narrows.estimators.codec.torch.from_numpy(array)}
+                now = {**tensors, "payload": torch.from_numpy(array)}
                 write_file(bad, now, header, overwrite=True)
             read = (load_model, narrows.load)[j // 2 % 2]
             judge.see(lambda read=read: read(bad), f"model file {j} of {name}")

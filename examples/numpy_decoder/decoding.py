@@ -57,6 +57,8 @@ class Decoder:
         dtype = item.dtype.newbyteorder("<")
         data, method = chunk.payload, chunk.method
         need(method <= 5, f"There is no method {method}.")
+        few = method < 2 or int(np.prod(shape, dtype=object)) <= 1 << 24
+        need(few, "A chunk has more elements than it may have.")
         if method < 2:
             return (reals.raw, reals.deflate)[method](data, shape, dtype)
         if method == 2:

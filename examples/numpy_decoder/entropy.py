@@ -53,7 +53,7 @@ class Symbols:
     def rounds(self, count: int, find: Callable[[np.ndarray, slice], Found]) -> np.ndarray:
         """All lanes from the next one to the last one at once, and again."""
         out, done = np.empty(count, np.int64), 0
-        few = self.symbols + count <= 16384 * self.lanes or self.lanes == 4096
+        few = self.symbols + count <= 65536 * self.lanes or self.lanes == 4096
         need(few, "There are more symbols than so few lanes may have.")
         while done < count:
             lane = self.symbols % self.lanes

@@ -134,7 +134,8 @@ class Model:
             fits = channels == self.channels or (images and channels == 1)
             need(fits, "A chunk has another number of channels than the model.")
         rows, columns = -(-height // self.height), -(-width // self.width)
-        small = n * self.codes * rows * columns <= 1 << 26
+        widest = max(self.codes, self.channels * self.height * self.width)
+        small = n * widest * rows * columns <= 1 << 24
         need(small, "A chunk has more codes than it may have.")
         return n, self.codes, rows, columns
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.codec.networks import AT_ONCE, EXACT, TOP
+from narrows.codec.networks import AT_ONCE, EXACT, MOST_HIDDEN, TOP
 from narrows.codec.payload import Payload
 from narrows.codec.products import product
 from narrows.codec.rans import Decoder, Encoder
@@ -52,7 +52,7 @@ class Step:
             (hidden, hidden, 1, 1),
             (2 * (last - first), hidden, 1, 1),
         ]
-        if not hidden or [w.shape for w in weights] != shapes:
+        if not 0 < hidden <= MOST_HIDDEN or [w.shape for w in weights] != shapes:
             raise Corrupt("the prior's layers do not fit its groups")
         self.shifts = _shifts(payload, i)
         self.biases = [

@@ -28,10 +28,11 @@ from narrows.codec.plain import (
     outer,
 )
 from narrows.codec.rans import Decoder, Encoder
-from narrows.core import Corrupt, WrongModel
+from narrows.core import Corrupt, TooLarge, WrongModel
 
 Array = NDArray[Any]
 RAW, DEFLATE, INTEGERS, AUTOENCODER, RESIDUAL, CONTEXT = range(6)
+MOST_ELEMENTS = 1 << 24  # of a chunk that is not stored as it is: decoding takes memory for each
 WITH_MODEL = (AUTOENCODER, RESIDUAL, CONTEXT)
 NAMES = {
     RAW: "raw",
@@ -239,6 +240,10 @@ def decode_chunk(
     """The inverse of ``encode_chunk``; raises ``Corrupt`` for what no encoder wrote."""
     if method in (RAW, DEFLATE):
         return decode_lossless(method, payload, shape, dtype)
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise TooLarge(
+            f"a chunk has {math.prod(shape)} elements, more than the {MOST_ELEMENTS} allowed"
+        )
     if method == INTEGERS:
         if wish.mode == "bounded" and wish.error:
             return decode_bounded(payload, shape, dtype, wish.error)

@@ -28,7 +28,7 @@ from narrows.core import Corrupt
 
 Array = NDArray[Any]
 AXES = (None, "CL", "HW", "CHW", "HWC")
-MOST_CELLS = 1 << 26  # numbers of a chunk's code: it may be as large as the largest chunk
+MOST_CELLS = 1 << 24  # numbers of a chunk in whole cells, and of its code
 LARGEST_SIDE = 1 << 16
 
 
@@ -120,6 +120,8 @@ class Model:
         if self.event is not None:
             if images or tuple(self.event) != tuple(shape[1:]):
                 return None
+            if shape[0] * max(self.latent_dim, self.network.numbers) > MOST_CELLS:
+                return None
             last = self.axes == "HWC"
             return Grid(tuple(shape), last, shape[0], self.channels, *self.block, 1, 1)
         if images and len(shape) not in (2, 3):
@@ -142,7 +144,7 @@ class Model:
         if channels != self.channels or not n * height * width:
             return None
         rows, columns = -(-height // self.block[0]), -(-width // self.block[1])
-        if n * self.latent_dim * rows * columns > MOST_CELLS:
+        if n * max(self.latent_dim, self.network.numbers) * rows * columns > MOST_CELLS:
             return None
         return Grid(tuple(shape), last, n, channels, height, width, rows, columns)
 

@@ -27,6 +27,7 @@ EXACT = 1 << 53  # whole numbers below this are float64
 AT_ONCE = 1 << 21  # numbers of a layer that are looked at together
 LAYERS = 16
 WIDEST = 15  # the side of a kernel
+MOST_HIDDEN = 4096  # outputs of a layer that is not the last
 
 
 class Layer:
@@ -84,6 +85,8 @@ class Network:
         widths = [self.latent_dim, *(layer.out for layer in self.net)]
         fits = all(layer.into == w for layer, w in zip(self.net, widths, strict=False))
         fits = fits and (not self.net or widths[-1] == self.path.out) and self.path.side == 1
+        if any(layer.out > MOST_HIDDEN for layer in self.net[:-1]):
+            raise Corrupt("a layer of the model is too wide")
         if not fits or self.path.into != self.latent_dim:
             raise Corrupt("the layers of the model do not fit one another")
         self.numbers = self.path.out

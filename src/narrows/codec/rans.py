@@ -30,7 +30,7 @@ MOST_LANES = 4096
 BYTES_A_LANE = 1200  # a lane costs about three bytes: 0.25 % of so many
 A_FEW = 15  # lanes more, for speed: 45 bytes
 STEPS = 4096  # a lane's symbols, for which such are added: each step costs microseconds
-MOST_STEPS = 16384  # a lane's symbols, at most, while lanes last
+MOST_STEPS = 65536  # a lane's symbols, at most, while lanes last
 
 
 def n_lanes(n_symbols: int, n_bytes: float) -> int:

@@ -218,7 +218,9 @@ def explained(path: Path, max_pixels: int | None = None) -> Iterator[None]:
     except UnidentifiedImageError:
         raise FileError(_not_an_image(path)) from None
     except DAMAGE as error:
-        raise FileError(f"The image '{path}' cannot be read ({error}).") from None
+        raise FileError(
+            f"The image '{path}' cannot be read ({error}): replace it, or take it away."
+        ) from None
 
 
 def _too_large(path: Path, max_pixels: int | None, usual: int | None) -> str:

@@ -123,7 +123,7 @@ class Codec(Packs, Learner, BaseEstimator):
         "about twice the input (64 to 512), then half of it; for blocks 96,96.",
         kind=tuple,
         low=1,
-        high=WIDEST,
+        high=4096,
         auto=True,
     )
     block: Any = parameter(
