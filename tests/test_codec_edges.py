@@ -21,6 +21,7 @@ from narrows.codec.packing import AT_ONCE, _item_of, _parts, pack
 from narrows.codec.payload import Payload
 from narrows.codec.rans import Decoder, Encoder
 from narrows.core import Corrupt, InputError
+from quick_codecs import few_patches  # noqa: F401
 
 RNG = np.random.default_rng(0)
 IMAGES = [RNG.integers(0, 256, (24, 40)).astype(np.uint8) for _ in range(4)]

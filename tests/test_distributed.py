@@ -30,7 +30,7 @@ X = curve(301)  # odd: the shares of a batch differ by a row
 IMAGES = curve(60, 35).reshape(60, 5, 7)
 KWARGS: dict[str, Any] = {"latent_dim": 2, "max_epochs": 3, "random_state": 0}
 # without the start at PCA, where gradients are rounding that AdamW makes full steps of
-PLAIN = narrows.Autoencoder(linear_path=False, **KWARGS)
+PLAIN = narrows.Autoencoder(precision="float32", linear_path=False, **KWARGS)
 FITS = {
     "dense": (PLAIN, X),
     "conv": (narrows.Autoencoder(architecture="conv", **KWARGS), IMAGES),

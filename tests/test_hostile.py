@@ -38,6 +38,7 @@ from narrows.codec.payload import Payload
 from narrows.codec.tables import Tables, frequencies_of
 from narrows.core import Corrupt, FileError
 from narrows.engine.storage import read_file, write_file
+from quick_codecs import few_patches  # noqa: F401
 
 DIGITS = load_digits().images.astype(np.uint8)
 RNG = np.random.default_rng(0)

@@ -24,6 +24,7 @@ from narrows import Codec
 from narrows.codec.integers import decode_integers
 from narrows.codec.predictors import Plan
 from narrows.codec.symbols import Symbols, head_of
+from quick_codecs import few_patches  # noqa: F401
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))
