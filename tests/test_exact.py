@@ -189,3 +189,17 @@ def test_frequencies_keep_what_was_counted_and_nothing_else() -> None:
     found = frequencies_of(counts)
     assert (found.sum(axis=1) == 65536).all()
     assert ((found > 0) == (counts > 0)).all()
+
+
+def test_a_chunk_that_would_take_hours_has_no_place() -> None:
+    """Weights times cells are limited, so that a small file cannot ask for any time."""
+    from sklearn.datasets import load_digits
+
+    from narrows import Codec
+
+    codec = Codec(max_epochs=0, hidden_layer_sizes=(4096, 4096), context=False, levels=1)
+    model = codec.fit(load_digits().images[:60].astype(np.uint8)).decoder_
+    assert model.work > 4096**2
+    most = (1 << 40) // model.work
+    assert model.grid((most, 8, 8), False) is not None
+    assert model.grid((most + 1, 8, 8), False) is None

@@ -135,7 +135,12 @@ class Model:
             need(fits, "A chunk has another number of channels than the model.")
         rows, columns = -(-height // self.height), -(-width // self.width)
         widest = max(self.codes, self.channels * self.height * self.width)
-        small = n * widest * rows * columns <= 1 << 24
+        sizes = {name: array.size for name, array in self.arrays.items()}
+        pixels = sum(sizes.get(f"context.{name}", 0) for name in ("w1", "w2", "wg", "w3", "wl"))
+        work = sum(size for name, size in sizes.items() if name.endswith(".weight"))
+        work += pixels * self.channels * self.height * self.width
+        cells = n * rows * columns
+        small = cells * widest <= 1 << 24 and cells * work <= 1 << 40
         need(small, "A chunk has more codes than it may have.")
         return n, self.codes, rows, columns
 

@@ -29,6 +29,7 @@ from narrows.core import Corrupt
 Array = NDArray[Any]
 AXES = (None, "CL", "HW", "CHW", "HWC")
 MOST_CELLS = 1 << 24  # numbers of a chunk in whole cells, and of its code
+MOST_WORK = 1 << 40  # products that a chunk may take: about a minute
 LARGEST_SIDE = 1 << 16
 
 
@@ -68,6 +69,7 @@ class Model:
         self.event = payload.structure.get("event")
         self._check()
         self.context = self._expects()
+        self.work = self._products()
         self.scale, self.shift, self.low, self.high = (
             payload.get(name, "f", 3) for name in ("scale", "shift", "low", "high")
         )
@@ -107,6 +109,14 @@ class Model:
             raise Corrupt("the model expects pixels of images of another shape")
         return context
 
+    def _products(self) -> int:
+        """Products that a cell may take: one for each weight, and all pixels' of the context."""
+        sizes = {name: array.size for name, array in self.payload.arrays.items()}
+        pixels = sum(sizes.get(f"context.{name}", 0) for name in ("w1", "w2", "wg", "w3", "wl"))
+        weights = sum(size for name, size in sizes.items() if name.endswith(".weight"))
+        work: int = weights + pixels * self.network.numbers
+        return work
+
     @cached_property
     def id(self) -> str:
         """SHA-256 of the payload, in hex."""
@@ -120,7 +130,7 @@ class Model:
         if self.event is not None:
             if images or tuple(self.event) != tuple(shape[1:]):
                 return None
-            if shape[0] * max(self.latent_dim, self.network.numbers) > MOST_CELLS:
+            if not self._bears(shape[0]):
                 return None
             last = self.axes == "HWC"
             return Grid(tuple(shape), last, shape[0], self.channels, *self.block, 1, 1)
@@ -144,9 +154,14 @@ class Model:
         if channels != self.channels or not n * height * width:
             return None
         rows, columns = -(-height // self.block[0]), -(-width // self.block[1])
-        if n * max(self.latent_dim, self.network.numbers) * rows * columns > MOST_CELLS:
+        if not self._bears(n * rows * columns):
             return None
         return Grid(tuple(shape), last, n, channels, height, width, rows, columns)
+
+    def _bears(self, cells: int) -> bool:
+        """Whether so many cells take memory and time that a file may ask for."""
+        room = cells * max(self.latent_dim, self.network.numbers)
+        return room <= MOST_CELLS and cells * self.work <= MOST_WORK
 
     def planes(self, chunk: Array, grid: Grid) -> Array:
         """The chunk as (n, C, H, W), filled up to whole cells by its own mirror image."""
