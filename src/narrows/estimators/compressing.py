@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from narrows.codec.codes import FAR
 from narrows.codec.methods import AUTOENCODER, NAMES, Analysis, Wish
 from narrows.codec.model import Model
 from narrows.codec.opening import check_binary, decompress
@@ -52,9 +53,6 @@ class Latents:
         codes = self.coder.codes(torch.from_numpy(latents).to(device), level)
         whole: Array = codes.nan_to_num().clamp(-FAR, FAR).long().cpu().numpy()
         return whole
-
-
-FAR = 32767
 
 
 def parse_error(asked: Any) -> tuple[float, bool]:
