@@ -58,3 +58,13 @@ def test_every_figure_of_photographs_is_in_the_benchmarks_output() -> None:
     assert len(rows) >= 20
     for row in rows:
         assert row in written
+
+
+def test_every_figure_of_compression_is_in_the_benchmarks_output() -> None:
+    page = (ROOT / "docs/compression.md").read_text(encoding="utf-8")
+    told = page[page.index("## Figures") :]
+    written = (ROOT / "benchmarks/results/compression.md").read_text(encoding="utf-8")
+    rows = [line for line in told.splitlines() if line.startswith("|")]
+    assert len(rows) >= 40
+    for row in rows:
+        assert row in written
