@@ -358,3 +358,20 @@ def test_noise_grows_by_next_to_nothing(n: int, codec: Codec) -> None:
     data = codec.compress(X, mode="lossless")
     assert len(data) <= 1.001 * n + 256
     assert same(codec.decompress(data), X)
+
+
+def test_files_of_images_are_as_large_as_the_model_says() -> None:
+    """Also where most codes cost next to nothing: at the coarsest level of blocks."""
+    from narrows.estimators.compressing import Latents
+    from narrows.estimators.frozen import bits_of
+
+    codec = tiny(PHOTOS)
+    image = np.tile(PHOTOS[0], (6, 6, 1))
+    model, half = codec.decoder_, Latents(codec.model_, codec.choices_)
+    grid = model.grid(image.shape, True)
+    assert grid is not None
+    y = half.latents(model.planes(image, grid))
+    for level in range(model.n_levels):
+        estimate = bits_of(half.quantise(y, level), model.tables, level) / 8
+        summary = codec.compress_to(io.BytesIO(), [image], quality=level - model.level)
+        assert estimate <= summary.codes <= 1.005 * estimate + 64

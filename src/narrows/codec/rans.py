@@ -27,8 +27,8 @@ Array = NDArray[Any]
 HEAD = struct.Struct("<HI")  # lanes, words
 LEAST = 1 << 16  # of a state
 MOST_LANES = 4096
-BYTES_A_LANE = 1200  # a lane costs about three bytes: 0.25 % of so many
-A_FEW = 15  # lanes more, for speed: 45 bytes
+BYTES_A_LANE = 1800  # a lane costs about four bytes: 0.2 % of so many
+A_FEW = 10  # lanes more, for speed: 40 bytes
 STEPS = 4096  # a lane's symbols, for which such are added: each step costs microseconds
 MOST_STEPS = 65536  # a lane's symbols, at most, while lanes last
 
