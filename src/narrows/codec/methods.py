@@ -86,7 +86,7 @@ class Coded:
 
 def encode_chunk(chunk: Array, wish: Wish) -> Coded:
     """The chunk (native or little-endian, C order) by the method that takes least."""
-    tried = list(_tried(chunk, wish))
+    tried = _tried(chunk, wish)
     best = min(tried, key=lambda coded: len(coded.payload))
     sizes: dict[int, int] = {}
     for coded in tried:
@@ -262,7 +262,7 @@ def _decode_with_codes(
 ) -> Array:
     model = _model(wish)
     grid = model.grid(shape, wish.images)
-    if grid is None or dtype.kind == "c" or len(payload) < HEAD.size:
+    if grid is None or len(payload) < HEAD.size:
         raise Corrupt("the model has no place for a chunk of this shape and type")
     level, length = HEAD.unpack_from(payload)
     end = HEAD.size + length

@@ -178,10 +178,10 @@ class Model:
                 x = np.take(x, np.where(index < n, index, 2 * n - 1 - index), axis)
         return x
 
-    def predict(self, codes: Array, level: int, grid: Grid, *, plain: bool = False) -> Array:
+    def predict(self, codes: Array, level: int, grid: Grid) -> Array:
         """What the codes stand for, float64 in the user's units, of the chunk's shape."""
         (h, w), c = self.block, self.channels
-        y = self.network(codes, level, plain=plain)
+        y = self.network(codes, level)
         cells = y.reshape(grid.n, c, h, w, grid.rows, grid.columns).transpose(0, 1, 4, 2, 5, 3)
         values = cells.astype(np.float64)
         with np.errstate(over="ignore"):  # by units that no data had

@@ -45,7 +45,7 @@ class Layer:
         half = 2.0 ** (shift - 1) if shift else 0.0
         if float((most + np.abs(bias.astype(np.float64))).max()) + half >= EXACT:
             raise Corrupt("a layer of the model could leave the whole numbers that are exact")
-        self.side, self.shift, self.half = side, shift, half
+        self.side, self.shift = side, shift
         self.into, self.out = into, out
         self.kernels = weight.astype(np.float64).transpose(2, 3, 1, 0)  # (side, side, in, out)
         self.bias = bias.astype(np.float64) + half
@@ -92,11 +92,8 @@ class Network:
         self.numbers = self.path.out
         self._halo = sum(layer.side // 2 for layer in self.net)
 
-    def __call__(self, codes: Array, level: int, *, plain: bool = False) -> Array:
-        """Codes (n, latent_dim, rows, columns) → (n, numbers, rows, columns), int64.
-
-        With ``plain`` the linear path answers alone.
-        """
+    def __call__(self, codes: Array, level: int) -> Array:
+        """Codes (n, latent_dim, rows, columns) → (n, numbers, rows, columns), int64."""
         n, _, rows, columns = codes.shape
         out = np.empty((n, self.numbers, rows, columns), np.int64)
         widest = max([layer.out for layer in self.net] + [self.numbers])
@@ -104,21 +101,21 @@ class Network:
         if size >= rows:
             step = max(1, size // rows)
             for i in range(0, n, step):
-                out[i : i + step] = self._band(codes[i : i + step], level, plain)
+                out[i : i + step] = self._band(codes[i : i + step], level)
             return out
         for i in range(n):
             for top in range(0, rows, size):
                 low, high = max(0, top - self._halo), min(rows, top + size + self._halo)
-                band = self._band(codes[i : i + 1, :, low:high], level, plain)
+                band = self._band(codes[i : i + 1, :, low:high], level)
                 end = min(rows, top + size)
                 out[i : i + 1, :, top:end] = band[:, :, top - low : end - low]
         return out
 
-    def _band(self, codes: Array, level: int, plain: bool) -> Array:
+    def _band(self, codes: Array, level: int) -> Array:
         a = codes.transpose(0, 2, 3, 1) * self.back[level]
         np.clip(a, -MOST, MOST, out=a)
         y = self.path(a)
-        if self.net and not plain:
+        if self.net:
             for layer in self.net[:-1]:
                 a = np.clip(layer(a), 0, TOP)
             y = y + self.net[-1](a)

@@ -50,7 +50,8 @@ def freeze(
     ``rows`` are batches of samples like those to come, by which tables are counted.
     """
     levels = range(len(coder.sigmas))
-    batches = [[_codes(coder, x, at) for at in levels] for x in rows]
+    latents = (coder.latents(x) for x in rows)
+    batches = [[_codes(coder, y, at) for at in levels] for y in latents]
     sample = np.concatenate([codes[:SHOWN] for codes in batches[0]])
     steps = coder.log_back.exp().cpu().double().numpy()
     each = np.repeat(steps, [len(codes[:SHOWN]) for codes in batches[0]], axis=0)
@@ -78,8 +79,8 @@ def freeze(
     return Payload(arrays | _factorised(coder.p, batches), structure)
 
 
-def _codes(coder: Coder, x: Tensor, level: int) -> Array:
-    codes: Array = coder.codes(coder.latents(x), level).cpu().numpy().astype(np.int64)
+def _codes(coder: Coder, latents: Tensor, level: int) -> Array:
+    codes: Array = coder.codes(latents, level).cpu().numpy().astype(np.int64)
     return codes
 
 
