@@ -21,24 +21,73 @@ if TYPE_CHECKING:
     from narrows.engine import photographs
     from narrows.estimators.codec import Codec
     from narrows.estimators.denoiser import Denoiser
+    from narrows.estimators.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
+    from narrows.estimators.models.conditional import ConditionalVAE
+    from narrows.estimators.models.dictionary import SparseDictionary
+    from narrows.estimators.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE
+    from narrows.estimators.models.divergences import InfoVAE, WassersteinAE
+    from narrows.estimators.models.flow import FlowVAE
+    from narrows.estimators.models.geometric import PoincareVAE, SphericalVAE
+    from narrows.estimators.models.hamiltonian import HamiltonianVAE, RiemannianHamiltonianVAE
+    from narrows.estimators.models.importance import CIWAE, IWAE, MIWAE, PIWAE
+    from narrows.estimators.models.ladder import LadderVAE
+    from narrows.estimators.models.masked import MaskedAutoencoder
+    from narrows.estimators.models.perceptual import MSSSIMVAE
     from narrows.estimators.models.plain import Autoencoder, DenoisingAutoencoder
+    from narrows.estimators.models.quantized import FSQVAE, VQVAE, GumbelVAE, ResidualVQVAE
+    from narrows.estimators.models.regularized import (
+        ContractiveAutoencoder,
+        RegularizedAE,
+        SparseAutoencoder,
+    )
+    from narrows.estimators.models.vamp import VampVAE
     from narrows.estimators.models.variational import VariationalAutoencoder
 
 __all__ = [
+    "CIWAE",
+    "FSQVAE",
+    "IWAE",
+    "MIWAE",
+    "MSSSIMVAE",
+    "PIWAE",
+    "VAEGAN",
+    "VQVAE",
+    "AdversarialAE",
+    "AnnealedVAE",
     "Autoencoder",
+    "BetaTCVAE",
+    "BetaVAE",
     "Codec",
+    "ConditionalVAE",
+    "ContractiveAutoencoder",
     "Denoiser",
     "DenoisingAutoencoder",
+    "FactorVAE",
     "FileError",
+    "FlowVAE",
+    "GumbelVAE",
+    "HamiltonianVAE",
+    "InfoVAE",
     "InputError",
     "JsonLines",
+    "LadderVAE",
     "Listener",
     "MLflow",
+    "MaskedAutoencoder",
     "NarrowsError",
     "ParameterError",
+    "PoincareVAE",
+    "RegularizedAE",
+    "ResidualVQVAE",
+    "RiemannianHamiltonianVAE",
+    "SparseAutoencoder",
+    "SparseDictionary",
+    "SphericalVAE",
     "TensorBoard",
+    "VampVAE",
     "VariationalAutoencoder",
     "WandB",
+    "WassersteinAE",
     "WorkerError",
     "__version__",
     "decompress",

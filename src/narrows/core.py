@@ -113,19 +113,28 @@ def weight_at(weight: Weight, clock: Clock) -> float:
     return weight(clock.progress) if callable(weight) else weight
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a part may need to know to make its parameters: the shapes of x and z."""
+
+    shape: tuple[int, ...]  # (d,), (C, L) or (C, H, W)
+    latent_dim: int
+
+
 @dataclass(slots=True)
 class Node:
     """One latent variable of one pass.
 
     ``z`` is (K, B, ...); ``log_q`` and ``log_p`` are (K, B) or None where they have no meaning (a
-    point has no density); ``kl`` is (B,), the closed form where one exists; ``extras`` is what
-    a latent hands to its regularisers.
+    point has no density); ``kl`` is (B,), the closed form where one exists; ``loss`` is (B,), what
+    a latent asks for itself (a codebook's commitment); ``extras`` is what it hands to regularisers.
     """
 
     z: Tensor
     log_q: Tensor | None = None
     log_p: Tensor | None = None
     kl: Tensor | None = None
+    loss: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -135,7 +144,8 @@ class Trace:
 
     ``x`` is (B, ...), in scaled units; ``corrupted`` is c(x); ``mask`` is 1 where x counts (None:
     everywhere); ``nodes`` the latent variables; ``output`` g's answer, (K, B, ...); ``distance``
-    D(x, g(z)) in nats, summed over the event, (K, B); ``terms`` each named term of the objective.
+    D(x, g(z)) in nats, summed over the event, (K, B); ``rng`` what regularisers draw from;
+    ``terms`` each named term of the objective.
     """
 
     x: Tensor
@@ -145,6 +155,7 @@ class Trace:
     output: Tensor
     distance: Tensor
     clock: Clock
+    rng: Generator | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -163,10 +174,11 @@ class Corruption(Protocol):
 class Latent(Protocol):
     """q: from f's answer to a node, and to the noise-free code."""
 
-    n_outputs: int  # numbers f must give for one number of z
+    def n_numbers(self, latent_dim: int) -> int:
+        """Numbers f must give for a code of ``latent_dim`` numbers."""
 
     def __call__(self, h: Tensor, K: int, rng: Generator | None) -> Node:
-        """Draw K codes for each row of ``h``, (B, n_outputs · latent_dim)."""
+        """Draw K codes for each row of ``h``, (B, n_numbers(latent_dim))."""
 
     def mode(self, h: Tensor) -> Tensor:
         """The noise-free code, (B, latent_dim)."""

@@ -24,6 +24,7 @@ from narrows.estimators.door import admit
 from narrows.estimators.face import Face, PCABeside, mean_error
 from narrows.estimators.files import Contents
 from narrows.estimators.fitting import Run, recipe_for
+from narrows.estimators.generating import Generates
 from narrows.estimators.layout import Array
 from narrows.estimators.lazy import CheckedRows
 from narrows.estimators.learner import Learner, all_or_nothing
@@ -34,7 +35,7 @@ from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
 
 
-class Fitted(Face):
+class Fitted(Generates):
     """What a fitted model holds, and how it answers ``Face``. No dataclass: these are no fields."""
 
     model_: Model
@@ -55,6 +56,9 @@ class Fitted(Face):
     def _n_codes(self) -> int:
         check_is_fitted(self, "model_")
         return self.latent_dim_
+
+    def _between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+        return self.model_.q.between(a, b, t)
 
     @property
     def pca_(self) -> PCABeside | None:

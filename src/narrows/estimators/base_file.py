@@ -18,7 +18,6 @@ from narrows.estimators.choices import Choices
 from narrows.estimators.files import RUN, Contents
 from narrows.estimators.layout import Layout
 from narrows.estimators.older import updated
-from narrows.parts.objective import WeightedObjective
 
 FITTED = frozenset(
     {"choices", "layout", "scaling", "feature_names_in_", "pca_noise", "networks", *RUN}
@@ -65,7 +64,7 @@ def restore(
     with torch.device("meta"):  # a skeleton: nothing is allocated before all shapes agree
         parts = estimator._parts()
         model = build_model(parts, choices, own, None)
-    objective = WeightedObjective(parts.terms)
+    objective = parts.objective()
     tensors = updated(tensors, header["format"], model)
     for prefix, module in (("model.", model), ("objective.", objective)):
         state = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}

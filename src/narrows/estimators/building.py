@@ -8,36 +8,64 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from narrows.baselines import PCA
-from narrows.core import ParameterError
+from narrows.core import ParameterError, Sizes
 from narrows.engine.data import Scaling
 from narrows.estimators.choices import Choices, Range
-from narrows.parts.corruptions import Corruption
-from narrows.parts.likelihoods import LIKELIHOODS, Gaussian
+from narrows.parts.bounds import Bound, Mean
+from narrows.parts.compatible import refuse_meaningless
+from narrows.parts.latents import Latent
+from narrows.parts.likelihoods import LIKELIHOODS, Distance, Gaussian
 from narrows.parts.linear_path import BoundedHead, WithPath, decoder_path, encoder_path
 from narrows.parts.model import Model
 from narrows.parts.networks import NetworkOptions, build_networks
-from narrows.parts.objective import Term
-from narrows.parts.priors import StandardNormal
+from narrows.parts.objective import Term, WeightedObjective
+from narrows.parts.priors import Prior
 
 SMALLEST_NOISE = 1e-4  # of a scaled variance: what a start calls zero
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a named model picks from the slots."""
+    """What a named model picks from the slots; parts that make no sense together are refused.
 
-    q: nn.Module
+    ``model`` composes them, if not in the usual way; ``networks`` makes f and g, if they are not
+    those of an architecture: (choices, rng) → (f, g). ``n_given`` are numbers that g takes beside
+    the code. ``missing`` says that NaN in x stands for what nobody observed.
+    """
+
+    q: Latent
     distance: str = "mse"  # what distance="auto" becomes on real numbers
-    c: Corruption | None = None
-    p: StandardNormal | None = None
+    c: nn.Module | None = None
+    p: Prior | None = None
     terms: tuple[Term, ...] = ()
+    bound: Bound = field(default_factory=Mean)
+    model: Callable[..., Model] = Model
+    networks: Callable[[Choices, Generator | None], tuple[nn.Module, nn.Module]] | None = None
+    n_given: int = 0
+    missing: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_meaningless(self.q, self.p, self.terms, self.bound)
+
+    def objective(self) -> WeightedObjective:
+        """The loss of these parts."""
+        return WeightedObjective(self.terms, self.bound)
+
+    def build(self, sizes: Sizes, rng: Generator | None) -> None:
+        """Let every part make its own parameters, now that the sizes are known."""
+        parts = (self.q, self.p, self.bound, *(term.regularizer for term in self.terms))
+        for part in parts:
+            build = getattr(part, "build", None)
+            if build is not None:
+                build(sizes, rng)
 
 
 def scaled_bounds(scaling: Scaling, found: Range) -> tuple[Tensor, Tensor]:
@@ -45,11 +73,12 @@ def scaled_bounds(scaling: Scaling, found: Range) -> tuple[Tensor, Tensor]:
     return tuple(((b - scaling.shift) / scaling.scale).float() for b in (found.low, found.high))  # type: ignore[return-value]
 
 
-def measure_for(c: Corruption, scaling: Scaling, found: Range) -> None:
+def measure_for(c: nn.Module, scaling: Scaling, found: Range) -> None:
     """Tell a corruption where 0 in the user's units and the ends of the data lie once scaled."""
     low, high = found.each if scaling.kind == "column" else (found.low, found.high)
     ends = (torch.zeros_like(low), low, high)
-    c.measure(*((end - scaling.shift) / scaling.scale for end in ends))
+    measure: Any = c.measure
+    measure(*((end - scaling.shift) / scaling.scale for end in ends))
 
 
 def build_model(
@@ -60,14 +89,43 @@ def build_model(
     Without ``rng`` nothing is drawn or allocated: under ``torch.device("meta")`` this is the
     skeleton that a file's tensors are put into.
     """
-    n_outputs: int = parts.q.n_outputs  # type: ignore[assignment]
-    if own is not None:
-        f, g = own
-    else:
+    D = make_distance(choices)
+    f, g = own or (parts.networks or _usual_networks(parts, D))(choices, rng)
+    features, k = math.prod(choices.shape), choices.latent_dim
+    if choices.linear_path:
+        f = WithPath(f, encoder_path(features, parts.q.n_numbers(k)))
+        g = WithPath(g, decoder_path(k, choices.shape))
+    if choices.bounded:
+        each = len(choices.shape) > 1  # a channel has its own bounds, and with "column" all have
+        event = [choices.shape[0] if each else 1, *[1] * (len(choices.shape) - 1)]
+        event = list(choices.shape) if choices.scaling == "column" else event
+        g = nn.Sequential(g, BoundedHead(torch.zeros(event), torch.zeros(event)))
+    parts.build(Sizes(choices.shape, k), rng)
+    draws, missing = parts.bound.samples, parts.missing
+    return parts.model(f, g, parts.q, D, c=parts.c, p=parts.p, draws=draws, missing=missing).float()
+
+
+def make_distance(choices: Choices) -> Distance:
+    """D, with what it must know of the data."""
+    D = LIKELIHOODS[choices.distance]()
+    D.build(choices.shape, choices.kinds)
+    return D
+
+
+Networks = Callable[[Choices, Generator | None], tuple[nn.Module, nn.Module]]
+
+
+def _usual_networks(parts: Parts, D: Distance) -> Networks:
+    """f and g of an architecture."""
+
+    def build(choices: Choices, rng: Generator | None) -> tuple[nn.Module, nn.Module]:
         options = NetworkOptions(
             shape=choices.shape,
             latent_dim=choices.latent_dim,
-            n_outputs=n_outputs,
+            numbers=parts.q.n_numbers(choices.latent_dim),
+            into=D.input_shape(choices.shape),
+            out=D.output_shape(choices.shape),
+            given=parts.n_given,
             hidden=choices.hidden,
             channels=choices.channels,
             down=choices.down,
@@ -75,19 +133,9 @@ def build_model(
             activation=choices.activation,
             tied=choices.tied,
         )
-        f, g = build_networks(choices.architecture, options, rng)
-    features, k = math.prod(choices.shape), choices.latent_dim
-    if choices.linear_path:
-        numbers = k * n_outputs
-        f = WithPath(f, encoder_path(features, numbers))
-        g = WithPath(g, decoder_path(k, choices.shape))
-    if choices.bounded:
-        each = len(choices.shape) > 1  # a channel has its own bounds, and with "column" all have
-        event = [choices.shape[0] if each else 1, *[1] * (len(choices.shape) - 1)]
-        event = list(choices.shape) if choices.scaling == "column" else event
-        g = nn.Sequential(g, BoundedHead(torch.zeros(event), torch.zeros(event)))
-    D = LIKELIHOODS[choices.distance]()
-    return Model(f, g, parts.q, D, c=parts.c, p=parts.p).float()
+        return build_networks(choices.architecture, options, rng)
+
+    return build
 
 
 def laid_out(model: Model) -> Model:
@@ -137,7 +185,7 @@ def start_at_pca(model: Model, pca: PCA, error: float) -> None:
     features = len(pca.mean)
     noise = max(pca.noise, error * features / max(1, features - found), SMALLEST_NOISE)
     variances = pca.variances.clamp(min=noise)
-    if model.q.n_outputs == 2:
+    if model.q.start == "gaussian":
         down = (variances - noise).sqrt() / variances
         up = (variances - noise).sqrt()
     else:
@@ -146,7 +194,7 @@ def start_at_pca(model: Model, pca: PCA, error: float) -> None:
     into, out = _path(model.f), _path(model.g)
     into.weight[:found] = pca.components * down[:, None]
     into.bias[:found] = -into.weight[:found] @ pca.mean
-    if model.q.n_outputs == 2:
+    if model.q.start == "gaussian":
         into.bias[k : k + found] = (noise / variances).log()
     out.weight[:, :found] = pca.components.T * up
     out.bias.copy_(pca.mean)
@@ -181,11 +229,20 @@ def fingerprint(net: nn.Module) -> str:
 
 @torch.no_grad()
 def try_networks(
-    own: tuple[nn.Module, nn.Module], shape: tuple[int, ...], n_outputs: int, asked: int | str
+    own: tuple[nn.Module, nn.Module],
+    parts: Parts,
+    D: Distance,
+    shape: tuple[int, ...],
+    asked: int | str,
 ) -> int:
     """Run the user's networks once on two rows of zeros; return the width of the code."""
+    if parts.networks is not None:
+        raise ParameterError(
+            "This model has networks of a kind of its own; leave f and g, or choose a model whose "
+            "f and g are plain ones."
+        )
     f, g = (net.float().eval() for net in own)
-    x = torch.zeros(2, *shape, dtype=torch.float32)
+    x = torch.zeros(2, *D.input_shape(shape), dtype=torch.float32)
     device = next((p.device for p in f.parameters()), x.device)
     try:
         h = f(x.to(device))
@@ -194,21 +251,31 @@ def try_networks(
         raise ParameterError(
             f"f cannot take an input of shape {tuple(x.shape)}: {error}"
         ) from error
-    if h.ndim != 2 or len(h) != 2 or h.shape[1] % n_outputs:
-        raise ParameterError(
-            f"f turns an input of shape {tuple(x.shape)} into {tuple(h.shape)}; expected "
-            f"(2, {n_outputs} × latent_dim)."
-        )
-    k = h.shape[1] // n_outputs
+    k = _code_width(parts.q, h, x)
     if not isinstance(asked, str) and asked != k:
         raise ParameterError(f"latent_dim={asked}, but f gives a code of {k} numbers.")
+    taken = k + parts.n_given
     try:
-        back = g(torch.zeros(2, k, device=device, dtype=torch.float32))
+        back = g(torch.zeros(2, taken, device=device, dtype=torch.float32))
         back.shape  # noqa: B018
     except UNFIT as error:
-        raise ParameterError(f"g cannot take a code of shape (2, {k}): {error}") from error
-    if back.shape != x.shape:
+        raise ParameterError(f"g cannot take a code of shape (2, {taken}): {error}") from error
+    expected = (2, *D.output_shape(shape))
+    if tuple(back.shape) != expected:
         raise ParameterError(
-            f"g turns a code of shape (2, {k}) into {tuple(back.shape)}; expected {tuple(x.shape)}."
+            f"g turns a code of shape (2, {taken}) into {tuple(back.shape)}; expected {expected}."
         )
-    return int(k)
+    return k
+
+
+def _code_width(q: Latent, h: Tensor, x: Tensor) -> int:
+    """The width of the code that f's answer is for."""
+    if h.ndim == 2 and len(h) == 2:
+        for k in range(1, h.shape[1] + 1):
+            if q.n_numbers(k) == h.shape[1]:
+                return k
+    wanted = ", ".join(str(q.n_numbers(k)) for k in (1, 2, 3))
+    raise ParameterError(
+        f"f turns an input of shape {tuple(x.shape)} into {tuple(h.shape)}; expected (2, numbers), "
+        f"with {wanted}, ... numbers for a latent_dim of 1, 2, 3, ..."
+    )

@@ -15,19 +15,140 @@ class Entry(NamedTuple):
     sentence: str
 
 
+PLACE = "narrows.estimators.models."
 MODELS: dict[str, Entry] = {
     "Autoencoder": Entry(
-        "narrows.estimators.models.plain",
-        "The autoencoder: x through a narrow code and back. Starts at PCA; with a squared distance "
-        "fit never ends below it on the validation rows.",
+        PLACE + "plain",
+        "The autoencoder: x through a narrow code and back. Starts at PCA; with a squared "
+        "distance fit never ends below it on the validation rows.",
     ),
     "DenoisingAutoencoder": Entry(
-        "narrows.estimators.models.plain",
+        PLACE + "plain",
         "Sees corrupted x, restores clean x; its denoise removes noise.",
     ),
+    "SparseAutoencoder": Entry(
+        PLACE + "regularized",
+        "Few numbers of the code are far from 0: an L1 or KL penalty, or only the largest kept.",
+    ),
+    "ContractiveAutoencoder": Entry(
+        PLACE + "regularized",
+        "The code hardly moves when x does: a penalty on the encoder's Jacobian.",
+    ),
+    "RegularizedAE": Entry(
+        PLACE + "regularized",
+        "A plain code and a smooth decoder, and a mixture fitted to the codes: samples new x.",
+    ),
+    "MaskedAutoencoder": Entry(
+        PLACE + "masked",
+        "Sees a few patches of x, restores the others; its codes are for classifiers.",
+    ),
+    "SparseDictionary": Entry(
+        PLACE + "dictionary",
+        "A wide code of which a few numbers are active, each for one direction of x.",
+    ),
     "VariationalAutoencoder": Entry(
-        "narrows.estimators.models.variational",
+        PLACE + "variational",
         "A Gaussian code with a normal prior: samples new x, and has a likelihood.",
+    ),
+    "BetaVAE": Entry(
+        PLACE + "disentangling",
+        "A VAE whose KL divergence weighs more, so that numbers of the code part.",
+    ),
+    "AnnealedVAE": Entry(
+        PLACE + "disentangling",
+        "A VAE that may use more and more nats of code while it learns.",
+    ),
+    "BetaTCVAE": Entry(
+        PLACE + "disentangling",
+        "A VAE whose code's numbers are made independent: total correlation, estimated.",
+    ),
+    "FactorVAE": Entry(
+        PLACE + "adversarial",
+        "The same, total correlation told by a critic.",
+    ),
+    "InfoVAE": Entry(
+        PLACE + "divergences",
+        "A VAE whose codes, all together, are held to the prior by their MMD.",
+    ),
+    "WassersteinAE": Entry(
+        PLACE + "divergences",
+        "A point code, held to the prior by the MMD: sharp, and samples new x.",
+    ),
+    "AdversarialAE": Entry(
+        PLACE + "adversarial",
+        "A point code, held to the prior by a critic that tells the two apart.",
+    ),
+    "VAEGAN": Entry(
+        PLACE + "adversarial",
+        "A VAE that compares images by the features of a critic who tells real from made.",
+    ),
+    "IWAE": Entry(
+        PLACE + "importance",
+        "The importance-weighted bound: tighter than a VAE's, with a better decoder.",
+    ),
+    "MIWAE": Entry(
+        PLACE + "importance",
+        "The mean of several importance-weighted bounds: a better encoder.",
+    ),
+    "PIWAE": Entry(
+        PLACE + "importance",
+        "MIWAE for the encoder and IWAE for the decoder.",
+    ),
+    "CIWAE": Entry(
+        PLACE + "importance",
+        "Between the VAE's bound and the importance-weighted one.",
+    ),
+    "VampVAE": Entry(
+        PLACE + "vamp",
+        "A VAE whose prior is the mean of its own posteriors at learned inputs.",
+    ),
+    "SphericalVAE": Entry(
+        PLACE + "geometric",
+        "Codes on a sphere: von Mises-Fisher around a direction, uniform prior.",
+    ),
+    "PoincareVAE": Entry(
+        PLACE + "geometric",
+        "Codes in the Poincaré ball, where there is room for trees.",
+    ),
+    "FlowVAE": Entry(
+        PLACE + "flow",
+        "A posterior bent by a flow: planar, radial or inverse autoregressive.",
+    ),
+    "HamiltonianVAE": Entry(
+        PLACE + "hamiltonian",
+        "Draws of the code are moved by Hamiltonian dynamics towards the posterior.",
+    ),
+    "RiemannianHamiltonianVAE": Entry(
+        PLACE + "hamiltonian",
+        "The same, on a space of codes with a learned metric; for few rows.",
+    ),
+    "MSSSIMVAE": Entry(
+        PLACE + "perceptual",
+        "A VAE for images that compares them by structure (MS-SSIM).",
+    ),
+    "VQVAE": Entry(
+        PLACE + "quantized",
+        "Codes from a learned book: each row becomes a few whole numbers.",
+    ),
+    "ResidualVQVAE": Entry(
+        PLACE + "quantized",
+        "Several books, each for what those before left over.",
+    ),
+    "GumbelVAE": Entry(
+        PLACE + "quantized",
+        "Categorical codes, learned through the Gumbel-softmax.",
+    ),
+    "FSQVAE": Entry(
+        PLACE + "quantized",
+        "Each number of the code rounded to a few values: a book that need not be learned.",
+    ),
+    "LadderVAE": Entry(
+        PLACE + "ladder",
+        "Several layers of codes, coarse above fine: the best likelihood here.",
+    ),
+    "ConditionalVAE": Entry(
+        PLACE + "conditional",
+        "A VAE that is told each row's class: fit(X, y), sample(n, y=...).",
     ),
 }
 
@@ -46,7 +167,21 @@ WHOLE: dict[str, Entry] = {
 }
 KNOWN = {**MODELS, **WHOLE}
 
-SHORT_NAMES = {"ae": "Autoencoder", "dae": "DenoisingAutoencoder", "vae": "VariationalAutoencoder"}
+SHORT_NAMES = {
+    "ae": "Autoencoder",
+    "dae": "DenoisingAutoencoder",
+    "sae": "SparseAutoencoder",
+    "cae": "ContractiveAutoencoder",
+    "rae": "RegularizedAE",
+    "mae": "MaskedAutoencoder",
+    "vae": "VariationalAutoencoder",
+    "wae": "WassersteinAE",
+    "aae": "AdversarialAE",
+    "svae": "SphericalVAE",
+    "hvae": "HamiltonianVAE",
+    "rhvae": "RiemannianHamiltonianVAE",
+    "cvae": "ConditionalVAE",
+}
 
 
 def find_model(name: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from narrows.core import InputError, ParameterError
 from narrows.engine.data import shared_axes
 from narrows.engine.statistics import Statistics
+from narrows.parts.likelihoods import LIKELIHOODS
 from narrows.parts.linear_path import path_fits
 
 HELD = 0.9  # the share of the scaled variance that latent_dim="auto" keeps
@@ -37,6 +38,7 @@ class Choices:
     linear_path: bool
     bounded: bool
     precision: str = "float32"
+    kinds: tuple[int, ...] | None = None  # values that elements may have, where D must know
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -83,9 +85,10 @@ def choose_scaling(asked: str, found: Range, distance: str) -> str:
     """One shift and scale where elements share their units, else one for each column."""
     if distance == "bernoulli":
         refuse_not_binary(found)
+    if not LIKELIHOODS[distance].scaled:
         if asked not in ("auto", "none"):
             raise ParameterError(
-                f'distance="bernoulli" takes zeros and ones as they are, but scaling={asked!r} '
+                f"distance={distance!r} takes values as they are, but scaling={asked!r} "
                 'would change them; leave scaling="auto".'
             )
         return "none"
@@ -141,11 +144,16 @@ def check_latent_dim(asked: int | str, shape: tuple[int, ...]) -> None:
         )
 
 
-def choose_path(asked: Any, distance: str, shape: tuple[int, ...], k: int, own: bool) -> bool:
-    """Whether the model starts at PCA: wherever g(z) is x' itself, and the path not too large."""
-    possible = distance != "bernoulli" and not own
+def choose_path(
+    asked: Any, distance: str, shape: tuple[int, ...], k: int, obstacle: str | None
+) -> bool:
+    """Whether the model starts at PCA: wherever g(z) is x' itself, and the path not too large.
+
+    ``obstacle`` is what else keeps it from that, in words.
+    """
+    possible = LIKELIHOODS[distance].real and obstacle is None
     if asked is True and not possible:
-        reason = "your own networks" if own else f"distance={distance!r}"
+        reason = obstacle or f"distance={distance!r}"
         raise ParameterError(
             f"linear_path=True starts the model at PCA, which has no meaning with {reason}; "
             'leave linear_path="auto".'

@@ -98,7 +98,7 @@ def describe(estimator: Any) -> dict[str, Any]:
 def _card(estimator: Any) -> dict[str, Any]:
     parts = estimator.model_.describe()
     terms = [f"{t.name} × {plain(t.weight)}" for t in estimator.objective_.terms]
-    start = "probabilistic PCA" if estimator.model_.q.n_outputs == 2 else "PCA"
+    start = "probabilistic PCA" if estimator.model_.q.start == "gaussian" else "PCA"
     rows = estimator.rows_
     return {
         "model": type(estimator).__name__,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from narrows.baselines import PCA
-from narrows.core import InputError
+from narrows.core import InputError, ParameterError
 from narrows.engine.data import Rows, Scaling, as_tensor, inference_batch
 from narrows.engine.distributed import shared_out
 from narrows.engine.sources import as_source
@@ -150,6 +150,35 @@ class Face:
         ``out`` and ``overwrite`` are those of ``transform``.
         """
         return self._answers(X, lambda x: self._outward(self._decoded(x)), out, overwrite)
+
+    def _between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+        """The way from codes a to b at the shares t, (len(t), n, latent_dim)."""
+        return torch.lerp(a, b, t[:, None, None])
+
+    @torch.no_grad()
+    def interpolate(self, A: Any, B: Any, *, steps: int = 9) -> Array:
+        """From each row of A to that of B, decoded at even steps: g((1 − t) f(a) + t f(b)).
+
+        Where codes lie on a curved space (a sphere, the Poincaré ball) along its shortest way.
+
+        Parameters
+        ----------
+        A, B : arrays of shape (n, \\*input_shape_)
+        steps : int, at least 2
+            The first and the last are the reconstructions of the two rows.
+
+        Returns
+        -------
+        array of shape (n, steps, \\*input_shape_), in the user's units
+        """
+        if isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 2:
+            raise ParameterError(f"steps is {steps!r}; a walk needs at least its 2 ends.")
+        a, b = (torch.from_numpy(Face.transform(self, rows)).to(self._device) for rows in (A, B))
+        if len(a) != len(b):
+            raise InputError(f"A has {len(a)} rows and B {len(b)}; a walk has one row at each end.")
+        ways = self._between(a, b, torch.linspace(0.0, 1.0, int(steps), device=a.device))
+        decoded = self.inverse_transform(ways.transpose(0, 1).flatten(0, 1))
+        return decoded.reshape(len(a), int(steps), *decoded.shape[1:])
 
     @torch.no_grad()
     def score(self, X: Any, y: Any = None) -> float:

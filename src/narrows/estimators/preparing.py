@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from narrows.estimators.building import (
 from narrows.estimators.dividing import Given, divide
 from narrows.estimators.face import FAR, mean_error
 from narrows.estimators.parameters import Parameters, check_seed
+from narrows.parts.likelihoods import LIKELIHOODS, Distance
 from narrows.parts.linear_path import path_fits
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
@@ -93,16 +94,22 @@ def prepare(
     found = choose.look_at_range(divided.statistics)
     distance = choose.choose_distance(params.distance, params.scaling, parts.distance, found)
     kind = choose.choose_scaling(params.scaling, found, distance)
+    kinds = find_kinds(distance, divided.training, seed)
     scaling = fit_scaling(divided.statistics[0], kind)
     _refuse_extremes(scaling, found)
     own = copy_networks(params.f, params.g)
     train_rows, validation_rows = divided.scaled(scaling)
-    latent_dim, pca = _choose_width(params, parts, train_rows, own, seed)
+    D = LIKELIHOODS[distance]()
+    D.build(train_rows.shape, kinds)
+    latent_dim, pca = _choose_width(params, parts, D, train_rows, own, seed)
     bounded = found.shared and not more_to_come
     unexplained = None if pca is None else pca.unexplained
     precision = choose.choose_precision(params.precision, device, unexplained)
-    chosen = _choose(estimator, latent_dim, distance, kind, bounded, own is not None, precision)
-    model = build_model(parts, chosen, own, torch.Generator().manual_seed(seed))
+    chosen = _choose(estimator, parts, latent_dim, distance, kind, bounded, own is not None)
+    chosen = replace(chosen, precision=precision, kinds=kinds)
+    rng = torch.Generator().manual_seed(seed)
+    model = build_model(parts, chosen, own, rng)
+    model.D.measure(scaling)
     if parts.c is not None:
         measure_for(parts.c, scaling, found)
     if chosen.bounded:
@@ -110,9 +117,32 @@ def prepare(
     estimator.choices_, estimator.scaling_, estimator._pca = chosen, scaling, pca
     if chosen.linear_path and pca is not None:
         start_at_pca(model, pca, mean_error(estimator.pca_, validation_rows) or 0.0)
-    objective = WeightedObjective(parts.terms).to(device)
+    start_parts(parts, model, train_rows, rng)
+    objective = parts.objective().to(device)
     state = new_state(seed, device)
     return Training(laid_out(model.to(device)), objective, state, train_rows, validation_rows, seed)
+
+
+def find_kinds(distance: str, rows: Rows | Stream, seed: int) -> tuple[int, ...] | None:
+    """What D must know of the rows, not scaled; most need not look."""
+    D = LIKELIHOODS[distance]
+    return D.find_kinds(rows.sample(seed)) if D.looks else None
+
+
+STARTED_ON = 4096  # rows
+
+
+@torch.no_grad()
+def start_parts(parts: Parts, model: Model, rows: Rows | Stream, rng: torch.Generator) -> None:
+    """Show training rows to the parts that begin with some: codebooks, pseudo-inputs."""
+    regularizers = (term.regularizer for term in parts.terms)
+    every: tuple[Any, ...] = (parts.q, parts.p, *regularizers)
+    started = [part for part in every if hasattr(part, "start_with")]
+    if started:
+        x = rows.sample(int(torch.randint(2**31 - 1, (), generator=rng)))
+        x = x[torch.randperm(len(x), generator=rng)[:STARTED_ON]]
+        for part in started:
+            part.start_with(x, model, rng)
 
 
 def resume(estimator: Any, rows: Given, X_val: Given | None) -> Training:
@@ -198,6 +228,7 @@ def new_state(seed: int, device: torch.device) -> TrainingState:
 def _choose_width(
     params: Parameters,
     parts: Parts,
+    D: Distance,
     rows: Rows | Stream,
     own: tuple[nn.Module, nn.Module] | None,
     seed: int,
@@ -205,7 +236,7 @@ def _choose_width(
     """The width of the code, and PCA at that width (None where it would be too large)."""
     asked = params.latent_dim
     if own is not None:
-        asked = try_networks(own, rows.shape, parts.q.n_outputs, asked)  # type: ignore[arg-type]
+        asked = try_networks(own, parts, D, rows.shape, asked)
     choose.check_latent_dim(asked, rows.shape)
     if isinstance(asked, str):
         pca = fit_pca(rows, MOST_COMPONENTS, seed)
@@ -215,14 +246,25 @@ def _choose_width(
     return width, fit_pca(rows, width, seed) if path_fits(rows.shape, width) else None
 
 
+def _obstacle(parts: Parts, own: bool) -> str | None:
+    """What keeps a model from starting at PCA, beside D."""
+    if own:
+        return "your own networks"
+    if parts.q.start is None:
+        return f"a latent such as {type(parts.q).__name__}"
+    if parts.networks is not None or parts.n_given:
+        return "networks of a kind of their own"
+    return None
+
+
 def _choose(
     estimator: Any,
+    parts: Parts,
     latent_dim: int,
     distance: str,
     kind: str,
     bounded: bool,
     own: bool,
-    precision: str,
 ) -> choose.Choices:
     params: Parameters = estimator
     shape: tuple[int, ...] = estimator.layout_.shape
@@ -238,9 +280,10 @@ def _choose(
         tied=params.tied,
         distance=distance,
         scaling=kind,
-        linear_path=choose.choose_path(params.linear_path, distance, shape, latent_dim, own),
-        bounded=bounded and distance != "bernoulli" and not own,
-        precision=precision,
+        linear_path=choose.choose_path(
+            params.linear_path, distance, shape, latent_dim, _obstacle(parts, own)
+        ),
+        bounded=bounded and LIKELIHOODS[distance].real and not own,
     )
 
 

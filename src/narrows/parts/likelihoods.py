@@ -8,6 +8,7 @@ of log p(x) serves all of them.
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,43 @@ def _sum(nats: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Distance(nn.Module):
-    """A D whose answer is the reconstruction itself, and whose scale is one."""
+    """A D whose answer is the reconstruction itself, and whose scale is one.
+
+    ``real`` says that it is so, for any real x: then a model may start at PCA. ``density`` says
+    whether exp(−distance) is one up to ``log_normalizer``; ``scaled`` whether x comes standardised;
+    ``looks`` whether D asks how many values an element has (``kinds``; 0: it is a number).
+    """
+
+    real: ClassVar[bool] = True
+    density: ClassVar[bool] = True
+    scaled: ClassVar[bool] = True
+    looks: ClassVar[bool] = False
+
+    @classmethod
+    def find_kinds(cls, rows: Tensor) -> tuple[int, ...] | None:
+        """What a look at some rows, not scaled, tells that D must know; None: nothing.
+
+        Raises ``InputError`` where such rows have no meaning for D.
+        """
+        return None
+
+    def build(self, shape: tuple[int, ...], kinds: tuple[int, ...] | None) -> None:
+        """Make the parameters, on the device of the caller."""
+
+    def measure(self, scaling: Any) -> None:
+        """Hear by what x was scaled; most need not."""
+
+    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What f is given of an event of this shape."""
+        return shape
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What g must answer for an event of this shape."""
+        return shape
+
+    def inward(self, x: Tensor) -> Tensor:
+        """x as f sees it."""
+        return x
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
         """Nats for each element."""
@@ -87,6 +124,8 @@ class Huber(Distance):
 
 class Bernoulli(Distance):
     """−x log p − (1 − x) log(1 − p) on logits: p = sigmoid(g(z)), for x of zeros and ones."""
+
+    real, scaled = False, False
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
         target = x.expand_as(output)

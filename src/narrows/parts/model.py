@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
 
 from narrows.core import Clock, Node, Trace
+from narrows.parts.latents import Joint, Latent
 from narrows.parts.likelihoods import Distance
 from narrows.parts.linear_path import WithPath
 from narrows.parts.networks import FlattenLast, UnflattenLast
-from narrows.parts.priors import StandardNormal
+from narrows.parts.priors import Prior
 
 
 def fold(z: Tensor) -> Tensor:
@@ -19,50 +22,104 @@ def fold(z: Tensor) -> Tensor:
 
 
 class Model(nn.Module):
-    """x → c(x) → f → q → z → g → D, the parts of the equation in one module."""
+    """x → c(x) → f → q → z → g → D, the parts of the equation in one module.
+
+    ``draws`` says how many codes each row gets (the bound's wish). Where ``missing``, an element
+    of x that is NaN is one that nobody observed: f sees the mean in its place, D leaves it out.
+    """
 
     def __init__(
         self,
         f: nn.Module,
         g: nn.Module,
-        q: nn.Module,
+        q: Latent,
         D: Distance,
         c: nn.Module | None = None,
-        p: StandardNormal | None = None,
+        p: Prior | None = None,
+        draws: Callable[[Clock], int] = lambda clock: 1,
+        missing: bool = False,
     ) -> None:
         super().__init__()
         self.f, self.g, self.q, self.D, self.c, self.p = f, g, q, D, c, p
+        self.draws, self.missing = draws, missing
 
-    def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int = 1) -> Trace:
+    def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int | None = None) -> Trace:
+        x, observed = self._observed(x)
         corrupted, mask = (x, None) if self.c is None else self.c(x, rng)
-        node: Node = self.q(self.f(corrupted), K, rng)
-        if self.p is not None:
-            node.log_p = self.p.log_prob(node.z)
-        output = self.g(fold(node.z)).float().unflatten(0, (K, len(x)))
+        mask = mask if observed is None else observed if mask is None else mask * observed
+        K = self.draws(clock) if K is None else K
+        nodes, output = self._pass(x, corrupted, mask, K, rng)
         # sums are float32, whatever the precision of the products
         with torch.autocast(x.device.type, enabled=False):
             distance = self.D.distance(x, output, mask)
-        return Trace(x, corrupted, mask, [node], output, distance, clock)
+        return Trace(x, corrupted, mask, nodes, output, distance, clock, rng)
+
+    def _observed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.missing:
+            return x, None
+        there = ~x.isnan()
+        return torch.where(there, x, 0.0), there.float()
+
+    def _pass(
+        self, x: Tensor, corrupted: Tensor, mask: Tensor | None, K: int, rng: Generator
+    ) -> tuple[list[Node], Tensor]:
+        """The latent nodes of what f sees, and g's answer, (K, B, ...); what other compositions
+        do otherwise.
+        """
+        h = self.f(self.D.inward(corrupted))
+        more = (self._joint(x, mask),) if self.q.needs_joint else ()
+        node: Node = self.q(h, K, rng, *more)
+        if self.p is not None:
+            node.log_p = self.p.log_prob(node.z, self)
+            if not self.p.closed:
+                node.kl = None  # it is the divergence from another prior
+        return [node], self._decoded(node.z)
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        """g of (K, B, latent_dim), in float32."""
+        output: Tensor = self.g(fold(z)).float().unflatten(0, z.shape[:2])
+        return output
+
+    def _joint(self, x: Tensor, mask: Tensor | None = None) -> Joint:
+        """log p(x, z) as a function of z, (K, B, latent_dim) → (K, B)."""
+
+        def joint(z: Tensor) -> Tensor:
+            assert self.p is not None
+            output = self._decoded(z)
+            with torch.autocast(x.device.type, enabled=False):
+                return self.p.log_prob(z, self) - self.D.distance(x, output, mask)
+
+        return joint
 
     def encode(self, x: Tensor) -> Tensor:
         """The noise-free code of x as it is given, (B, latent_dim)."""
-        code: Tensor = self.q.mode(self.f(x))  # type: ignore[operator]
+        x, mask = self._observed(x)
+        more = (self._joint(x, mask),) if self.q.needs_joint else ()
+        code: Tensor = self.q.mode(self.f(self.D.inward(x)), *more)
         return code
 
     def decode(self, z: Tensor) -> Tensor:
         """The reconstruction that a code stands for, in scaled units."""
         return self.D.mean(self.g(z))
 
+    def sample(self, n: int, rng: Generator, temperature: float = 1.0) -> Tensor:
+        """n codes drawn from the prior."""
+        assert self.p is not None
+        return self.p.sample(n, rng, temperature, self)
+
     def log_weights(self, x: Tensor, rng: Generator, K: int) -> Tensor:
         """log p(x | z) + log p(z) − log q(z | x) for K draws of z, (K, B).
 
         Their log-mean-exp estimates log p(x) from below (Burda et al. 2015, arXiv:1509.00519).
         """
-        node: Node = self.q(self.f(x), K, rng)
-        if self.p is None or node.log_q is None:
-            raise NotImplementedError("a point has no density")
-        output = self.g(fold(node.z)).unflatten(0, (K, len(x)))
-        return self.D.log_prob(x, output) + self.p.log_prob(node.z) - node.log_q
+        x, mask = self._observed(x)
+        nodes, output = self._pass(x, x, mask, K, rng)
+        total = self.D.log_prob(x, output, mask)
+        for node in nodes:
+            if node.log_p is None or node.log_q is None:
+                raise NotImplementedError("a point has no density")
+            total = total + node.log_p - node.log_q
+        return total
 
     def describe(self) -> dict[str, str]:
         """One line for each letter of the equation."""

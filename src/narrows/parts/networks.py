@@ -30,17 +30,34 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What f and g are built from: the shape of x, the numbers in and out, and the style."""
+    """What f and g are built from: the shape of x, the numbers in and out, and the style.
+
+    Where f is given, or g answers, another number of channels (of columns) than x has, ``into`` and
+    ``out`` are the shapes of that; ``given`` are numbers that g takes beside those of the code.
+    """
 
     shape: tuple[int, ...]  # (d,), (C, L) or (C, H, W)
     latent_dim: int
-    n_outputs: int = 1  # numbers f gives for each number of z
+    numbers: int | None = None  # that f gives; None: as many as the code has
+    into: tuple[int, ...] | None = None
+    out: tuple[int, ...] | None = None
+    given: int = 0
     hidden: tuple[int, ...] | None = None
     channels: tuple[int, ...] | None = None
     down: str = "stride"
     up: str = "transpose"
     activation: str = "gelu"
     tied: bool = False
+
+    @property
+    def answers(self) -> int:
+        """Numbers that f gives."""
+        return self.latent_dim if self.numbers is None else self.numbers
+
+    @property
+    def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shape f is given, and the shape g answers."""
+        return self.into or self.shape, self.out or self.shape
 
 
 def dense_widths(features: int) -> tuple[int, ...]:
@@ -80,16 +97,18 @@ def dense(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
     """
     features = math.prod(options.shape)
     hidden = dense_widths(features) if options.hidden is None else options.hidden
-    falling = [features, *hidden, options.latent_dim * options.n_outputs]
+    into, out = options.ends
+    falling = [math.prod(into), *hidden, options.answers]
     f = nn.Sequential(nn.Flatten(), *_layers(falling, options.activation))
-    unflatten = nn.Unflatten(1, options.shape)
+    unflatten = nn.Unflatten(1, out)
     if not options.tied:
-        rising = [options.latent_dim, *reversed(hidden), features]
+        rising = [options.latent_dim + options.given, *reversed(hidden), math.prod(out)]
         return f, nn.Sequential(*_layers(rising, options.activation), unflatten)
-    if options.n_outputs != 1:
+    if rising_differs(options):
         raise ParameterError(
-            f"tied=True needs an encoder that gives one number for each number of the code, but "
-            f"this latent takes {options.n_outputs}; leave tied=False."
+            "tied=True needs a decoder whose ends are the encoder's, but here the encoder turns "
+            f"{math.prod(into)} numbers into {options.answers}, and the decoder "
+            f"{options.latent_dim + options.given} into {math.prod(out)}; leave tied=False."
         )
     g = nn.Sequential()
     for layer in reversed([m for m in f if isinstance(m, nn.Linear)]):
@@ -97,6 +116,12 @@ def dense(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
             g.append(ACTIVATIONS[options.activation]())
         g.append(TiedLinear(layer))
     return f, g.append(unflatten)
+
+
+def rising_differs(options: NetworkOptions) -> bool:
+    """Whether the decoder's ends are not the encoder's turned round."""
+    into, out = options.ends
+    return into != out or options.answers != options.latent_dim + options.given
 
 
 # Convolutions in one and two dimensions have one text: the classes differ in a suffix only.
@@ -216,7 +241,7 @@ def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
 
     Every size from 1 up is restored exactly: each stage up knows the size its twin started from.
     """
-    n_channels, *size = options.shape
+    (n_channels, *size), (n_out, *_) = options.ends
     if options.tied:
         raise ParameterError(
             "tied=True shares the matrices of dense layers, but the architecture is conv; "
@@ -234,11 +259,12 @@ def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
     flat = channels[-1] * math.prod(sizes[-1])
     hidden = options.hidden or ()
     f.append(FlattenLast() if dims == 2 else nn.Flatten())
-    f.extend(_layers([flat, *hidden, options.latent_dim * options.n_outputs], options.activation))
-    g = nn.Sequential(*_layers([options.latent_dim, *reversed(hidden), flat], options.activation))
+    f.extend(_layers([flat, *hidden, options.answers], options.activation))
+    code = options.latent_dim + options.given
+    g = nn.Sequential(*_layers([code, *reversed(hidden), flat], options.activation))
     back = UnflattenLast(channels[-1], sizes[-1]) if dims == 2 else None
     g.extend([act(), back or nn.Unflatten(1, (channels[-1], *sizes[-1]))])
-    for i, (a, b) in enumerate(pairwise([*reversed(channels), n_channels])):
+    for i, (a, b) in enumerate(pairwise([*reversed(channels), n_out])):
         g.extend([act()] if i else [])
         g.extend(_up(options, a, b, sizes[-1 - i], sizes[-2 - i]))
     return f, g
@@ -264,10 +290,29 @@ def build_networks(
     return f, g
 
 
+def make(build: Callable[[], nn.Module], rng: Generator | None) -> Any:
+    """A module that ``build`` describes, its weights drawn from ``rng`` alone (None: none drawn).
+
+    What a part's own networks are made by: nothing else draws from torch's global generator.
+    """
+    with torch.device("meta"):
+        net = build().float()
+    if rng is not None:
+        net.to_empty(device="cpu")
+        initialise(net, rng)
+    return net
+
+
+def mlp(widths: Sequence[int], rng: Generator | None, activation: str = "gelu") -> nn.Sequential:
+    """Linear layers of these widths with an activation between, made by ``make``."""
+    net: nn.Sequential = make(lambda: nn.Sequential(*_layers(widths, activation)), rng)
+    return net
+
+
 def initialise(net: nn.Module, rng: Generator) -> None:
     """Xavier's uniform weights (Glorot & Bengio 2010), and biases of zero, everywhere."""
     for name, parameter in net.named_parameters():
-        if name.endswith("bias"):
+        if name.endswith("bias") or parameter.ndim < 2:
             nn.init.zeros_(parameter)
         else:
             nn.init.xavier_uniform_(parameter, generator=rng)

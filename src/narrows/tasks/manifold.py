@@ -109,9 +109,11 @@ def decoded_grid(
 
 
 def interpolate(est: Any, X: Any, pairs: Sequence[tuple[int, int]], steps: int = 9) -> NDArray[Any]:
-    """Decode evenly spaced points on the straight line between the codes of pairs of rows of X.
+    """Decode evenly spaced points on the way between the codes of pairs of rows of X.
 
         x_t = g((1 − t) f(x_i) + t f(x_j)),  t = 0, 1/(steps − 1), ..., 1
+
+    where codes are real numbers; on a sphere or a ball along its shortest way.
 
     ``pairs`` names rows of ``X`` (n, ...). Returns (pairs, steps, ...) in the user's units; the
     first and the last of each line are the two rows' reconstructions.
@@ -126,16 +128,11 @@ def interpolate(est: Any, X: Any, pairs: Sequence[tuple[int, int]], steps: int =
     >>> walk.shape, np.allclose(walk[0, -1], est.reconstruct(X)[1], atol=1e-5)
     ((2, 4, 5), True)
     """
-    if steps < 2:
-        raise ParameterError(f"steps is {steps}; a walk needs at least its 2 ends.")
     rows = np.asarray(pairs, dtype=np.intp).reshape(-1, 2)
     if not len(rows) or rows.min() < 0 or rows.max() >= len(X):
         raise ParameterError(f"pairs must name rows from 0 to {len(X) - 1}; got {list(pairs)}.")
     from sklearn.utils import _safe_indexing
 
-    ends = np.asarray(est.transform(_safe_indexing(X, rows.ravel())), dtype=np.float64)
-    start, end = ends[0::2, None], ends[1::2, None]  # (pairs, 1, k)
-    t = np.linspace(0.0, 1.0, steps)[None, :, None]
-    line = ((1 - t) * start + t * end).reshape(-1, ends.shape[1])
-    decoded = np.asarray(est.inverse_transform(line.astype(np.float32)))
-    return decoded.reshape(len(rows), steps, *decoded.shape[1:])
+    starts, ends = (_safe_indexing(X, rows[:, side]) for side in (0, 1))
+    walks: NDArray[Any] = est.interpolate(starts, ends, steps=steps)
+    return walks

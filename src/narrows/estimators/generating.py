@@ -1,0 +1,129 @@
+"""What a fitted model with a prior can do beside: draw new rows, and tell how likely rows are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+from torch import Generator, Tensor
+
+from narrows.core import ParameterError
+from narrows.engine.data import Scaling, inference_batch
+from narrows.estimators.choices import Choices, look_at_range, refuse_not_binary
+from narrows.estimators.dividing import measured
+from narrows.estimators.door import Array
+from narrows.estimators.face import Face
+from narrows.estimators.preparing import seed_of
+from narrows.parts.model import Model
+
+
+def whole_number(name: str, value: Any) -> int:
+    """``value`` as an int of at least 1; ParameterError for anything else."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+        raise ParameterError(f"{name} must be an int of at least 1. Got {value!r} instead.")
+    return int(value)
+
+
+def warmth(value: Any) -> float:
+    """``value`` as a temperature; ParameterError for anything else."""
+    number = hasattr(value, "__float__") and not isinstance(value, bool | str)
+    if not number or not 0 <= float(value) < math.inf:
+        raise ParameterError(f"temperature must be a number of at least 0. Got {value!r}.")
+    return float(value)
+
+
+def _samples(estimator: Any) -> bool:
+    return bool(estimator._generates)
+
+
+def _has_density(estimator: Any) -> bool:
+    return bool(estimator._likely)
+
+
+class Generates(Face):
+    """``sample`` and ``log_likelihood``, for the models that have them."""
+
+    # which of the two the class has; what is picked by parameters says so by a property
+    _generates: ClassVar[Any] = False
+    _likely: ClassVar[Any] = False
+
+    model_: Model
+    choices_: Choices
+    scaling_: Scaling
+
+    def _draw(self, n: int, rng: Generator, temperature: float) -> Tensor:
+        """n codes."""
+        return self.model_.sample(n, rng, temperature)
+
+    @available_if(_samples)  # type: ignore[untyped-decorator]
+    @torch.no_grad()
+    def sample(self, n: int = 1, *, random_state: Any = None, temperature: float = 1.0) -> Array:
+        """n new samples: g(z) for z drawn from the prior, in the user's units, shape and dtype.
+
+        What is returned is the mean of p(x | z); its noise is not added.
+
+        Parameters
+        ----------
+        n : int, at least 1
+        random_state : None, int or RandomState
+        temperature : float
+            Below 1 draws nearer to the typical: a standard deviation times the temperature.
+        """
+        check_is_fitted(self, "model_")
+        n, temperature = whole_number("n", n), warmth(temperature)
+        rng = Generator(self._device).manual_seed(seed_of(random_state))
+        return self.inverse_transform(self._draw(n, rng, temperature))
+
+    @available_if(_has_density)  # type: ignore[untyped-decorator]
+    def log_likelihood(
+        self, X: Any, *, n_samples: int = 100, random_state: Any = None
+    ) -> NDArray[np.float64]:
+        """log p(x) of each row in nats, the density of the user's own X, by importance sampling.
+
+        log 1/K Σ_k p(x | z_k) p(z_k) / q(z_k | x), a lower bound in expectation that rises to
+        log p(x) with K = ``n_samples`` (Burda et al., arXiv:1509.00519). The scaling's Jacobian is
+        included: X × 10 shifts it by −d·ln 10. Of counts and classes it is a probability.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+        n_samples : int, at least 1
+            K, importance samples a row.
+        random_state : None, int or RandomState
+        """
+        n_samples = whole_number("n_samples", n_samples)
+        check_is_fitted(self, "model_")
+        if not self.model_.D.density:
+            raise ParameterError(
+                f"distance={self.choices_.distance!r} is no density: there is no likelihood; fit with "
+                'distance="auto".'
+            )
+        if self.choices_.distance == "bernoulli":
+            refuse_not_binary(look_at_range([measured(self._admit(X))]))
+        rng = Generator(self._device).manual_seed(seed_of(random_state))
+        volume = self.scaling_.log_volume(self.choices_.shape)
+
+        def estimate(x: Tensor) -> Tensor:
+            return self._log_mean_weight(x, rng, n_samples) - volume
+
+        return self._per_row(X, estimate)
+
+    @torch.no_grad()
+    def _log_mean_weight(self, x: Tensor, rng: Generator, n_samples: int) -> Tensor:
+        """log-mean-exp of the importance weights, (B,), in batches that fit in memory."""
+        most = max(1, inference_batch(self.choices_.shape))  # K·rows looked at together
+        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        rows_at_once = max(1, most // n_samples)
+        samples_at_once = min(n_samples, most)
+        for start in range(0, len(x), rows_at_once):
+            part = slice(start, start + rows_at_once)
+            for done in range(0, n_samples, samples_at_once):
+                K = min(samples_at_once, n_samples - done)
+                weights = self.model_.log_weights(x[part], rng, K).double()
+                total[part] = torch.logaddexp(total[part], weights.logsumexp(0))
+        return total - math.log(n_samples)
