@@ -100,8 +100,8 @@ class Generates(Face):
         check_is_fitted(self, "model_")
         if not self.model_.D.density:
             raise ParameterError(
-                f"distance={self.choices_.distance!r} is no density: there is no likelihood; fit with "
-                'distance="auto".'
+                f"distance={self.choices_.distance!r} is no density: it gives no likelihood; "
+                'fit with distance="auto".'
             )
         if self.choices_.distance == "bernoulli":
             refuse_not_binary(look_at_range([measured(self._admit(X))]))
