@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all mutants check bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -19,6 +19,9 @@ test: $(STAMP)  ## the tests and the docstrings' examples
 
 test-all: $(STAMP)  ## the same with the slow tests
 	$(BIN)/python -m pytest -m ""
+
+mutants: $(STAMP)  ## plant defects that others shipped, and show that the tests see each
+	$(BIN)/python tests/mutants.py
 
 check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -271,7 +271,7 @@ def test_a_bernoulli_takes_zeros_and_ones_whenever_it_is_asked() -> None:
         with pytest.raises(InputError, match="zeros and ones"):
             call(X)
     assert fit(binary, scaling="column").distance_ == "mse"
-    with pytest.raises(ParameterError, match="takes zeros and ones as they are"):
+    with pytest.raises(ParameterError, match="takes values as they are"):
         fit(binary, scaling="column", distance="bernoulli")
 
 

@@ -3,6 +3,6 @@
 `PCA` beside every code; `narrows.baselines.filters` beside every denoised image.
 """
 
-from narrows.baselines.pca import MOST_COMPONENTS, PCA, fit_pca
+from narrows.baselines.pca import MOST_COMPONENTS, PCA, filled, fit_pca
 
-__all__ = ["MOST_COMPONENTS", "PCA", "fit_pca"]
+__all__ = ["MOST_COMPONENTS", "PCA", "filled", "fit_pca"]

@@ -29,8 +29,9 @@ class PCA:
     noise: float
 
     def transform(self, x: Tensor) -> Tensor:
-        """Codes of scaled rows of any shape, (n, k)."""
-        return (x.flatten(1) - self.mean) @ self.components.T
+        """Codes of scaled rows of any shape, (n, k); what is NaN is taken to be the mean."""
+        apart = x.flatten(1) - self.mean
+        return torch.where(apart.isnan(), 0.0, apart) @ self.components.T
 
     def inverse_transform(self, z: Tensor) -> Tensor:
         """Scaled rows, flat, (n, d)."""
@@ -64,11 +65,17 @@ class PCA:
         )
 
 
+def filled(rows: Tensor) -> Tensor:
+    """What nobody observed (NaN) is filled with the mean of its column."""
+    missing = rows.isnan()
+    return torch.where(missing, rows.nanmean(0).nan_to_num(), rows) if missing.any() else rows
+
+
 def fit_pca(rows: Rows | Stream, k: int, seed: int) -> PCA:
     """PCA of scaled rows, a sample of very many, by scikit-learn on the CPU in float32."""
     from sklearn.decomposition import PCA as SklearnPCA
 
-    sample = rows.sample(seed).flatten(1)
+    sample = filled(rows.sample(seed).flatten(1))
     n, features = sample.shape
     k = min(k, features, n)
     # not scikit-learn's noise_variance_, whose mean leaves out directions that few rows cannot span

@@ -1,12 +1,14 @@
 """What one pass over the rows tells: their range, mean and spread, element by element.
 
-Blocks may come from memory or from a disk; nothing but one block is ever held.
+Blocks may come from memory or from a disk; nothing but one block is ever held. What is NaN was
+observed by nobody and counts nowhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +21,11 @@ SMALL, LARGE = 1e-100, 1e100
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of n rows: float64 tensors of the shape of one event, whether all is 0 or 1, and the dtype.
+    """Of n rows: float64 tensors of the shape of one event, and the dtype.
 
-    ``deviation`` is the standard deviation over the n rows, exactly zero where nothing varies.
+    ``deviation`` is the standard deviation over the n rows, exactly zero where nothing varies;
+    ``whole`` says which elements hold whole numbers only. Of an element that no row has, ``low`` is
+    infinity and ``high`` minus infinity.
     """
 
     n: int
@@ -29,8 +33,13 @@ class Statistics:
     high: Tensor
     mean: Tensor
     deviation: Tensor
-    binary: bool
+    whole: Tensor
     dtype: torch.dtype
+
+    @property
+    def binary(self) -> bool:
+        """Whether all is 0 or 1."""
+        return bool((self.whole & (self.low >= 0) & (self.high <= 1)).all())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,7 +48,7 @@ class Statistics:
 
     def to(self, device: torch.device) -> Statistics:
         """The same on another device."""
-        names = ("low", "high", "mean", "deviation")
+        names = ("low", "high", "mean", "deviation", "whole")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -77,31 +86,55 @@ class _Running:
     """
 
     def __init__(self, first: Tensor) -> None:
-        self.n, self.binary, self.dtype = 0, True, first.dtype
-        self.origin = self.low = self.high = first[0].double()
-        self.mean, self.squares = torch.zeros_like(self.low), torch.zeros_like(self.low)
+        self.n, self.dtype = 0, first.dtype
+        self.count: Tensor | int = 0  # of each element; a number until one is missing somewhere
+        origin = first[0].double()
+        if bool(origin.isnan().any()):
+            origin = torch.where(origin.isnan(), first.double().nanmean(0), origin).nan_to_num()
+        self.origin = origin
+        self.low, self.high = (torch.full_like(origin, end) for end in (torch.inf, -torch.inf))
+        self.mean, self.squares = torch.zeros_like(origin), torch.zeros_like(origin)
+        self.whole = torch.ones_like(origin, dtype=torch.bool)
         self.unit: Tensor | None = None  # None is one everywhere
 
     def add(self, chunk: Tensor) -> None:
         """Take in some rows."""
         low, high = chunk.amin(0).double(), chunk.amax(0).double()
+        there, count = None, len(chunk)
+        if bool(low.isnan().any()):
+            there = ~chunk.isnan()
+            low = torch.where(there, chunk, torch.inf).amin(0).double()
+            high = torch.where(there, chunk, -torch.inf).amax(0).double()
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
-        self.binary = self.binary and _zeros_and_ones(chunk, low, high)
+        if chunk.is_floating_point() and bool(self.whole.any()):
+            whole = chunk == chunk.round()
+            self.whole &= (whole if there is None else whole | ~there).all(0)
         self._choose_unit()
         x, origin = chunk.double(), self.origin
         if self.unit is not None:
             x, origin = x / self.unit, origin / self.unit
         x = x - origin
-        mean = x.mean(0)
+        if there is None:
+            self._merge(count, x.mean(0), x)
+        else:
+            each = there.sum(0).double()
+            mean = torch.where(there, x, 0.0).sum(0) / each.clamp(min=1)
+            self._merge(each, mean, torch.where(there, x, mean))
+        self.n += count
+
+    def _merge(self, count: Any, mean: Tensor, x: Tensor) -> None:
+        """Take in ``count`` values of each element, with this mean; x is used up."""
         squares = x.sub_(mean).square_().sum(0)
-        n = self.n + len(chunk)
+        total: Any = self.count + count
+        share = count / (total if isinstance(total, int) else total.clamp(min=1))
         apart_means = mean - self.mean
-        self.mean = self.mean + apart_means * (len(chunk) / n)
-        between = apart_means.square() * (self.n * (len(chunk) / n))
-        self.squares, self.n = self.squares + squares + between, n
+        self.mean = self.mean + apart_means * share
+        between = apart_means.square() * (self.count * share)
+        self.squares, self.count = self.squares + squares + between, total
 
     def _choose_unit(self) -> None:
         largest = torch.maximum(self.low.abs(), self.high.abs())
+        largest = torch.where(self.high < self.low, 0.0, largest)  # nothing was seen there yet
         tame = (largest == 0) | ((largest > SMALL) & (largest < LARGE))
         if self.unit is None and bool(tame.all()):
             return
@@ -115,13 +148,9 @@ class _Running:
     def result(self) -> Statistics:
         """What all rows so far tell."""
         unit = torch.ones_like(self.low) if self.unit is None else self.unit
-        deviation = torch.where(self.high > self.low, (self.squares / self.n).sqrt() * unit, 0.0)
+        seen, count = self.high >= self.low, torch.as_tensor(self.count).clamp(min=1)
+        deviation = torch.where(self.high > self.low, (self.squares / count).sqrt() * unit, 0.0)
         mean = (self.mean + self.origin / unit) * unit
-        mean = mean.clamp(self.low, self.high)  # rounding must not leave the range
-        return Statistics(self.n, self.low, self.high, mean, deviation, self.binary, self.dtype)
-
-
-def _zeros_and_ones(chunk: Tensor, low: Tensor, high: Tensor) -> bool:
-    if not bool((low >= 0).all() and (high <= 1).all()):
-        return False
-    return not chunk.is_floating_point() or bool(((chunk == 0) | (chunk == 1)).all())
+        # rounding must not leave the range
+        mean = torch.where(seen, mean.clamp(self.low, self.high), 0.0)
+        return Statistics(self.n, self.low, self.high, mean, deviation, self.whole, self.dtype)

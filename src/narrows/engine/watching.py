@@ -23,7 +23,8 @@ class Watch:
     ``evaluate`` gives the selection score, in nats a row; lower is better. ``patience`` is the
     number of epochs without a better score after which to stop; None never stops. Without
     ``keep_best`` the last weights count as the best. ``tell`` gets each epoch's entry of the
-    history; True stops the run. ``say`` is how a score is shown.
+    history; True stops the run. ``say`` is how a score is shown. Patience begins after the epoch
+    ``settled``: before it the weights of the loss still move to those of the score.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class Watch:
         keep_best: bool = True,
         tell: Callable[[dict[str, float]], bool] = lambda entry: False,
         say: Callable[[float], str] = "{:.4g}".format,
+        settled: int = 0,
     ) -> None:
         self.modules = modules
         self.evaluate, self.patience, self.keep_best = evaluate, patience, keep_best
-        self.tell, self.say = tell, say
+        self.tell, self.say, self.settled = tell, say, settled
         self.history: list[dict[str, float]] = []
         self.scores: list[float] = []
         self.best: dict[str, dict[str, Tensor]] = {}
@@ -116,8 +118,11 @@ class Watch:
     def _judge(self) -> None:
         if self.broke:
             self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
-        elif self.patience and len(self.scores) - 1 - self.best_epoch >= self.patience:
+        elif self.patience and self._waited() >= self.patience:
             self.stop_reason = f"no better validation loss in {self.patience} epochs"
+
+    def _waited(self) -> int:
+        return len(self.scores) - 1 - max(self.best_epoch, self.settled)
 
     def summary(self) -> dict[str, Any]:
         """What listeners hear at the end."""

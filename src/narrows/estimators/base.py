@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from narrows.engine.distributed import joined
 from narrows.engine.training import Budget
 from narrows.engine.watching import Watch
 from narrows.estimators.base_file import FITTED, contents, restore
-from narrows.estimators.building import Parts
+from narrows.estimators.building import Parts, parts_of
 from narrows.estimators.choices import Choices
 from narrows.estimators.describing import describe
 from narrows.estimators.door import admit
@@ -30,9 +31,11 @@ from narrows.estimators.lazy import CheckedRows
 from narrows.estimators.learner import Learner, all_or_nothing
 from narrows.estimators.parameters import Parameters
 from narrows.estimators.preparing import Training, prepare, resume
+from narrows.estimators.sampling import fit_sampler, some_rows
 from narrows.estimators.together import alone
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
+from narrows.parts.samplers import SAMPLERS, refuse_sampler
 
 
 class Fitted(Generates):
@@ -111,6 +114,7 @@ class Estimator(
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = self.missing == "mask"
         tags.transformer_tags.preserves_dtype = []  # codes are float32, whatever X is
         return tags
 
@@ -149,7 +153,8 @@ class Estimator(
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """One pass over X, warmed up once and then at a constant step size.
 
-        The first call also learns the scaling and the PCA start, from its X alone.
+        The first call also learns the scaling and the PCA start, from its X alone. A sampler that
+        is fitted to codes is not, but dropped: after the last call use ``fit_sampler``.
 
         Parameters
         ----------
@@ -163,7 +168,7 @@ class Estimator(
             first = not hasattr(self, "model_")
             rows = admit(self, X, reset=first)
             if first:
-                training = prepare(self, self._parts(), rows, rows, more_to_come=True)
+                training = prepare(self, self._checked(), rows, rows, more_to_come=True)
             else:
                 training = resume(self, rows, rows)
             self._hold(training, len(rows))
@@ -174,7 +179,7 @@ class Estimator(
             watch = going.go()
             if not first:
                 self._append(watch)
-            self._adopt(training)
+            super()._adopt(training)  # codes move on with the next call: no sampler is fitted yet
             self._record(watch.history, watch.scores, watch.best_epoch, watch.stop_reason)
             seconds = 0.0 if first else self.fit_seconds_
             self.fit_seconds_ = seconds + time.monotonic() - started
@@ -190,6 +195,22 @@ class Estimator(
         kept = watch.best_epoch > 0  # not where the pass ended in no number
         watch.best_epoch = len(self.validation_curve_) if kept else self.best_epoch_
         watch.scores = [*self.validation_curve_, *watch.scores[1:]]
+
+    @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]
+    def fit_sampler(self, X: Any) -> Self:
+        """Fit what ``sample`` draws from to the codes of X, as ``fit`` does at its end.
+
+        After ``partial_fit``, or when ``sampler`` was set to another; nothing else changes.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+        """
+        check_is_fitted(self, "model_")
+        self.check_parameters()
+        self._checked()
+        self.sampler_ = fit_sampler(self, self._scaled(self._admit(X)), self._seed)
+        return self
 
     def info(self) -> dict[str, Any]:
         """What was chosen, what was trained and how it went, as plain JSON.
@@ -211,10 +232,24 @@ class Estimator(
         return admit(self, X, reset=reset)
 
     def _prepare(self, rows: Any, held: Any) -> Training:
-        return prepare(self, self._parts(), rows, held)
+        return prepare(self, self._checked(), rows, held)
 
     def _resume(self, rows: Any, held: Any) -> Training:
+        self._checked()
         return resume(self, rows, held)
+
+    def _checked(self) -> Parts:
+        parts = parts_of(self)
+        refuse_sampler(self._sampler_name(), parts.q, parts.p is not None)
+        return parts
+
+    def _hold(self, training: Training, n_rows: int) -> None:
+        super()._hold(training, n_rows)
+        self.sampler_ = None
+
+    def _adopt(self, training: Training) -> None:
+        super()._adopt(training)
+        self.sampler_ = fit_sampler(self, some_rows(training), training.seed)
 
     def _measure(self, training: Training) -> dict[str, float | None]:
         return {

@@ -13,11 +13,18 @@ from torch import Tensor
 from narrows.baselines import PCA
 from narrows.core import FileError, ParameterError
 from narrows.engine.data import Scaling
-from narrows.estimators.building import build_model, copy_networks, fingerprint, laid_out
+from narrows.estimators.building import (
+    build_model,
+    copy_networks,
+    fingerprint,
+    laid_out,
+    parts_of,
+)
 from narrows.estimators.choices import Choices
 from narrows.estimators.files import RUN, Contents
 from narrows.estimators.layout import Layout
 from narrows.estimators.older import updated
+from narrows.estimators.sampling import restored_sampler, sampler_tensors
 
 FITTED = frozenset(
     {"choices", "layout", "scaling", "feature_names_in_", "pca_noise", "networks", *RUN}
@@ -30,6 +37,7 @@ def contents(estimator: Any) -> Contents:
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     tensors |= {f"objective.{name}": t for name, t in estimator.objective_.state_dict().items()}
     tensors |= {f"scaling.{n}": getattr(estimator.scaling_, n) for n in ("shift", "scale")}
+    tensors |= sampler_tensors(estimator.sampler_)
     if estimator._pca is not None:
         kept = ("mean", "components", "variances")
         tensors |= {f"pca.{name}": getattr(estimator._pca, name) for name in kept}
@@ -62,7 +70,7 @@ def restore(
         raise ValueError("its shapes contradict each other")
     estimator.layout_, estimator.input_shape_ = layout, layout.user_shape
     with torch.device("meta"):  # a skeleton: nothing is allocated before all shapes agree
-        parts = estimator._parts()
+        parts = parts_of(estimator)
         model = build_model(parts, choices, own, None)
     objective = parts.objective()
     tensors = updated(tensors, header["format"], model)
@@ -74,6 +82,7 @@ def restore(
         estimator.feature_names_in_ = np.array(fitted["feature_names_in_"], dtype=object)
     estimator.model_, estimator.objective_ = laid_out(model.eval()), objective
     estimator.choices_ = choices
+    estimator.sampler_ = restored_sampler(estimator, tensors)
     estimator.scaling_ = Scaling(
         fitted["scaling"], tensors["scaling.shift"], tensors["scaling.scale"]
     )

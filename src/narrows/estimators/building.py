@@ -9,7 +9,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from narrows.estimators.choices import Choices, Range
 from narrows.parts.bounds import Bound, Mean
 from narrows.parts.compatible import refuse_meaningless
 from narrows.parts.latents import Latent
-from narrows.parts.likelihoods import LIKELIHOODS, Distance, Gaussian
+from narrows.parts.likelihoods import LIKELIHOODS, Distance
 from narrows.parts.linear_path import BoundedHead, WithPath, decoder_path, encoder_path
 from narrows.parts.model import Model
 from narrows.parts.networks import NetworkOptions, build_networks
@@ -68,6 +68,12 @@ class Parts:
                 build(sizes, rng)
 
 
+def parts_of(estimator: Any) -> Parts:
+    """The parts a model picks, with what its shared parameters say of all of them."""
+    parts: Parts = replace(estimator._parts(), missing=estimator.missing == "mask")
+    return parts
+
+
 def scaled_bounds(scaling: Scaling, found: Range) -> tuple[Tensor, Tensor]:
     """The range of bounded data, in scaled units."""
     return tuple(((b - scaling.shift) / scaling.scale).float() for b in (found.low, found.high))  # type: ignore[return-value]
@@ -102,7 +108,10 @@ def build_model(
         g = nn.Sequential(g, BoundedHead(torch.zeros(event), torch.zeros(event)))
     parts.build(Sizes(choices.shape, k), rng)
     draws, missing = parts.bound.samples, parts.missing
-    return parts.model(f, g, parts.q, D, c=parts.c, p=parts.p, draws=draws, missing=missing).float()
+    model = parts.model(f, g, parts.q, D, c=parts.c, p=parts.p, draws=draws, missing=missing)
+    if missing:
+        model.usual = torch.zeros(choices.shape)
+    return model.float()
 
 
 def make_distance(choices: Choices) -> Distance:
@@ -198,8 +207,7 @@ def start_at_pca(model: Model, pca: PCA, error: float) -> None:
         into.bias[k : k + found] = (noise / variances).log()
     out.weight[:, :found] = pca.components.T * up
     out.bias.copy_(pca.mean)
-    if isinstance(model.D, Gaussian):
-        model.D.log_scale.fill_(0.5 * math.log(noise))
+    model.D.begin(math.sqrt(noise))
 
 
 def copy_networks(f: Any, g: Any) -> tuple[nn.Module, nn.Module] | None:

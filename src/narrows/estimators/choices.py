@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from narrows.core import InputError, ParameterError
+from narrows.core import ParameterError
 from narrows.engine.data import shared_axes
 from narrows.engine.statistics import Statistics
 from narrows.parts.likelihoods import LIKELIHOODS
 from narrows.parts.linear_path import path_fits
 
+WIDER = 4  # times the input: latent_dim="auto" where codes are meant to be wide
 HELD = 0.9  # the share of the scaled variance that latent_dim="auto" keeps
 
 
@@ -60,6 +61,9 @@ class Range:
     low: Tensor  # of each channel (of the whole table), shaped to broadcast against an event
     high: Tensor
     each: tuple[Tensor, Tensor]  # lowest and highest of each element of an event
+    mean: Tensor  # of each element, over the training rows
+    whole: Tensor  # whether an element holds whole numbers only
+    dtype: torch.dtype
 
 
 def look_at_range(parts: Sequence[Statistics]) -> Range:
@@ -78,13 +82,20 @@ def look_at_range(parts: Sequence[Statistics]) -> Range:
     shared = bool(varies.sum() >= 2) and bool(reaches.sum() * 2 >= varies.sum())
     if parts[0].dtype == torch.uint8 and low.ndim > 1 and not shared:
         lowest, highest, shared = torch.zeros_like(lowest), torch.full_like(highest, 255.0), True
-    return Range(all(part.binary for part in parts), shared, lowest, highest, (low, high))
+    return Range(
+        binary=all(part.binary for part in parts),
+        shared=shared,
+        low=lowest,
+        high=highest,
+        each=(low, high),
+        mean=parts[0].mean,
+        whole=torch.stack([part.whole for part in parts]).all(0),
+        dtype=parts[0].dtype,
+    )
 
 
 def choose_scaling(asked: str, found: Range, distance: str) -> str:
     """One shift and scale where elements share their units, else one for each column."""
-    if distance == "bernoulli":
-        refuse_not_binary(found)
     if not LIKELIHOODS[distance].scaled:
         if asked not in ("auto", "none"):
             raise ParameterError(
@@ -95,15 +106,6 @@ def choose_scaling(asked: str, found: Range, distance: str) -> str:
     if asked != "auto":
         return asked
     return "column" if found.each[0].ndim == 1 and not found.shared else "shared"
-
-
-def refuse_not_binary(found: Range) -> None:
-    """A Bernoulli has no meaning for anything but zeros and ones."""
-    if not found.binary:
-        raise InputError(
-            'distance="bernoulli" needs an X of zeros and ones, but X holds other values; '
-            'choose distance="mse", or make X binary.'
-        )
 
 
 def choose_distance(asked: str, scaling: str, model_default: str, found: Range) -> str:

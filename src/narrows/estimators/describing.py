@@ -100,6 +100,8 @@ def _card(estimator: Any) -> dict[str, Any]:
     terms = [f"{t.name} × {plain(t.weight)}" for t in estimator.objective_.terms]
     start = "probabilistic PCA" if estimator.model_.q.start == "gaussian" else "PCA"
     rows = estimator.rows_
+    fitted = estimator.sampler_  # beside the parts: it was fitted when they were learned
+    sampled = {} if fitted is None else {"sampler": fitted.words}
     return {
         "model": type(estimator).__name__,
         "parameters": given_parameters(estimator),
@@ -111,7 +113,7 @@ def _card(estimator: Any) -> dict[str, Any]:
         "scaling": _scaling_sentence(estimator),
         "bounds": _bounds(estimator),
         "starts_at": start if estimator.choices_.linear_path else "random weights",
-        "parts": {**parts, "R": ", ".join(terms) or "none"},
+        "parts": {**parts, "R": ", ".join(terms) or "none", **sampled},
         "n_parameters": estimator.n_parameters_,
         "training": {
             "rows": rows["given"],

@@ -83,7 +83,8 @@ def admit(estimator: Any, X: Any, *, reset: bool) -> Array | CheckedRows:
     layout = _known_layout(estimator, array, reset)
     if array.ndim > 2 and reset:  # later, that the shapes agree says it all
         _checked_table(estimator, array.reshape(len(array), -1), reset)
-    refuse_not_finite(array, getattr(estimator, "feature_names_in_", None))
+    names = getattr(estimator, "feature_names_in_", None)
+    refuse_not_finite(array, names, missing=estimator.missing == "mask")
     return layout.inward(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
@@ -97,7 +98,7 @@ def _admit_lazy(estimator: Any, X: Source, reset: bool) -> CheckedRows:
     if first.ndim > 2:
         _checked_table(estimator, first.reshape(len(first), -1), reset)
     names = getattr(estimator, "feature_names_in_", None)
-    return CheckedRows(X, layout, names)
+    return CheckedRows(X, layout, names, estimator.missing == "mask")
 
 
 def _checked_count(estimator: Any, array: Any, reset: bool) -> Array:

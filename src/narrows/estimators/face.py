@@ -7,7 +7,6 @@ so has the PCA that stands beside each of them: both are measured by the same li
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from narrows.baselines import PCA
+from narrows.baselines import PCA, filled
 from narrows.core import InputError, ParameterError
 from narrows.engine.data import Rows, Scaling, as_tensor, inference_batch
 from narrows.engine.distributed import shared_out
@@ -61,7 +60,10 @@ class Face:
                 continue
             low, high = x.aminmax()
             if not (low > -FAR and high < FAR):
-                far = (~(x.abs() < FAR)).flatten(1).any(1).nonzero()
+                far = (x.abs() >= FAR).flatten(1).any(1).nonzero()
+                if not len(far):  # but NaN, which the door let in
+                    yield x
+                    continue
                 row = first + start + int(far[0])
                 raise InputError(
                     f"Row {row} of X is too far from what the model was fitted on "
@@ -151,6 +153,29 @@ class Face:
         """
         return self._answers(X, lambda x: self._outward(self._decoded(x)), out, overwrite)
 
+    def impute(self, X: Any) -> Array:
+        """X with its missing elements (NaN) filled in from ``reconstruct``; all others as they are.
+
+        Needs a model with ``missing="mask"``. It is one pass: f sees the mean of each element that
+        is missing. A model that has learned to restore hidden elements does this best:
+        ``DenoisingAutoencoder(noise="masking", missing="mask")``.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+
+        Returns
+        -------
+        array like X, in its own dtype
+        """
+        rows = self._admit(X)
+        given = self.layout_.outward(np.asarray(rows[0 : len(rows)]), rows.dtype.str)
+        if given.dtype.kind != "f":
+            return given
+        gaps = np.isnan(given)
+        full: Array = np.where(gaps, self.reconstruct(X), given).astype(given.dtype, copy=False)
+        return full
+
     def _between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         """The way from codes a to b at the shares t, (len(t), n, latent_dim)."""
         return torch.lerp(a, b, t[:, None, None])
@@ -184,31 +209,36 @@ class Face:
     def score(self, X: Any, y: Any = None) -> float:
         """The pooled R² of the reconstruction in the user's units; 1 is perfect.
 
-        1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element.
+        1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element; of
+        what is missing nothing counts.
         """
         rows = self._admit(X)
         weight = self.scaling_.scale / self.scaling_.scale.max()  # 1e300² would be no number
         residual, square, first = 0.0, 0.0, None
-        sums = torch.zeros((), dtype=torch.float64, device=self._device)
+        sums = counts = torch.zeros((), dtype=torch.float64, device=self._device)
         for x in self._scaled(rows):
-            error = (x.double() - self._decoded(x)) * weight
+            error = _apart(x, self._decoded(x)) * weight
             residual += float(error.square().sum())
             # spread does not depend on a shift; about the first row, a large mean cannot drown it
-            first = x[0].double() if first is None else first
-            apart = (x - first) * weight
-            sums = sums + apart.sum(0)
+            first = filled(x.double())[0] if first is None else first
+            apart = _apart(x, first) * weight
+            sums, counts = sums + apart.sum(0), counts + (~x.isnan()).sum(0)
             square += float(apart.square().sum())
-        total = square - float(sums.square().sum()) / len(rows)
+        total = square - float((sums.square() / counts.clamp(min=1)).sum())
         if total <= 1e-12 * max(square, 1e-300):
             return 1.0 if residual <= 1e-12 * max(square, 1e-300) else 0.0
         return 1.0 - residual / total
 
     @torch.no_grad()
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """Minus the mean squared error per element of each row, in scaled units, float64."""
+        """Minus the mean squared error per element of each row, in scaled units, float64.
+
+        What is missing counts nowhere.
+        """
 
         def score(x: Tensor) -> Array:
-            return (x.double() - self._decoded(x)).square().flatten(1).mean(1).cpu().numpy()
+            errors = _apart(x, self._decoded(x)).square().flatten(1).sum(1)
+            return (errors / (~x.isnan()).flatten(1).sum(1)).cpu().numpy()
 
         return -self._answers(X, score)
 
@@ -230,8 +260,16 @@ def mean_error(face: Face | None, rows: Rows | Stream) -> float | None:
     if face is None:
         return None
     batches = rows.in_order(inference_batch(rows.shape))
-    total = sum(float((x - face._decoded(x)).square().sum(dtype=torch.float64)) for x in batches)
-    return total / (len(rows) * math.prod(rows.shape))
+    total, count = 0.0, 0
+    for x in batches:
+        total += float(_apart(x, face._decoded(x)).square().sum())
+        count += int((~x.isnan()).sum())
+    return total / max(1, count)
+
+
+def _apart(x: Tensor, back: Tensor) -> Tensor:
+    """x − x', in float64; 0 where x is missing. A NaN that a model answers stays one."""
+    return torch.where(x.isnan(), 0.0, x.double() - back)
 
 
 class LazyCodes:

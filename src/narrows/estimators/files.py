@@ -170,3 +170,5 @@ def to_own_device(estimator: Any) -> None:
         estimator.scaling_ = estimator.scaling_.to(device)
     estimator.model_.to(device)
     estimator.objective_.to(device)
+    if getattr(estimator, "sampler_", None) is not None:
+        estimator.sampler_.to(device)

@@ -93,9 +93,10 @@ class Run:
             lambda: selection_score(training),
             params.n_iter_no_change if params.early_stopping else None,
             params.verbose and first,
-            self.keep_best,
+            self.keep_best and training.objective.settles,
             self._tell,
             training.objective.in_words,
+            math.ceil(training.objective.settled * self.budget.max_epochs),
         )
         self.keeper = Keeper(params, training, self.watch, self.given)
 

@@ -14,12 +14,14 @@ from torch import Generator, Tensor
 
 from narrows.core import ParameterError
 from narrows.engine.data import Scaling, inference_batch
-from narrows.estimators.choices import Choices, look_at_range, refuse_not_binary
+from narrows.estimators.choices import Choices, look_at_range
 from narrows.estimators.dividing import measured
 from narrows.estimators.door import Array
 from narrows.estimators.face import Face
 from narrows.estimators.preparing import seed_of
+from narrows.estimators.sampling import check_fitted_sampler
 from narrows.parts.model import Model
+from narrows.parts.samplers import Sampler, draw
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -38,7 +40,7 @@ def warmth(value: Any) -> float:
 
 
 def _samples(estimator: Any) -> bool:
-    return bool(estimator._generates)
+    return bool(estimator._sampler_name() != "none")
 
 
 def _has_density(estimator: Any) -> bool:
@@ -48,22 +50,43 @@ def _has_density(estimator: Any) -> bool:
 class Generates(Face):
     """``sample`` and ``log_likelihood``, for the models that have them."""
 
-    # which of the two the class has; what is picked by parameters says so by a property
+    # whether the class has a prior and a likelihood; what is picked by parameters says so by a
+    # property. And what sampler="auto" is, if not the prior where there is one
     _generates: ClassVar[Any] = False
     _likely: ClassVar[Any] = False
+    _usual_sampler: ClassVar[str | None] = None
+    sampler_: Sampler | None = None  # what was fitted to the codes after training
 
     model_: Model
     choices_: Choices
     scaling_: Scaling
 
+    def _outward(self, scaled: Tensor, dtype: str | None = None) -> Array:
+        rows = super()._outward(scaled, dtype)
+        classes = list(self.model_.D.classes)
+        if classes:  # a scaling undone is off by what rounding left
+            rows[:, classes] = np.rint(rows[:, classes])
+        return rows
+
+    def _sampler_name(self) -> str:
+        """What codes are drawn from: "none", "prior", or what was fitted to codes."""
+        asked: str = getattr(self, "sampler", "auto")
+        return (
+            asked if asked != "auto" else self._usual_sampler or ("none", "prior")[self._generates]
+        )
+
     def _draw(self, n: int, rng: Generator, temperature: float) -> Tensor:
         """n codes."""
-        return self.model_.sample(n, rng, temperature)
+        name = self._sampler_name()
+        if name == "prior":
+            return self.model_.sample(n, rng, temperature)
+        fitted = check_fitted_sampler(self.sampler_, name)
+        return draw(fitted, self.model_.q, n, rng, temperature)
 
     @available_if(_samples)  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def sample(self, n: int = 1, *, random_state: Any = None, temperature: float = 1.0) -> Array:
-        """n new samples: g(z) for z drawn from the prior, in the user's units, shape and dtype.
+        """n new samples: g(z) of codes drawn from the ``sampler``, in the user's own units.
 
         What is returned is the mean of p(x | z); its noise is not added.
 
@@ -74,10 +97,16 @@ class Generates(Face):
         temperature : float
             Below 1 draws nearer to the typical: a standard deviation times the temperature.
         """
+        return self.inverse_transform(self._sampled_codes(n, random_state, temperature))
+
+    def _check_fitted(self) -> None:
         check_is_fitted(self, "model_")
+
+    def _sampled_codes(self, n: int, random_state: Any, temperature: float) -> Tensor:
+        self._check_fitted()
         n, temperature = whole_number("n", n), warmth(temperature)
         rng = Generator(self._device).manual_seed(seed_of(random_state))
-        return self.inverse_transform(self._draw(n, rng, temperature))
+        return self._draw(n, rng, temperature)
 
     @available_if(_has_density)  # type: ignore[untyped-decorator]
     def log_likelihood(
@@ -97,19 +126,21 @@ class Generates(Face):
         random_state : None, int or RandomState
         """
         n_samples = whole_number("n_samples", n_samples)
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         if not self.model_.D.density:
             raise ParameterError(
                 f"distance={self.choices_.distance!r} is no density: it gives no likelihood; "
                 'fit with distance="auto".'
             )
-        if self.choices_.distance == "bernoulli":
-            refuse_not_binary(look_at_range([measured(self._admit(X))]))
+        D = self.model_.D
+        if D.discrete or self.choices_.kinds is not None:
+            D.refuse(look_at_range([measured(self._admit(X))]), self.choices_.kinds)
         rng = Generator(self._device).manual_seed(seed_of(random_state))
-        volume = self.scaling_.log_volume(self.choices_.shape)
+        volume = D.log_volume(self.scaling_.scale.expand(self.choices_.shape).log())
 
         def estimate(x: Tensor) -> Tensor:
-            return self._log_mean_weight(x, rng, n_samples) - volume
+            counted = torch.where(x.isnan(), 0.0, volume).flatten(1).sum(1)
+            return self._log_mean_weight(x, rng, n_samples) - counted
 
         return self._per_row(X, estimate)
 

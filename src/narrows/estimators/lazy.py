@@ -63,8 +63,14 @@ class CheckedRows:
     Without a ``layout`` the rows are as the user has them.
     """
 
-    def __init__(self, source: Source, layout: Layout | None = None, names: Any = None) -> None:
-        self.source, self.layout, self.names = source, layout, names
+    def __init__(
+        self,
+        source: Source,
+        layout: Layout | None = None,
+        names: Any = None,
+        missing: bool = False,
+    ) -> None:
+        self.source, self.layout, self.names, self.missing = source, layout, names, missing
         given = np.dtype(source.dtype)
         wide = given.kind == "f" and given.itemsize > 8
         self.dtype = np.dtype(np.float64) if wide else given.newbyteorder("=")
@@ -96,7 +102,7 @@ class CheckedRows:
                 "its length and shape must be those of what its slices give."
             )
         found = found.astype(self.dtype, copy=False)
-        refuse_not_finite(found, self.names, first=start)
+        refuse_not_finite(found, self.names, first=start, missing=self.missing)
         return found if self.layout is None else self.layout.inward(found)
 
 
@@ -108,8 +114,11 @@ def in_steps(rows: Source, step: int) -> Iterator[tuple[int, Array]]:
             yield first + start, block[start : start + step]
 
 
-def refuse_not_finite(array: Array, names: Any, first: int = 0) -> None:
-    """Name the first place of ``array`` that holds no number; its rows count from ``first``."""
+def refuse_not_finite(array: Array, names: Any, first: int = 0, *, missing: bool = False) -> None:
+    """Name the first place of ``array`` that holds no number; its rows count from ``first``.
+
+    Where NaN may stand for what is ``missing``, only a row of nothing else is refused.
+    """
     if array.dtype.kind != "f":
         return
     step = max(1, CHUNK // max(1, math.prod(array.shape[1:])))
@@ -118,12 +127,27 @@ def refuse_not_finite(array: Array, names: Any, first: int = 0) -> None:
         finite = np.isfinite(part)
         if finite.all():
             continue
+        if missing:
+            _refuse_empty(part, first + start)
+            finite |= np.isnan(part)
+            if finite.all():
+                continue
         place = np.argwhere(~finite)[0]
         value = "NaN" if np.isnan(part[tuple(place)]) else "infinity"
         row, where = first + start + int(place[0]), ", ".join(str(i) for i in place[1:])
         column = f"column {where}" + (f" ({names[place[1]]!r})" if names is not None else "")
         spot = column if array.ndim == 2 else f"index ({where})"
         raise InputError(
-            f"Input X contains {value} in row {row}, {spot}; drop such rows or fill them in "
-            "(sklearn.impute.SimpleImputer) first."
+            f"Input X contains {value} in row {row}, {spot}; drop such rows, fill them in "
+            "(sklearn.impute.SimpleImputer) first"
+            + (', or let missing="mask" leave NaN out.' if value == "NaN" else ".")
+        )
+
+
+def _refuse_empty(part: Array, first: int) -> None:
+    empty = np.isnan(part).reshape(len(part), -1).all(axis=1)
+    if empty.any():
+        raise InputError(
+            f"Row {first + int(empty.argmax())} of X holds NaN only, from which nothing can be "
+            "told; drop such rows."
         )

@@ -194,8 +194,10 @@ class Learner(RunParameters):
             # their run is over, and a lambda among them would keep the model from being pickled;
             # an estimator yet to be fitted takes them along, as to a process of GridSearchCV
             state["listeners"] = None
-            for name in ("model_", "objective_"):
-                state[name] = copy.deepcopy(state[name]).to(CPU)
+            for name in {"model_", "objective_", "sampler_"} & set(state):
+                state[name] = copy.deepcopy(state[name])
+                if state[name] is not None:
+                    state[name].to(CPU)
             if "scaling_" in state:
                 state["scaling_"] = state["scaling_"].to(CPU)
         return state

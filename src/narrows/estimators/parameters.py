@@ -192,8 +192,25 @@ class Parameters(RunParameters):
     distance: str = parameter(
         "auto",
         "D between x and g(z). auto: bernoulli for data of zeros and ones; else mse, and for a "
-        "variational model gaussian with a learned scale.",
-        choices=("auto", "mse", "mae", "huber", "bernoulli", "gaussian"),
+        "variational model gaussian. gaussian and laplace learn the scale that mse and mae fix at "
+        "1. Of whole numbers: logistic (grey levels), categorical (up to 256 classes), poisson and "
+        "negative_binomial (counts). mixed: a table, each column by its kind. ms_ssim: images, by "
+        "structure; no density.",
+        choices=(
+            "auto",
+            "mse",
+            "mae",
+            "huber",
+            "bernoulli",
+            "gaussian",
+            "laplace",
+            "logistic",
+            "categorical",
+            "poisson",
+            "negative_binomial",
+            "mixed",
+            "ms_ssim",
+        ),
     )
     scaling: str = parameter(
         "auto",
@@ -201,6 +218,31 @@ class Parameters(RunParameters):
         "scale (for each channel). auto: column for tables, shared for signals, images, and "
         "tables whose columns share one range.",
         choices=("auto", "column", "shared", "none"),
+    )
+    missing: str = parameter(
+        "refuse",
+        "What NaN in X is. refuse: a mistake. mask: an element that nobody observed; it counts "
+        "nowhere, and impute fills it in.",
+        choices=("refuse", "mask"),
+    )
+    sampler: str = parameter(
+        "auto",
+        "What new samples are drawn from. prior: the model's own p(z). Fitted to the codes of "
+        "training rows once the model is trained: normal (one Gaussian), mixture (up to 10 of "
+        "them), maf or iaf (a flow), two_stage (a second VAE), autoregressive (of a quantiser's "
+        "whole numbers, one after another). auto: prior where there is one, mixture for a "
+        "RegularizedAE, autoregressive for a quantiser; else none.",
+        choices=(
+            "auto",
+            "none",
+            "prior",
+            "normal",
+            "mixture",
+            "maf",
+            "iaf",
+            "two_stage",
+            "autoregressive",
+        ),
     )
     axes: str | None = parameter(
         None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from narrows.baselines import MOST_COMPONENTS, PCA, fit_pca
 from narrows.core import InputError, ParameterError
@@ -92,9 +92,10 @@ def prepare(
     same_everywhere(rows, X_val)
     divided = divide(rows, X_val, params.validation_fraction, seed, device)
     found = choose.look_at_range(divided.statistics)
+    _refuse_unobserved(divided.statistics[0].low)
     distance = choose.choose_distance(params.distance, params.scaling, parts.distance, found)
+    kinds = LIKELIHOODS[distance].find_kinds(found)
     kind = choose.choose_scaling(params.scaling, found, distance)
-    kinds = find_kinds(distance, divided.training, seed)
     scaling = fit_scaling(divided.statistics[0], kind)
     _refuse_extremes(scaling, found)
     own = copy_networks(params.f, params.g)
@@ -109,7 +110,10 @@ def prepare(
     chosen = replace(chosen, precision=precision, kinds=kinds)
     rng = torch.Generator().manual_seed(seed)
     model = build_model(parts, chosen, own, rng)
-    model.D.measure(scaling)
+    model.D.measure(scaling, found)
+    if parts.missing:
+        usual = ((found.mean - scaling.shift) / scaling.scale).float()
+        model.usual.copy_(model.D.filling(usual.cpu()))
     if parts.c is not None:
         measure_for(parts.c, scaling, found)
     if chosen.bounded:
@@ -123,12 +127,6 @@ def prepare(
     return Training(laid_out(model.to(device)), objective, state, train_rows, validation_rows, seed)
 
 
-def find_kinds(distance: str, rows: Rows | Stream, seed: int) -> tuple[int, ...] | None:
-    """What D must know of the rows, not scaled; most need not look."""
-    D = LIKELIHOODS[distance]
-    return D.find_kinds(rows.sample(seed)) if D.looks else None
-
-
 STARTED_ON = 4096  # rows
 
 
@@ -140,7 +138,7 @@ def start_parts(parts: Parts, model: Model, rows: Rows | Stream, rng: torch.Gene
     started = [part for part in every if hasattr(part, "start_with")]
     if started:
         x = rows.sample(int(torch.randint(2**31 - 1, (), generator=rng)))
-        x = x[torch.randperm(len(x), generator=rng)[:STARTED_ON]]
+        x, _ = model._observed(x[torch.randperm(len(x), generator=rng)[:STARTED_ON]])
         for part in started:
             part.start_with(x, model, rng)
 
@@ -156,8 +154,7 @@ def resume(estimator: Any, rows: Given, X_val: Given | None) -> Training:
     scaling = estimator.scaling_
     found = choose.look_at_range(divided.statistics)
     _refuse_extremes(scaling, found)
-    if estimator.choices_.distance == "bernoulli":
-        choose.refuse_not_binary(found)
+    estimator.model_.D.refuse(found, estimator.choices_.kinds)
     widen_bounds(estimator.model_, *scaled_bounds(scaling, found))
     state = estimator._state or new_state(seed, device)
     return Training(estimator.model_, estimator.objective_, state, *divided.scaled(scaling), seed)
@@ -174,6 +171,7 @@ FREE = {
     "early_stopping",
     "n_iter_no_change",
     "validation_fraction",
+    "sampler",
     "warm_start",
     "random_state",
     "device",
@@ -217,6 +215,16 @@ def _refuse_extremes(scaling: Scaling, found: choose.Range) -> None:
         )
 
 
+def _refuse_unobserved(low: Tensor) -> None:
+    """Of an element that is NaN in every training row nothing can be learned."""
+    if bool(low.isinf().any()):
+        place = ", ".join(str(int(i)) for i in low.isinf().nonzero()[0])
+        raise InputError(
+            f"Column ({place}) of X is NaN in every row that is trained on; drop it, or give rows "
+            "that have it."
+        )
+
+
 def new_state(seed: int, device: torch.device) -> TrainingState:
     """Private generators, seeded."""
     return TrainingState(
@@ -237,13 +245,17 @@ def _choose_width(
     asked = params.latent_dim
     if own is not None:
         asked = try_networks(own, parts, D, rows.shape, asked)
-    choose.check_latent_dim(asked, rows.shape)
+    if parts.q.wide:
+        asked = choose.WIDER * math.prod(rows.shape) if isinstance(asked, str) else asked
+    else:
+        choose.check_latent_dim(asked, rows.shape)
     if isinstance(asked, str):
         pca = fit_pca(rows, MOST_COMPONENTS, seed)
-        width = max(1, min(pca.held(choose.HELD), math.prod(rows.shape) // 2))
+        width = max(parts.q.least, min(pca.held(choose.HELD), math.prod(rows.shape) // 2))
         return width, pca.cut(width)
     width = int(asked)
-    return width, fit_pca(rows, width, seed) if path_fits(rows.shape, width) else None
+    beside = parts.q.beside(width)
+    return width, fit_pca(rows, beside, seed) if path_fits(rows.shape, beside) else None
 
 
 def _obstacle(parts: Parts, own: bool) -> str | None:

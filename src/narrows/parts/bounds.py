@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from narrows.core import Clock, Trace
+from narrows.core import Clock, ParameterError, Trace
+from narrows.parts.latents import normal_log_prob
 
 
 class Bound(nn.Module):
@@ -91,3 +93,106 @@ class ImportanceWeighted(Bound):
 
     def forward(self, trace: Trace) -> Tensor:
         return -log_mean_exp(log_weights(trace)).mean()
+
+
+class MIWAE(ImportanceWeighted):
+    """−E_x 1/M Σ_m log 1/K Σ_k w_{m,k} (Rainforth et al. 2018, arXiv:1802.04537).
+
+    Parameters
+    ----------
+    M, K : int
+        M importance-weighted bounds of K draws each: M·K draws for each row. K = 1 is the evidence
+        bound whatever M is, M = 1 the importance-weighted one.
+    begin : float
+        As in ``ImportanceWeighted``.
+    """
+
+    def __init__(self, M: int = 5, K: int = 5, begin: float = 0.0) -> None:
+        super().__init__(K, begin)
+        self.M = M
+
+    def extra_repr(self) -> str:
+        return f"M={self.M}, {super().extra_repr()}"
+
+    def samples(self, clock: Clock) -> int:
+        return self.M * self.K if clock.progress >= self.begin else 1
+
+    def forward(self, trace: Trace) -> Tensor:
+        weights = log_weights(trace)
+        # before ``begin`` there is one draw: a bound of its own
+        each = weights.unflatten(0, (-1, min(self.K, len(weights))))  # (M, K, B)
+        return -log_mean_exp(each, dim=1).mean()
+
+
+class PIWAE(MIWAE):
+    """MIWAE(M, K) for f and q; for everybody else the tighter bound of all M·K draws.
+
+    A tighter bound has a noisier gradient for f, but a better one for g. What is reported is the
+    tighter. Source and parameters: those of ``MIWAE``.
+    """
+
+    has_encoder = True
+
+    def forward(self, trace: Trace) -> Tensor:
+        return ImportanceWeighted.forward(self, trace)
+
+    def encoder(self, trace: Trace) -> Tensor:
+        return MIWAE.forward(self, trace)
+
+
+class CIWAE(ImportanceWeighted):
+    """β (−ELBO) + (1 − β)(−IWAE), both of the same K draws (Rainforth et al. 2018, 1802.04537).
+
+    Parameters
+    ----------
+    K, begin
+        As in ``ImportanceWeighted``.
+    beta : float
+        β in [0, 1]: 1 is the evidence bound, 0 the importance-weighted one.
+    """
+
+    def __init__(self, K: int = 5, beta: float = 0.05, begin: float = 0.0) -> None:
+        super().__init__(K, begin)
+        self.beta = beta
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, beta={self.beta:g}"
+
+    def forward(self, trace: Trace) -> Tensor:
+        weights = log_weights(trace)
+        return -(self.beta * weights.mean() + (1 - self.beta) * log_mean_exp(weights).mean())
+
+
+class DoublyReparameterised(ImportanceWeighted):
+    """The importance-weighted bound, with a less noisy gradient for f and q.
+
+    With w̃ = w / Σ w and the parameters of q's density held, that gradient is
+    Σ_k w̃_k² ∂log w_k/∂z_k ∂z_k/∂(f, q): of the same expectation, and ever clearer above its noise
+    as K grows. Where the prior has a way of its own to f and q (that of a ``VampPrior``), that way
+    counts w̃_k ∂log p(z_k), as it does for any other parameter of p. With K = 1 it is the path
+    gradient of Roeder et al. (arXiv:1703.09194).
+
+    Source: Tucker et al. 2018, arXiv:1810.04152. Parameters: those of ``ImportanceWeighted``.
+    """
+
+    needs = frozenset({"gaussian"})
+    has_encoder = True
+
+    def encoder(self, trace: Trace) -> Tensor:
+        """What has that gradient; its value means nothing."""
+        node = trace.nodes[0]
+        if len(trace.nodes) > 1:
+            raise ParameterError(
+                "The bound DoublyReparameterised knows one Gaussian latent, but this model draws "
+                f"{len(trace.nodes)}, one after another; choose ImportanceWeighted."
+            )
+        if not node.z.requires_grad:
+            return self.forward(trace)
+        assert node.log_p is not None
+        mu, log_variance = (node.extras[name].detach() for name in ("mu", "log_variance"))
+        rest = -trace.distance - normal_log_prob(node.z, mu, log_variance)
+        share = (rest + node.log_p).detach().softmax(0)
+        (slope,) = torch.autograd.grad(node.log_p.sum(), node.z, retain_graph=True)
+        # w̃² of the way from p through z, in place of the w̃ that all ways from p get
+        through_z = (share.square() - share) * (slope * node.z).sum(-1)
+        return -(share.square() * rest + share * node.log_p + through_z).sum(0).mean()

@@ -25,6 +25,11 @@ def refuse_meaningless(q: Latent, p: Prior | None, terms: Sequence[Term], bound:
             f"The latent {_name(q)} has its codes among {at_home(q.space)}, but the prior "
             f"{_name(p)} is one over {at_home(p.space)}; choose a prior over {at_home(q.space)}."
         )
+    if p is not None and "gaussian" in p.needs and not _is_gaussian(q):
+        raise ParameterError(
+            f"The prior {_name(p)} is a mixture of diagonal Gaussians, but the latent is "
+            f"{_name(q)}; choose DiagonalGaussian, or another prior."
+        )
     if bound.importance:
         _refuse_bound(q, p, terms, bound)
     for name in bound.needs:

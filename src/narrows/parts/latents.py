@@ -20,13 +20,16 @@ class Latent(nn.Module):
     ``space`` is where its codes lie: "real", "sphere", "ball", "codes" (a finite set) or "sparse".
     ``density`` says whether log q(z | x) is known; ``start`` how PCA can be its start ("point",
     "gaussian", or None where codes are no plain numbers); ``needs_joint`` whether it is handed
-    log p(x, z), as a function of z.
+    log p(x, z), as a function of z; ``wide`` whether codes are meant to be wider than x; ``least``
+    how many numbers a code must have.
     """
 
     space: ClassVar[str] = "real"
     density: ClassVar[bool] = False
     start: ClassVar[str | None] = "point"
     needs_joint: ClassVar[bool] = False
+    wide: ClassVar[bool] = False
+    least: ClassVar[int] = 1
 
     def n_numbers(self, latent_dim: int) -> int:
         """Numbers f must give for a code of ``latent_dim`` numbers."""
@@ -34,6 +37,10 @@ class Latent(nn.Module):
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
         """Make the parameters, if there are any; without ``rng`` on the device of the caller."""
+
+    def beside(self, latent_dim: int) -> int:
+        """How many numbers PCA gets that stands beside such a code."""
+        return latent_dim
 
     def forward(self, h: Tensor, K: int, rng: Generator | None) -> Node:
         """K draws for each row of ``h``, (B, n_numbers)."""

@@ -14,73 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from narrows.core import InputError
+from narrows.parts.discrete import Categorical, Logistic, Mixed, NegativeBinomial, Poisson
+from narrows.parts.distances import Distance
+from narrows.parts.structure import MSSSIM
 
-def _sum(nats: Tensor, mask: Tensor | None) -> Tensor:
-    """Sum (K, B, ...) over the event; only what the mask keeps counts, and is not rescaled."""
-    if mask is not None:
-        nats = nats * mask
-    return nats.flatten(2).sum(-1)
-
-
-class Distance(nn.Module):
-    """A D whose answer is the reconstruction itself, and whose scale is one.
-
-    ``real`` says that it is so, for any real x: then a model may start at PCA. ``density`` says
-    whether exp(−distance) is one up to ``log_normalizer``; ``scaled`` whether x comes standardised;
-    ``looks`` whether D asks how many values an element has (``kinds``; 0: it is a number).
-    """
-
-    real: ClassVar[bool] = True
-    density: ClassVar[bool] = True
-    scaled: ClassVar[bool] = True
-    looks: ClassVar[bool] = False
-
-    @classmethod
-    def find_kinds(cls, rows: Tensor) -> tuple[int, ...] | None:
-        """What a look at some rows, not scaled, tells that D must know; None: nothing.
-
-        Raises ``InputError`` where such rows have no meaning for D.
-        """
-        return None
-
-    def build(self, shape: tuple[int, ...], kinds: tuple[int, ...] | None) -> None:
-        """Make the parameters, on the device of the caller."""
-
-    def measure(self, scaling: Any) -> None:
-        """Hear by what x was scaled; most need not."""
-
-    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What f is given of an event of this shape."""
-        return shape
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What g must answer for an event of this shape."""
-        return shape
-
-    def inward(self, x: Tensor) -> Tensor:
-        """x as f sees it."""
-        return x
-
-    def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        """Nats for each element."""
-        raise NotImplementedError
-
-    def log_normalizer(self) -> float:
-        """log ∫ exp(−distance) dx for one element."""
-        raise NotImplementedError
-
-    def distance(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, ...) and (K, B, ...) → (K, B)."""
-        return _sum(self.elementwise(x, output), mask)
-
-    def log_prob(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
-        """log p(x | z), (K, B): minus the distance and the normaliser of each element."""
-        counted = x[0].numel() if mask is None else mask.flatten(1).sum(-1)
-        return -self.distance(x, output, mask) - counted * self.log_normalizer()
-
-    def mean(self, output: Tensor) -> Tensor:
-        """The reconstruction."""
-        return output
+__all__ = ["LIKELIHOODS", "MAE", "MSE", "Bernoulli", "Distance", "Gaussian", "Huber", "Laplace"]
 
 
 class MSE(Distance):
@@ -125,14 +64,19 @@ class Huber(Distance):
 class Bernoulli(Distance):
     """−x log p − (1 − x) log(1 − p) on logits: p = sigmoid(g(z)), for x of zeros and ones."""
 
-    real, scaled = False, False
+    real, scaled, discrete = False, False, True
+
+    @classmethod
+    def refuse(cls, found: Any, kinds: tuple[int, ...] | None) -> None:
+        if not found.binary:
+            raise InputError(
+                'distance="bernoulli" needs an X of zeros and ones, but X holds other values; '
+                'choose distance="mse", or make X binary.'
+            )
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
         target = x.expand_as(output)
         return F.binary_cross_entropy_with_logits(output, target, reduction="none")
-
-    def log_normalizer(self) -> float:
-        return 0.0  # the two probabilities sum to one already
 
     def mean(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)
@@ -142,10 +86,12 @@ class Gaussian(Distance):
     """−log N(x; g(z), σ²) with one learned σ (Rybkin et al. 2021, arXiv:2006.13202).
 
     The normaliser depends on σ and so is part of the distance. ``log_scale`` is log σ, in scaled
-    units.
+    units; with σ fixed at 1 this is `MSE`.
     """
 
     smallest = -6.0  # log σ: below, float32 residuals are rounding, and the density would run away
+    unit: ClassVar[float] = 1.0  # the scale at which the standard deviation is 1
+    constant: ClassVar[float] = 0.5 * math.log(2 * math.pi)
 
     def __init__(self, log_scale: float = 0.0) -> None:
         super().__init__()
@@ -154,13 +100,28 @@ class Gaussian(Distance):
     def extra_repr(self) -> str:
         return f"scale={float(self.log_scale.detach().exp()):.4g}"
 
+    def begin(self, deviation: float) -> None:
+        self.log_scale.data.fill_(math.log(deviation * self.unit))
+
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
         log_scale = self.log_scale.clamp(min=self.smallest)
-        standardised = (output - x) * torch.exp(-log_scale)
-        return 0.5 * standardised.square() + log_scale + 0.5 * math.log(2 * math.pi)
+        return self._cost((output - x) * torch.exp(-log_scale)) + log_scale + self.constant
 
-    def log_normalizer(self) -> float:
-        return 0.0
+    def _cost(self, r: Tensor) -> Tensor:
+        """Of residuals in units of the scale."""
+        return 0.5 * r.square()
+
+
+class Laplace(Gaussian):
+    """|x − g(z)| / b + log 2b with one learned b, in scaled units; with b fixed at 1 it is `MAE`.
+
+    Heavier in its tails than a Gaussian: a few wild elements cost less.
+    """
+
+    unit, constant = math.sqrt(0.5), math.log(2.0)
+
+    def _cost(self, r: Tensor) -> Tensor:
+        return r.abs()
 
 
 LIKELIHOODS: dict[str, type[Distance]] = {
@@ -169,4 +130,11 @@ LIKELIHOODS: dict[str, type[Distance]] = {
     "huber": Huber,
     "bernoulli": Bernoulli,
     "gaussian": Gaussian,
+    "laplace": Laplace,
+    "logistic": Logistic,
+    "categorical": Categorical,
+    "poisson": Poisson,
+    "negative_binomial": NegativeBinomial,
+    "mixed": Mixed,
+    "ms_ssim": MSSSIM,
 }

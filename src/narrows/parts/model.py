@@ -25,8 +25,10 @@ class Model(nn.Module):
     """x → c(x) → f → q → z → g → D, the parts of the equation in one module.
 
     ``draws`` says how many codes each row gets (the bound's wish). Where ``missing``, an element
-    of x that is NaN is one that nobody observed: f sees the mean in its place, D leaves it out.
+    of x that is NaN is one that nobody observed: f sees its mean in its place, D leaves it out.
     """
+
+    usual: Tensor  # what stands for an element that nobody observed: its mean
 
     def __init__(
         self,
@@ -42,50 +44,68 @@ class Model(nn.Module):
         super().__init__()
         self.f, self.g, self.q, self.D, self.c, self.p = f, g, q, D, c, p
         self.draws, self.missing = draws, missing
+        self.register_buffer("usual", torch.zeros(()) if missing else None)
 
     def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int | None = None) -> Trace:
+        x, given = self._apart(x, rng)
         x, observed = self._observed(x)
         corrupted, mask = (x, None) if self.c is None else self.c(x, rng)
         mask = mask if observed is None else observed if mask is None else mask * observed
         K = self.draws(clock) if K is None else K
-        nodes, output = self._pass(x, corrupted, mask, K, rng)
+        nodes, output = self._pass(x, corrupted, mask, K, rng, given)
         # sums are float32, whatever the precision of the products
         with torch.autocast(x.device.type, enabled=False):
             distance = self.D.distance(x, output, mask)
         return Trace(x, corrupted, mask, nodes, output, distance, clock, rng)
 
+    def _apart(self, x: Tensor, rng: Generator | None = None) -> tuple[Tensor, Tensor | None]:
+        """A row's event, and what is given beside it: here nothing."""
+        return x, None
+
     def _observed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x with what is missing filled in, and what is not missing (None: nothing is)."""
         if not self.missing:
             return x, None
         there = ~x.isnan()
-        return torch.where(there, x, 0.0), there.float()
+        return torch.where(there, x, self.usual), there.float()
 
     def _pass(
-        self, x: Tensor, corrupted: Tensor, mask: Tensor | None, K: int, rng: Generator
+        self,
+        x: Tensor,
+        corrupted: Tensor,
+        mask: Tensor | None,
+        K: int,
+        rng: Generator,
+        given: Tensor | None,
     ) -> tuple[list[Node], Tensor]:
         """The latent nodes of what f sees, and g's answer, (K, B, ...); what other compositions
         do otherwise.
         """
-        h = self.f(self.D.inward(corrupted))
-        more = (self._joint(x, mask),) if self.q.needs_joint else ()
+        h = self._encoded(corrupted, given)
+        more = (self._joint(x, mask, given),) if self.q.needs_joint else ()
         node: Node = self.q(h, K, rng, *more)
         if self.p is not None:
             node.log_p = self.p.log_prob(node.z, self)
             if not self.p.closed:
                 node.kl = None  # it is the divergence from another prior
-        return [node], self._decoded(node.z)
+        return [node], self._decoded(node.z, given)
 
-    def _decoded(self, z: Tensor) -> Tensor:
+    def _encoded(self, x: Tensor, given: Tensor | None) -> Tensor:
+        """f's answer."""
+        h: Tensor = self.f(self.D.inward(x))
+        return h
+
+    def _decoded(self, z: Tensor, given: Tensor | None = None) -> Tensor:
         """g of (K, B, latent_dim), in float32."""
         output: Tensor = self.g(fold(z)).float().unflatten(0, z.shape[:2])
         return output
 
-    def _joint(self, x: Tensor, mask: Tensor | None = None) -> Joint:
+    def _joint(self, x: Tensor, mask: Tensor | None, given: Tensor | None) -> Joint:
         """log p(x, z) as a function of z, (K, B, latent_dim) → (K, B)."""
 
         def joint(z: Tensor) -> Tensor:
             assert self.p is not None
-            output = self._decoded(z)
+            output = self._decoded(z, given)
             with torch.autocast(x.device.type, enabled=False):
                 return self.p.log_prob(z, self) - self.D.distance(x, output, mask)
 
@@ -93,9 +113,10 @@ class Model(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """The noise-free code of x as it is given, (B, latent_dim)."""
+        x, given = self._apart(x)
         x, mask = self._observed(x)
-        more = (self._joint(x, mask),) if self.q.needs_joint else ()
-        code: Tensor = self.q.mode(self.f(self.D.inward(x)), *more)
+        more = (self._joint(x, mask, given),) if self.q.needs_joint else ()
+        code: Tensor = self.q.mode(self._encoded(x, given), *more)
         return code
 
     def decode(self, z: Tensor) -> Tensor:
@@ -112,8 +133,9 @@ class Model(nn.Module):
 
         Their log-mean-exp estimates log p(x) from below (Burda et al. 2015, arXiv:1509.00519).
         """
+        x, given = self._apart(x)
         x, mask = self._observed(x)
-        nodes, output = self._pass(x, x, mask, K, rng)
+        nodes, output = self._pass(x, x, mask, K, rng, given)
         total = self.D.log_prob(x, output, mask)
         for node in nodes:
             if node.log_p is None or node.log_q is None:

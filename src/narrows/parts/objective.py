@@ -87,6 +87,20 @@ class WeightedObjective(nn.Module):
                 total = total + weight_at(term.weight, end) * trace.terms[term.name]
         return total
 
+    @property
+    def settled(self) -> float:
+        """The progress from which neither a weight nor the bound changes any more."""
+        weights = [term.weight for term in self.terms]
+        weights += [getattr(term.regularizer, "capacity", None) or 0.0 for term in self.terms]
+        moving = [w for w in weights if callable(w)]
+        steps = [i / 100 for i in range(100) if any(w(i / 100) != w(1.0) for w in moving)]
+        return max([getattr(self.bound, "begin", 0.0), *steps])
+
+    @property
+    def settles(self) -> bool:
+        """Whether the score tells which model is best; else the last one is."""
+        return all(getattr(term.regularizer, "settles", True) for term in self.terms)
+
     def in_words(self, score: float) -> str:
         """A score as a progress bar shows it."""
         return f"{score:.4g}"

@@ -18,11 +18,12 @@ class Prior(nn.Module):
     """What every p says of itself.
 
     ``space`` is where its codes lie (see ``latents.Latent``); ``closed`` whether a latent's ``kl``
-    is the divergence from this prior.
+    is the divergence from this prior; ``needs`` what it asks of q: "gaussian" (a diagonal one).
     """
 
     space: ClassVar[str] = "real"
     closed: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
         """Make the parameters, if there are any; without ``rng`` on the device of the caller."""

@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.building import Parts
+from narrows.estimators.composing import (
+    BOUNDS,
+    LATENTS,
+    PRIORS,
+    REGULARIZERS,
+    composed,
+    has_density,
+    read_weights,
+)
 from narrows.estimators.parameters import parameter
 from narrows.estimators.preparing import seed_of
 from narrows.parts.corruptions import CORRUPTIONS, Corruption
@@ -30,9 +39,21 @@ class Autoencoder(Estimator):
     Source: Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks",
     Science 313 (2006).
 
+    Other parts may be picked by name; what makes no sense together is refused before any training.
+    ``Autoencoder(latent="gaussian", prior="normal", regularizers="kl")`` is a VAE.
+
     Parameters
     ----------
-    The shared parameters, see ``narrows.estimators.parameters.Parameters``; all have defaults.
+    latent : str
+        q: point, gaussian, full_gaussian, top_k, sphere, ball, planar, radial, iaf, hamiltonian,
+        vq, fsq or gumbel.
+    prior : str
+        p: none, normal, vamp, sphere, ball or categorical; it must be one over the latent's codes.
+    regularizers : mapping or str, optional
+        R with their weights λ: ``{"kl": 4.0}`` or ``"kl=4, l1=0.1"``; see
+        ``narrows.estimators.composing.REGULARIZERS``.
+    bound : str
+        How draws fold into the loss: mean, iwae, miwae, piwae, ciwae or doubly_reparameterised.
 
     Examples
     --------
@@ -46,8 +67,24 @@ class Autoencoder(Estimator):
     (200, 8, 8)
     """
 
+    latent: str = parameter("point", "What z is, q.", choices=tuple(LATENTS))
+    prior: str = parameter("none", "What codes are like, p.", choices=tuple(PRIORS))
+    regularizers: Any = parameter(
+        None, f"Names and weights, as kl=4,l1=0.1: {', '.join(REGULARIZERS)}."
+    )
+    bound: str = parameter("mean", "How draws fold into the loss.", choices=tuple(BOUNDS))
+
+    @property
+    def _generates(self) -> bool:  # type: ignore[override]
+        return self.prior != "none"
+
+    @property
+    def _likely(self) -> bool:  # type: ignore[override]
+        return self.prior != "none" and has_density(self.latent)
+
     def _parts(self) -> Parts:
-        return Parts(q=Point())
+        weights = read_weights(self.regularizers)
+        return composed(self.latent, self.prior, weights, self.bound)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

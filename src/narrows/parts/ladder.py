@@ -1,0 +1,209 @@
+"""A ladder of latents: deterministic stages go up from x, draws come down, the coarsest first.
+
+    p(x, z) = p(z_L) Π_l p(z_l | z_{>l}) p(x | z),   q(z | x) = q(z_L | x) Π_l q(z_l | x, z_{>l})
+
+Both directions share what comes down, as in the ladder of Sønderby et al. 2016 (arXiv:1602.02282)
+and the inference of Kingma et al. 2016 (arXiv:1606.04934). The code is z_1, ..., z_L, one after
+another, the finest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from narrows.core import Node
+from narrows.parts.latents import DiagonalGaussian, normal_log_prob
+from narrows.parts.model import Model, fold
+from narrows.parts.networks import NetworkOptions, build_networks, dense_widths, make
+
+
+class Block(nn.Module):
+    """h + W₂ gelu(W₁ h): widths stay, and what was known below is not lost above."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        answer: Tensor = h + self.second(nn.functional.gelu(self.first(h)))
+        return answer
+
+
+def level_sizes(latent_dim: int, n_levels: int) -> list[int]:
+    """How many of the code's numbers each level has, the finest first: as even as can be.
+
+    >>> level_sizes(7, 2)
+    [4, 3]
+    """
+    n_levels = min(n_levels, latent_dim)
+    least, more = divmod(latent_dim, n_levels)
+    return [least + (level < more) for level in range(n_levels)]
+
+
+class BottomUp(nn.Module):
+    """f: x ↦ d_1, ..., d_L, the coarsest last; d_1 by the usual encoder, each next by a block."""
+
+    def __init__(self, first: nn.Module, width: int, n_levels: int) -> None:
+        super().__init__()
+        self.first = first
+        self.stages = nn.ModuleList(Block(width) for _ in range(n_levels - 1))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        found = [self.first(x)]
+        for stage in self.stages:
+            found.append(stage(found[-1]))
+        return found
+
+
+class TopDown(nn.Module):
+    """g: from z_L down; on the way the means and variances of every level's p and q."""
+
+    def __init__(self, last: nn.Module, width: int, sizes: list[int]) -> None:
+        super().__init__()
+        n = len(sizes)
+        self.last, self.sizes = last, sizes
+        self.enter = nn.ModuleList(nn.Linear(size, width) for size in sizes)
+        self.blocks = nn.ModuleList(Block(width) for _ in sizes)
+        self.prior = nn.ModuleList(nn.Linear(width, 2 * sizes[i]) for i in range(n - 1))
+        self.joined = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(n - 1))
+        self.posterior = nn.ModuleList(nn.Linear(width, 2 * sizes[i]) for i in range(n - 1))
+        self.top = nn.Linear(width, 2 * sizes[-1])
+
+    def down(self, level: int, t: Tensor | None, z: Tensor) -> Tensor:
+        """What is known below ``level``, from what was known above it and its draw."""
+        h = self.enter[level](z)
+        below: Tensor = self.blocks[level](h if t is None else t + h)
+        return below
+
+    def told(self, level: int, t: Tensor, d: Tensor) -> Tensor:
+        """h of q(z_l | x, what is above)."""
+        h = nn.functional.gelu(self.joined[level](torch.cat([d, t], -1)))
+        answer: Tensor = self.posterior[level](h)
+        return answer
+
+    def forward(self, z: Tensor) -> Tensor:
+        """g's answer to whole codes, (B, latent_dim)."""
+        t: Tensor | None = None
+        parts = z.split(self.sizes, -1)
+        for level in reversed(range(len(self.sizes))):
+            t = self.down(level, t, parts[level])
+        answer: Tensor = self.last(t)
+        return answer
+
+
+class Ladder(Model):
+    """The composition for several levels: its own pass, encode and sample."""
+
+    f: BottomUp
+    g: TopDown
+    q: DiagonalGaussian
+
+    def top(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and log σ² of q(z_L | x)."""
+        return self.q.split(self.g.top(self.f(self.D.inward(x))[-1]))
+
+    def _pass(
+        self,
+        x: Tensor,
+        corrupted: Tensor,
+        mask: Tensor | None,
+        K: int,
+        rng: Generator,
+        given: Tensor | None,
+    ) -> tuple[list[Node], Tensor]:
+        found = self.f(self.D.inward(corrupted))
+        lead = (K, len(x))
+        node = self.q(self.g.top(found[-1]), K, rng)
+        assert self.p is not None
+        node.log_p = self.p.log_prob(node.z, self)
+        node.kl = node.kl if self.p.closed else None
+        nodes = [node]
+        t = self.g.down(len(found) - 1, None, fold(node.z))
+        for level in reversed(range(len(found) - 1)):
+            d = fold(found[level].expand(K, *found[level].shape))
+            node = self._level(level, t, d, lead, rng)
+            nodes.insert(0, node)
+            t = self.g.down(level, t, fold(node.z))
+        output: Tensor = self.g.last(t).float()
+        return nodes, output.unflatten(0, lead)
+
+    def _level(
+        self, level: int, t: Tensor, d: Tensor, lead: tuple[int, int], rng: Generator
+    ) -> Node:
+        """One draw of z_l for every draw of what is above; its prior is p(z_l | what is above)."""
+        node = self.q(self.g.told(level, t, d), 1, rng)
+        mu, log_variance = self.q.split(self.g.prior[level](t))
+        log_p = normal_log_prob(node.z[0], mu, log_variance)
+        m, s = node.extras["mu"], node.extras["log_variance"]
+        # KL(N(m, s) ‖ N(μ, σ²)) of each number
+        apart = (s - log_variance).exp() + (m - mu).square() / log_variance.exp()
+        each = (0.5 * (apart - 1.0 - s + log_variance)).unflatten(0, lead).mean(0)
+        return Node(
+            z=node.z[0].unflatten(0, lead),
+            log_q=node.log_q[0].unflatten(0, lead),
+            log_p=log_p.unflatten(0, lead),
+            kl=each.sum(-1),
+            extras={"mu": m.unflatten(0, lead), "kl_each": each},
+        )
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The means, from the top down, each given those above; (B, latent_dim)."""
+        x, _ = self._observed(x)
+        found = self.f(self.D.inward(x))
+
+        def mean(level: int, t: Tensor) -> Tensor:
+            return self.q.mode(self.g.told(level, t, found[level]))
+
+        return self._walk(self.q.mode(self.g.top(found[-1])), mean)
+
+    def sample(self, n: int, rng: Generator, temperature: float = 1.0) -> Tensor:
+        """Whole codes: z_L from the prior, then every level given those above."""
+        assert self.p is not None
+
+        def draw(level: int, t: Tensor) -> Tensor:
+            mu, log_variance = self.q.split(self.g.prior[level](t))
+            eps = torch.randn(mu.shape, generator=rng, device=mu.device, dtype=mu.dtype)
+            return mu + temperature * torch.exp(0.5 * log_variance) * eps
+
+        return self._walk(self.p.sample(n, rng, temperature, self), draw)
+
+    def _walk(self, z: Tensor, give: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The whole code from the top's: each level is what ``give`` makes of what is above it."""
+        codes, t = [z], None
+        for level in reversed(range(len(self.g.sizes) - 1)):
+            t = self.g.down(level + 1, t, codes[0])
+            codes.insert(0, give(level, t))
+        return torch.cat(codes, -1)
+
+
+def ladder_networks(
+    n_levels: int,
+) -> Callable[[Any, Generator | None], tuple[nn.Module, nn.Module]]:
+    """f and g of a ladder, for choices: the usual networks below, blocks above."""
+
+    def build(choices: Any, rng: Generator | None) -> tuple[nn.Module, nn.Module]:
+        sizes = level_sizes(choices.latent_dim, n_levels)
+        hidden = choices.hidden or dense_widths(choices.latent_dim * 8)
+        first, last = build_networks(
+            choices.architecture,
+            NetworkOptions(
+                shape=choices.shape,
+                latent_dim=hidden[-1],
+                hidden=hidden[:-1],
+                channels=choices.channels,
+                down=choices.down,
+                up=choices.up,
+                activation=choices.activation,
+            ),
+            rng,
+        )
+        f = make(lambda: BottomUp(nn.Identity(), hidden[-1], len(sizes)), rng)
+        g = make(lambda: TopDown(nn.Identity(), hidden[-1], sizes), rng)
+        f.first, g.last = nn.Sequential(first, nn.GELU()), nn.Sequential(nn.GELU(), last)
+        return f, g
+
+    return build
