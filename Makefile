@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Two processes: most tests compute on one thread. Those that are slow are stolen when one is idle.
+TWO := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all mutants check bench clean
@@ -15,10 +17,10 @@ demo: $(STAMP)  ## train on embedded real data; leaves narrows-demo/ with pictur
 	$(BIN)/narrows demo --overwrite
 
 test: $(STAMP)  ## the tests and the docstrings' examples
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 test-all: $(STAMP)  ## the same with the slow tests
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "" $(TWO)
 
 mutants: $(STAMP)  ## plant defects that others shipped, and show that the tests see each
 	$(BIN)/python tests/mutants.py

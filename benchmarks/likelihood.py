@@ -136,10 +136,13 @@ def long(options: argparse.Namespace, book: Book) -> None:
     folder = Path(options.data)
     train, valid, test = (read_split(folder, name) for name in SPLITS)
     X = train if options.train_only else np.concatenate([train, valid])
-    model = narrows.LadderVAE(**LONG, max_time=60 * options.minutes, random_state=options.seed)
+    log = narrows.JsonLines(options.log) if options.log else None
+    model = narrows.VampVAE(
+        **LONG, max_time=60 * options.minutes, random_state=options.seed, listeners=log
+    )
     model.fit(X, X_val=valid[:2000])
     about = {
-        "name": "LadderVAE",
+        "name": "VampVAE",
         "parameters": {key: list(v) if isinstance(v, tuple) else v for key, v in LONG.items()},
         "trained_on": "training" if options.train_only else "training + validation",
         "seconds": model.fit_seconds_,
@@ -152,17 +155,17 @@ def long(options: argparse.Namespace, book: Book) -> None:
     book.add({**about, "of": "all test rows", **estimate(model, test, options.all_samples)})
     rows = np.random.default_rng(0).permutation(len(test))[: options.rows]
     found = estimate(model, test[rows], 5000)
-    book.add({**about, "of": f"{options.rows} random test rows", **found})
+    book.add({**about, "of": f"{options.rows:,} random test rows", **found})
 
 
 LONG: dict[str, Any] = {
-    "n_levels": 2,
-    "latent_dim": 80,
+    "input_shape": (28, 28),
+    "latent_dim": 40,
     "hidden_layer_sizes": (512, 512),
-    "prior": "vamp",
-    "n_inputs": 500,
+    "n_inputs": 200,
     "n_importance": 5,
     "begin": 0.7,
+    "shifts": True,
     "batch_size": 256,
     "learning_rate": 2e-3,
     "max_epochs": 100_000,
@@ -232,6 +235,7 @@ def main() -> None:
     parser.add_argument("--all-samples", type=int, default=1000, help="over all test rows, long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train-only", action="store_true", help="long: leave validation rows out")
+    parser.add_argument("--log", help="long: a line of JSON for every epoch, to this file")
     parser.add_argument("--save", help="long: keep the model in this file")
     parser.add_argument("--out", default=str(HERE / "results"), help="folder of the results")
     parser.add_argument("--one", help=argparse.SUPPRESS)

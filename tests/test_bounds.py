@@ -162,7 +162,7 @@ class OfPosteriors(Prior):
 @pytest.mark.parametrize("prior", [StandardNormal, OfPosteriors])
 def test_the_doubly_reparameterised_gradient_has_the_same_mean_and_less_noise(prior: Any) -> None:
     model = model_of(prior())
-    # one row many times over: the gradient with respect to each copy of h is a draw of its own
+    # one row many times over
     n, K = 40_000, 8
     doubly = bounds.DoublyReparameterised(K)
 
@@ -301,7 +301,7 @@ NAMED = [
 def test_the_loss_of_a_named_model_is_its_formula(estimator: Any, formula: str, draws: int) -> None:
     estimator.set_params(latent_dim=3, max_epochs=1, random_state=0, hidden_layer_sizes=(8,))
     estimator.fit(DIGITS)
-    x = estimator.scaling_.apply(torch.from_numpy(DIGITS[:30])).float()
+    x = estimator.scaling_.apply(torch.from_numpy(DIGITS[:30, None])).float()
     trace = estimator.model_(x, Clock(n_rows=180), torch.Generator().manual_seed(0))
     losses = estimator.objective_(estimator.model_, trace)
     scale = float(estimator.model_.D.log_scale.detach().exp())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import product
+import warnings
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from narrows.parts.latents import DiagonalGaussian
 from narrows.parts.likelihoods import MSE
 from narrows.parts.model import Model
 from narrows.parts.regularizers import Commitment
-from toys import agrees, ratios, toy_model
 
 X = load_digits().images[:150]
 
@@ -61,7 +60,7 @@ def test_without_networks_it_is_k_means() -> None:
     model.q.book[0] = x[:6]
     for steps in (1, 60):
         lloyd = KMeans(6, init=x[:6].numpy(), n_init=1, max_iter=steps, tol=0.0)
-        with pytest.warns() if steps == 1 else torch.no_grad():
+        with warnings.catch_warnings(action="ignore"):  # one step is no convergence
             lloyd.fit(x.numpy())
         for _ in range(1 if steps == 1 else 59):
             model.q.after_step(passed(model, x))
@@ -124,6 +123,7 @@ def test_vectors_that_nobody_uses_are_moved_to_codes_of_the_batch(update: str) -
 def test_the_processes_of_a_group_keep_one_book(monkeypatch: pytest.MonkeyPatch) -> None:
     x = blobs(60)
     whole = bare(VectorQuantizer(4, 2, decay=0.5), 2).train()
+    whole.q.book[0, 3], whole.q.idle[0, 3] = 1e3, 1e6  # to be revived
     start, told = copy.deepcopy(whole), []
     whole.q.after_step(passed(whole, x))
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
@@ -134,7 +134,8 @@ def test_the_processes_of_a_group_keep_one_book(monkeypatch: pytest.MonkeyPatch)
             monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
             model.q.after_step(passed(model, x[rank * 30 :][:30], seed=rank))
     torch.testing.assert_close(each[0].q.book, each[1].q.book, rtol=0, atol=0)
-    torch.testing.assert_close(each[0].q.book, whole.q.book)
+    torch.testing.assert_close(each[0].q.book[0, :3], whole.q.book[0, :3])
+    assert (x[:30] == each[1].q.book[0, 3]).all(1).any()
 
 
 QUANTISERS = {
@@ -152,7 +153,7 @@ def test_a_repeated_batch_leaves_the_loss_unchanged(name: str) -> None:
     one, three = passed(model, h), passed(model, h.repeat(3, 1))
     torch.testing.assert_close(Commitment()(model, one), Commitment()(model, three))
     torch.testing.assert_close(one.nodes[0].loss[:1], passed(model, h[:1]).nodes[0].loss)
-    assert float(one.nodes[0].loss.min()) > 0
+    assert (one.nodes[0].loss > 0).all()
 
 
 @pytest.mark.parametrize("name", QUANTISERS)
@@ -215,8 +216,8 @@ def test_a_sum_is_taken_apart_into_its_vectors() -> None:
     x = torch.randn(500, 6, generator=rng())
     model = bare(ResidualQuantizer(16, 3, n_levels=3), 6)
     model.q.start_with(x, model, rng(1))
-    z, chosen = model.q.mode(x), model.q._found(x).view(500, -1)
-    assert (model.q._found(z).view(500, -1) != chosen).any()  # greedy search would be wrong
+    z, chosen = model.q.mode(x), model.q.chosen(x)
+    assert (model.q.chosen(z) != chosen).any()  # greedy search would be wrong
     torch.testing.assert_close(model.q.indices(z), chosen)
     torch.testing.assert_close(model.q.vectors(chosen), z, rtol=0, atol=0)
     assert chosen.shape == (500, model.q.positions(6))
@@ -232,108 +233,6 @@ def test_dropout_lets_g_see_the_first_books_only() -> None:
     # 0.6 of the rows draw one of four depths, the others have all
     assert same.mean(0).tolist() == pytest.approx([0.15, 0.15, 0.15, 0.55], abs=0.03)
     torch.testing.assert_close(q.eval()(h, 1, rng()).z[0], q.mode(h))
-
-
-# ---------------------------------------------------------------------- rounded numbers
-
-
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 8])
-def test_the_values_of_a_number_are_n_whole_steps(n: int) -> None:
-    q = built(FiniteScalar(n), 1)
-    h = torch.linspace(-30, 30, 6001)[:, None]
-    z = q.mode(h)
-    assert z.unique().tolist() == [i - (n - 1) / 2 for i in range(n)]
-    assert (z.diff(dim=0) >= 0).all()
-    assert float((q.mode(0.4 * z) - 0.4 * z).abs().max()) <= 0.5  # near 0: the nearest
-
-
-def test_the_code_book_is_exactly_the_product_of_its_levels() -> None:
-    q = built(FiniteScalar((2, 3, 5)), 3)
-    z = q.mode(5 * torch.randn(3000, 3, generator=rng()))
-    halves = [[-0.5, 0.5], [-1.0, 0.0, 1.0], [-2.0, -1.0, 0.0, 1.0, 2.0]]
-    assert {tuple(row) for row in z.tolist()} == set(product(*halves))
-    indices = q.indices(z)
-    assert indices.amax(0).tolist() == [1, 2, 4] and q.n_values == 5 and q.positions(3) == 3
-    torch.testing.assert_close(q.vectors(indices), z, rtol=0, atol=0)
-
-
-def test_rounding_passes_the_gradient_of_its_bound() -> None:
-    q, h = built(FiniteScalar(4), 3), torch.randn(5, 3, generator=rng()).requires_grad_()
-    q(h, 1, None).z.sum().backward()
-    torch.testing.assert_close(h.grad, 1 - torch.tanh(h.detach() / 1.5).square())
-
-
-# ---------------------------------------------------------------------- categories
-
-
-def gumbel_toy() -> Model:
-    g = nn.Linear(6, 2)
-    with torch.no_grad():
-        g.weight.copy_(torch.randn(2, 6, generator=rng(5)))
-        g.bias.zero_()
-    return toy_model(GumbelSoftmax(3), UniformCategorical(), g, features=2, latent_dim=6)
-
-
-def test_importance_weights_average_to_the_sum_over_all_codes() -> None:
-    model, x = gumbel_toy(), 0.7 * torch.randn(6, 2, generator=rng())
-    every = torch.tensor(list(product(range(3), repeat=2)))
-    z = model.q.vectors(every)[:, None].expand(-1, 6, -1)
-    with torch.no_grad():
-        joint = model.p.log_prob(z, model) + model.D.log_prob(x, model._decoded(z))
-        agrees(ratios(model, x, joint.logsumexp(0)))
-        # exactly, too: Σ_z q(z | x) = 1 over what is drawn
-        node = model.q(model.f(x), 4000, rng(2))
-        for row in range(6):
-            z, at = node.z[:, row].unique(dim=0, return_inverse=True)
-            chances = torch.stack([node.log_q[at == i, row][0].exp() for i in range(len(z))])
-            assert len(z) == 9
-            assert float(chances.sum()) == pytest.approx(1.0, abs=1e-5)
-
-
-def test_the_kl_is_the_mean_of_its_samples_and_draws_are_as_likely_as_said() -> None:
-    q = built(GumbelSoftmax(4), 8).eval()
-    h = 1.5 * torch.randn(2, 8, generator=rng())
-    node = q(h, 100_000, rng(1))
-    sampled = node.log_q + 2 * np.log(4.0)
-    error = sampled.std(0) / 100_000**0.5
-    assert ((node.kl - sampled.mean(0)).abs() < 4 * error).all()
-    chances = h.view(2, 2, 4).softmax(-1).flatten(1)
-    assert ((node.z.mean(0) - chances).abs() < 4 * (chances / 100_000).sqrt() + 1e-6).all()
-    torch.testing.assert_close(node.extras["kl_each"].sum(-1), node.kl)
-    uniform = q(torch.zeros(1, 8), 1, rng())
-    assert float(uniform.kl) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_draws_are_relaxed_in_training_only_and_cool_down() -> None:
-    model = bare(GumbelSoftmax(4, temperature=0.25), 8)
-    h = torch.randn(200, 8, generator=rng())
-    hard = passed(model.eval(), h).z
-    assert set(hard.unique().tolist()) == {0.0, 1.0}
-    sharpest = []
-    for progress in (0.0, 0.5, 1.0):
-        trace = passed(model.train(), h, progress)
-        model.q.after_step(trace)
-        assert float(model.q.tau) == pytest.approx(0.25**progress)
-        z = passed(model, h).z.view(200, 2, 4)
-        torch.testing.assert_close(z.sum(-1), torch.ones(200, 2))
-        torch.testing.assert_close(z.argmax(-1), hard.view(200, 2, 4).argmax(-1))  # same noise
-        sharpest.append(float(z.amax(-1).mean()))
-    assert sharpest == sorted(sharpest) and 0 < sharpest[0] < 0.9 < sharpest[-1]
-    torch.testing.assert_close(passed(model.eval(), h).z, hard)  # the clock has no say
-    schedule = GumbelSoftmax(4, temperature=lambda progress: 2 - progress)
-    assert float(built(schedule, 8).tau) == 2.0
-
-
-def test_the_uniform_prior_draws_every_code_alike() -> None:
-    model = gumbel_toy()
-    z = model.sample(9000, rng())
-    codes, counts = z.unique(dim=0, return_counts=True)
-    assert len(codes) == 9 and counts.min() > 850
-    torch.testing.assert_close(
-        model.p.log_prob(z, model), torch.full((9000,), -np.log(9.0)).float()
-    )
-    with pytest.raises(ParameterError, match="temperature"):
-        model.sample(1, rng(), temperature=0.5)
 
 
 # ---------------------------------------------------------------------- named models
@@ -374,7 +273,7 @@ def test_codes_lie_on_the_book_and_are_what_is_decoded(
 @pytest.mark.parametrize("name", NAMED)
 def test_the_loss_of_a_named_model_is_its_formula(name: str, fitted: Any) -> None:
     model = fitted[name].model_
-    x = fitted[name].scaling_.apply(torch.from_numpy(X[:20].reshape(20, 8, 8)))
+    x = fitted[name].scaling_.apply(torch.from_numpy(X[:20, None]))
     with torch.no_grad():
         trace = passed(model, x)
         loss = float(fitted[name].objective_(model, trace)["model"])
@@ -413,7 +312,7 @@ def test_any_width_of_a_code_can_be_cut(width: int) -> None:
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ParameterError, match="latent_dim=5 .* code_dim=2; choose latent_dim=6"):
+    with pytest.raises(ParameterError, match=r"latent_dim=5 .* code_dim=2; choose latent_dim=6"):
         narrows.VQVAE(latent_dim=5, code_dim=2, max_epochs=1).fit(X)
     with pytest.raises(ParameterError, match="n_categories=4"):
         narrows.GumbelVAE(latent_dim=6, n_categories=4, max_epochs=1).fit(X)
@@ -421,7 +320,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         FiniteScalar((3, 1))
     with pytest.raises(ParameterError, match="2 numbers, but a code has 3"):
         built(FiniteScalar((3, 3)), 3)
-    with pytest.raises(ParameterError, match="DiagonalGaussian .* UniformCategorical"):
+    with pytest.raises(ParameterError, match=r"DiagonalGaussian .* UniformCategorical"):
         Parts(q=DiagonalGaussian(), p=UniformCategorical())
 
 

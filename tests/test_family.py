@@ -146,7 +146,7 @@ def test_the_command_fits_and_samples(name: str, tmp_path: Path, capsys: Any) ->
         assert np.load(drawn).shape == (5, 8, 8)
     else:
         assert end.value.code == 1
-        assert "sampler" in capsys.readouterr().err
+        assert "--sampler" in capsys.readouterr().err
 
 
 def test_the_list_has_them_all(capsys: Any) -> None:
@@ -194,3 +194,14 @@ def test_a_model_without_a_prior_says_what_to_choose() -> None:
 def test_the_catalogue_is_the_public_names() -> None:
     assert set(KNOWN) <= set(narrows.__all__)
     assert not set(MODELS) & set(WHOLE)
+
+
+def test_the_page_of_models_is_what_the_code_says() -> None:
+    import importlib.util
+
+    path = Path(__file__).parent.parent / "docs" / "make_models.py"
+    spec = importlib.util.spec_from_file_location("make_models", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run docs/make_models.py"

@@ -13,7 +13,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from narrows.estimators.catalogue import MODELS, model_class
 
-ESTIMATORS = [model_class(name)(max_epochs=5, random_state=0) for name in MODELS]
+IMAGES_ONLY = {"MSSSIMVAE"}  # a table has no structure that it could compare
+TABLES = [name for name in MODELS if name not in IMAGES_ONLY]
+TOLD = {name for name in MODELS if "Conditional" in name}  # their name says that y counts
+ESTIMATORS = [model_class(name)(max_epochs=2, random_state=0) for name in TABLES]
 
 
 @parametrize_with_checks(ESTIMATORS)  # no expected failure is declared: there is none
@@ -55,7 +58,7 @@ def test_frames_in_and_frames_out() -> None:
     np.testing.assert_array_equal(ae.transform(pl.from_pandas(frame)), ae.transform(frame))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in TABLES if name not in TOLD])
 def test_y_is_ignored(name: str) -> None:
     cls = model_class(name)
     with_y, without = cls(**SMALL).fit(X, Y), cls(**SMALL).fit(X)

@@ -40,6 +40,12 @@ __all__ = ["fit"]
 )
 @output_option("The model file to write, a name that ends in .safetensors.")
 @resize_option
+@click.option(
+    "--labels",
+    metavar="FILE",
+    help="A class for each row (text, .npy or IDX), for models that are told classes; those that "
+    "come with DATA are used otherwise.",
+)
 @overwrite_option
 @tracking_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
@@ -50,6 +56,7 @@ def fit(
     data: str,
     out: str,
     resize: Any,
+    labels: str | None,
     overwrite: bool,
     log: str | None,
     track: tuple[str, ...],
@@ -95,7 +102,7 @@ def fit(
             source = _read(estimator, data, resize)
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # not before DATA is known to be there
-        _learn(estimator, source)
+        _learn(estimator, source, labels)
         estimator.set_params(verbose=False)  # who loads the file decides for themselves
         with all_or_none():
             estimator.save(path, overwrite=may)
@@ -141,15 +148,31 @@ def _read(estimator: Any, data: str, resize: Any) -> Data:
     return read(data, lazy="auto" if rows_too else False)
 
 
-def _learn(estimator: Any, source: Data) -> None:
+def _classes(estimator: Any, source: Data, labels: str | None) -> tuple[Any, ...]:
+    """What fit is given beside the rows: classes, where the model is told them."""
+    from narrows.engine.reading import read_labels
+
+    if not hasattr(estimator, "told_classes"):
+        if labels is not None:
+            kind = type(estimator).__name__
+            raise click.UsageError(
+                f"--labels is for a model that is told classes, as conditional-vae; {kind} is not."
+            )
+        return ()
+    return (source.y if labels is None else read_labels(labels),)
+
+
+def _learn(estimator: Any, source: Data, labels: str | None) -> None:
     import numpy as np
+
+    given = _classes(estimator, source, labels)
 
     if _is_whole(estimator):
         estimator.fit(source.X)
         return
     if source.axes is not None and estimator.axes is None:
         estimator.set_params(axes=source.axes)
-    estimator.fit(source.X)
+    estimator.fit(source.X, *given)
     if source.feature_names is not None:  # the file keeps them: later tables must have the same
         estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
 

@@ -94,16 +94,36 @@ def answer_rows(
 @click.option(
     "--temperature", default=1.0, show_default=True, help="Below 1 draws nearer to the typical."
 )
+@click.option("--label", metavar="CLASS", help="Of this class (models that are told classes).")
 @output_option(ROWS)
 @overwrite_option
 def sample(
-    model: str, count: int, seed: int | None, temperature: float, out: str, overwrite: bool
+    model: str,
+    count: int,
+    seed: int | None,
+    temperature: float,
+    label: str | None,
+    out: str,
+    overwrite: bool,
 ) -> None:
-    """Write new rows (variational models)."""
+    """Write new rows, drawn from MODEL.
+
+    For models with a prior, and any that was fitted with a --sampler.
+    """
     _check(out, overwrite)
     estimator = loaded(model, "sample")
-    rows = estimator.sample(count, random_state=seed, temperature=temperature)
+    more = {} if label is None else {"y": _class_of(estimator, label)}
+    rows = estimator.sample(count, random_state=seed, temperature=temperature, **more)
     _write_rows(estimator, rows, out, overwrite)
+
+
+def _class_of(estimator: Any, label: str) -> Any:
+    """The class that was typed, as the model knows it."""
+    if not hasattr(estimator, "told_classes"):
+        kind = type(estimator).__name__
+        raise click.UsageError(f"--label is for a model that is told classes; {kind} is not.")
+    known = {str(value): value for value in estimator.classes_.tolist()}
+    return known.get(label, label)
 
 
 # what a verb needs of a model, in words, and a model that has it
@@ -111,7 +131,7 @@ NEEDED = {
     "transform": ("no codes of one length", "autoencoder"),
     "inverse_transform": ("no codes of one length", "autoencoder"),
     "reconstruct": ("no codes of one length", "autoencoder"),
-    "sample": ("no prior to sample from", "variational-autoencoder"),
+    "sample": ("nothing to sample from (it was fitted without --sampler)", "vae"),
     "denoise": ("no way to tell noise from the rest", "denoiser"),
     "compress": ("no way to write small files", "codec"),
 }

@@ -71,7 +71,9 @@ class Conditioned(Estimator):
     """
 
     _in_file: ClassVar = Estimator._in_file | KEPT
+    told_classes: ClassVar[bool] = True  # what sets it apart from models that ignore y
     classes_: NDArray[Any]
+    _y: Any
     _given: NDArray[np.int64]
 
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
@@ -94,7 +96,7 @@ class Conditioned(Estimator):
                 "X_val has no classes; leave it out and set validation_fraction instead."
             )
         before = dict(vars(self))
-        self.classes_, self._given = _classes(X, y)
+        self._y = y
         try:
             return self._fit(X, None)
         except BaseException:
@@ -102,7 +104,18 @@ class Conditioned(Estimator):
             self.__dict__.update(before)
             raise
         finally:
-            self.__dict__.pop("_given", None)
+            for name in ("_y", "_given"):
+                self.__dict__.pop(name, None)
+
+    def _take(self, X: Any, *, reset: bool) -> Any:
+        rows = super()._take(X, reset=reset)
+        if reset:
+            self.classes_, self._given = _classes(len(rows), self._y)
+        elif self._y is None:
+            self._given = np.zeros(len(rows), dtype=np.int64)
+        else:
+            self._given = self._numbers(self._y, len(rows))
+        return rows
 
     # a later part of X might bring classes that the first has not
     partial_fit = available_if(lambda self: False)(Estimator.partial_fit)
@@ -122,7 +135,7 @@ class Conditioned(Estimator):
             )
         given = torch.from_numpy(self._given)
         first, second = given, given
-        if training.rows is not training.validation:
+        if len(training.rows) < len(given):
             kept, held = split(len(given), self.validation_fraction, training.seed)
             first, second = given[kept], given[held]
         rows, validation = _beside(training.rows, first), _beside(training.validation, second)
@@ -244,9 +257,8 @@ class Conditioned(Estimator):
         return len(self.classes_)
 
 
-def _classes(X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The classes, and the number of each row's, from 1; 0 where y is None."""
-    n = len(X)
+def _classes(n: int, y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The classes, and the number of each of n rows', from 1; 0 where y is None."""
     if y is None:
         return np.empty(0), np.zeros(n, dtype=np.int64)
     y = np.asarray(y)

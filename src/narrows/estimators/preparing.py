@@ -295,7 +295,7 @@ def _choose(
         linear_path=choose.choose_path(
             params.linear_path, distance, shape, latent_dim, _obstacle(parts, own)
         ),
-        bounded=bounded and LIKELIHOODS[distance].real and not own,
+        bounded=bounded and LIKELIHOODS[distance].real and not own and parts.networks is None,
     )
 
 

@@ -19,7 +19,7 @@ from narrows.parts.objective import WeightedObjective
 from narrows.parts.samplers import SAMPLERS, Sampler, codes_of, make_sampler
 
 MOST = 20_000  # rows whose codes a sampler is fitted to
-STEPS, MOST_EPOCHS = 1000, 60  # of those that are trained: few, for codes are short
+MOST_EPOCHS = 30  # of those that are trained
 
 
 def fit_sampler(estimator: Any, batches: Iterable[Tensor], seed: int) -> Sampler | None:
@@ -56,7 +56,7 @@ def some_rows(training: Training) -> Iterable[Tensor]:
 
 def _train(sampler: Sampler, codes: Tensor, rng: torch.Generator, order: torch.Generator) -> None:
     batch = max(32, min(256, len(codes) // 10))
-    epochs = max(1, min(MOST_EPOCHS, math.ceil(STEPS * batch / len(codes))))
+    epochs = max(1, min(MOST_EPOCHS, math.ceil(sampler.training_steps * batch / len(codes))))
     recipe = Recipe(4e-3, 0.01, batch, warmup_steps=50, hold=0.3)
     rows = Rows(codes, Scaling.none().to(codes.device))
     state = TrainingState(rng=rng, order=order)
@@ -73,7 +73,8 @@ def restored_sampler(estimator: Any, tensors: dict[str, Tensor]) -> Sampler | No
     name = next(n.split(".", 2)[1] for n in tensors if n.startswith("sampler."))
     with torch.device("meta"):
         sampler = make_sampler(name, estimator.latent_dim_, estimator.model_.q, None)
-    sampler.load_state_dict(state, assign=True)
+    # copied to where tensors usually lie: how a product rounds depends on that
+    sampler.load_state_dict({n: t.clone() for n, t in state.items()}, assign=True)
     return sampler.eval()
 
 

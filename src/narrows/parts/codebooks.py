@@ -22,7 +22,7 @@ from narrows.parts.quantizers import straight_through
 
 DEAD = 32  # codes seen for each vector of a book without which one counts as dead
 POINTS = 2**14  # that a book's start is found from
-BEAM = 4  # beginnings that are kept while a sum is taken apart into vectors of several books
+BEAM = 32  # beginnings that are kept while a sum is taken apart into vectors of several books
 EXACT = "donot_use_mm_for_euclid_dist"  # differences, not products that autocast would cut short
 
 
@@ -35,6 +35,10 @@ class Quantizer(Latent):
     def positions(self, latent_dim: int) -> int:
         """How many whole numbers stand for a code of ``latent_dim`` numbers."""
         return latent_dim
+
+    def chosen(self, h: Tensor) -> Tensor:
+        """The whole numbers of f's answers: (B, latent_dim) → (B, positions)."""
+        return self.indices(self.mode(h))
 
     def indices(self, z: Tensor) -> Tensor:
         """The whole numbers of codes: (B, latent_dim) → (B, positions), from 0 to n_values − 1."""
@@ -59,8 +63,10 @@ def piece(name: str, asked: int | str, latent_dim: int, usual: int) -> int:
 
 
 def encoded(model: Any, x: Tensor) -> Tensor:
-    """f's answer to many rows."""
-    return torch.cat([model._encoded(*model._apart(part)).float() for part in x.split(256)])
+    """f's answer to x as it is given."""
+    x, given = model._apart(x)
+    answer: Tensor = model._encoded(model._observed(x)[0], given)
+    return answer.float()
 
 
 def tally(points: Tensor, found: Tensor, n: int) -> Tensor:
@@ -158,7 +164,8 @@ class VectorQuantizer(Quantizer):
     @torch.no_grad()
     def start_with(self, x: Tensor, model: Any, rng: Generator) -> None:
         """Begin with the centres of these rows' codes, each book with what those before leave."""
-        left = encoded(model, x).reshape(-1, self.width)[:POINTS]
+        h = torch.cat([encoded(model, part) for part in x.split(256)])
+        left = h.reshape(-1, self.width)[:POINTS]
         for level in range(self.n_levels):
             self.book[level].copy_(k_means(left, self.n_values, rng))
             nearest = torch.cdist(left, self.book[level], compute_mode=EXACT).argmin(1)
@@ -188,10 +195,14 @@ class VectorQuantizer(Quantizer):
 
     def _found(self, codes: Tensor, beam: int = 1) -> Tensor:
         """The search for every piece of codes, some at a time."""
-        parts = codes.float().reshape(-1, self.width).split(4096)
+        parts = codes.float().reshape(-1, self.width).split(1 + 2**24 // (beam * self.n_values))
         return torch.cat([self._search(part, beam) for part in parts])
 
+    def chosen(self, h: Tensor) -> Tensor:
+        return self._found(h).view(len(h), -1)
+
     def indices(self, z: Tensor) -> Tensor:
+        """Of several books by a search, which misses the right ones of about one in a thousand."""
         return self._found(z, 1 if self.n_levels == 1 else BEAM).view(len(z), -1)
 
     def vectors(self, indices: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from narrows.core import Clock, ParameterError
 from narrows.parts.model import Model, fold
 
 UNTOLD = 0.1  # the share of the training rows that keep their class to themselves
@@ -46,7 +47,9 @@ class Conditional(Model):
     n_classes: int
     shape: tuple[int, ...]
 
-    def _apart(self, x: Tensor, rng: Generator | None = None) -> tuple[Tensor, Tensor | None]:
+    def _apart(
+        self, x: Tensor, rng: Generator | None = None, clock: Clock | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         given = x[:, -1].round().long()
         if self.training and rng is not None:
             kept = torch.rand(len(given), generator=rng, device=x.device) >= UNTOLD
@@ -70,12 +73,59 @@ class Conditional(Model):
         return each
 
 
-def conditional(n_classes: int, shape: tuple[int, ...]) -> Any:
+WAYS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+MOVED, STILL = 0.8, 0.8  # the share of rows that are moved at first; the progress at which none is
+
+
+class Shifted(Conditional):
+    """In training most images are moved by a pixel, and f and g are told which way.
+
+    The model sees eight images more for each that there is, and is never asked to make one that was
+    moved: class 0, untold, is the image as it is. Ever fewer are moved, towards the end none.
+
+    Source: Jun et al., "Distribution augmentation for generative modeling", ICML 2020.
+    """
+
+    def _apart(
+        self, x: Tensor, rng: Generator | None = None, clock: Clock | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        still = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        if not self.training or rng is None or clock is None:
+            return x, still
+        share = MOVED * max(0.0, 1.0 - clock.progress / STILL)
+        moved = torch.rand(len(x), generator=rng, device=x.device) < share
+        ways = torch.randint(1, len(WAYS) + 1, (len(x),), generator=rng, device=x.device)
+        given = torch.where(moved, ways, still)
+        x = x.clone()
+        for number, way in enumerate(WAYS, start=1):
+            some = given == number
+            x[some] = x[some].roll(way, (-2, -1))
+        return x, given
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The reconstruction that a code stands for; nothing is moved."""
+        still = torch.zeros(len(z), dtype=torch.long, device=z.device)
+        return super().decode(torch.cat([z, self.one_hot(still)], 1))
+
+
+def conditional(
+    n_classes: int, shape: tuple[int, ...], kind: type[Conditional] = Conditional
+) -> Any:
     """What builds the composition for so many classes: f as an architecture gives it, told y."""
 
     def build(f: nn.Module, *rest: Any, **more: Any) -> Conditional:
-        model = Conditional(Told(f, n_classes, shape), *rest, **more)
+        model = kind(Told(f, n_classes, shape), *rest, **more)
         model.n_classes, model.shape = n_classes, shape
         return model
 
     return build
+
+
+def shifted(shape: tuple[int, ...]) -> Any:
+    """What builds ``Shifted``; ParameterError where x is no image."""
+    if len(shape) != 3:
+        raise ParameterError(
+            f"shifts=True moves images by a pixel, but a sample of shape {shape} is none; give "
+            "input_shape or axes if it is, or leave shifts=False."
+        )
+    return conditional(len(WAYS), shape, Shifted)

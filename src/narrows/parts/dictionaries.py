@@ -75,6 +75,14 @@ class ActiveFew(TopK):
     def build(self, sizes: Any, rng: Generator | None) -> None:
         self.register_buffer("idle", torch.zeros(sizes.latent_dim, dtype=torch.float32))
 
+    @torch.no_grad()
+    def start_with(self, x: Tensor, model: Any, rng: Generator) -> None:
+        """Scale f so that g answers as far as x reaches: directions overlap, and sums overshoot."""
+        answer = model.g(self.mode(model.f(x))).flatten(1)
+        square = float(answer.square().sum())
+        share = float((answer * x.flatten(1)).sum()) / square if square > 0 else 1.0
+        model.f.weight.mul_(max(share, 0.1))
+
     def beside(self, latent_dim: int) -> int:
         return min(self.n_active, latent_dim)
 
@@ -97,7 +105,8 @@ class Revival(Regularizer):
     """½ ‖e − ê‖², e = x − g(z) held fixed and ê what dead numbers of the code can say of it.
 
     A number is dead that no row used for ``DEAD`` rows; the largest ``n_active`` of them that a row
-    has answer. So they learn what the others leave.
+    has answer. So they learn what the others leave. Unlike in the paper they answer with h itself,
+    which may be below 0: behind a relu the deadest would have no gradient.
 
     Source: Gao et al., "Scaling and evaluating sparse autoencoders", arXiv:2406.04093, section 2.4.
     """
@@ -110,10 +119,10 @@ class Revival(Regularizer):
 
     def forward(self, model: Any, trace: Trace) -> Tensor:
         dead = model.q.idle >= DEAD
-        h = trace.nodes[0].extras["h"].float().masked_fill(~dead, 0.0).relu()
+        h = trace.nodes[0].extras["h"].float()
         left = (trace.x - trace.output[0]).detach().flatten(1)
-        few = h.topk(min(self.n_active, h.shape[1]), dim=1)
-        z = torch.zeros_like(h).scatter(1, few.indices, few.values)
+        few = h.masked_fill(~dead, -torch.inf).topk(min(self.n_active, h.shape[1]), dim=1)
+        z = torch.zeros_like(h).scatter(1, few.indices, few.values.nan_to_num(neginf=0.0))
         told = z @ model.g.directions()
         # where none is dead there is nothing to revive, and nothing to pay
         mean = 0.5 * (left - told).square().sum(1).mean()

@@ -136,7 +136,7 @@ class FlowPosterior(DiagonalGaussian):
         order = z.flip(-1) if reverse else z
         m, gate = step(order, context).unbind(-1)
         s = torch.sigmoid(gate + OPEN)
-        log_scale = F.logsigmoid(gate + OPEN) - math.log(1 / (1 + math.exp(-OPEN)))
+        log_scale = F.logsigmoid(gate + OPEN) + math.log1p(math.exp(-OPEN))
         moved = order * log_scale.exp() + (1.0 - s) * m
         return moved.flip(-1) if reverse else moved, log_scale.sum(-1)
 

@@ -72,7 +72,8 @@ class MADE(nn.Module):
             h = z if context is None else torch.cat([context.to(z.dtype), z], -1)
             for i, layer in enumerate(self.layers):
                 h = layer(F.gelu(h) if i else h)
-        return h.unflatten(-1, (self.k, self.n_out))
+        answers: Tensor = h.unflatten(-1, (self.k, self.n_out))
+        return answers
 
 
 def made(

@@ -47,7 +47,7 @@ class Model(nn.Module):
         self.register_buffer("usual", torch.zeros(()) if missing else None)
 
     def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int | None = None) -> Trace:
-        x, given = self._apart(x, rng)
+        x, given = self._apart(x, rng, clock)
         x, observed = self._observed(x)
         corrupted, mask = (x, None) if self.c is None else self.c(x, rng)
         mask = mask if observed is None else observed if mask is None else mask * observed
@@ -58,7 +58,9 @@ class Model(nn.Module):
             distance = self.D.distance(x, output, mask)
         return Trace(x, corrupted, mask, nodes, output, distance, clock, rng)
 
-    def _apart(self, x: Tensor, rng: Generator | None = None) -> tuple[Tensor, Tensor | None]:
+    def _apart(
+        self, x: Tensor, rng: Generator | None = None, clock: Clock | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """A row's event, and what is given beside it: here nothing."""
         return x, None
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from narrows.core import Clock, Node, ParameterError, Sizes, Trace
+from narrows.parts.bounds import Mean
 from narrows.parts.latents import DiagonalGaussian, Latent, at_home, normal_log_prob
 from narrows.parts.likelihoods import Gaussian
 from narrows.parts.made import made
@@ -59,6 +60,11 @@ class Sampler(nn.Module):
         # a number that never changes keeps its units
         self.scale.copy_(torch.where(spread > 1e-6 * (1 + self.mean.abs()), spread, 1.0))
         return (codes - self.mean) / self.scale
+
+    @property
+    def training_steps(self) -> int:
+        """Steps of the loop that are enough."""
+        return 1000
 
     def cost(self, z: Tensor, rng: Generator) -> Tensor:
         """−log p of standardised codes, or a bound of it, in nats, (B,)."""
@@ -207,6 +213,10 @@ class IAFSampler(MAFSampler):
 
     n_steps, words = 2, "an inverse autoregressive flow, trained on the codes"
 
+    @property
+    def training_steps(self) -> int:
+        return max(100, 2000 // self.latent_dim)
+
     def cost(self, z: Tensor, rng: Generator) -> Tensor:
         u, volume = self.one_by_one(z)
         return -normal_log_prob(u, 0.0, 0.0) - volume
@@ -240,7 +250,7 @@ class TwoStageSampler(Sampler):
         f, g = mlp([k, width, width, 2 * self.inner], rng), mlp([self.inner, width, width, k], rng)
         p = StandardNormal()
         p.build(Sizes((k,), self.inner), rng)
-        self.vae = Model(f, g, DiagonalGaussian(), Gaussian(), p=p)
+        self.vae = Model(f, g, DiagonalGaussian(), Gaussian(), p=p, draws=Mean().samples)
 
     def cost(self, z: Tensor, rng: Generator) -> Tensor:
         trace = self.vae(z, Clock(), rng, K=1)
@@ -295,7 +305,8 @@ class AutoregressiveSampler(Sampler):
     def cost(self, z: Tensor, rng: Generator) -> Tensor:
         j = z.long()
         logits, _ = self._logits(F.pad(j[:, :-1], (1, 0), value=self.n_values), 0)
-        return F.cross_entropy(logits.movedim(-1, 1), j, reduction="none").sum(1)
+        each = F.cross_entropy(logits.flatten(0, 1), j.flatten(), reduction="none")
+        return each.view(j.shape).sum(1)
 
     @torch.no_grad()
     def sample(self, n: int, rng: Generator, temperature: float = 1.0) -> Tensor:

@@ -9,23 +9,40 @@ k is large.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from narrows.core import Node, ParameterError, Sizes
 from narrows.parts.latents import Latent
+from narrows.parts.likelihoods import Distance
+from narrows.parts.model import Model
 from narrows.parts.priors import Prior, refuse_temperature
 
 KNOTS, WEIGHTS = (torch.from_numpy((a + s) / 2) for a, s in zip(
     np.polynomial.legendre.leggauss(64), (1, 0), strict=True
 ))  # fmt: skip
-REACH = 12.0  # widths of the peak, beyond which nothing is left even of its heavier side
+REACH = 14.0  # widths of the peak, beyond which nothing is left even of its heavier side
 SHORT = 1e-6  # what is no longer has no direction in float32
+
+
+def _chart(q: Any, net: nn.Module, given: tuple[Tensor]) -> Tensor:
+    charted: Tensor = q.chart(given[0])
+    return charted
+
+
+def charted(f: nn.Module, g: nn.Module, q: Latent, D: Distance, **more: Any) -> Model:
+    """The usual composition, but that ``q.chart`` stands before g: codes as a flat space has them.
+
+    It is a hook and no layer, so that g keeps its own names in a file.
+    """
+    g.register_forward_pre_hook(partial(_chart, q))
+    return Model(f, g, q, D, **more)
 
 
 def log_area(k: int) -> float:
@@ -88,7 +105,7 @@ class _Angle(torch.autograd.Function):
         return t.clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         kappa, below_one, t = ctx.saved_tensors
         peak, reach = _peak(kappa, ctx.k)
@@ -107,17 +124,19 @@ class _Angle(torch.autograd.Function):
 class VonMisesFisher(Latent):
     """q(z | x) ∝ exp(κ ⟨μ, z⟩) on the unit sphere, with a direction μ and a concentration κ ≥ 0.
 
-    (μ, κ) = h: μ is the direction of its first k numbers, κ = k softplus of the last. Draws are
-    Wood's, whose proposals are uniform on the sphere and then bent towards μ; their gradient in κ
-    is implicit, so that no term of a score is left out.
+    (μ, κ) = h: μ is the direction of its first k numbers, κ = 1 + softplus(3k + the last): it
+    begins where draws are near μ, and never ends where they tell nothing of μ, and nothing is
+    learned any more. Draws are Wood's, whose proposals are uniform on the sphere and then bent
+    towards μ; their gradient in κ is implicit, by quadrature.
 
     Source: Davidson et al., "Hyperspherical variational auto-encoders", arXiv:1804.00891; Wood,
     "Simulation of the von Mises Fisher distribution", Communications in Statistics 23 (1994).
     """
 
-    space, density, start = "sphere", True, None
+    # its start is PCA, but for the length of a code; √k is what that is on average
+    space, density, start = "sphere", True, "point"
     least = 2  # of S^0, two points, there is nothing to learn by gradients
-    lowest, highest = 1e-3, 1e4
+    highest = 1e4  # beyond which a draw is numerically μ itself
 
     def n_numbers(self, latent_dim: int) -> int:
         """The direction, and how concentrated."""
@@ -137,8 +156,8 @@ class VonMisesFisher(Latent):
         first = torch.zeros_like(raw)
         first[..., 0] = 1.0  # the direction of what has none
         mu = torch.where(length > SHORT, raw / length, first)
-        kappa = raw.shape[-1] * F.softplus(h[..., -1].double())
-        return mu, kappa.clamp(self.lowest, self.highest)
+        kappa = 1.0 + F.softplus(h[..., -1].double() + 3.0 * raw.shape[-1])
+        return mu, kappa.clamp_max(self.highest)
 
     def mode(self, h: Tensor) -> Tensor:
         """The mean direction."""
@@ -163,6 +182,10 @@ class VonMisesFisher(Latent):
         # KL(q ‖ uniform) = κ E[cos t] − log Z(κ) + log Z(0), where Z(κ) = e^κ exp(log_total)
         kl = log_area(k) - kappa * below_one - log_total
         return Node(z=z, log_q=log_q.float(), kl=kl.float(), extras={"mu": mu, "kappa": kappa})
+
+    def chart(self, z: Tensor) -> Tensor:
+        """What g is given: √k z, numbers of about the size that networks are made for."""
+        return math.sqrt(z.shape[-1]) * F.normalize(z, dim=-1)
 
     def between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         """Along the great circle, at a constant speed; between opposite codes along any."""

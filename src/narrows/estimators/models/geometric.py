@@ -10,7 +10,7 @@ from narrows.estimators.parameters import parameter
 from narrows.parts.hyperbolic import WrappedNormal, WrappedStandardNormal
 from narrows.parts.objective import Term
 from narrows.parts.regularizers import KL
-from narrows.parts.spheres import UniformSphere, VonMisesFisher
+from narrows.parts.spheres import UniformSphere, VonMisesFisher, charted
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -18,8 +18,8 @@ class SphericalVAE(Estimator):
     """min over f, g of E_x E_q [−log p(x | z)] + β KL(q(z | x) ‖ uniform), z on the unit sphere.
 
     q is a von Mises-Fisher distribution, ∝ exp(κ(x) ⟨μ(x), z⟩). No code is nearer to the middle
-    than another, so that the prior draws none of them there. ``latent_dim`` is at least 2: a code
-    of k numbers has k − 1 degrees of freedom.
+    than another, and none is drawn to it by the prior. ``latent_dim`` is at least 2: a code of k
+    numbers has k − 1 degrees of freedom.
 
     Source: Davidson et al., "Hyperspherical variational auto-encoders", arXiv:1804.00891.
 
@@ -48,6 +48,7 @@ class SphericalVAE(Estimator):
             distance="gaussian",
             p=UniformSphere(),
             terms=(Term("kl", KL(), float(self.beta)),),
+            model=charted,
         )
 
 
@@ -56,8 +57,8 @@ class PoincareVAE(Estimator):
     """min over f, g of E_x E_q [−log p(x | z) + β (log q(z | x) − log p(z))], z in a Poincaré ball.
 
     q and p are normals wrapped around the ball of curvature −c, where volume grows exponentially
-    with the distance from the centre, as the leaves of a tree do with their depth. Unlike in the
-    paper g begins with no layer of its own kind: it is given the code's coordinates.
+    with the distance from the centre, as the leaves of a tree do with their depth. In place of the
+    paper's gyroplane layer g is given log_0(z), the code's coordinates as seen from the centre.
 
     Source: Mathieu et al., "Continuous hierarchical representations with Poincaré variational
     auto-encoders", arXiv:1901.06033; Nagano et al., arXiv:1902.02992.
@@ -102,4 +103,5 @@ class PoincareVAE(Estimator):
             distance="gaussian",
             p=WrappedStandardNormal(),
             terms=(Term("kl", KL(), float(self.beta)),),
+            model=charted,
         )

@@ -37,7 +37,7 @@ class IWAE(Estimator):
     begin : float
         The share of the training before which there is one draw, so that steps are fast; 0: none.
     gradient : str
-        "doubly": for the encoder the doubly reparameterised one, less noisy, for a quarter more
+        "doubly": for the encoder the doubly reparameterised one, less noisy, for a sixth more
         time; "plain": that of the bound as it is.
 
     Examples

@@ -75,11 +75,11 @@ class Autoencoder(Estimator):
     bound: str = parameter("mean", "How draws fold into the loss.", choices=tuple(BOUNDS))
 
     @property
-    def _generates(self) -> bool:  # type: ignore[override]
+    def _generates(self) -> bool:
         return self.prior != "none"
 
     @property
-    def _likely(self) -> bool:  # type: ignore[override]
+    def _likely(self) -> bool:
         return self.prior != "none" and has_density(self.latent)
 
     def _parts(self) -> Parts:

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.building import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.codebooks import ResidualQuantizer, VectorQuantizer
+from narrows.parts.codebooks import ResidualQuantizer, VectorQuantizer, encoded
 from narrows.parts.finite import FiniteScalar, GumbelSoftmax, UniformCategorical
 from narrows.parts.objective import Term
 from narrows.parts.regularizers import KL, Commitment
@@ -39,7 +40,13 @@ class Quantized(Estimator):
             From 0 to the size of the book (the categories, the values) − 1.
         """
         fitted: Any = self
-        return self._answers(X, lambda x: fitted.model_.q.indices(self._encode(x)).cpu().numpy())
+
+        def chosen(x: Tensor) -> NDArray[Any]:
+            model = fitted.model_
+            indices: Tensor = model.q.chosen(encoded(model, x))
+            return indices.cpu().numpy()
+
+        return self._answers(X, chosen)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -9,6 +9,7 @@ from narrows.estimators.base import Estimator
 from narrows.estimators.building import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.bounds import ImportanceWeighted, Mean
+from narrows.parts.conditions import WAYS, shifted
 from narrows.parts.latents import DiagonalGaussian
 from narrows.parts.objective import Term
 from narrows.parts.regularizers import KL
@@ -32,6 +33,9 @@ class VampVAE(Estimator):
         Draws of the importance-weighted bound (Burda et al., arXiv:1509.00519); 1: none.
     begin : float
         The share of the training after which that bound takes the place of the evidence bound.
+    shifts : bool
+        Of images: most are moved by a pixel in training, and f and g are told which way (Jun et
+        al., ICML 2020), so that less is learned by heart. Good for likelihoods of few images.
 
     Examples
     --------
@@ -57,15 +61,20 @@ class VampVAE(Estimator):
         high=1,
     )
 
+    shifts: bool = parameter(
+        False, "Move images by a pixel in training, and tell f and g which way.", kind=bool
+    )
+
     def _parts(self) -> Parts:
-        many = self.n_importance > 1
-        folded: dict[str, Any] = {
-            "bound": ImportanceWeighted(int(self.n_importance), float(self.begin)),
-            "terms": (),
-        }
+        folded: dict[str, Any] = {"bound": Mean(), "terms": (Term("kl", KL()),)}
+        if self.n_importance > 1:
+            bound = ImportanceWeighted(int(self.n_importance), float(self.begin))
+            folded = {"bound": bound, "terms": ()}
+        if self.shifts:
+            folded |= {"model": shifted(self.layout_.shape), "n_given": len(WAYS) + 1}
         return Parts(
             q=DiagonalGaussian(),
             distance="gaussian",
             p=VampPrior(int(self.n_inputs)),
-            **(folded if many else {"bound": Mean(), "terms": (Term("kl", KL()),)}),
+            **folded,
         )
