@@ -3,10 +3,10 @@
     python benchmarks/models.py --data mnist --seconds 20
 
 Each model trains on the same rows for the same seconds, in a process of its own, with its defaults
-and codes of 16 numbers. Beside them stand PCA, and a normal distribution or a mixture on PCA's codes.
+and codes of 16 numbers. Beside them stand PCA, and a normal distribution or a mixture on its codes.
 
 ``error``     mean squared error per pixel of test images, in [0, 1] units.
-``probe``     accuracy of a logistic regression on the codes of 5,000 training images, on test images.
+``probe``     accuracy of a logistic regression on codes of 5,000 training images, on test images.
 ``distance``  Fréchet distance between 5,000 samples and 5,000 test images, in the last hidden layer
               (64 numbers, ReLU) of a classifier fixed for all: scikit-learn's MLPClassifier with
               layers of 128 and 64, ten epochs, seed 0, on the training images. It is no FID, and
@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from records import HERE, Book
 
 LATENT = 16
@@ -155,9 +156,10 @@ def table(folder: Path, options: argparse.Namespace) -> None:
     lines = [
         "# Every model on the same images",
         "",
-        f"{options.data}, {options.seconds:.0f} s of training each on both cores, codes of {LATENT} "
-        "numbers, defaults, one seed. What the columns are stands in `benchmarks/models.py`; lower "
-        "is better but for the probe. Models of other aims are not meant to win every column.",
+        f"{options.data}, {options.seconds:.0f} s of training each on both cores, codes of "
+        f"{LATENT} numbers, defaults, one seed. What the columns are stands in "
+        "`benchmarks/models.py`; lower is better but for the probe. Models of other aims are not "
+        "meant to win every column.",
         "",
         "| model | error | probe | Fréchet distance | epochs | code lines |",
         "|---|---|---|---|---|---|",

@@ -44,6 +44,8 @@ def rows(items: list[Any]) -> list[str]:
     lines = ["| parameter | default | |", "|---|---|---|"]
     for item in items:
         text = item.metadata.get("help", "").replace("|", "\\|")
+        if "choices" in item.metadata:
+            text += f" One of {', '.join(map(shown, item.metadata['choices']))}."
         lines.append(f"| `{item.name}` | {shown(item.default)} | {text} |")
     return lines
 

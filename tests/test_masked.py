@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from narrows import Autoencoder, MaskedAutoencoder, ParameterError
 from narrows.core import Clock
-from narrows.parts.masked import PatchMask, Patches, patch_side
+from narrows.parts.masked import Patches, PatchMask, patch_side
 
 DIGITS = load_digits().images
 SMALL = {"latent_dim": 6, "hidden_layer_sizes": (32,), "random_state": 0}

@@ -107,7 +107,7 @@ def train_and_estimate(
 
 
 def log_likelihood(model: Any, x: Tensor, n_samples: int) -> NDArray[np.float64]:
-    """log 1/K Σ p(x | z) p(z) / q(z | x) of each row, as ``get_nll`` defines it for a Gaussian q."""
+    """log 1/K Σ p(x | z) p(z) / q(z | x) of each row, ``get_nll``'s formula for a Gaussian q."""
     found = []
     for row in x.split(1):
         encoded = model.encoder(row.view(1, 1, 28, 28))
@@ -116,10 +116,8 @@ def log_likelihood(model: Any, x: Tensor, n_samples: int) -> NDArray[np.float64]
             eps = torch.randn(n_samples, LATENT)
             z = mu + torch.exp(0.5 * log_var) * eps
             log_q = -0.5 * (log_var + eps.square()).sum(1)
-            if hasattr(model, "_log_p_z"):
-                log_p = model._log_p_z(z)
-            else:
-                log_p = -0.5 * z.square().sum(1)
+            own = getattr(model, "_log_p_z", lambda z: -0.5 * z.square().sum(1))
+            log_p = own(z)
             p = model.decoder(z).reconstruction.reshape(n_samples, -1)
             log_x = -nn.functional.binary_cross_entropy(
                 p, row.expand(n_samples, -1), reduction="none"

@@ -90,8 +90,9 @@ class WeightedObjective(nn.Module):
     @property
     def settled(self) -> float:
         """The progress from which neither a weight nor the bound changes any more."""
-        weights = [term.weight for term in self.terms]
-        weights += [getattr(term.regularizer, "capacity", None) or 0.0 for term in self.terms]
+        weights: list[Any] = [term.weight for term in self.terms]
+        for name in ("capacity", "free"):
+            weights += [getattr(term.regularizer, name, None) for term in self.terms]
         moving = [w for w in weights if callable(w)]
         steps = [i / 100 for i in range(100) if any(w(i / 100) != w(1.0) for w in moving)]
         return max([getattr(self.bound, "begin", 0.0), *steps])

@@ -37,13 +37,15 @@ class Regularizer(nn.Module):
 
 @dataclass(frozen=True)
 class Ramp:
-    """A weight, or nats, that rises along a line from 0 to ``end`` over a share of the training."""
+    """A weight, or nats, that goes along a line to ``end`` over a share of the training."""
 
     end: float
     share: float
+    start: float = 0.0
 
     def __call__(self, progress: float) -> float:
-        return self.end * min(1.0, progress / self.share) if self.share else self.end
+        done = min(1.0, progress / self.share) if self.share else 1.0
+        return self.start + (self.end - self.start) * done
 
 
 class KL(Regularizer):
@@ -53,7 +55,7 @@ class KL(Regularizer):
 
     Parameters
     ----------
-    free : float
+    free : number or function of progress
         Nats of every number of the code that cost nothing ("free bits": Kingma et al. 2016,
         arXiv:1606.04934, eq. 15): Σ_j max(free, mean KL_j). Of a latent without numbers that count
         apart, of all numbers together.
@@ -63,9 +65,9 @@ class KL(Regularizer):
 
     needs = frozenset({"density", "prior"})
 
-    def __init__(self, free: float = 0.0, capacity: Weight | None = None) -> None:
+    def __init__(self, free: Weight = 0.0, capacity: Weight | None = None) -> None:
         super().__init__()
-        if free < 0:
+        if not callable(free) and free < 0:
             raise ParameterError(f"free must be at least 0 nats. Got {free!r}.")
         self.free, self.capacity = free, capacity
 
@@ -74,18 +76,18 @@ class KL(Regularizer):
         for node in trace.nodes:
             if node.log_q is None and node.kl is None:
                 continue
-            total = total + self._of(node)
+            total = total + self._of(node, weight_at(self.free, trace.clock))
         if self.capacity is None:
             return total
         return (total - weight_at(self.capacity, trace.clock)).abs()
 
-    def _of(self, node: Any) -> Tensor:
+    def _of(self, node: Any, free: float) -> Tensor:
         each = node.extras.get("kl_each") if node.kl is not None else None
-        if self.free and each is not None:
-            floors: Tensor = each.mean(0).clamp_min(self.free).sum()
+        if free and each is not None:
+            floors: Tensor = each.mean(0).clamp_min(free).sum()
             return floors
         mean: Tensor = (node.log_q - node.log_p if node.kl is None else node.kl).mean()
-        return mean.clamp_min(self.free * node.z.shape[-1]) if self.free else mean
+        return mean.clamp_min(free * node.z.shape[-1]) if free else mean
 
 
 class Commitment(Regularizer):

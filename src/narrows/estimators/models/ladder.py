@@ -13,7 +13,7 @@ from narrows.parts.ladder import Ladder, ladder_networks
 from narrows.parts.latents import DiagonalGaussian
 from narrows.parts.objective import Term
 from narrows.parts.priors import Prior, StandardNormal
-from narrows.parts.regularizers import KL
+from narrows.parts.regularizers import KL, Ramp
 from narrows.parts.vamp import VampPrior
 
 
@@ -32,10 +32,12 @@ class LadderVAE(Estimator):
     ----------
     n_levels : int
         L; at most as many as ``latent_dim``.
-    prior : str
-        Of the highest level: "normal", or "vamp", a mixture of posteriors at learned inputs.
+    free : float
+        Nats of every number of the code that cost nothing at first, ever fewer in the first half of
+        the training ("free bits"): without them the lower levels are never used.
     n_inputs : int
-        With "vamp", how many of them.
+        The prior of the highest level is a mixture of posteriors at so many learned inputs; 0: a
+        normal one.
     n_importance : int
         Draws of the importance-weighted bound (Burda et al., arXiv:1509.00519); 1: none.
     begin : float
@@ -54,13 +56,19 @@ class LadderVAE(Estimator):
     _generates = _likely = True
 
     n_levels: int = parameter(2, "Layers of the code.", kind=int, low=1, high=16)
-    prior: str = parameter(
-        "normal",
-        "Of the highest level; vamp: a mixture of posteriors at learned inputs.",
-        choices=("normal", "vamp"),
+    free: float = parameter(
+        0.2,
+        "Nats of every number of the code that cost nothing at first, none from the middle of the "
+        "training on; without, lower levels are never used.",
+        kind=float,
+        low=0,
     )
     n_inputs: int = parameter(
-        100, "Learned inputs of the vamp prior.", kind=int, low=1, high=10_000
+        0,
+        "Learned inputs whose posteriors are the prior of the highest level; 0: a normal prior.",
+        kind=int,
+        low=0,
+        high=10_000,
     )
     n_importance: int = parameter(
         1, "Draws of the importance-weighted bound; 1: the evidence bound.", kind=int, low=1
@@ -74,11 +82,13 @@ class LadderVAE(Estimator):
     )
 
     def _parts(self) -> Parts:
-        prior: Prior = StandardNormal() if self.prior == "normal" else VampPrior(self.n_inputs)
+        n = int(self.n_inputs)
+        prior: Prior = VampPrior(n) if n else StandardNormal()
         many = self.n_importance > 1
+        kl = KL(free=Ramp(0.0, 0.5, float(self.free)))
         shared: dict[str, Any] = {
             "bound": ImportanceWeighted(self.n_importance, self.begin) if many else Mean(),
-            "terms": () if many else (Term("kl", KL()),),
+            "terms": () if many else (Term("kl", kl),),
         }
         return Parts(
             q=DiagonalGaussian(),
