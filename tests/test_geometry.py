@@ -295,7 +295,7 @@ def test_a_ball_too_small_for_its_codes_is_refused_and_auto_grows_it() -> None:
         q.build(Sizes((3,), 400), None)
     auto = WrappedNormal()
     auto.build(Sizes((3,), 400), None)
-    assert auto.c == 0.125
+    assert auto.c == 0.0125
     with pytest.raises(ParameterError, match="curvature"):
         PoincareVAE(curvature=0.0).check_parameters()
 

@@ -84,8 +84,14 @@ def admit(estimator: Any, X: Any, *, reset: bool) -> Array | CheckedRows:
     if array.ndim > 2 and reset:  # later, that the shapes agree says it all
         _checked_table(estimator, array.reshape(len(array), -1), reset)
     names = getattr(estimator, "feature_names_in_", None)
-    refuse_not_finite(array, names, missing=estimator.missing == "mask")
+    refuse_not_finite(array, names, missing=_missing(estimator))
     return layout.inward(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def _missing(estimator: Any) -> bool | None:
+    """Whether NaN stands for what nobody observed; None for those that cannot be told so."""
+    said = getattr(estimator, "missing", None)
+    return None if said is None else said == "mask"
 
 
 def _admit_lazy(estimator: Any, X: Source, reset: bool) -> CheckedRows:
@@ -98,7 +104,7 @@ def _admit_lazy(estimator: Any, X: Source, reset: bool) -> CheckedRows:
     if first.ndim > 2:
         _checked_table(estimator, first.reshape(len(first), -1), reset)
     names = getattr(estimator, "feature_names_in_", None)
-    return CheckedRows(X, layout, names, estimator.missing == "mask")
+    return CheckedRows(X, layout, names, _missing(estimator))
 
 
 def _checked_count(estimator: Any, array: Any, reset: bool) -> Array:

@@ -68,7 +68,7 @@ class CheckedRows:
         source: Source,
         layout: Layout | None = None,
         names: Any = None,
-        missing: bool = False,
+        missing: bool | None = None,
     ) -> None:
         self.source, self.layout, self.names, self.missing = source, layout, names, missing
         given = np.dtype(source.dtype)
@@ -114,7 +114,9 @@ def in_steps(rows: Source, step: int) -> Iterator[tuple[int, Array]]:
             yield first + start, block[start : start + step]
 
 
-def refuse_not_finite(array: Array, names: Any, first: int = 0, *, missing: bool = False) -> None:
+def refuse_not_finite(
+    array: Array, names: Any, first: int = 0, *, missing: bool | None = None
+) -> None:
     """Name the first place of ``array`` that holds no number; its rows count from ``first``.
 
     Where NaN may stand for what is ``missing``, only a row of nothing else is refused.
@@ -134,13 +136,14 @@ def refuse_not_finite(array: Array, names: Any, first: int = 0, *, missing: bool
                 continue
         place = np.argwhere(~finite)[0]
         value = "NaN" if np.isnan(part[tuple(place)]) else "infinity"
+        told = value == "NaN" and missing is not None
         row, where = first + start + int(place[0]), ", ".join(str(i) for i in place[1:])
         column = f"column {where}" + (f" ({names[place[1]]!r})" if names is not None else "")
         spot = column if array.ndim == 2 else f"index ({where})"
         raise InputError(
             f"Input X contains {value} in row {row}, {spot}; drop such rows, fill them in "
             "(sklearn.impute.SimpleImputer) first"
-            + (', or let missing="mask" leave NaN out.' if value == "NaN" else ".")
+            + (', or let missing="mask" leave NaN out.' if told else ".")
         )
 
 

@@ -80,8 +80,9 @@ class WrappedNormal(DiagonalGaussian):
     Parameters
     ----------
     curvature : float, optional
-        c, above 0. None: 1, and less for codes of more than 50 numbers, in inverse proportion,
-        since a normal of k numbers lies √k from the centre, and 12 is where float32 ends.
+        c, above 0. None: 1, and 5 / k for codes of more numbers than 5: a normal of k numbers lies
+        √k from the centre, and where √(c k) is large nearly all draws lie further out than μ, so
+        that g of the mean point is no good reconstruction.
     """
 
     space = "ball"  # PCA is its start: exact in ``chart`` of the mean, and nearly so of its draws
@@ -96,7 +97,7 @@ class WrappedNormal(DiagonalGaussian):
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
         k = sizes.latent_dim
-        self.c = min(1.0, 50 / k) if self.curvature is None else self.curvature
+        self.c = min(1.0, 5 / k) if self.curvature is None else self.curvature
         if math.sqrt(self.c * k) > FARTHEST:
             raise ParameterError(
                 f"A code of {k} numbers lies too near the border of a ball of curvature "

@@ -102,6 +102,11 @@ class Ladder(Model):
     g: TopDown
     q: DiagonalGaussian
 
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        if self.p is not None:
+            self.p.latent_dim = self.g.sizes[-1]  # it is one over the highest level alone
+
     def top(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z_L | x)."""
         return self.q.split(self.g.top(self.f(self.D.inward(x))[-1]))

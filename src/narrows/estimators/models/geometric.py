@@ -66,7 +66,7 @@ class PoincareVAE(Estimator):
     Parameters
     ----------
     curvature : float or "auto"
-        c, above 0; auto: 1, and 50 / latent_dim where that is less.
+        c, above 0; auto: 1, and 5 / latent_dim where that is less.
     beta : float
         The weight β of the KL divergence, which is estimated from the draws.
 
@@ -89,7 +89,7 @@ class PoincareVAE(Estimator):
 
     curvature: float | str = parameter(
         "auto",
-        "c, of a ball of curvature -c. auto: 1, and 50 / latent_dim where that is less.",
+        "c, of a ball of curvature -c. auto: 1, and 5 / latent_dim where that is less.",
         kind=float,
         low=0,
         open=True,

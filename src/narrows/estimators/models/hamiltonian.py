@@ -46,7 +46,7 @@ class HamiltonianVAE(Estimator):
 
     n_leapfrog: int = parameter(3, "Leapfrog steps.", kind=int, low=1, high=1000)
     step_size: float = parameter(
-        0.1,
+        0.2,
         "Length of a step at the start, in standard deviations.",
         kind=float,
         low=0,
@@ -54,7 +54,7 @@ class HamiltonianVAE(Estimator):
         open=True,
     )
     beta_zero: float = parameter(
-        0.3, "Inverse temperature at the start; 1: nothing is cooled.", kind=float, low=1e-3, high=1
+        0.7, "Inverse temperature at the start; 1: nothing is cooled.", kind=float, low=1e-3, high=1
     )
 
     def _parts(self) -> Parts:
