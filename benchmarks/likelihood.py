@@ -189,8 +189,9 @@ def table(folder: Path) -> None:
 def _family_lines(rows: list[dict[str, Any]]) -> list[str]:
     first = rows[0]
     lines = [
-        f"Equal time: {first['seconds']:.0f} s each, training split alone, {first['rows']:,} "
-        f"random test rows, {first['n_samples']} importance samples, seed {first['seed']}. Papers "
+        f"Equal time: {first['seconds']:.0f} s each on one core, training split alone, "
+        f"{first['rows']:,} random test rows, {first['n_samples']} importance samples, seed "
+        f"{first['seed']}. Papers "
         "train for hours, and not all on this binarisation: it is said where theirs is another.",
         "",
         "| model | nats | ± | epochs | parameters | its paper |",

@@ -3,6 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from narrows.estimators.catalogue import MODELS
+
+IMAGES_ONLY = {"MSSSIMVAE"}  # a table has no structure that it could compare
+TABLES = [name for name in MODELS if name not in IMAGES_ONLY]
+TOLD = {name for name in MODELS if "Conditional" in name}  # their name says that y counts
+
 
 def curve(n: int = 300, d: int = 6, seed: int = 0) -> NDArray[np.float64]:
     """Noisy points on a bent line in d dimensions: one number explains them, but not linearly."""

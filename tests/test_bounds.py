@@ -16,6 +16,8 @@ from narrows.engine.training import step_players
 from narrows.estimators.building import Parts
 from narrows.parts import bounds
 from narrows.parts.bounds import Bound
+from narrows.parts.finite import GumbelSoftmax, UniformCategorical
+from narrows.parts.hamiltonian import Hamiltonian
 from narrows.parts.latents import DiagonalGaussian, FullGaussian, Point, TopK, normal_log_prob
 from narrows.parts.model import Model
 from narrows.parts.objective import Term, WeightedObjective
@@ -250,10 +252,9 @@ VAE: dict[str, Any] = {"q": DiagonalGaussian(), "p": StandardNormal()}
             {**VAE, "q": FullGaussian(), "bound": None, "terms": (Term("tc", TotalCorrelation()),)},
             ("TotalCorrelation", "FullGaussian"),
         ),
-        (
-            {"q": TopK(3), "bound": None, "terms": (Term("kl", KL()),)},
-            ("KL", "TopK"),
-        ),
+        ({"q": TopK(3), "bound": None, "terms": (Term("kl", KL()),)}, ("KL", "TopK")),
+        ({"q": Hamiltonian(), "bound": None}, ("Hamiltonian", "without a prior")),
+        ({"q": GumbelSoftmax(), "p": UniformCategorical()}, ("ImportanceWeighted", "Gumbel")),
     ],
 )
 def test_parts_without_a_meaning_together_are_refused(parts: Any, names: Any) -> None:

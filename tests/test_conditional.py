@@ -1,6 +1,7 @@
 """A model that is told the class of each row: what it draws follows y, and y may be left out."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +85,20 @@ def test_what_has_no_meaning_is_refused(model: ConditionalVAE) -> None:
     with pytest.raises(ParameterError, match="X_val has no classes"):
         ConditionalVAE(**SMALL).fit(X[:30], Y[:30], X_val=X[:5])
     assert not hasattr(model, "partial_fit")
+
+
+@pytest.mark.parametrize("distance", ["categorical", "mixed"])
+def test_rows_of_classes_may_be_told_one_too(distance: str) -> None:
+    rows = np.random.default_rng(0).integers(0, 3, (40, 8)).astype(float)
+    model = ConditionalVAE(max_epochs=1, distance=distance, **SMALL).fit(rows, Y[:40])
+    assert set(np.unique(model.reconstruct(rows, Y[:40]))) <= {0.0, 1.0, 2.0}
+    assert np.isfinite(model.log_likelihood(rows, n_samples=3)).all()
+
+
+@pytest.mark.parametrize("odd", [["a", 1], [b"a", b"b"], [None, "a"], np.array([0, 1], "M8[D]")])
+def test_classes_are_numbers_or_words(model: ConditionalVAE, odd: Any) -> None:
+    odd = np.array(odd, dtype=object) if isinstance(odd, list) else odd
+    with pytest.raises(InputError, match="numbers or words"):
+        ConditionalVAE(**SMALL).fit(X[:40], np.tile(odd, 20))
+    with pytest.raises(InputError, match="numbers or words"):
+        model.transform(X[:2], odd)

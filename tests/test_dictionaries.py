@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from narrows import SparseDictionary
+from narrows import ParameterError, SparseDictionary
 from narrows.core import Clock, Node, Trace
 from narrows.parts.dictionaries import DEAD, Directions, Revival
 
@@ -85,3 +85,9 @@ def test_a_dead_number_comes_back() -> None:
         alive[weight] = int((model.transform(X)[:, :16] != 0).any(0).sum())
     assert alive[0.0] == 0
     assert alive[1.0] >= 4
+
+
+def test_classes_have_no_directions() -> None:
+    X = np.random.default_rng(0).integers(0, 3, (40, 5)).astype(float)
+    with pytest.raises(ParameterError, match=r"Directions.*choose another distance"):
+        SparseDictionary(distance="mixed", latent_dim=8, n_active=2).fit(X)

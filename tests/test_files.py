@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import narrows
-from data import curve
+from data import TABLES, curve
 from narrows.core import FileError, ParameterError
 from narrows.engine import storage, writing
 from narrows.estimators.catalogue import MODELS, model_class
@@ -40,7 +40,7 @@ def path(model: Any, tmp_path: Path) -> Path:
     return model.save(tmp_path / "m.safetensors")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TABLES)
 def test_everything_comes_back(name: str, tmp_path: Path) -> None:
     import pandas as pd
 
@@ -56,7 +56,8 @@ def test_everything_comes_back(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.transform(frame), est.transform(frame))
     np.testing.assert_array_equal(again.pca_.reconstruct(frame), est.pca_.reconstruct(frame))
     again.save(tmp_path / "again.safetensors")
-    assert again.partial_fit(frame).n_iter_ == est.n_iter_ + 1
+    if hasattr(again, "partial_fit"):
+        assert again.partial_fit(frame).n_iter_ == est.n_iter_ + 1
 
 
 @pytest.mark.parametrize("kwargs", [{"tied": True, "linear_path": False}, {"distance": "huber"}])
@@ -249,7 +250,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 def test_every_older_format_still_loads(path: Path) -> None:
     """The probe inside each golden file is checked by ``load`` itself."""
     est = narrows.load(path)
-    data = IMAGES if est.architecture_ == "conv" else X
+    data = IMAGES if est.input_shape_ == (9, 6) else X
     assert est.transform(data).shape == (80, 2)
 
 
@@ -258,7 +259,7 @@ def test_there_is_a_golden_file_of_every_format_and_model() -> None:
     assert {f"v{storage.FORMAT}-{name}" for name in [*MODELS, "conv"]} <= have
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TABLES)
 def test_pickling_for_joblib_works(name: str) -> None:
     est = small(name)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(est)).transform(X), est.transform(X))

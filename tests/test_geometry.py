@@ -12,7 +12,7 @@ from scipy.stats import chi2, kstest
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from narrows import ParameterError, PoincareVAE, SphericalVAE
+from narrows import Autoencoder, ParameterError, PoincareVAE, SphericalVAE
 from narrows.core import Clock, Sizes
 from narrows.parts.hyperbolic import WrappedNormal, WrappedStandardNormal, apart, exp_0, log_0
 from narrows.parts.likelihoods import Gaussian
@@ -310,3 +310,12 @@ def test_their_own_networks_come_back_from_a_file(tmp_path: Any) -> None:
     again = narrows.load(model.save(tmp_path / "m.safetensors"), f=f, g=g)
     np.testing.assert_array_equal(again.reconstruct(rows), model.reconstruct(rows))
     assert not g._forward_pre_hooks
+
+
+@pytest.mark.parametrize(("space", "named"), [("sphere", SphericalVAE), ("ball", PoincareVAE)])
+def test_a_composed_model_has_the_chart_of_the_named_one(space: str, named: Any) -> None:
+    same = {"latent_dim": 3, "max_epochs": 1, "random_state": 0}
+    composed = Autoencoder(latent=space, prior=space, regularizers="kl", **same).fit(DIGITS)
+    np.testing.assert_array_equal(
+        composed.reconstruct(DIGITS), named(**same).fit(DIGITS).reconstruct(DIGITS)
+    )

@@ -1,8 +1,11 @@
 """The ladder of latents: its densities are those of the model it says it is."""
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from narrows import LadderVAE
 from narrows.core import Clock, Sizes
 from narrows.parts.ladder import Block, BottomUp, Ladder, TopDown, level_sizes
 from narrows.parts.latents import DiagonalGaussian
@@ -97,3 +100,11 @@ def test_every_number_of_the_code_has_a_level() -> None:
     assert level_sizes(80, 2) == [40, 40]
     assert level_sizes(3, 5) == [1, 1, 1]
     assert sum(level_sizes(11, 3)) == 11
+
+
+@pytest.mark.parametrize("distance", ["categorical", "mixed"])
+def test_a_ladder_takes_classes(distance: str) -> None:
+    X = np.random.default_rng(0).integers(0, 3, (40, 5)).astype(float)
+    model = LadderVAE(latent_dim=2, distance=distance, max_epochs=1, random_state=0).fit(X)
+    assert set(np.unique(model.reconstruct(X))) <= {0.0, 1.0, 2.0}
+    assert np.isfinite(model.log_likelihood(X, n_samples=3)).all()

@@ -1,5 +1,7 @@
 """Masked autoencoding: f sees visible patches alone, D counts hidden ones alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def test_as_many_patches_are_hidden_in_every_row_at_random() -> None:
     x = torch.ones(200, 1, 8, 8)
     seen, mask = c(x, torch.Generator().manual_seed(0))
     assert mask.flatten(1).sum(1).tolist() == [48.0] * 200
-    torch.testing.assert_close(seen, 1 - mask)
+    torch.testing.assert_close(seen.nan_to_num(), 1 - mask)
     share = mask.mean(0)
     assert share.min() > 0.6 and share.max() < 0.9
 
@@ -80,5 +82,27 @@ def test_patches_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ParameterError, match="networks of a kind of its own"):
         f, g = torch.nn.Linear(64, 2), torch.nn.Linear(2, 64)
         MaskedAutoencoder(f=f, g=g).fit(DIGITS[:30].reshape(30, 64))
+    with pytest.raises(ParameterError, match=r"VisibleEncoder.*choose another distance"):
+        MaskedAutoencoder(distance="categorical").fit(DIGITS[:30].reshape(30, 64))
     assert patch_side("auto", (1, 28, 28)) == 4
     assert not hasattr(Autoencoder(), "hidden_share")
+
+
+def test_what_is_hidden_and_missing_too_is_not_shown(monkeypatch: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 8))
+    X[np.random.default_rng(1).random(X.shape) < 0.4] = np.nan
+    model = MaskedAutoencoder(missing="mask", latent_dim=2, max_epochs=1, random_state=0).fit(X)
+    c, f = model.model_.c, model.model_.f
+    shown: list[torch.Tensor] = []
+    whole = type(f).forward
+
+    def spy(self: Any, x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        shown.append(visible)
+        return whole(self, x, visible)
+
+    monkeypatch.setattr(type(f), "forward", spy)
+    x = torch.from_numpy(X).float()
+    with torch.no_grad():
+        model.model_(x, Clock(), torch.Generator().manual_seed(0))
+    _, hidden = c(model.model_._observed(x)[0], torch.Generator().manual_seed(0))
+    assert float(hidden.gather(1, shown[0]).sum()) == 0.0

@@ -40,6 +40,13 @@ def test_every_figure_of_speed_is_in_the_benchmarks_output() -> None:
         assert row in written
 
 
+def test_its_likelihood_is_in_the_benchmarks_output() -> None:
+    told = README.split("<!-- likelihood -->")[1].split("<!-- /likelihood -->")[0]
+    (nats,) = re.findall(r"\*\*([\d.]+)\*\*", told)
+    written = (ROOT / "benchmarks/results/likelihood.md").read_text(encoding="utf-8")
+    assert f"| all test rows | 1,000 | {nats} |" in written
+
+
 def test_its_test_command_is_the_one_ci_runs() -> None:
     assert "\nmake test " in README
     assert "\nmake test\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")

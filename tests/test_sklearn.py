@@ -11,11 +11,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from narrows.estimators.catalogue import MODELS, model_class
+from data import TABLES, TOLD
+from narrows.estimators.catalogue import model_class
 
-IMAGES_ONLY = {"MSSSIMVAE"}  # a table has no structure that it could compare
-TABLES = [name for name in MODELS if name not in IMAGES_ONLY]
-TOLD = {name for name in MODELS if "Conditional" in name}  # their name says that y counts
 ESTIMATORS = [model_class(name)(max_epochs=2, random_state=0) for name in TABLES]
 
 

@@ -105,7 +105,7 @@ def test_data_of_another_shape(digits: Path, table: Path, tmp_path: Path) -> Non
 
 
 def test_what_a_model_cannot_do(digits: Path, table: Path, tmp_path: Path) -> None:
-    assert "no prior" in refused("sample", digits, "-o", tmp_path / "x.npy")
+    assert "nothing to sample from" in refused("sample", digits, "-o", tmp_path / "x.npy")
     done("fit", table, "-o", tmp_path / "m.safetensors", *TINY)
     model = tmp_path / "m.safetensors"
     assert "no pictures" in refused("reconstruct", model, table, "-o", tmp_path / "x.png")

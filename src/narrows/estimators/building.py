@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,12 +33,15 @@ from narrows.parts.priors import Prior
 SMALLEST_NOISE = 1e-4  # of a scaled variance: what a start calls zero
 
 
+Networks = Callable[[str, NetworkOptions, Generator | None], tuple[nn.Module, nn.Module]]
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a named model picks from the slots; parts that make no sense together are refused.
 
     ``model`` composes them, if not in the usual way; ``networks`` makes f and g, if they are not
-    those of an architecture: (choices, rng) → (f, g). ``n_given`` are numbers that g takes beside
+    those of an architecture: as ``build_networks``. ``n_given`` are numbers that g takes beside
     the code. ``missing`` says that NaN in x stands for what nobody observed.
     """
 
@@ -48,7 +52,7 @@ class Parts:
     terms: tuple[Term, ...] = ()
     bound: Bound = field(default_factory=Mean)
     model: Callable[..., Model] = Model
-    networks: Callable[[Choices, Generator | None], tuple[nn.Module, nn.Module]] | None = None
+    networks: Networks | None = None
     n_given: int = 0
     missing: bool = False
 
@@ -96,7 +100,8 @@ def build_model(
     skeleton that a file's tensors are put into.
     """
     D = make_distance(choices)
-    f, g = own or (parts.networks or _usual_networks(parts, D))(choices, rng)
+    options = _network_options(parts, D, choices)
+    f, g = own or (parts.networks or build_networks)(choices.architecture, options, rng)
     features, k = math.prod(choices.shape), choices.latent_dim
     if choices.linear_path:
         f = WithPath(f, encoder_path(features, parts.q.n_numbers(k)))
@@ -107,6 +112,8 @@ def build_model(
         event = list(choices.shape) if choices.scaling == "column" else event
         g = nn.Sequential(g, BoundedHead(torch.zeros(event), torch.zeros(event)))
     parts.build(Sizes(choices.shape, k), rng)
+    if hasattr(parts.q, "chart"):  # a hook and no layer, so that g keeps its own names in a file
+        g.register_forward_pre_hook(partial(_chart, parts.q))
     draws, missing = parts.bound.samples, parts.missing
     model = parts.model(f, g, parts.q, D, c=parts.c, p=parts.p, draws=draws, missing=missing)
     if missing:
@@ -121,30 +128,27 @@ def make_distance(choices: Choices) -> Distance:
     return D
 
 
-Networks = Callable[[Choices, Generator | None], tuple[nn.Module, nn.Module]]
+def _chart(q: Any, g: nn.Module, given: tuple[Tensor]) -> Tensor:
+    """Codes as a flat space has them: what g is given."""
+    charted: Tensor = q.chart(given[0])
+    return charted
 
 
-def _usual_networks(parts: Parts, D: Distance) -> Networks:
-    """f and g of an architecture."""
-
-    def build(choices: Choices, rng: Generator | None) -> tuple[nn.Module, nn.Module]:
-        options = NetworkOptions(
-            shape=choices.shape,
-            latent_dim=choices.latent_dim,
-            numbers=parts.q.n_numbers(choices.latent_dim),
-            into=D.input_shape(choices.shape),
-            out=D.output_shape(choices.shape),
-            given=parts.n_given,
-            hidden=choices.hidden,
-            channels=choices.channels,
-            down=choices.down,
-            up=choices.up,
-            activation=choices.activation,
-            tied=choices.tied,
-        )
-        return build_networks(choices.architecture, options, rng)
-
-    return build
+def _network_options(parts: Parts, D: Distance, choices: Choices) -> NetworkOptions:
+    return NetworkOptions(
+        shape=choices.shape,
+        latent_dim=choices.latent_dim,
+        numbers=parts.q.n_numbers(choices.latent_dim),
+        into=D.input_shape(choices.shape),
+        out=D.output_shape(choices.shape),
+        given=parts.n_given,
+        hidden=choices.hidden,
+        channels=choices.channels,
+        down=choices.down,
+        up=choices.up,
+        activation=choices.activation,
+        tied=choices.tied,
+    )
 
 
 def laid_out(model: Model) -> Model:

@@ -229,12 +229,12 @@ class Conditioned(Estimator):
 
     def _numbers(self, y: Any, n: int) -> NDArray[np.int64]:
         """The numbers of the classes y, from 1."""
-        y, classes = np.asarray(y), self.classes_
+        y, classes = _named(y), self.classes_
         if y.shape != (n,):
             raise InputError(f"y has shape {y.shape}; expected ({n},), a class for each row.")
         at = np.searchsorted(classes, y) if len(classes) else np.zeros(n, dtype=np.int64)
         at = np.minimum(at, max(0, len(classes) - 1))
-        strange = [v for v in y if v not in classes]
+        strange = [v for v in y.tolist() if v not in classes.tolist()]
         if strange:
             raise InputError(
                 f"y holds {strange[0]!r}, a class that the model was not fitted with; it knows "
@@ -257,11 +257,21 @@ class Conditioned(Estimator):
         return len(self.classes_)
 
 
+def _named(given: Any) -> NDArray[Any]:
+    """Classes as an array of numbers or words."""
+    y: NDArray[Any] = np.asarray(given)
+    if y.dtype == object and len({type(v) for v in y.flat}) == 1:
+        y = np.asarray(y.tolist())
+    if y.dtype.kind not in "biufU":
+        raise InputError(f"y holds classes of type {y.dtype}; give numbers or words, not both.")
+    return y
+
+
 def _classes(n: int, y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The classes, and the number of each of n rows', from 1; 0 where y is None."""
     if y is None:
         return np.empty(0), np.zeros(n, dtype=np.int64)
-    y = np.asarray(y)
+    y = _named(y)
     if y.shape != (n,):
         raise InputError(f"y has shape {y.shape}; expected ({n},), a class for each row of X.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():

@@ -20,6 +20,11 @@ def refuse_meaningless(q: Latent, p: Prior | None, terms: Sequence[Term], bound:
     ParameterError
         One sentence with the names of both parts, and what to choose instead.
     """
+    if q.needs_joint and p is None:
+        raise ParameterError(
+            f"The latent {_name(q)} follows log p(x, z), which a model without a prior does not "
+            "have; choose a normal prior, or another latent."
+        )
     if p is not None and q.space != p.space:
         raise ParameterError(
             f"The latent {_name(q)} has its codes among {at_home(q.space)}, but the prior "
@@ -43,8 +48,9 @@ def refuse_meaningless(q: Latent, p: Prior | None, terms: Sequence[Term], bound:
 
 
 def _refuse_bound(q: Latent, p: Prior | None, terms: Sequence[Term], bound: Bound) -> None:
-    if not q.density or p is None:
-        lacking = _name(q) if not q.density else "a model without a prior"
+    unknown = not q.density or q.space == "codes"  # of relaxed draws there is none
+    if unknown or p is None:
+        lacking = _name(q) if unknown else "a model without a prior"
         raise ParameterError(
             f"The bound {_name(bound)} weighs draws by their densities, but {lacking} has none; "
             "choose a latent with a density and a prior, or the bound Mean."

@@ -113,8 +113,8 @@ def conditional(
 ) -> Any:
     """What builds the composition for so many classes: f as an architecture gives it, told y."""
 
-    def build(f: nn.Module, *rest: Any, **more: Any) -> Conditional:
-        model = kind(Told(f, n_classes, shape), *rest, **more)
+    def build(f: nn.Module, g: nn.Module, q: Any, D: Any, **more: Any) -> Conditional:
+        model = kind(Told(f, n_classes, D.input_shape(shape)), g, q, D, **more)
         model.n_classes, model.shape = n_classes, shape
         return model
 

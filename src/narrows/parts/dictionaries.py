@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from narrows.core import Node, Trace
 from narrows.parts.latents import TopK
-from narrows.parts.networks import make
+from narrows.parts.networks import NetworkOptions, make, refuse_classes
 from narrows.parts.regularizers import Regularizer
 
 DEAD = 2000  # rows without which a direction that never answered counts as dead
@@ -55,10 +55,13 @@ class Looks(nn.Module):
         return F.linear(x.flatten(1) - self._g[0].bias, self.weight, self.bias)
 
 
-def dictionary_networks(choices: Any, rng: Generator | None) -> tuple[nn.Module, nn.Module]:
-    """f and g; f starts as the transpose of g, as is usual."""
-    k = choices.latent_dim
-    g: Directions = make(lambda: Directions(k, choices.shape), rng)
+def dictionary_networks(
+    name: str, options: NetworkOptions, rng: Generator | None
+) -> tuple[nn.Module, nn.Module]:
+    """f and g, as ``build_networks``; f starts as the transpose of g, as is usual."""
+    refuse_classes(Directions, options)
+    k = options.latent_dim
+    g: Directions = make(lambda: Directions(k, options.shape), rng)
     f: Looks = make(lambda: Looks(k, g), rng)
     if rng is not None:
         with torch.no_grad():

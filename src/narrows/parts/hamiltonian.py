@@ -69,12 +69,12 @@ class Hamiltonian(DiagonalGaussian):
         raw = _logit(self.beta_zero)
         self.raw_beta = nn.Parameter(torch.full((), raw, dtype=torch.float32))
 
-    def kick(self, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """γ ~ N(0, G(z)) from eps ~ N(0, I), and −log N(γ; 0, G(z)) but for a constant."""
-        return eps, 0.5 * eps.square().sum(-1)
+    def kick(self, z: Tensor, eps: Tensor) -> Tensor:
+        """γ ~ N(0, G(z)) from eps ~ N(0, I)."""
+        return eps
 
     def energy(self, z: Tensor, rho: Tensor) -> Tensor:
-        """−log N(ρ; 0, G(z)) but for the same constant."""
+        """−log N(ρ; 0, G(z)) but for a constant."""
         return 0.5 * rho.square().sum(-1)
 
     def leap(
@@ -95,8 +95,8 @@ class Hamiltonian(DiagonalGaussian):
         1 / √β_t goes to 1 with the square of t, the paper's schedule.
         """
         first = torch.sigmoid(self.raw_beta).rsqrt()
-        t = torch.arange(self.n_leapfrog + 1, device=first.device) / self.n_leapfrog
-        heat = first + (1.0 - first) * t.square()  # 1 / √β_t
+        t = torch.arange(self.n_leapfrog + 1, device=first.device, dtype=first.dtype)
+        heat = first + (1.0 - first) * (t / self.n_leapfrog).square()  # 1 / √β_t
         return heat[1:] / heat[:-1]
 
     def go(
@@ -118,10 +118,11 @@ class Hamiltonian(DiagonalGaussian):
             z, log_q = node.z, node.log_q
             assert log_q is not None
             eps = torch.randn(z.shape, generator=rng, device=z.device, dtype=z.dtype)
-            gamma, before = self.kick(z, eps)
+            gamma = self.kick(z, eps)
+            log_q = log_q - self.energy(z, gamma)
             deviation = torch.exp(0.5 * node.extras["log_variance"])
             z, rho, cost = self.go(z, gamma, deviation, joint)
-            log_q = log_q - before + self.energy(z, rho) + cost
+            log_q = log_q + self.energy(z, rho) + cost
         return Node(z=z, log_q=log_q, extras={"mu": node.extras["mu"]})
 
     def mode(self, h: Tensor, joint: Joint | None = None) -> Tensor:
@@ -216,24 +217,24 @@ class RiemannianHamiltonian(Hamiltonian):
         """
         rows = x[torch.arange(self.n_anchors, device=x.device) % len(x)]
         codes = self.split(model.f(model.D.inward(rows)))[0]
-        self.anchors.copy_(codes + 0.01 * torch.randn(codes.shape, generator=rng))
+        noise = torch.randn(codes.shape, generator=rng, dtype=codes.dtype)
+        self.anchors.copy_(codes + 0.01 * noise)
         apart = torch.cdist(self.anchors, self.anchors)
-        nearest = (apart + torch.diag(apart.new_full((len(apart),), math.inf))).amin(1)
-        reach = nearest[nearest.isfinite()].amax() if len(nearest) > 1 else apart.new_ones(())
-        self.log_reach.copy_(reach.clamp_min(1.0).log())
-        near = torch.exp(-((apart / self.log_reach.exp()) ** 2)).sum(1).mean()
-        self.factors.copy_(torch.eye(codes.shape[1]).expand_as(self.factors) / near.sqrt())
+        nearest = apart.kthvalue(min(2, len(apart)), dim=1).values  # but for itself
+        self.log_reach.copy_(nearest.amax().clamp_min(1.0).log())
+        near = torch.exp(-(apart / self.log_reach.exp()).square()).sum(1).mean()
+        self.factors.copy_(torch.eye(codes.shape[1], dtype=codes.dtype) / near.sqrt())
 
-    def kick(self, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        root = Around(self, z).root()
-        # G⁻¹ = R Rᵀ, so that R⁻ᵀ eps ~ N(0, G), and ½ log|det G| = −Σ log R_ii
-        gamma = torch.linalg.solve_triangular(root.mT, eps[..., None], upper=True)[..., 0]
-        return gamma, 0.5 * eps.square().sum(-1) - _log_diagonal(root)
+    def kick(self, z: Tensor, eps: Tensor) -> Tensor:
+        above = Around(self, z).root().mT  # G⁻¹ = R Rᵀ, so that R⁻ᵀ eps ~ N(0, G)
+        gamma: Tensor = torch.linalg.solve_triangular(above, eps[..., None], upper=True)
+        return gamma[..., 0]
 
     def energy(self, z: Tensor, rho: Tensor) -> Tensor:
         root = Around(self, z).root()
         along = (root * rho[..., None]).sum(-2)  # Rᵀ ρ
-        return 0.5 * along.square().sum(-1) - _log_diagonal(root)
+        # and ½ log|det G| = −Σ log R_ii
+        return 0.5 * along.square().sum(-1) - root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def leap(
         self, z: Tensor, rho: Tensor, slope: Tensor, steps: Tensor, joint: Joint
@@ -256,10 +257,6 @@ class RiemannianHamiltonian(Hamiltonian):
         cost = z.shape[-1] * (off.amax(-1) / SOLVED).clamp_min(1.0).log()
         G, slope = torch.cholesky_inverse(there.root()), gradient(joint, at)
         return at, half + 0.5 * steps * (slope + there.pull(half, G)), slope, cost
-
-
-def _log_diagonal(root: Tensor) -> Tensor:
-    return root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 class Around:

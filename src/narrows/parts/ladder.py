@@ -10,6 +10,7 @@ another, the finest first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -185,27 +186,16 @@ class Ladder(Model):
         return torch.cat(codes, -1)
 
 
-def ladder_networks(
-    n_levels: int,
-) -> Callable[[Any, Generator | None], tuple[nn.Module, nn.Module]]:
-    """f and g of a ladder, for choices: the usual networks below, blocks above."""
+def ladder_networks(n_levels: int) -> Callable[..., tuple[nn.Module, nn.Module]]:
+    """f and g of a ladder, as ``build_networks``: the usual networks below, blocks above."""
 
-    def build(choices: Any, rng: Generator | None) -> tuple[nn.Module, nn.Module]:
-        sizes = level_sizes(choices.latent_dim, n_levels)
-        hidden = choices.hidden or dense_widths(choices.latent_dim * 8)
-        first, last = build_networks(
-            choices.architecture,
-            NetworkOptions(
-                shape=choices.shape,
-                latent_dim=hidden[-1],
-                hidden=hidden[:-1],
-                channels=choices.channels,
-                down=choices.down,
-                up=choices.up,
-                activation=choices.activation,
-            ),
-            rng,
-        )
+    def build(
+        name: str, options: NetworkOptions, rng: Generator | None
+    ) -> tuple[nn.Module, nn.Module]:
+        sizes = level_sizes(options.latent_dim, n_levels)
+        hidden = options.hidden or dense_widths(options.latent_dim * 8)
+        below = replace(options, latent_dim=hidden[-1], numbers=None, hidden=hidden[:-1])
+        first, last = build_networks(name, replace(below, tied=False), rng)
         f = make(lambda: BottomUp(nn.Identity(), hidden[-1], len(sizes)), rng)
         g = make(lambda: TopDown(nn.Identity(), hidden[-1], sizes), rng)
         f.first, g.last = nn.Sequential(first, nn.GELU()), nn.Sequential(nn.GELU(), last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from narrows.core import Node, ParameterError
 from narrows.parts.model import Model
-from narrows.parts.networks import NetworkOptions, build_networks, make
+from narrows.parts.networks import NetworkOptions, build_networks, make, refuse_classes
 
 WIDTH, DEPTH, HEADS = 64, 2, 4
 PATCHES = 64  # about so many are cut, where nobody says how large they are
@@ -96,14 +96,14 @@ class PatchMask(nn.Module):
         return f"{self.n_hidden} of {self.patches.n} patches of side {self.patches.side}"
 
     def measure(self, zero: Tensor, low: Tensor, high: Tensor) -> None:
-        """Nothing to hear: what is hidden is not replaced."""
+        """Nothing to hear: what is hidden is not replaced, but NaN."""
 
     def forward(self, x: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         shape = (len(x), self.patches.n)
         u = torch.rand(shape, generator=rng, device=x.device)
         hidden = torch.zeros_like(u).scatter(1, u.argsort(1)[:, : self.n_hidden], 1.0)
         mask = self.patches.spread(hidden)
-        return x * (1 - mask), mask
+        return torch.where(mask > 0, torch.nan, x), mask
 
 
 class Attention(nn.Module):
@@ -159,8 +159,9 @@ class Masked(Model):
         rng: Generator,
         given: Tensor | None,
     ) -> tuple[list[Node], Tensor]:
-        assert mask is not None
-        nodes, output = super()._pass(x, corrupted, mask, K, rng, _visible(self.c, mask))
+        # not from the mask, in which what nobody observed is left out, too
+        visible = _visible(self.c, corrupted.isnan().float())
+        nodes, output = super()._pass(x, corrupted.nan_to_num(), mask, K, rng, visible)
         return nodes, output
 
     def _encoded(self, x: Tensor, given: Tensor | None) -> Tensor:
@@ -168,31 +169,22 @@ class Masked(Model):
         return h
 
 
-def _visible(c: PatchMask, mask: Tensor) -> Tensor:
+def _visible(c: PatchMask, hidden: Tensor) -> Tensor:
     """The numbers of the patches that nobody hid, (B, m); every row has as many."""
-    hidden = c.patches.cut(mask).amax(2)
-    order: Tensor = torch.sort(hidden, dim=1, stable=True).indices
+    order: Tensor = torch.sort(c.patches.cut(hidden).amax(2), dim=1, stable=True).indices
     return order[:, : c.patches.n - c.n_hidden]
 
 
-Networks = Callable[[Any, Generator | None], tuple[nn.Module, nn.Module]]
+def masked_networks(side: int) -> Callable[..., tuple[nn.Module, nn.Module]]:
+    """f over patches, and the usual g; as ``build_networks``."""
 
-
-def masked_networks(side: int) -> Networks:
-    """f over patches, and the usual g."""
-
-    def build(choices: Any, rng: Generator | None) -> tuple[nn.Module, nn.Module]:
-        options = NetworkOptions(
-            shape=choices.shape,
-            latent_dim=choices.latent_dim,
-            hidden=choices.hidden,
-            channels=choices.channels,
-            up=choices.up,
-            activation=choices.activation,
-        )
-        _, g = build_networks(choices.architecture, options, rng)
-        patches = Patches(choices.shape, side)
-        f = make(lambda: VisibleEncoder(patches, choices.latent_dim), rng)
+    def build(
+        name: str, options: NetworkOptions, rng: Generator | None
+    ) -> tuple[nn.Module, nn.Module]:
+        refuse_classes(VisibleEncoder, options)
+        _, g = build_networks(name, replace(options, tied=False), rng)
+        patches = Patches(options.shape, side)
+        f = make(lambda: VisibleEncoder(patches, options.latent_dim), rng)
         if rng is not None:  # a layer norm starts by changing nothing
             for module in f.modules():
                 if isinstance(module, nn.LayerNorm):

@@ -290,6 +290,16 @@ def build_networks(
     return f, g
 
 
+def refuse_classes(network: type[nn.Module], options: NetworkOptions) -> None:
+    """Refuse a D for which f is given, or g answers, other numbers than those of x."""
+    if options.ends != (options.shape, options.shape):
+        raise ParameterError(
+            f"The network {network.__name__} is one of the numbers of x as they are, but "
+            'distance="categorical" and "mixed" ask for some of each class; choose another '
+            "distance, or another model."
+        )
+
+
 def make(build: Callable[[], nn.Module], rng: Generator | None) -> Any:
     """A module that ``build`` describes, its weights drawn from ``rng`` alone (None: none drawn).
 

@@ -211,11 +211,11 @@ class IAFSampler(MAFSampler):
     Source: Kingma et al., arXiv:1606.04934; both ways: Papamakarios et al., arXiv:1705.07057.
     """
 
-    n_steps, words = 2, "an inverse autoregressive flow, trained on the codes"
+    n_steps, words = 3, "an inverse autoregressive flow, trained on the codes"
 
     @property
     def training_steps(self) -> int:
-        return max(100, 2000 // self.latent_dim)
+        return max(100, 1500 // self.latent_dim)
 
     def cost(self, z: Tensor, rng: Generator) -> Tensor:
         u, volume = self.one_by_one(z)

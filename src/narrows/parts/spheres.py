@@ -9,19 +9,16 @@ k is large.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
 from narrows.core import Node, ParameterError, Sizes
 from narrows.parts.latents import Latent
-from narrows.parts.likelihoods import Distance
-from narrows.parts.model import Model
 from narrows.parts.priors import Prior, refuse_temperature
 
 KNOTS, WEIGHTS = (torch.from_numpy((a + s) / 2) for a, s in zip(
@@ -29,20 +26,6 @@ KNOTS, WEIGHTS = (torch.from_numpy((a + s) / 2) for a, s in zip(
 ))  # fmt: skip
 REACH = 14.0  # widths of the peak, beyond which nothing is left even of its heavier side
 SHORT = 1e-6  # what is no longer has no direction in float32
-
-
-def _chart(q: Any, net: nn.Module, given: tuple[Tensor]) -> Tensor:
-    charted: Tensor = q.chart(given[0])
-    return charted
-
-
-def charted(f: nn.Module, g: nn.Module, q: Latent, D: Distance, **more: Any) -> Model:
-    """The usual composition, but that ``q.chart`` stands before g: codes as a flat space has them.
-
-    It is a hook and no layer, so that g keeps its own names in a file.
-    """
-    g.register_forward_pre_hook(partial(_chart, q))
-    return Model(f, g, q, D, **more)
 
 
 def log_area(k: int) -> float:

@@ -10,7 +10,7 @@ from narrows.estimators.parameters import parameter
 from narrows.parts.hyperbolic import WrappedNormal, WrappedStandardNormal
 from narrows.parts.objective import Term
 from narrows.parts.regularizers import KL
-from narrows.parts.spheres import UniformSphere, VonMisesFisher, charted
+from narrows.parts.spheres import UniformSphere, VonMisesFisher
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -48,7 +48,6 @@ class SphericalVAE(Estimator):
             distance="gaussian",
             p=UniformSphere(),
             terms=(Term("kl", KL(), float(self.beta)),),
-            model=charted,
         )
 
 
@@ -103,5 +102,4 @@ class PoincareVAE(Estimator):
             distance="gaussian",
             p=WrappedStandardNormal(),
             terms=(Term("kl", KL(), float(self.beta)),),
-            model=charted,
         )
