@@ -234,7 +234,7 @@ class Conditioned(Estimator):
             raise InputError(f"y has shape {y.shape}; expected ({n},), a class for each row.")
         at = np.searchsorted(classes, y) if len(classes) else np.zeros(n, dtype=np.int64)
         at = np.minimum(at, max(0, len(classes) - 1))
-        strange = [v for v in y.tolist() if v not in classes.tolist()]
+        strange = y[classes[at] != y].tolist() if len(classes) else y.tolist()
         if strange:
             raise InputError(
                 f"y holds {strange[0]!r}, a class that the model was not fitted with; it knows "

@@ -7,7 +7,7 @@ from typing import Any
 
 from narrows.core import ParameterError
 from narrows.parts.bounds import Bound
-from narrows.parts.latents import Latent, at_home
+from narrows.parts.latents import DiagonalGaussian, Latent, at_home
 from narrows.parts.objective import Term
 from narrows.parts.priors import Prior
 
@@ -85,7 +85,7 @@ def _refuse_term(q: Latent, p: Prior | None, R: Any) -> None:
 
 
 def _is_gaussian(q: Latent) -> bool:
-    return type(q).__name__ == "DiagonalGaussian"
+    return type(q) is DiagonalGaussian
 
 
 def _name(part: Any) -> str:
