@@ -169,7 +169,10 @@ def interpolations(content: Content) -> Section:
 
 def generated(content: Content) -> Section:
     """Samples of the model, beside data and what a normal distribution in PCA's plane gives."""
+    fitted = content.est.info()["parts"].get("sampler")
     lead = "Decoded draws from the model's prior, beside real data"
+    if fitted is not None:
+        lead = f"Decoded draws of codes ({fitted}), beside real data"
     if content.pca_codes is not None:
         lead += ", and beside the simple method: a normal distribution on PCA's codes, decoded"
     titles = {
