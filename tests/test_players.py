@@ -1,6 +1,7 @@
 """Two players share the loop unchanged, and neither sees the other's gradient."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from built import CHOICES as SMALL
 from narrows.core import Clock, ParameterError, Trace
 from narrows.engine import training as loop
 from narrows.engine.data import Rows, fit_scaling
 from narrows.engine.statistics import statistics
 from narrows.estimators.building import Parts, build_model
-from narrows.estimators.choices import Choices
 from narrows.parts.latents import Point
 from narrows.parts.model import Model
 from narrows.parts.objective import Term, WeightedObjective
@@ -36,21 +37,7 @@ class Adversary(nn.Module):
         return (F.softplus(-self.critic(real)) + F.softplus(self.critic(z))).mean()
 
 
-CHOICES = Choices(
-    shape=(5,),
-    latent_dim=2,
-    architecture="dense",
-    hidden=(8,),
-    channels=None,
-    down="stride",
-    up="transpose",
-    activation="gelu",
-    tied=False,
-    distance="mse",
-    scaling="column",
-    linear_path=False,
-    bounded=False,
-)
+CHOICES = replace(SMALL, latent_dim=2)
 
 
 def build() -> tuple[Model, WeightedObjective, Rows]:

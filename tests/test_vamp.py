@@ -15,6 +15,7 @@ from torch import nn
 from narrows import ParameterError, VampVAE
 from narrows.core import Clock
 from narrows.estimators.building import Parts
+from narrows.parts.conditions import WAYS
 from narrows.parts.latents import DiagonalGaussian, FullGaussian, normal_log_prob
 from narrows.parts.vamp import VampPrior, mixture_log_prob
 from toys import agrees, ratios, toy_model
@@ -152,3 +153,24 @@ def test_inputs_are_learned_and_stay_within_the_data() -> None:
 def test_a_vamp_prior_refuses_what_is_no_diagonal_gaussian() -> None:
     with pytest.raises(ParameterError, match=r"VampPrior.*FullGaussian"):
         Parts(q=FullGaussian(), p=VampPrior())
+
+
+def test_shifted_images_are_told_which_way_and_none_is_moved_at_the_end() -> None:
+    """Distribution augmentation: moved back by what is told, every image is itself again."""
+    model = VampVAE(latent_dim=3, n_inputs=9, shifts=True, max_epochs=1, random_state=0).fit(X)
+    module, x = model.model_, model.scaling_.apply(torch.from_numpy(X)[:, None])
+    module.train()
+    moved, given = module._apart(x, seeded(), Clock(progress=0.0))
+    assert set(given.tolist()) == set(range(len(WAYS) + 1))
+    assert 0.65 < float((given > 0).float().mean()) < 0.95
+    for image, was, way in zip(moved, x, given.tolist(), strict=True):
+        dy, dx = WAYS[way - 1] if way else (0, 0)
+        torch.testing.assert_close(image.roll((-dy, -dx), (-2, -1)), was)
+    assert int(module._apart(x, seeded(), Clock(progress=0.9))[1].max()) == 0
+    module.eval()
+    still, untold = module._apart(x, seeded(), Clock(progress=0.0))
+    assert int(untold.max()) == 0
+    torch.testing.assert_close(still, x)
+    assert model.sample(3, random_state=0).shape == (3, 8, 8)
+    with pytest.raises(ParameterError, match="moves images by a pixel"):
+        VampVAE(shifts=True).fit(X.reshape(150, 64))

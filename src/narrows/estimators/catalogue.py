@@ -144,7 +144,7 @@ MODELS: dict[str, Entry] = {
     ),
     "LadderVAE": Entry(
         PLACE + "ladder",
-        "Several layers of codes, coarse above fine: the best likelihood here.",
+        "Several layers of codes, coarse above fine, each drawn given those above it.",
     ),
     "ConditionalVAE": Entry(
         PLACE + "conditional",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -178,7 +178,7 @@ class TopK(Latent):
 Joint = Callable[[Tensor], Tensor]  # z (K, B, latent_dim) ↦ log p(x, z), (K, B)
 
 
-def at_home(space: str, **more: Any) -> str:
+def at_home(space: str) -> str:
     """The name of a space in a sentence."""
     names = {"real": "real numbers", "sphere": "a sphere", "ball": "the Poincaré ball"}
     return names.get(space, "a finite set of codes" if space == "codes" else "sparse numbers")
