@@ -19,6 +19,7 @@ from torch.nn import Parameter
 from narrows.core import Clock, Objective
 from narrows.engine.data import Rows, n_batches
 from narrows.engine.distributed import agree, average, world
+from narrows.engine.optimizers import make_optimizers
 from narrows.engine.streams import Stream
 
 
@@ -131,32 +132,6 @@ def step_players(
     between()
     for name in losses:
         optimizers[name].step()
-
-
-Pace = Callable[[Parameter], float]  # how fast a parameter learns, times the rate
-
-
-def make_optimizers(
-    players: Mapping[str, list[Parameter]], recipe: Recipe, pace: Pace = lambda parameter: 1.0
-) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for each player, with a group for each pace."""
-    return {
-        name: torch.optim.AdamW(
-            _groups(parameters, pace),
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        for name, parameters in players.items()
-    }
-
-
-def _groups(parameters: list[Parameter], pace: Pace) -> list[dict[str, Any]]:
-    groups: dict[float, list[Parameter]] = {}
-    for parameter in parameters:
-        groups.setdefault(pace(parameter), []).append(parameter)
-    return [{"params": members, "pace": times} for times, members in groups.items()]
 
 
 def train(

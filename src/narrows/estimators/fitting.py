@@ -28,8 +28,9 @@ from narrows.engine.distributed import (
     world,
 )
 from narrows.engine.listeners import Listeners
+from narrows.engine.optimizers import make_optimizers
 from narrows.engine.signals import Stop, stop_signals
-from narrows.engine.training import Budget, Recipe, TrainingState, make_optimizers, train
+from narrows.engine.training import Budget, Recipe, TrainingState, train
 from narrows.engine.watching import Watch, average_score
 from narrows.estimators.checkpointing import Keeper
 from narrows.estimators.describing import describe_run

@@ -22,15 +22,28 @@ from narrows.parts.structure import MSSSIM
 __all__ = ["LIKELIHOODS", "MAE", "MSE", "Bernoulli", "Distance", "Gaussian", "Huber", "Laplace"]
 
 
+class _HalfSquares(torch.autograd.Function):
+    """½ Σ r² over the last axis: the hot path, whose gradient is one product and not three."""
+
+    @staticmethod
+    def forward(ctx: Any, r: Tensor) -> Tensor:
+        ctx.save_for_backward(r)
+        squares: Tensor = torch.linalg.vecdot(r, r)
+        return squares.mul_(0.5)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        r: Tensor = ctx.saved_tensors[0]
+        return grads[0][..., None] * r
+
+
 class MSE(Distance):
     """½ (x − x')²: a Gaussian of unit variance in scaled units."""
 
     def distance(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
-        # the hot path: one subtraction and one fused product, no elementwise temporary
         residual = (output - x) if mask is None else (output - x) * mask.sqrt()
-        flat = residual.flatten(2)
-        squares: Tensor = torch.linalg.vecdot(flat, flat)
-        return 0.5 * squares
+        squares: Tensor = _HalfSquares.apply(residual.flatten(2))  # type: ignore[no-untyped-call]
+        return squares
 
     def log_normalizer(self) -> float:
         return 0.5 * math.log(2 * math.pi)
