@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,12 @@ class Book:
     """The rows of one section: every one is appended as a JSON line at once.
 
     ``run`` is the moment this run began: a table shows, for each of its cells, the last run only.
+    ``cpu`` is the machine whose rows are looked at; None: of all.
     """
 
     section: str
     folder: Path
+    cpu: str | None = None
     run: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     @property
@@ -62,7 +64,7 @@ class Book:
         if not self.path.exists():
             return []
         rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        rows = [row for row in rows if "failed" not in row]
+        rows = [row for row in rows if "failed" not in row and self.cpu in (None, row["cpu"])]
         last: dict[tuple[Any, ...], str] = {}
         for row in rows:
             key = _key(row, keys)
@@ -72,7 +74,22 @@ class Book:
     def write(self, text: str) -> None:
         """The table beside the lines."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{self.section}.md").write_text(text)
+        self.page.write_text(text)
+
+    @property
+    def page(self) -> Path:
+        """Where the table stands."""
+        return self.folder / f"{self.section}.md"
+
+    def write_each(self, write: Callable[[Book], None]) -> None:
+        """A table for each machine, the last used first: ratios on one say little of another."""
+        used = {row["cpu"]: row["run"] for row in self.rows("cpu")}
+        pages = []
+        for cpu in sorted(used, key=used.__getitem__, reverse=True):
+            write(replace(self, cpu=cpu))
+            pages.append(self.page.read_text())
+        tables = [page[page.index("\n| ") :] for page in pages[1:]]
+        self.write("".join([*pages[:1], *tables]))
 
 
 def _key(row: Row, keys: Sequence[str]) -> tuple[Any, ...]:

@@ -87,8 +87,8 @@ def main() -> None:
         book = Book(name, folder)
         if not options.table:
             section.measure(wishes, book)
-        section.write(book)
-        print(f"wrote {book.path.with_suffix('.md')}", flush=True)
+        book.write_each(section.write)
+        print(f"wrote {book.page}", flush=True)
 
 
 if __name__ == "__main__":

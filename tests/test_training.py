@@ -288,11 +288,11 @@ def test_precision_is_chosen_by_hardware_and_by_what_pca_leaves(
     from narrows.estimators import choices
 
     cpu = torch.device("cpu")
-    monkeypatch.setattr(choices, "_multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(choices, "multiplies_bfloat16", lambda device: True)
     assert choices.choose_precision("auto", cpu, 0.1) == "bfloat16"
     assert choices.choose_precision("auto", cpu, 0.0005) == "float32"
     assert choices.choose_precision("auto", cpu, None) == "float32"
     assert choices.choose_precision("float32", cpu, 0.1) == "float32"
-    monkeypatch.setattr(choices, "_multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(choices, "multiplies_bfloat16", lambda device: False)
     assert choices.choose_precision("auto", cpu, 0.1) == "float32"
     assert choices.choose_precision("bfloat16", cpu, 0.1) == "bfloat16"

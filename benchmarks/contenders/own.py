@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from contenders.common import BATCH, Task, Watch
 from narrows import Autoencoder
+from narrows.estimators.choices import multiplies_bfloat16
 from sets import Split
 
 FEW = 256  # rows to look at after each epoch, where all rows are to train
@@ -86,7 +87,10 @@ class SameNetwork(Default):
         layers = {"hidden_layer_sizes": self.task.widths} if dense else {}
         layers = layers or {"channels": self.task.channels}
         same = {"activation": "relu", "linear_path": False, "batch_size": BATCH}
-        return {**layers, **same, "early_stopping": False}
+        # what the default recipe chooses for these data; without PCA narrows does not know them
+        narrow = multiplies_bfloat16(torch.device("cpu"))
+        precision = "bfloat16" if narrow else "float32"
+        return {**layers, **same, "early_stopping": False, "precision": precision}
 
     def validation(self) -> Any:
         return self.rows[:FEW]

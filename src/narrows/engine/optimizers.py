@@ -21,16 +21,22 @@ class LeanAdamW(torch.optim.AdamW):
     step itself takes. (Loshchilov & Hutter 2017, arXiv:1711.05101.)
     """
 
-    def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
-        super().__init__(groups, fused=True, **options)
-        parameters = [p for group in groups for p in group["params"]]
-        self._ours = all(p.device.type == "cpu" for p in parameters)
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+    ) -> None:
+        super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step; torch's own on other devices, and where it still has to make its sums."""
         moving = [[p for p in g["params"] if p.grad is not None] for g in self.param_groups]
-        if not self._ours or any(p not in self.state for group in moving for p in group):
+        known = all(p.is_cpu and p in self.state for group in moving for p in group)
+        if closure is not None or not known:
             return super().step(closure)
         for group, parameters in zip(self.param_groups, moving, strict=True):
             if not parameters:

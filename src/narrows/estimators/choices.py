@@ -185,10 +185,11 @@ def choose_precision(asked: str, device: torch.device, unexplained: float | None
     if asked != "auto":
         return asked
     room = unexplained is not None and unexplained >= SMALLEST_UNEXPLAINED
-    return "bfloat16" if room and _multiplies_bfloat16(device) else "float32"
+    return "bfloat16" if room and multiplies_bfloat16(device) else "float32"
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware is made for products of bfloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":

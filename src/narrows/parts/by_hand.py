@@ -9,7 +9,7 @@ the optimiser keeps, stay float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import groupby, product
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.autograd import Function
 
 NARROW = torch.bfloat16
 Kept = tuple[Any, ...]  # what a layer needs again on the way back
+Step = tuple[nn.Module, Any]  # a layer and its rule
 Grads = tuple[Tensor | None, ...]  # of what a layer was given, then of its parameters
 
 
@@ -49,88 +50,76 @@ class UnflattenLast(nn.Module):
 class Layers(nn.Sequential):
     """Layers one after another; those that can are one node while bfloat16 is trained on a CPU."""
 
-    _plan: list[nn.Module | _Plan] | None = None
-
     def forward(self, h: Tensor) -> Tensor:
         wanted = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
-        if not wanted or h.device.type != "cpu":
+        if not wanted or not h.is_cpu or torch.get_autocast_dtype("cpu") != torch.bfloat16:
             return super().forward(h)  # type: ignore[no-any-return, no-untyped-call]
-        self._plan = self._plan or list(_planned(self))
-        for part in self._plan:
-            h = part(h)
+        for ours, run in groupby(((layer, _rule(layer)) for layer in self), _has_rule):
+            steps = list(run)
+            if ours and h.ndim == next((r.takes for _, r in steps if r.takes), 0):
+                # not parameters(): walking through modules takes longer than a small product
+                own = [p for layer, _ in steps for p in layer._parameters.values()]
+                h = _Run.apply(steps, h, *own)  # type: ignore[no-untyped-call]
+            else:
+                for layer, _ in steps:
+                    h = layer(h)
         return h
-
-
-class _Plan:
-    """Layers that are one node."""
-
-    def __init__(self, layers: list[nn.Module]) -> None:
-        self.layers = layers
-        self.steps = [(layer, _rule(layer), len(list(layer.parameters()))) for layer in layers]
-
-    def __call__(self, h: Tensor) -> Tensor:
-        # not parameters(): walking through modules takes longer than a small product
-        own = [p for layer in self.layers for p in layer._parameters.values()]
-        if h.ndim in (2, 4):
-            return _Run.apply(self, h, *own)  # type: ignore[no-any-return, no-untyped-call]
-        for layer in self.layers:
-            h = layer(h)
-        return h
-
-
-def _planned(layers: nn.Sequential) -> Iterator[nn.Module | _Plan]:
-    for ours, run in groupby(layers, lambda layer: _rule(layer) is not None):
-        if ours:
-            yield _Plan(list(run))
-        else:
-            yield from run
 
 
 class _Run(Function):
-    """A plan as one node: ahead in order, back in reverse. Images have their channels last."""
+    """Layers as one node: ahead in order, back in reverse. Images have their channels last."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, h: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(h, *parameters)
-        ctx.plan, ctx.kept = plan, []
-        h = h.to(NARROW)
-        h = h.movedim(1, -1).contiguous() if h.ndim == 4 else h
-        at = 0
-        for layer, rule, n in plan.steps:
-            h, kept = rule.ahead(layer, h, *parameters[at : at + n])
-            ctx.kept.append(kept)
-            at += n
-        return h.movedim(-1, 1) if h.ndim == 4 else h
+    def forward(ctx: Any, steps: list[Step], h: Tensor, *parameters: Tensor) -> Tensor:
+        out, kept = _ahead(steps, h, parameters)
+        tensors = [t for one in kept for t in one if isinstance(t, Tensor)]
+        ctx.save_for_backward(h, *parameters, *tensors)  # so that autograd can let go of them
+        ctx.steps, ctx.n_given = steps, 1 + len(parameters)
+        ctx.kept = [[None if isinstance(t, Tensor) else t for t in one] for one in kept]
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        if torch.is_grad_enabled():  # somebody wants this gradient's gradient
-            return _differentiable(ctx, grads[0])
-        g = grads[0].to(NARROW)
-        g = g.movedim(1, -1).contiguous() if g.ndim == 4 else g
+        h, *parameters = ctx.saved_tensors[: ctx.n_given]
+        if torch.is_grad_enabled():  # somebody wants this gradient's gradient: it must be tracked
+            kept = _ahead(ctx.steps, h, parameters)[1]
+        else:
+            tensors = iter(ctx.saved_tensors[ctx.n_given :])
+            kept = [tuple(next(tensors) if t is None else t for t in one) for one in ctx.kept]
+        g = _last(grads[0].to(NARROW))
         found: list[Tensor | None] = []
         wanted = ctx.needs_input_grad[1]
-        for i, (_, rule, _) in reversed(list(enumerate(ctx.plan.steps))):
-            g, *own = rule.back(ctx.kept[i], g, i > 0 or wanted)
+        for i, (_, rule) in reversed(list(enumerate(ctx.steps))):
+            g, *own = rule.back(kept[i], g, i > 0 or wanted)
             found += reversed(own)
-        if wanted:
-            g = (g.movedim(-1, 1) if g.ndim == 4 else g).to(ctx.saved_tensors[0].dtype)
-        return None, g if wanted else None, *reversed(found)
+        return None, _first(g).to(h.dtype) if wanted else None, *reversed(found)
 
 
-def _differentiable(ctx: Any, g: Tensor) -> Any:
-    """The same by autograd, which can be differentiated once more."""
-    inputs = [t for t in ctx.saved_tensors if t.requires_grad]
-    with torch.enable_grad(), torch.autocast("cpu", NARROW):
-        h = ctx.saved_tensors[0]
-        for layer in ctx.plan.layers:
-            h = layer(h)
-        found = iter(torch.autograd.grad(h, inputs, g.to(h.dtype), create_graph=True))
-    return None, *(next(found) if t.requires_grad else None for t in ctx.saved_tensors)
+def _ahead(steps: list[Step], h: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Kept]]:
+    """What the layers answer, and what each needs again on the way back."""
+    h, kept, at = _last(h.to(NARROW)), [], 0
+    for layer, rule in steps:
+        n = len(layer._parameters)
+        h, own = rule.ahead(layer, h, *parameters[at : at + n])
+        kept.append(own)
+        at += n
+    return _first(h), kept
+
+
+def _last(h: Tensor) -> Tensor:
+    """Channels last, if there are any."""
+    return h.movedim(1, -1).contiguous() if h.ndim == 4 else h
+
+
+def _first(h: Tensor) -> Tensor:
+    """Channels where torch has them."""
+    return h.movedim(-1, 1) if h.ndim == 4 else h
 
 
 class _Linear:
     """h ↦ h Wᵀ + b."""
+
+    takes = 2
 
     @staticmethod
     def ahead(layer: Any, h: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, Kept]:
@@ -146,12 +135,14 @@ class _Linear:
 class _Down:
     """A 3 by 3 convolution of stride 2: a product with the patches it looks at."""
 
+    takes = 4
+
     @staticmethod
     def ahead(layer: Any, x: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, Kept]:
         patches, kernel = unroll(x), _matrix(W)
         small = [(side + 1) // 2 for side in x.shape[1:3]]
         out = torch.addmm(b.to(NARROW), patches, kernel.t())
-        return out.view(len(x), *small, -1), (patches, kernel, x.shape)
+        return out.view(len(x), *small, len(b)), (patches, kernel, x.shape)
 
     @staticmethod
     def back(kept: Kept, g: Tensor, further: bool) -> Grads:
@@ -164,6 +155,8 @@ class _Down:
 
 class _Up:
     """The adjoint of ``_Down``: each pixel adds its patch to a picture twice as large."""
+
+    takes = 4
 
     @staticmethod
     def ahead(layer: Any, x: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, Kept]:
@@ -200,7 +193,7 @@ def unroll(x: Tensor) -> Tensor:
     """(B, H, W, C) ↦ (B·h·w, 9·C): what each place of half the size sees, 3 by 3 around it."""
     n, height, width, channels = x.shape
     small = (height + 1) // 2, (width + 1) // 2
-    x = F.pad(x, (0, 0, 1, 1, 1, 1))
+    x = F.pad(x, (0, 0, 1, 1, 1, 1)).contiguous()
     a, b, c = x.stride()[:3]
     if channels == 1:  # single numbers lie nowhere together: copied one place in nine at a time
         taps = x.as_strided((3, 3, n, *small), (b, c, a, 2 * b, 2 * c))
@@ -224,10 +217,10 @@ def roll(patches: Tensor, shape: tuple[int, ...], bias: Tensor | None = None) ->
         for (i, top, above), (j, left, before) in product(_seen(a, height), _seen(b, width)):
             part, where = taps[i, j][:, top, left], target[:, above, before]
             if i and j:  # the first of these, which reaches everywhere
-                torch.add(part, 0 if bias is None else bias, out=where)
+                where.copy_(part)
             else:
                 where += part
-    return out
+    return out if bias is None else out.add_(bias)
 
 
 def _seen(odd: int, side: int) -> list[tuple[int, slice, slice]]:
@@ -239,6 +232,8 @@ def _seen(odd: int, side: int) -> list[tuple[int, slice, slice]]:
 
 class _Flatten:
     """(B, H, W, C) ↦ (B, H·W·C)."""
+
+    takes = 4
 
     @staticmethod
     def ahead(layer: Any, h: Tensor) -> tuple[Tensor, Kept]:
@@ -252,6 +247,8 @@ class _Flatten:
 class _Unflatten:
     """(B, H·W·C) ↦ (B, H, W, C)."""
 
+    takes = 2
+
     @staticmethod
     def ahead(layer: Any, h: Tensor) -> tuple[Tensor, Kept]:
         return h.unflatten(1, layer.shape), ()
@@ -263,6 +260,8 @@ class _Unflatten:
 
 class _ReLU:
     """max(h, 0)."""
+
+    takes = 0  # any
 
     @staticmethod
     def ahead(layer: Any, h: Tensor) -> tuple[Tensor, Kept]:
@@ -277,6 +276,8 @@ class _ReLU:
 class _GELU:
     """h Φ(h)."""
 
+    takes = 0
+
     @staticmethod
     def ahead(layer: Any, h: Tensor) -> tuple[Tensor, Kept]:
         return F.gelu(h), (h,)
@@ -284,18 +285,6 @@ class _GELU:
     @staticmethod
     def back(kept: Kept, g: Tensor, further: bool) -> Grads:
         return (torch.ops.aten.gelu_backward(g, kept[0]),)
-
-
-class _SiLU:
-    """h σ(h)."""
-
-    @staticmethod
-    def ahead(layer: Any, h: Tensor) -> tuple[Tensor, Kept]:
-        return F.silu(h), (h,)
-
-    @staticmethod
-    def back(kept: Kept, g: Tensor, further: bool) -> Grads:
-        return (torch.ops.aten.silu_backward(g, kept[0]),)
 
 
 _RULES: dict[type[nn.Module], Any] = {
@@ -306,14 +295,29 @@ _RULES: dict[type[nn.Module], Any] = {
     UnflattenLast: _Unflatten,
     nn.ReLU: _ReLU,
     nn.GELU: _GELU,
-    nn.SiLU: _SiLU,
 }
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _rule(layer: Any) -> Any:
     """How a layer goes ahead and back; None where that is left to autograd."""
     rule = _RULES.get(type(layer))
+    if rule is None or any(getattr(layer, name) for name in HOOKS):
+        return None
+    # a bias may be missing, a weight be made of others
+    weighted = rule in (_Linear, _Down, _Up)
+    if weighted and (list(layer._parameters) != ["weight", "bias"] or layer.bias is None):
+        return None
     if rule in (_Down, _Up):
-        usual = layer.kernel_size, layer.stride, layer.padding
-        return rule if usual == ((3, 3), (2, 2), (1, 1)) else None
-    return rule
+        asked = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        usual = asked == ((3, 3), (2, 2), (1, 1), (1, 1))
+        return rule if usual and layer.groups == 1 and layer.padding_mode == "zeros" else None
+    if rule is _GELU:
+        return rule if layer.approximate == "none" else None
+    return rule if rule is not _Unflatten or len(layer.shape) == 3 else None
+
+
+def _has_rule(step: Step) -> bool:
+    return step[1] is not None
