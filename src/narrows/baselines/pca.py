@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from narrows.engine.data import Rows
-from narrows.engine.statistics import statistics
 from narrows.engine.streams import Stream
 
 MOST_COMPONENTS = 512
@@ -78,11 +77,14 @@ def fit_pca(rows: Rows | Stream, k: int, seed: int) -> PCA:
     sample = filled(rows.sample(seed).flatten(1))
     n, features = sample.shape
     k = min(k, features, n)
-    # not scikit-learn's noise_variance_, whose mean leaves out directions that few rows cannot span
-    total = float(statistics([sample]).deviation.square().sum()) * n / (n - 1)
     with np.errstate(invalid="ignore", divide="ignore"):  # constant data has none to explain
         fitted = SklearnPCA(k, random_state=seed % 2**32, copy=False).fit(sample.numpy())
-    explained = float(fitted.explained_variance_.sum(dtype=np.float64))
+    explained, share = (
+        float(found.sum(dtype=np.float64))
+        for found in (fitted.explained_variance_, fitted.explained_variance_ratio_)
+    )
+    # not scikit-learn's noise_variance_, whose mean leaves out directions that few rows cannot span
+    total = explained / share if share > 0 else 0.0
     return PCA(
         torch.from_numpy(fitted.mean_).float(),
         torch.from_numpy(fitted.components_).float(),
