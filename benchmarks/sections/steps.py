@@ -24,10 +24,12 @@ def measure(options: Any, book: Book) -> None:
 def write(book: Book) -> None:
     """Medians over the seeds; ratios are medians of the ratios within a round."""
     rows = book.rows(*KEYS)
+    # a contender's last run may be older than the plain loop's: it is compared with its own round's
+    plain = groups(book.rows(*KEYS, "run"), *KEYS)
     lines = []
     for (data, network, latent, epochs, n), setting in groups(rows, *KEYS[:-1]).items():
         by_name = groups(setting, "name")
-        base = by_name.get(("plain",), [])
+        base = plain.get((data, network, latent, epochs, n, "plain"), [])
         for (name,), mine in by_name.items():
             lines.append(
                 [
