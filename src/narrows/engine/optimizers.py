@@ -17,8 +17,8 @@ Pace = Callable[[Parameter], float]  # how fast a parameter learns, times the ra
 class LeanAdamW(torch.optim.AdamW):
     """torch's fused AdamW to the bit, without what stands around it on a CPU.
 
-    For a network of a million weights torch takes half as long again to gather its tensors as the
-    step itself takes. (Loshchilov & Hutter 2017, arXiv:1711.05101.)
+    Gathering tensors and what profilers ask for take a part of the time of a small step.
+    (Loshchilov & Hutter 2017, arXiv:1711.05101.)
     """
 
     def __init__(

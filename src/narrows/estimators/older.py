@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from narrows.parts.by_hand import FlattenLast, UnflattenLast
 from narrows.parts.model import Model
+from narrows.parts.networks import FlattenLast, UnflattenLast
 
 
 def updated(tensors: dict[str, Tensor], version: int, model: Model) -> dict[str, Tensor]:

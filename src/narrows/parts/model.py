@@ -9,10 +9,10 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
 
 from narrows.core import Clock, Node, Trace
-from narrows.parts.by_hand import FlattenLast, UnflattenLast
 from narrows.parts.latents import Joint, Latent
 from narrows.parts.likelihoods import Distance
 from narrows.parts.linear_path import WithPath
+from narrows.parts.networks import FlattenLast, UnflattenLast
 from narrows.parts.priors import Prior
 
 

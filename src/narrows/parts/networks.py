@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
 
 from narrows.core import ParameterError
-from narrows.parts.by_hand import FlattenLast, Layers, UnflattenLast
+from narrows.parts.convolutions import Doubling, Halving
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
@@ -100,11 +100,11 @@ def dense(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
     hidden = dense_widths(features) if options.hidden is None else options.hidden
     into, out = options.ends
     falling = [math.prod(into), *hidden, options.answers]
-    f = Layers(nn.Flatten(), *_layers(falling, options.activation))
+    f = nn.Sequential(nn.Flatten(), *_layers(falling, options.activation))
     unflatten = nn.Unflatten(1, out)
     if not options.tied:
         rising = [options.latent_dim + options.given, *reversed(hidden), math.prod(out)]
-        return f, Layers(*_layers(rising, options.activation), unflatten)
+        return f, nn.Sequential(*_layers(rising, options.activation), unflatten)
     if rising_differs(options):
         raise ParameterError(
             "tied=True needs a decoder whose ends are the encoder's, but here the encoder turns "
@@ -127,10 +127,6 @@ def rising_differs(options: NetworkOptions) -> bool:
 
 # Convolutions in one and two dimensions have one text: the classes differ in a suffix only.
 _CONV: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
-_TRANSPOSED: dict[int, type[nn.ConvTranspose1d | nn.ConvTranspose2d]] = {
-    1: nn.ConvTranspose1d,
-    2: nn.ConvTranspose2d,
-}
 _POOL: dict[int, type[nn.MaxPool1d | nn.MaxPool2d]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
 
 
@@ -143,7 +139,9 @@ def transposed(dims: int, a: int, b: int, small: Sequence[int], large: Sequence[
     """The adjoint of a 3-wide convolution of stride 2 from ``large`` to ``small``."""
     # (small − 1)·2 − 2·1 + 3 = 2·small − 1, and one more where the large side was even
     extra = tuple(big - (2 * s - 1) for s, big in zip(small, large, strict=True))
-    return _TRANSPOSED[dims](a, b, 3, stride=2, padding=1, output_padding=extra)  # type: ignore[arg-type]
+    if dims == 2:
+        return Doubling(a, b, (extra[0], extra[1]))
+    return nn.ConvTranspose1d(a, b, 3, stride=2, padding=1, output_padding=extra[0])
 
 
 class Shuffle(nn.Module):
@@ -185,10 +183,34 @@ class ResizeTo(nn.Module):
         return F.interpolate(x, size=self.size, mode=mode, align_corners=False)
 
 
+class FlattenLast(nn.Module):
+    """(B, C, H, W) ↦ (B, H·W·C): free, where the channels lie last in memory as convolutions like.
+
+    Between this and `UnflattenLast` nothing need be copied from one layout to the other, which
+    makes a training step about a sixth faster.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(1, -1).flatten(1)
+
+
+class UnflattenLast(nn.Module):
+    """(B, H·W·C) ↦ (B, C, H, W), the channels last in memory."""
+
+    def __init__(self, channels: int, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = (*size, channels)
+
+    def forward(self, h: Tensor) -> Tensor:
+        channels_last: Tensor = h.unflatten(1, self.shape)
+        return channels_last.movedim(-1, 1)
+
+
 def _down(options: NetworkOptions, dims: int, a: int, b: int) -> list[nn.Module]:
     act = ACTIVATIONS[options.activation]
     if options.down == "stride":
-        return [_CONV[dims](a, b, 3, stride=2, padding=1), act()]
+        halving = Halving(a, b) if dims == 2 else nn.Conv1d(a, b, 3, stride=2, padding=1)
+        return [halving, act()]
     return [_CONV[dims](a, b, 3, padding=1), act(), _POOL[dims](2, ceil_mode=True)]
 
 
@@ -230,7 +252,7 @@ def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
         raise ParameterError("channels is empty; give at least one stage, as channels=(32, 64).")
     dims, sizes = len(size), [tuple(size)]
     act = ACTIVATIONS[options.activation]
-    f = Layers()
+    f = nn.Sequential()
     for a, b in pairwise([n_channels, *channels]):
         f.extend(_down(options, dims, a, b))
         sizes.append(halve(sizes[-1]))
@@ -239,7 +261,7 @@ def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
     f.append(FlattenLast() if dims == 2 else nn.Flatten())
     f.extend(_layers([flat, *hidden, options.answers], options.activation))
     code = options.latent_dim + options.given
-    g = Layers(*_layers([code, *reversed(hidden), flat], options.activation))
+    g = nn.Sequential(*_layers([code, *reversed(hidden), flat], options.activation))
     back = UnflattenLast(channels[-1], sizes[-1]) if dims == 2 else None
     g.extend([act(), back or nn.Unflatten(1, (channels[-1], *sizes[-1]))])
     for i, (a, b) in enumerate(pairwise([*reversed(channels), n_out])):
