@@ -22,7 +22,7 @@ from narrows import Autoencoder, InputError, VariationalAutoencoder
 from narrows.engine.data import fit_scaling
 from narrows.engine.statistics import statistics
 from narrows.estimators.choices import look_at_range
-from narrows.parts.likelihoods import LIKELIHOODS, Distance
+from narrows.parts.likelihoods import LIKELIHOODS, MSE, Distance
 
 Array = NDArray[Any]
 DIGITS = load_digits().images
@@ -331,3 +331,18 @@ def test_a_file_keeps_what_it_knows_of_the_data(name: str, tmp_path: Path) -> No
         np.testing.assert_array_equal(
             *(m.log_likelihood(X, n_samples=n, random_state=0) for m in (vae, again))
         )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_squared_distance_has_its_own_slope(masked: bool) -> None:
+    """It is written by hand: once and twice differentiated it is that of ½ Σ m (x − x')²."""
+    rng = torch.Generator().manual_seed(0)
+    x, output = (torch.randn(s, generator=rng).double() for s in ((3, 2, 4), (2, 3, 2, 4)))
+    mask = torch.rand(3, 2, 4, generator=rng).double() if masked else None
+    output.requires_grad_()
+    distance = MSE().distance(x, output, mask)
+    weights = torch.ones_like(x) if mask is None else mask
+    torch.testing.assert_close(distance, 0.5 * (weights * (output - x).square()).flatten(2).sum(-1))
+    (slope,) = torch.autograd.grad(distance.sum(), output, create_graph=True)
+    torch.testing.assert_close(slope, weights * (output - x))
+    assert torch.autograd.gradgradcheck(lambda o: MSE().distance(x, o, mask), output)
