@@ -45,9 +45,9 @@ from compression_data import (
 )
 from compression_table import write_table
 from narrows import Codec
-from narrows.baselines.image_coders import lossy_coders
-from narrows.baselines.image_packing import curve, fidelity, forms_of, images_of
-from narrows.baselines.packing import REFUSALS, Packed, pack_bounded, pack_lossless
+from narrows.compression.other_coders import REFUSALS, Packed, pack_bounded, pack_lossless
+from narrows.compression.other_image_coders import lossy_coders
+from narrows.compression.other_images import curve, fidelity, forms_of, images_of
 from records import HERE, Book, Row
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows import photographs
-from narrows.engine.reading import read
+from narrows.io.read import read
 
 Array = NDArray[Any]
 Images = list[Array]

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 import narrows
 from denoising_table import write_table
 from narrows import Denoiser, photographs
-from narrows.baselines.filters import FILTERS
-from narrows.tasks import psnr, ssim
+from narrows.denoising.filters import FILTERS
+from narrows.denoising.image_quality import psnr, ssim
 from records import HERE, Book
 
 Image = NDArray[np.float32]

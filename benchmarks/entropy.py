@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from narrows.codec.rans import HEAD, Decoder, Encoder
-from narrows.codec.tables import TOTAL, Tables, frequencies_of
-from narrows.core import Corrupt
+from narrows.compression.format.entropy_coder import HEAD, Decoder, Encoder
+from narrows.compression.format.frequency_tables import TOTAL, Tables, frequencies_of
+from narrows.exceptions import Corrupt
 from records import HERE, Book, Row, footnote, groups, median, show, table
 
 Array = Any
@@ -35,7 +35,7 @@ KEYS = ("way", "tables", "symbols", "n", "lanes_asked")
 
 
 class Ours:
-    """narrows.codec.rans."""
+    """narrows.compression.format.entropy_coder."""
 
     def __init__(self, tables: Tables, index: Array, lanes: int | None = None) -> None:
         self.tables, self.index, self.lanes = tables, index, lanes

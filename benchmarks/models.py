@@ -96,7 +96,7 @@ def probe(Z: NDArray[Any], y: NDArray[Any], Z_test: NDArray[Any], y_test: NDArra
 def measure(options: argparse.Namespace, name: str) -> dict[str, Any]:
     """One model, or one of the simple methods beside."""
     import narrows
-    from narrows.engine.reading import read
+    from narrows.io.read import read
 
     train, held = read(options.data), read(f"{options.data}:test")
     X, y, T, t = train.X, train.y, held.X, held.y
@@ -181,7 +181,7 @@ def table(folder: Path, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    from narrows.estimators.catalogue import MODELS
+    from narrows.estimators.registry import MODELS
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

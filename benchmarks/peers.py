@@ -25,7 +25,7 @@ from importlib.metadata import version
 from typing import Any
 
 import contenders
-from contenders.common import Contender, Task, Watch
+from contenders.common import Contender, Monitor, Task
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         hidden=None if options.hidden is None else tuple(options.hidden),
     )
     contender = kind(task, rows.train)
-    watch = Watch(task.seconds)
+    watch = Monitor(task.seconds)
     watch.start()
     contender.train(watch)
     watch.seconds = watch.seconds or time.perf_counter() - watch.started
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _speed(watch: Watch, task: Task, n_rows: int) -> dict[str, Any]:
+def _speed(watch: Monitor, task: Task, n_rows: int) -> dict[str, Any]:
     loop = watch.facts.get("loop_seconds", watch.seconds)
     n_rows = n_rows if watch.rows is None else watch.rows
     later = watch.epoch_seconds[1:]

@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from narrows.parts import linear_path
-from narrows.parts.linear_path import WithPath
+from narrows.parts.networks import linear_path
+from narrows.parts.networks.linear_path import WithPath
 
 
 @dataclass(frozen=True)

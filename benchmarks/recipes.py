@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import narrows
-from narrows.core import Clock
-from narrows.engine.data import Rows, inference_batch
-from narrows.engine.reading import read
-from narrows.estimators.door import admit
-from narrows.estimators.face import as_tensor
-from narrows.estimators.preparing import Training, prepare
+from narrows._types import Clock
+from narrows.estimators.reconstruction import as_tensor
+from narrows.estimators.setup import Training, prepare
+from narrows.estimators.validation import validate_X
+from narrows.io.read import read
+from narrows.training.batches import Rows, inference_batch
 from recipe_variants import Average, Variant, change_model, fade, optimizers
 
 RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
@@ -95,9 +95,9 @@ def start(spec: dict[str, Any], rows: Array, test: Array, variant: Variant, seed
         random_state=seed,
         device="cpu",
     )
-    inside = admit(estimator, rows, reset=True)
+    inside = validate_X(estimator, rows, reset=True)
     training = prepare(estimator, estimator._parts(), inside, None)
-    held = Rows(as_tensor(admit(estimator, test, reset=False)), training.rows.scaling)
+    held = Rows(as_tensor(validate_X(estimator, test, reset=False)), training.rows.scaling)
     change_model(training.model, variant, seed)
     return training, held, estimator.choices_
 

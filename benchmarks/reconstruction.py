@@ -30,8 +30,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import narrows
-from narrows.engine.reading import read
-from narrows.parts.networks import conv_channels, dense_widths
+from narrows.io.read import read
+from narrows.parts.networks.architectures import conv_channels, dense_widths
 
 Images = NDArray[np.float32]
 Result = tuple[Images, dict[str, Any]]

@@ -41,7 +41,7 @@ def write_rows(path: Path, gigabytes: float, seed: int, block: int = 20_000) -> 
     n = max(FEW + 1000, int(gigabytes * 1e9 / (SIDE * SIDE * FLOAT)))
     if path.exists() and np.load(path, mmap_mode="r").shape == (n, SIDE, SIDE):
         return n
-    from narrows.engine.reading import read
+    from narrows.io.read import read
 
     pictures = read("fashion-mnist").X
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 """The data of the benchmarks: rows as they are, and the same rows ready for any library.
 
-A name that ``narrows.engine.reading`` knows, a file (.npy, .npz, .csv ...), or ``synthetic:ROWS``
+A name that ``narrows.io.read`` knows, a file (.npy, .npz, .csv ...), or ``synthetic:ROWS``
 or ``synthetic:ROWS:FEATURES``. Pictures of bytes are ready as float32 pixels in [0, 1]; of anything
 else each column (of pictures: the whole) is brought to [0, 1] by the range of its training rows.
 """
@@ -68,7 +68,7 @@ def load(name: str, *, rows: int | None = None, held: float = 0.1, seed: int = 0
 def _read(name: str) -> tuple[Array, Array]:
     if name.startswith("synthetic:"):
         return _synthetic(name)
-    from narrows.engine.reading import read
+    from narrows.io.read import read
 
     X = read(name).X
     if name in ("mnist", "fashion-mnist"):

@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from narrows.estimators.catalogue import MODELS, SHORT_NAMES, WHOLE, model_class
 from narrows.estimators.parameters import Parameters, RunParameters
+from narrows.estimators.registry import MODELS, SHORT_NAMES, WHOLE, model_class
 
 PAGE = Path(__file__).parent / "models.md"
 SHORT = {name: key for key, name in SHORT_NAMES.items()}

@@ -3,13 +3,16 @@
 Those that are there stay: they are what an older narrows wrote.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from data import TABLES
-from narrows.engine.storage import FORMAT
-from narrows.estimators.catalogue import MODELS
-from test_files import CONV, IMAGES, X, small
+from helpers.small_data import TABLES
+from narrows.estimators.registry import MODELS
+from narrows.io.safetensors_file import FORMAT
+
+sys.path.append(str(Path(__file__).parent / "estimators"))
+from test_model_file import CONV, IMAGES, X, small
 
 CRITICS = {"AdversarialAE", "FactorVAE"}  # theirs would outweigh the rest
 

@@ -19,11 +19,12 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from narrows import Codec, decompress
-from narrows.codec import freezing_prior, methods
-from narrows.codec.plain import encode_exact, numbers
-from narrows.codec.rans import Encoder
-from narrows.codec.raw import encode_deflate
-from narrows.estimators import coding
+from narrows.compression import codec_setup as coding
+from narrows.compression.format import chunk_methods as methods
+from narrows.compression.format import quantize_prior as freezing_prior
+from narrows.compression.format.entropy_coder import Encoder
+from narrows.compression.format.lossless import encode_exact, numbers
+from narrows.compression.format.raw_bytes import encode_deflate
 
 FOLDER = Path(__file__).parent / "golden" / "compressed"
 RNG = np.random.default_rng(0)
@@ -138,7 +139,7 @@ def digest(found: Any) -> str:
 
 
 def write(name: str, codec: Codec, X: Any, way: Way | None = None, **how: Any) -> dict[str, Any]:
-    with patch("narrows.codec.packing.encode_chunk", way or methods.encode_chunk):
+    with patch("narrows.compression.format.pack.encode_chunk", way or methods.encode_chunk):
         data = codec.compress(X, **how)
     (FOLDER / f"{name.replace(' ', '-')}.narrow").write_bytes(data)
     return {"sha256": digest(decompress(data, codec))}

@@ -71,7 +71,7 @@ class Task:
         return FOREVER if self.epochs is None else self.epochs
 
 
-class Watch:
+class Monitor:
     """Times training and the end of each epoch; says when the seconds are over."""
 
     def __init__(self, seconds: float | None) -> None:
@@ -105,7 +105,7 @@ class Contender(Protocol):
 
     def __init__(self, task: Task, train: Split) -> None: ...
 
-    def train(self, watch: Watch) -> None: ...
+    def train(self, watch: Monitor) -> None: ...
 
     def reconstruct(self, rows: Split) -> NDArray[np.float32]:
         """Of ready rows, in their units and shape."""

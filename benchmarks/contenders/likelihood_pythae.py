@@ -24,7 +24,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from torch import Tensor, nn
 
-from contenders.common import TimeIsUp, Watch
+from contenders.common import Monitor, TimeIsUp
 from contenders.with_pythae import Timer
 
 HIDDEN, LATENT, BATCH, RATE = 500, 40, 256, 2e-3
@@ -75,7 +75,7 @@ def train_and_estimate(
     )  # fmt: skip
     model = kind(wanted, encoder=Encoder(), decoder=Decoder())
     rows = torch.from_numpy(X).float().view(-1, 1, 28, 28)
-    watch = Watch(options.seconds)
+    watch = Monitor(options.seconds)
     with tempfile.TemporaryDirectory() as folder:
         trainer = BaseTrainer(
             model,

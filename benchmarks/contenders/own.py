@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contenders.common import BATCH, Task, Watch
+from contenders.common import BATCH, Monitor, Task
 from narrows import Autoencoder
-from narrows.estimators.choices import multiplies_bfloat16
+from narrows.estimators.resolved_config import multiplies_bfloat16
 from sets import Split
 
 FEW = 256  # rows to look at after each epoch, where all rows are to train
@@ -51,7 +51,7 @@ class Default:
         """Rows to validate on; None leaves it to narrows."""
         return None
 
-    def train(self, watch: Watch) -> None:
+    def train(self, watch: Monitor) -> None:
         self.model.fit(self.rows, X_val=self.validation())
         history = self.model.history_
         watch.marks = _whole(history, limited=self.task.seconds is not None)

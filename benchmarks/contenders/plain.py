@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from contenders.common import BATCH, RATE, Task, Watch
+from contenders.common import BATCH, RATE, Monitor, Task
 from sets import Split
 
 
@@ -79,7 +79,7 @@ class Plain:
         self.task, self.model = task, build(task)
         self.loader = DataLoader(TensorDataset(tensor(train)), batch_size=BATCH, shuffle=True)
 
-    def train(self, watch: Watch) -> None:
+    def train(self, watch: Monitor) -> None:
         optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE)
         for _ in range(self.task.most_epochs):
             running = 0.0

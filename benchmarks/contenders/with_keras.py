@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from contenders.common import BATCH, RATE, Task, Watch
+from contenders.common import BATCH, RATE, Monitor, Task
 from sets import Split
 
 
@@ -48,7 +48,7 @@ def build(task: Task) -> Any:
 class Timer(keras.callbacks.Callback):
     """Ends training when the seconds are over."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Monitor) -> None:
         super().__init__()
         self.watch = watch
 
@@ -77,7 +77,7 @@ class Keras:
             return rows.ready.reshape(len(rows.ready), -1)
         return rows.ready[..., None]
 
-    def train(self, watch: Watch) -> None:
+    def train(self, watch: Monitor) -> None:
         timer = (Timer if self.task.seconds is None else Deadline)(watch)
         self.model.fit(
             self.rows,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from contenders.common import BATCH, RATE, Task, Watch
+from contenders.common import BATCH, RATE, Monitor, Task
 from contenders.plain import answer, build, tensor
 from sets import Split
 
@@ -34,7 +34,7 @@ class Module(pl.LightningModule):
 
 
 class Timer(pl.Callback):
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Monitor) -> None:
         self.watch = watch
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -55,7 +55,7 @@ class Lightning:
         self.task, self.net = task, build(task)
         self.loader = DataLoader(TensorDataset(tensor(train)), batch_size=BATCH, shuffle=True)
 
-    def train(self, watch: Watch) -> None:
+    def train(self, watch: Monitor) -> None:
         trainer = pl.Trainer(
             max_epochs=self.task.most_epochs,
             accelerator="cpu",

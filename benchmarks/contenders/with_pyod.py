@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from pyod.models.auto_encoder import AutoEncoder
 
-from contenders.common import BATCH, RATE, Task, TimeIsUp, Watch
+from contenders.common import BATCH, RATE, Monitor, Task, TimeIsUp
 from sets import Split
 
 
 class Timed(AutoEncoder):
     """Times ``train``; ``fit`` would also score the training rows afterwards."""
 
-    watch: Watch
+    watch: Monitor
 
     def train(self, train_loader: Any) -> None:
         self.watch.start()
@@ -52,7 +52,7 @@ class Detector:
             dropout_rate=0.0,
         )
 
-    def train(self, watch: Watch) -> None:
+    def train(self, watch: Monitor) -> None:
         self.model.watch = watch
         try:
             self.model.fit(self.rows)

@@ -18,7 +18,7 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 from torch import Tensor, nn
 
-from contenders.common import BATCH, RATE, Task, TimeIsUp, Watch
+from contenders.common import BATCH, RATE, Monitor, Task, TimeIsUp
 from contenders.plain import answer, build, tensor
 from sets import Split
 
@@ -44,7 +44,7 @@ class Decoder(BaseDecoder):
 class Timer(TrainingCallback):
     """Marks epochs, and leaves when the seconds are over: the trainer knows no such limit."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Monitor) -> None:
         self.watch = watch
 
     def on_train_step_end(self, training_config: Any, **kwargs: Any) -> None:
@@ -66,7 +66,7 @@ class Pythae:
         config = AEConfig(input_dim=(1, *task.shape), latent_dim=task.latent)
         self.model = AE(config, encoder=Encoder(self.net[0]), decoder=Decoder(self.net[1]))
 
-    def train(self, watch: Watch) -> None:
+    def train(self, watch: Monitor) -> None:
         with tempfile.TemporaryDirectory() as folder:
             config = BaseTrainerConfig(
                 output_dir=folder,

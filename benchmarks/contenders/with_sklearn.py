@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neural_network import MLPRegressor
 
-from contenders.common import BATCH, RATE, Task, Watch
+from contenders.common import BATCH, RATE, Monitor, Task
 from sets import Split
 
 BLOCK = 50 * BATCH  # rows between two looks at the watch
@@ -28,7 +28,7 @@ class Regressor:
             random_state=task.seed,
         )
 
-    def train(self, watch: Watch) -> None:
+    def train(self, watch: Monitor) -> None:
         rng = np.random.default_rng(self.task.seed)
         for _ in range(self.task.most_epochs):
             if self.task.seconds is None:
@@ -37,7 +37,7 @@ class Regressor:
                 return
             watch.mark()
 
-    def _in_blocks(self, order: NDArray[np.int64], watch: Watch) -> bool:
+    def _in_blocks(self, order: NDArray[np.int64], watch: Monitor) -> bool:
         for start in range(0, len(order), BLOCK):
             block = self.rows[order[start : start + BLOCK]]
             if len(block) >= self.model.batch_size:  # it warns of fewer

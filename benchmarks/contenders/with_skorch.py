@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skorch import NeuralNetRegressor
 from skorch.callbacks import Callback
 
-from contenders.common import BATCH, RATE, Task, Watch
+from contenders.common import BATCH, RATE, Monitor, Task
 from contenders.plain import answer, build, tensor
 from sets import Split
 
@@ -18,7 +18,7 @@ from sets import Split
 class Timer(Callback):
     """skorch ends its loop at a KeyboardInterrupt and keeps the model."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Monitor) -> None:
         self.watch = watch
 
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
@@ -35,7 +35,7 @@ class Skorch:
     def __init__(self, task: Task, train: Split) -> None:
         self.task, self.net, self.rows = task, build(task), tensor(train)
 
-    def train(self, watch: Watch) -> None:
+    def train(self, watch: Monitor) -> None:
         model = NeuralNetRegressor(
             self.net,
             criterion=torch.nn.MSELoss,

@@ -12,36 +12,32 @@ Autoencoder(latent_dim=2)
 
 from typing import TYPE_CHECKING, Any
 
-from narrows.core import FileError, InputError, NarrowsError, ParameterError, WorkerError
-from narrows.engine.listeners import JsonLines, Listener
-from narrows.engine.trackers import MLflow, TensorBoard, WandB
+from narrows.exceptions import FileError, InputError, NarrowsError, ParameterError, WorkerError
+from narrows.training.listeners import JsonLines, Listener
+from narrows.training.loggers import MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:
-    from narrows.engine import photographs
-    from narrows.estimators.codec import Codec
-    from narrows.estimators.denoiser import Denoiser
-    from narrows.estimators.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
-    from narrows.estimators.models.conditional import ConditionalVAE
-    from narrows.estimators.models.dictionary import SparseDictionary
-    from narrows.estimators.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE
-    from narrows.estimators.models.divergences import InfoVAE, WassersteinAE
-    from narrows.estimators.models.flow import FlowVAE
-    from narrows.estimators.models.geometric import PoincareVAE, SphericalVAE
-    from narrows.estimators.models.hamiltonian import HamiltonianVAE, RiemannianHamiltonianVAE
-    from narrows.estimators.models.importance import CIWAE, IWAE, MIWAE, PIWAE
-    from narrows.estimators.models.ladder import LadderVAE
-    from narrows.estimators.models.masked import MaskedAutoencoder
-    from narrows.estimators.models.perceptual import MSSSIMVAE
-    from narrows.estimators.models.plain import Autoencoder, DenoisingAutoencoder
-    from narrows.estimators.models.quantized import FSQVAE, VQVAE, GumbelVAE, ResidualVQVAE
-    from narrows.estimators.models.regularized import (
-        ContractiveAutoencoder,
-        RegularizedAE,
-        SparseAutoencoder,
-    )
-    from narrows.estimators.models.vamp import VampVAE
-    from narrows.estimators.models.variational import VariationalAutoencoder
+    from narrows.compression.codec import Codec
+    from narrows.denoising.denoiser import Denoiser
+    from narrows.io import photographs
+    from narrows.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
+    from narrows.models.autoencoder import Autoencoder, DenoisingAutoencoder
+    from narrows.models.conditional_vae import ConditionalVAE
+    from narrows.models.curved import PoincareVAE, SphericalVAE
+    from narrows.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE
+    from narrows.models.flow import FlowVAE
+    from narrows.models.hamiltonian import HamiltonianVAE, RiemannianHamiltonianVAE
+    from narrows.models.importance_weighted import CIWAE, IWAE, MIWAE, PIWAE
+    from narrows.models.ladder import LadderVAE
+    from narrows.models.masked_autoencoder import MaskedAutoencoder
+    from narrows.models.ms_ssim_vae import MSSSIMVAE
+    from narrows.models.quantized import FSQVAE, VQVAE, GumbelVAE, ResidualVQVAE
+    from narrows.models.regularized import ContractiveAutoencoder, RegularizedAE, SparseAutoencoder
+    from narrows.models.sparse_dictionary import SparseDictionary
+    from narrows.models.vamp import VampVAE
+    from narrows.models.variational import VariationalAutoencoder
+    from narrows.models.wasserstein import InfoVAE, WassersteinAE
 
 __all__ = [
     "CIWAE",
@@ -112,7 +108,7 @@ def load(path: Any, *, f: Any = None, g: Any = None) -> Any:
     """
     from pathlib import Path
 
-    from narrows.estimators.files import load as read
+    from narrows.estimators.model_file import load as read
 
     return read(Path(path), f=f, g=g)
 
@@ -133,7 +129,7 @@ def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> A
     NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
         The file cannot be decoded; all are children of ``FileError``.
     """
-    from narrows.codec.opening import decompress as read
+    from narrows.compression.format.open_file import decompress as read
 
     return read(source, model, max_bytes=max_bytes)
 
@@ -142,9 +138,9 @@ def __getattr__(name: str) -> Any:
     if name == "photographs":
         from importlib import import_module
 
-        return import_module("narrows.engine.photographs")
+        return import_module("narrows.io.photographs")
     # torch and scikit-learn take seconds to import: models are fetched when first named
-    from narrows.estimators.catalogue import KNOWN, model_class
+    from narrows.estimators.registry import KNOWN, model_class
 
     if name in KNOWN:
         return model_class(name)

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from helpers.command import TINY, done, noise
 from narrows import Codec
-from narrows.codec.container import Header, Item, Writer
-from narrows.engine.photographs import Photograph, read_photograph, write_photograph
-
-from .command import TINY, done, noise
+from narrows.compression.format.container import Header, Item, Writer
+from narrows.io.photographs import Photograph, read_photograph, write_photograph
 
 
 @pytest.fixture(scope="session")

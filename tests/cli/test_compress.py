@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from helpers.command import done, noise, picture, process, refused, run
 from narrows import Codec
-from narrows.engine.photographs import read_photograph
-
-from .command import done, noise, picture, process, refused, run
+from narrows.io.photographs import read_photograph
 
 # ------------------------------------------------------------------ there and back
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .command import done, noise, process, refused, run
+from helpers.command import done, noise, process, refused, run
 
 FULL = Path("/dev/full")
 STATUS = {"other": 1, "no": 3, "version": 4, "model": 5, "short": 6, "corrupt": 7, "large": 8}
@@ -135,8 +135,8 @@ def test_stopping_leaves_nothing_behind(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("narrows.codec.packing.encode_chunk", stop)
-    monkeypatch.setattr("narrows.codec.packing.decode_chunk", stop)
+    monkeypatch.setattr("narrows.compression.format.pack.encode_chunk", stop)
+    monkeypatch.setattr("narrows.compression.format.pack.decode_chunk", stop)
     for words in (
         ("compress", codec, place / "X.npy", "-o", tmp_path / "x.narrow"),
         ("decompress", lossy, "-m", codec, "-o", tmp_path / "x.npy"),

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 import narrows
-
-from .command import done, picture, refused, run
+from helpers.command import done, picture, refused, run
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -45,7 +44,7 @@ class StandIn:
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = ModuleType("narrows.estimators.denoiser")
+    module: Any = ModuleType("narrows.denoising.denoiser")
     module.Denoiser = StandIn
     monkeypatch.setitem(sys.modules, module.__name__, module)
     StandIn.made = []
@@ -114,7 +113,7 @@ def test_the_page_gets_what_was_read_and_written(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    place = "narrows.report.comparison."
+    place = "narrows.denoising.denoising_page."
     filters = {"Gaussian": lambda image, noise: (image, noise)}
     monkeypatch.setattr(
         place + "run_filters", lambda *seen: {name: f(*seen) for name, f in filters.items()}

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.command import TINY, done, process, refused, run
 from narrows import load
-from narrows.engine.reading import read
-
-from .command import TINY, done, process, refused, run
+from narrows.io.read import read
 
 
 def test_usage_errors_end_with_2(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli.command import colour_folder, run
+from helpers.command import colour_folder, run
 from narrows import load
 
 SHORT = ("digits", "--max-epochs", "3", "--seed", "0", "--latent-dim", "4")

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.command import TINY, done, picture, refused
 from narrows import Autoencoder, load
 from narrows.cli import commands
 from narrows.cli.options import literal, typed
-from narrows.engine import reading
-from narrows.engine.reading import read
 from narrows.estimators.parameters import Parameters
-
-from .command import TINY, done, picture, refused
+from narrows.io import read as reading
+from narrows.io.read import read
 
 
 def test_fit_says_what_was_chosen_and_what_to_do_next(tmp_path: Path) -> None:
@@ -185,7 +184,7 @@ def test_columns_in_another_order_are_refused(tmp_path: Path) -> None:
 
 
 def test_models_lists_every_model() -> None:
-    from narrows.estimators.catalogue import MODELS
+    from narrows.estimators.registry import MODELS
 
     said = done("models")
     assert all(name in said and entry.sentence in said for name, entry in MODELS.items())

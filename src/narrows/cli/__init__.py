@@ -19,9 +19,23 @@ from typing import Any, TextIO
 
 import click
 
-from narrows.cli import compressing, denoising, showing, training, using
-from narrows.core import NarrowsError
-from narrows.engine.launch import given_rank, launched
+from narrows.cli import (
+    apply as using,
+)
+from narrows.cli import (
+    compress as compressing,
+)
+from narrows.cli import (
+    denoise as denoising,
+)
+from narrows.cli import (
+    fit as training,
+)
+from narrows.cli import (
+    show as showing,
+)
+from narrows.exceptions import NarrowsError
+from narrows.training.torchrun import given_rank, launched
 from narrows.version import __version__
 
 __all__ = ["commands", "main"]

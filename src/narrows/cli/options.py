@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from narrows.engine.trackers import TRACKERS, tracker
-from narrows.estimators.catalogue import find_model, model_class
 from narrows.estimators.parameters import OBJECTS, Parameters, in_order
+from narrows.estimators.registry import find_model, model_class
+from narrows.training.loggers import TRACKERS, tracker
 
 __all__ = [
     "ModelCommand",
@@ -172,7 +172,7 @@ def given_parameters(ctx: click.Context, model: type) -> dict[str, Any]:
 
 def read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """(height, width) from ``32`` or ``28x32``."""
-    from narrows.engine.images import parse_size
+    from narrows.io.image_folders import parse_size
 
     return parse_size(value)
 
@@ -216,8 +216,8 @@ def listeners_for(
     log: str | None, track: Sequence[str], out: Path, *, overwrite: bool
 ) -> list[Any] | None:
     """The listeners these options ask for; what cannot be is refused before anything is read."""
-    from narrows.engine.listeners import JsonLines
-    from narrows.engine.writing import check_output
+    from narrows.io.write import check_output
+    from narrows.training.listeners import JsonLines
 
     made: list[Any] = []
     if log is not None:

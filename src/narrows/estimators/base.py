@@ -13,42 +13,42 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from narrows.baselines import PCA
-from narrows.engine.distributed import joined
-from narrows.engine.training import Budget
-from narrows.engine.watching import Watch
-from narrows.estimators.base_file import FITTED, contents, restore
-from narrows.estimators.building import Parts, parts_of
-from narrows.estimators.choices import Choices
-from narrows.estimators.describing import describe
-from narrows.estimators.door import admit
-from narrows.estimators.face import Face, PCABeside, mean_error
-from narrows.estimators.files import Contents
-from narrows.estimators.fitting import Run, recipe_for
-from narrows.estimators.generating import Generates
+from narrows.estimators.build_model import Parts, parts_of
+from narrows.estimators.fitted_contents import FITTED, contents, restore
+from narrows.estimators.generation import GenerativeMixin
 from narrows.estimators.layout import Array
-from narrows.estimators.lazy import CheckedRows
+from narrows.estimators.lazy_rows import CheckedRows
 from narrows.estimators.learner import Learner, all_or_nothing
+from narrows.estimators.model_file import Contents
 from narrows.estimators.parameters import Parameters
-from narrows.estimators.preparing import Training, prepare, resume
-from narrows.estimators.sampling import fit_sampler, some_rows
-from narrows.estimators.together import alone
+from narrows.estimators.pca import PCA
+from narrows.estimators.reconstruction import PCABeside, ReconstructionMixin, mean_error
+from narrows.estimators.resolved_config import ResolvedConfig
+from narrows.estimators.run import Run, recipe_for
+from narrows.estimators.sampler_fit import fit_sampler, some_rows
+from narrows.estimators.setup import Training, prepare, resume
+from narrows.estimators.summary import describe
+from narrows.estimators.validation import validate_X
+from narrows.estimators.workers import alone
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
-from narrows.parts.samplers import SAMPLERS, refuse_sampler
+from narrows.parts.priors.samplers import SAMPLERS, refuse_sampler
+from narrows.training.loop import Budget
+from narrows.training.monitor import Monitor
+from narrows.training.process_group import joined
 
 
-class Fitted(Generates):
-    """What a fitted model holds, and how it answers ``Face``. No dataclass: these are no fields."""
+class Fitted(GenerativeMixin):
+    """Attributes of a fitted model. A plain mixin: annotations here are no constructor parameters."""
 
     model_: Model
     objective_: WeightedObjective
-    choices_: Choices
+    choices_: ResolvedConfig
     _pca: PCA | None
 
     def _admit(self, X: Any) -> Array | CheckedRows:
         check_is_fitted(self, "model_")
-        return admit(self, X, reset=False)
+        return validate_X(self, X, reset=False)
 
     def _encode(self, x: Tensor) -> Tensor:
         return self.model_.encode(x)
@@ -120,9 +120,9 @@ class Estimator(
 
     def transform(self, X: Any, *, out: str | Path | None = None, overwrite: bool = False) -> Any:
         # repeated here because scikit-learn wraps for set_output only what a class itself defines
-        return Face.transform(self, X, out=out, overwrite=overwrite)
+        return ReconstructionMixin.transform(self, X, out=out, overwrite=overwrite)
 
-    transform.__doc__ = Face.transform.__doc__
+    transform.__doc__ = ReconstructionMixin.transform.__doc__
 
     # ------------------------------------------------------------------ fitting
 
@@ -166,7 +166,7 @@ class Estimator(
         alone(self)
         with joined(), all_or_nothing(self):
             first = not hasattr(self, "model_")
-            rows = admit(self, X, reset=first)
+            rows = validate_X(self, X, reset=first)
             if first:
                 training = prepare(self, self._checked(), rows, rows, more_to_come=True)
             else:
@@ -185,7 +185,7 @@ class Estimator(
             self.fit_seconds_ = seconds + time.monotonic() - started
         return self
 
-    def _append(self, watch: Watch) -> None:
+    def _append(self, watch: Monitor) -> None:
         """Let the history of one more pass go on from that of all before."""
         epochs, seconds = len(self.history_), self.fit_seconds_
         for entry in watch.history:
@@ -229,7 +229,7 @@ class Estimator(
     # ------------------------------------------------------------------ what the loop's face asks
 
     def _take(self, X: Any, *, reset: bool) -> Any:
-        return admit(self, X, reset=reset)
+        return validate_X(self, X, reset=reset)
 
     def _prepare(self, rows: Any, held: Any) -> Training:
         return prepare(self, self._checked(), rows, held)
@@ -265,7 +265,7 @@ class Estimator(
     def _reply(self, x: Tensor) -> tuple[Tensor, ...]:
         z = self._encode(x.to(self._device))
         output = self._decode(z)
-        self._outward(output)  # what a damaged scaling cannot undo is found here
+        self._from_model(output)  # what a damaged scaling cannot undo is found here
         return z.cpu(), output.cpu()
 
     def _contents(self) -> Contents:

@@ -35,14 +35,14 @@ class Layout:
         """Elements of one sample."""
         return math.prod(self.user_shape)
 
-    def inward(self, X: Array) -> Array:
+    def to_model(self, X: Array) -> Array:
         """The user's rows in the networks' shape, still in their own dtype."""
         X = X.reshape(len(X), *self.user_shape)
         if self.axes == "HWC":
             X = np.moveaxis(X, -1, 1)
         return np.ascontiguousarray(X).reshape(len(X), *self.shape)
 
-    def outward(self, rows: Array, dtype: str | None = None) -> Array:
+    def from_model(self, rows: Array, dtype: str | None = None) -> Array:
         """Rows in the networks' shape as the user's own shape and dtype; integers are rounded."""
         if self.axes == "HWC":
             rows = np.moveaxis(rows, 1, -1)

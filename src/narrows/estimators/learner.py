@@ -18,15 +18,15 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from narrows.core import ParameterError
-from narrows.engine.distributed import all_or_none, joined
-from narrows.engine.training import TrainingState
-from narrows.estimators import files
-from narrows.estimators.checkpointing import find_run, read_run
-from narrows.estimators.fitting import Run, recipe_for, time_budget
+from narrows.estimators import model_file as files
+from narrows.estimators.checkpoint_writer import find_run, read_run
 from narrows.estimators.parameters import RunParameters
-from narrows.estimators.preparing import Training, lasting
-from narrows.estimators.together import fit_in_workers, same_checkpoint, wants_workers
+from narrows.estimators.run import Run, recipe_for, time_budget
+from narrows.estimators.setup import Training, lasting
+from narrows.estimators.workers import fit_in_workers, same_checkpoint, wants_workers
+from narrows.exceptions import ParameterError
+from narrows.training.loop import TrainState
+from narrows.training.process_group import all_or_none, joined
 
 
 class Learner(RunParameters):
@@ -45,7 +45,7 @@ class Learner(RunParameters):
     fit_seconds_: float
     rows_: dict[str, int]
     validation_errors_: dict[str, float | None]
-    _state: TrainingState | None
+    _state: TrainState | None
     _seed: int
     _fitted_with: dict[str, Any]
 

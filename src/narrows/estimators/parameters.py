@@ -13,8 +13,8 @@ from dataclasses import Field, dataclass, field, fields
 from os import PathLike
 from typing import Any
 
-from narrows.core import ParameterError
-from narrows.engine.listeners import Listeners
+from narrows.exceptions import ParameterError
+from narrows.training.listeners import Listeners
 
 SEEDS = {"low": 0, "high": 2**32 - 1}
 WIDEST = 2**20  # numbers in a layer: a mistyped width must not ask for all memory

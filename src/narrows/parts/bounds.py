@@ -12,8 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from narrows.core import Clock, ParameterError, Trace
-from narrows.parts.latents import normal_log_prob
+from narrows._types import Clock, Trace
+from narrows.exceptions import ParameterError
+from narrows.parts.latents.base import normal_log_prob
 
 
 class Bound(nn.Module):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from narrows.core import InputError, ParameterError
+from narrows.exceptions import InputError, ParameterError
 
 EVENTS = {1: "a table", 2: "signals", 3: "images"}  # by the dimensions of one event
 SHARE = 1.0  # the highest level of what hits a share of the elements
@@ -75,7 +75,7 @@ class Corruption(nn.Module):
     def extra_repr(self) -> str:
         return f"level={self.low:g}" + (f" to {self.high:g}" if self.high > self.low else "")
 
-    def measure(self, zero: Tensor, low: Tensor, high: Tensor) -> None:
+    def set_data_units(self, zero: Tensor, low: Tensor, high: Tensor) -> None:
         """Hear where the user's 0 and the ends of the data lie in scaled units; most need not."""
 
     def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
@@ -126,7 +126,7 @@ class PoissonNoise(Corruption):
         self.register_buffer("reach", torch.ones(shape))
 
     @torch.no_grad()
-    def measure(self, zero: Tensor, low: Tensor, high: Tensor) -> None:
+    def set_data_units(self, zero: Tensor, low: Tensor, high: Tensor) -> None:
         """Refuse what nobody can have counted."""
         if bool((low < zero).any()):
             raise InputError(

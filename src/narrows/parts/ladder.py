@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from narrows.core import Node
-from narrows.parts.latents import DiagonalGaussian, normal_log_prob
+from narrows._types import Node
+from narrows.parts.latents.base import DiagonalGaussian, normal_log_prob
 from narrows.parts.model import Model, fold
-from narrows.parts.networks import NetworkOptions, build_networks, dense_widths, make
+from narrows.parts.networks.architectures import NetworkOptions, build_networks, dense_widths, make
 
 
 class Block(nn.Module):
@@ -110,7 +110,7 @@ class Ladder(Model):
 
     def top(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z_L | x)."""
-        return self.q.split(self.g.top(self.f(self.D.inward(x))[-1]))
+        return self.q.split(self.g.top(self.f(self.D.to_model(x))[-1]))
 
     def _pass(
         self,
@@ -121,7 +121,7 @@ class Ladder(Model):
         rng: Generator,
         given: Tensor | None,
     ) -> tuple[list[Node], Tensor]:
-        found = self.f(self.D.inward(corrupted))
+        found = self.f(self.D.to_model(corrupted))
         lead = (K, len(x))
         node = self.q(self.g.top(found[-1]), K, rng)
         assert self.p is not None
@@ -159,7 +159,7 @@ class Ladder(Model):
     def encode(self, x: Tensor) -> Tensor:
         """The means, from the top down, each given those above; (B, latent_dim)."""
         x, _ = self._observed(x)
-        found = self.f(self.D.inward(x))
+        found = self.f(self.D.to_model(x))
 
         def mean(level: int, t: Tensor) -> Tensor:
             return self.q.mode(self.g.told(level, t, found[level]))

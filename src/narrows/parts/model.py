@@ -8,12 +8,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
 
-from narrows.core import Clock, Node, Trace
-from narrows.parts.latents import Joint, Latent
-from narrows.parts.likelihoods import Distance
-from narrows.parts.linear_path import WithPath
-from narrows.parts.networks import FlattenLast, UnflattenLast
-from narrows.parts.priors import Prior
+from narrows._types import Clock, Node, Trace
+from narrows.parts.latents.base import Joint, Latent
+from narrows.parts.likelihoods.base import Likelihood
+from narrows.parts.networks.architectures import FlattenLast, UnflattenLast
+from narrows.parts.networks.linear_path import WithPath
+from narrows.parts.priors.base import Prior
 
 
 def fold(z: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Model(nn.Module):
         f: nn.Module,
         g: nn.Module,
         q: Latent,
-        D: Distance,
+        D: Likelihood,
         c: nn.Module | None = None,
         p: Prior | None = None,
         draws: Callable[[Clock], int] = lambda clock: 1,
@@ -94,7 +94,7 @@ class Model(nn.Module):
 
     def _encoded(self, x: Tensor, given: Tensor | None) -> Tensor:
         """f's answer."""
-        h: Tensor = self.f(self.D.inward(x))
+        h: Tensor = self.f(self.D.to_model(x))
         return h
 
     def _decoded(self, z: Tensor, given: Tensor | None = None) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from narrows.core import Clock, ParameterError, Trace, Weight, weight_at
+from narrows._types import Clock, Trace, Weight, weight_at
+from narrows.exceptions import ParameterError
 from narrows.parts.bounds import Bound, Mean
 
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.report.numbers import Numbers, measure
-from narrows.tasks import CodeMap, code_map, decoded_grid, interpolate
+from narrows.report.manifold import CodeMap, code_map, decoded_grid, interpolate
+from narrows.report.measures import Numbers, measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from narrows.report.images import ImageLook
+    from narrows.report.curve_samples import LineLook
+    from narrows.report.image_samples import ImageLook
     from narrows.report.labels import Labels
-    from narrows.report.lines import LineLook
-    from narrows.tasks import DecodedGrid
+    from narrows.report.manifold import DecodedGrid
 
     Look = ImageLook | LineLook
 
@@ -161,8 +161,8 @@ def gather(
 
 def look_at(est: Any, X: NDArray[Any], shape: tuple[int, ...], names: list[str] | None) -> Look:
     """Images as pictures, table rows and signals as lines."""
-    from narrows.report.images import ImageLook
-    from narrows.report.lines import line_look
+    from narrows.report.curve_samples import line_look
+    from narrows.report.image_samples import ImageLook
 
     some = X[:: max(1, len(X) // 2000)]
     some = some.reshape(len(some), *shape)

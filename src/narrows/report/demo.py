@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.core import FileError
-from narrows.report import write
+from narrows.exceptions import FileError
+from narrows.report import model_report as write
 from narrows.report.canvas import Picture
-from narrows.report.numbers import Method, ranking
+from narrows.report.measures import Method, ranking
 from narrows.report.page import Page, Section, Table
-from narrows.report.tables import how
+from narrows.report.page_tables import how
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from narrows.report.labels import Labels
-    from narrows.report.numbers import Histogram
+    from narrows.report.measures import Histogram
 
 COLOURED = 10  # classes told apart by colour alone
 MARKED = 20  # classes told apart by colour and mark; beyond, the rest is grey

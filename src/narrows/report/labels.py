@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.tasks.represent import check_labels
+from narrows.report.probe import check_labels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from narrows.report import canvas, figures, tables, words
+from narrows.report import canvas, figures, words
+from narrows.report import page_tables as tables
 from narrows.report.canvas import Picture
+from narrows.report.manifold import code_map as flat_view
+from narrows.report.manifold import decoded_grid
 from narrows.report.page import Section
-from narrows.tasks import code_map as flat_view
-from narrows.tasks import decoded_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from narrows.report.content import Content
-    from narrows.tasks import CodeMap
+    from narrows.report.manifold import CodeMap
 
 CAPTIONS = {
     "Typical": "Typical: error around the median.",

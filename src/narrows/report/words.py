@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from narrows.report.numbers import Numbers
+    from narrows.report.measures import Numbers
 
 SAME = 0.03  # within so much of PCA's error, nobody has won
 

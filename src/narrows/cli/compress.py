@@ -1,0 +1,311 @@
+"""The verbs that make small files and read them: compress, decompress, inspect.
+
+What is wrong with a .narrow file ends the command with a status of its own: 3 it is none, 4 it is
+of a newer format, 5 it needs another model, 6 it ends too early, 7 it is damaged, 8 it asks for
+more than is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from narrows.cli.options import output_option, overwrite_option
+
+if TYPE_CHECKING:
+    from narrows.compression.format.decoder import Model
+    from narrows.compression.unpack import Unpacked
+
+__all__ = ["compress", "decompress", "inspect"]
+
+STATUSES = (
+    "Exit status: 0 all is right; 1 something else is wrong, as with OUT; 3 FILE is no .narrow "
+    "file; 4 it is of a newer format; 5 it needs another model; 6 it ends too early; 7 it is "
+    "damaged; 8 it asks for more than --max-bytes, or than any file may."
+)
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+SHOWN = 20  # items that inspect lists
+CORRUPT = 7
+
+
+@click.command
+@click.argument("model")
+@click.argument("data")
+@output_option("The file to write, a name that ends in .narrow; - is standard output.")
+@click.option(
+    "--quality",
+    type=int,
+    metavar="STEPS",
+    help="Steps of about 3 dB from the model's own rate: 1 is better and larger, -1 the reverse.",
+)
+@click.option(
+    "--max-error",
+    metavar="ERROR",
+    help="No element may be further off: 0.01 in DATA's units, or 1e-3rel of its range.",
+)
+@click.option("--lossless", is_flag=True, help="Every bit comes back.")
+@click.option("--embed-model", is_flag=True, help="Put what decoding needs of MODEL into the file.")
+@click.option(
+    "--no-autoencoder", is_flag=True, help="Switch it off, to see what it is worth (not lossy)."
+)
+@click.option("--no-compare", is_flag=True, help="Leave out what ordinary coders make of DATA.")
+@click.option("--compare-all", is_flag=True, help="Give them all of DATA, not a sample: slow.")
+@overwrite_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+def compress(
+    model: str,
+    data: str,
+    out: str,
+    quality: int | None,
+    max_error: str | None,
+    lossless: bool,
+    embed_model: bool,
+    no_autoencoder: bool,
+    no_compare: bool,
+    compare_all: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Compress DATA by MODEL, a codec, to one file.
+
+    DATA is whatever `narrows fit` takes, an image, or a .npy of any shape and type of numbers. It
+    is lossy unless --max-error or --lossless is given, which take any numbers, NaN too.
+
+    Prints sizes and quality, and what ordinary coders make of the same data.
+    """
+    from narrows.cli.apply import loaded
+    from narrows.compression.compression_summary import compress_file, lines
+    from narrows.io.read import read_any
+    from narrows.io.write import check_output
+
+    _check_wishes(quality, max_error, lossless, no_autoencoder)
+    if out != "-":
+        check_output(out, (".narrow",), overwrite=overwrite)
+    codec, source = loaded(model, "compress"), read_any(data)
+    how = {
+        "mode": "lossless" if lossless else None,
+        "quality": quality,
+        "max_error": max_error,
+        "embed_model": embed_model,
+        "autoencoder": not no_autoencoder,
+    }
+    beside_it = "none" if no_compare or quiet else "all" if compare_all else "sample"
+    with _progress("compress", quiet) as watch, _naming(out):
+        target: Any = sys.stdout.buffer if out == "-" else out
+        facts = compress_file(
+            codec,
+            source.X,
+            target,
+            how=how,
+            overwrite=overwrite,
+            beside_it=beside_it,
+            watch=watch,
+        )
+    if not quiet:
+        click.echo("\n".join(lines(facts)), err=out == "-")
+
+
+def _check_wishes(
+    quality: int | None, max_error: str | None, lossless: bool, no_autoencoder: bool
+) -> None:
+    if lossless and max_error is not None:
+        raise click.UsageError("--lossless and --max-error exclude each other: choose one.")
+    exact = lossless or max_error is not None
+    if quality is not None and exact:
+        raise click.UsageError("--quality is for lossy files: not with --lossless or --max-error.")
+    if no_autoencoder and not exact:
+        raise click.UsageError("--no-autoencoder needs --max-error or --lossless.")
+
+
+def read_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes from ``500M`` or ``2GiB``; K, M, G and T are powers of 1024."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no size: give bytes, or as 500M or 4G.")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+@click.command(epilog=STATUSES)
+@click.argument("file")
+@click.option(
+    "-m", "--model", metavar="MODEL", help="The codec it was made with, unless the file embeds it."
+)
+@output_option(
+    "Where to write. An array: .npy, .npz or .csv, or as pictures .png or a folder. Images: a "
+    "folder (a name with no suffix); a single one .png. - writes a .npy to standard output."
+)
+@click.option(
+    "--max-bytes",
+    metavar="SIZE",
+    callback=read_bytes,
+    help="Refuse what decodes to more, as 500M or 4G.  [default: 2G]",
+)
+@click.option(
+    "--salvage", is_flag=True, help="Write what is good of a damaged file; the status is 7."
+)
+@click.option("--item", type=click.IntRange(min=0), metavar="N", help="This one alone, from 0.")
+@overwrite_option
+@click.option("-q", "--quiet", is_flag=True, help="Say only what was lost.")
+def decompress(
+    file: str,
+    model: str | None,
+    out: str,
+    max_bytes: int | None,
+    salvage: bool,
+    item: int | None,
+    overwrite: bool,
+    quiet: bool,
+) -> int:
+    """Write what is in FILE, a .narrow file.
+
+    FILE may be -, standard input. OUT is there only after all of FILE proved right. Images are
+    written as .png under the names they had (floats as .tif, what neither holds as .npy).
+    """
+    from narrows.compression.format.open_file import load_model
+    from narrows.compression.format.pack import Unpacker
+
+    if salvage and item is not None:
+        raise click.UsageError("--salvage and --item exclude each other: choose one.")
+    decoder: Model | None = None if model is None else load_model(model)
+    with _opened(file) as stream, _naming(out), _about(file):
+        most = 1 << 31 if max_bytes is None else max_bytes
+        unpacker = Unpacker(stream, decoder, max_bytes=most, salvage=salvage)
+        done = _unpack(unpacker, out, item, overwrite)
+    for lost in done.lost:
+        click.echo(f"narrows: lost: {_lost(lost)}", err=True)
+    if not quiet:
+        click.echo(_said(done, out), err=out == "-")
+    return CORRUPT if done.lost else 0
+
+
+def _unpack(unpacker: Any, out: str, item: int | None, overwrite: bool) -> Unpacked:
+    from narrows.compression.unpack import unpack_item, unpack_to, unpack_to_stream
+
+    if item is not None:
+        if out == "-":
+            raise click.UsageError("--item needs a file to write to, not -.")
+        return unpack_item(unpacker, item, out, overwrite=overwrite)
+    if out != "-":
+        return unpack_to(unpacker, out, overwrite=overwrite)
+    stream = sys.stdout.buffer
+    done = unpack_to_stream(unpacker, stream)
+    stream.flush()
+    return done
+
+
+def _said(done: Unpacked, out: str) -> str:
+    from narrows.compression.inspection import described
+
+    item, where = done.first, "standard output" if out == "-" else str(done.path)
+    if done.names or item is None:
+        return f"{where}: {done.items:,} image{'s' * (done.items != 1)}"
+    return f"{where}: {described(item)}"
+
+
+def _lost(lost: Any) -> str:
+    if lost.item is None:
+        return str(lost.why)
+    if lost.rows is None:
+        return f"item {lost.item}: {lost.why}"
+    last = lost.first + lost.rows - 1
+    return f"item {lost.item}, rows {lost.first} to {last}, which are zeros now: {lost.why}"
+
+
+@click.command
+@click.argument("file")
+@click.option("--verify", is_flag=True, help="Decode all of it, and check every checksum.")
+@click.option("-m", "--model", metavar="MODEL", help="For --verify: the codec it was made with.")
+@click.option("--all", "every", is_flag=True, help=f"List all items, not the first {SHOWN} only.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def inspect(file: str, verify: bool, model: str | None, every: bool, as_json: bool) -> None:
+    """Show what is in FILE, a .narrow file.
+
+    Nothing is decoded, and only the heads of its parts are read: whether the rest is whole,
+    --verify says. FILE may be -, standard input.
+    """
+    from narrows.compression.format.outline import look
+    from narrows.compression.inspection import card, shown, verified
+
+    with _opened(file) as stream, _about(file):
+        found = verified(stream, model) if verify else card(look(stream))
+    if as_json:
+        click.echo(json.dumps({"file": file, **found}, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join([f"{file}: {found['what']}", *shown(found, None if every else SHOWN)]))
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[Any]:
+    """The bytes of a file, or of standard input."""
+    from narrows.compression.format.open_file import opened
+
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    with opened(file) as stream:
+        yield stream
+
+
+@contextmanager
+def _about(file: str) -> Iterator[None]:
+    """What is wrong with a .narrow file is told with its name, as a sentence, with advice."""
+    from narrows.exceptions import (
+        Corrupt,
+        FileError,
+        NotOurFile,
+        ParameterError,
+        TooLarge,
+        Truncated,
+        UnsupportedVersion,
+        WrongModel,
+    )
+
+    advice: dict[type[FileError | ParameterError], str] = {
+        NotOurFile: "",
+        UnsupportedVersion: "",
+        WrongModel: " (give it with -m MODEL)",
+        TooLarge: " (--max-bytes)",
+        Truncated: " (--salvage keeps what is good)",
+        Corrupt: " (--salvage keeps what is good)",
+        ParameterError: "",  # such as an item that is not there
+    }
+    try:
+        yield
+    except tuple(advice) as error:
+        kind = next(kind for kind in advice if isinstance(error, kind))
+        name = "standard input" if file == "-" else f"'{file}'"
+        raise kind(f"{name}: {str(error).removesuffix('.')}{advice[kind]}.") from error
+
+
+@contextmanager
+def _naming(out: str) -> Iterator[None]:
+    """An error of the system while writing, such as a full disk, names what was written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and not isinstance(error, BrokenPipeError):
+            error.filename = "standard output" if out == "-" else out
+        raise
+
+
+@contextmanager
+def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal."""
+    from tqdm import tqdm
+
+    off = quiet or not sys.stderr.isatty()
+    with tqdm(desc=what, unit="B", unit_scale=True, leave=False, disable=off or None) as bar:
+
+        def watch(done: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(done - bar.n)
+
+        yield watch

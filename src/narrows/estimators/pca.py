@@ -1,0 +1,93 @@
+"""Principal components, fitted on the same rows: what stands beside every code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from narrows.training.batches import Rows
+from narrows.training.streamed_batches import Stream
+
+MOST_COMPONENTS = 512
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Principal components of scaled rows: z = C (x − m), x' = Cᵀ z + m.
+
+    ``mean`` (d,), ``components`` (k, d) with orthonormal rows, ``variances`` (k,) of the
+    components, ``noise`` the mean variance of the directions left out.
+    """
+
+    mean: Tensor
+    components: Tensor
+    variances: Tensor
+    noise: float
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Codes of scaled rows of any shape, (n, k); what is NaN is taken to be the mean."""
+        apart = x.flatten(1) - self.mean
+        return torch.where(apart.isnan(), 0.0, apart) @ self.components.T
+
+    def inverse_transform(self, z: Tensor) -> Tensor:
+        """Scaled rows, flat, (n, d)."""
+        return z @ self.components + self.mean
+
+    def cut(self, k: int) -> PCA:
+        """The leading k components."""
+        left_out = self.variances[k:].sum().item() + self.noise * self._rest
+        noise = left_out / max(1, len(self.mean) - k)
+        return PCA(self.mean, self.components[:k], self.variances[:k], noise)
+
+    @property
+    def _rest(self) -> int:
+        return len(self.mean) - len(self.variances)
+
+    @property
+    def unexplained(self) -> float:
+        """The share of the variance that the components leave."""
+        left = self.noise * self._rest
+        total = float(self.variances.sum()) + left
+        return left / total if total > 0 else 0.0
+
+    def held(self, share: float) -> int:
+        """How many components hold ``share`` of the variance (all there are, if too few do)."""
+        total = self.variances.sum().item() + self.noise * self._rest
+        if total <= 0:
+            return 1
+        return min(
+            len(self.variances),
+            int((self.variances.cumsum(0) / total < share - 1e-6).sum().item()) + 1,
+        )
+
+
+def filled(rows: Tensor) -> Tensor:
+    """What nobody observed (NaN) is filled with the mean of its column."""
+    missing = rows.isnan()
+    return torch.where(missing, rows.nanmean(0).nan_to_num(), rows) if missing.any() else rows
+
+
+def fit_pca(rows: Rows | Stream, k: int, seed: int) -> PCA:
+    """PCA of scaled rows, a sample of very many, by scikit-learn on the CPU in float32."""
+    from sklearn.decomposition import PCA as SklearnPCA
+
+    sample = filled(rows.sample(seed).flatten(1))
+    n, features = sample.shape
+    k = min(k, features, n)
+    with np.errstate(invalid="ignore", divide="ignore"):  # constant data has none to explain
+        fitted = SklearnPCA(k, random_state=seed % 2**32, copy=False).fit(sample.numpy())
+    explained, share = (
+        float(found.sum(dtype=np.float64))
+        for found in (fitted.explained_variance_, fitted.explained_variance_ratio_)
+    )
+    # not scikit-learn's noise_variance_, whose mean leaves out directions that few rows cannot span
+    total = explained / share if share > 0 else 0.0
+    return PCA(
+        torch.from_numpy(fitted.mean_).float(),
+        torch.from_numpy(fitted.components_).float(),
+        torch.from_numpy(fitted.explained_variance_).float().clamp(min=0),
+        max(0.0, total - explained) / max(1, features - k),
+    )

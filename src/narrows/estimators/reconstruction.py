@@ -1,0 +1,339 @@
+"""What a representation can be asked, in the user's units, whoever learned it.
+
+``ReconstructionMixin`` turns two functions between scaled rows and codes into ``transform``,
+``inverse_transform``, ``reconstruct``, ``score`` and ``score_samples``. The estimators have it, and
+so has the PCA that stands beside each of them: both are measured by the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from narrows.estimators.layout import Array, Layout
+from narrows.estimators.lazy_rows import CheckedRows, in_steps
+from narrows.estimators.pca import PCA, filled
+from narrows.exceptions import InputError, ParameterError
+from narrows.io.sources import as_source
+from narrows.io.write import check_output, gather
+from narrows.training.batches import Rows, Scaling, as_tensor, inference_batch
+from narrows.training.process_group import shared_out
+from narrows.training.streamed_batches import Stream
+
+NARROW = {"|u1": torch.uint8, "|i1": torch.int8, "<i2": torch.int16, "<f4": torch.float32}
+FAR = 1e15  # standard deviations: beyond, squares leave float32
+
+
+class ReconstructionMixin:
+    """The questions; who answers sets ``layout_``, ``scaling_`` and the methods marked below."""
+
+    layout_: Layout
+    scaling_: Scaling
+
+    def _admit(self, X: Any) -> Array | CheckedRows:
+        """X checked, in the networks' shape."""
+        raise NotImplementedError
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Scaled rows → codes."""
+        raise NotImplementedError
+
+    def _decode(self, z: Tensor) -> Tensor:
+        """Codes → scaled rows."""
+        raise NotImplementedError
+
+    def _n_codes(self) -> int:
+        """The width of a code."""
+        raise NotImplementedError
+
+    def _scaled(self, rows: Array | CheckedRows, first: int = 0) -> Iterator[Tensor]:
+        for start, part in in_steps(rows, inference_batch(self.layout_.shape)):
+            x = self.scaling_.apply(as_tensor(part).to(self._device))
+            if part.dtype.kind in "iub" and part.dtype.itemsize < 4:
+                yield x  # so small that no scale can make it far
+                continue
+            low, high = x.aminmax()
+            if not (low > -FAR and high < FAR):
+                far = (x.abs() >= FAR).flatten(1).any(1).nonzero()
+                if not len(far):  # but NaN, which the door let in
+                    yield x
+                    continue
+                row = first + start + int(far[0])
+                raise InputError(
+                    f"Row {row} of X is too far from what the model was fitted on "
+                    f"to be a number in float32 once scaled; drop it, or fit on rows like it."
+                )
+            yield x
+
+    def _decoded(self, x: Tensor) -> Tensor:
+        return self._decode(self._encode(x)).view_as(x)
+
+    def _answers(
+        self,
+        X: Any,
+        answer: Callable[[Tensor], Array],
+        out: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> Array:
+        """``answer`` of every scaled row; in a group of processes each does its share in memory."""
+        _check_out(out, overwrite)
+        rows = self._admit(X)
+
+        def work(part: Array | CheckedRows, first: int) -> Array:
+            parts = map(answer, self._scaled(part, first))
+            return gather(parts, len(part), out, overwrite=overwrite)
+
+        if out is not None or not isinstance(rows, np.ndarray):
+            return work(rows, 0)
+        return shared_out(rows, work, inference_batch(self.layout_.shape))
+
+    @torch.no_grad()
+    def transform(
+        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> NDArray[np.float32]:
+        """The codes of X: z = f(x), without noise.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+            In the user's units.
+        out : path that ends in .npy, optional
+            Write the codes there, block by block, and return that file mapped for reading: neither
+            X (a memory map, or anything else that is read by slices) nor Z need fit in memory.
+        overwrite : bool
+            Replace ``out`` if it exists.
+
+        Returns
+        -------
+        Z : array of shape (n, latent_dim), float32
+        """
+        return self._answers(X, lambda x: self._encode(x).float().cpu().numpy(), out, overwrite)
+
+    @torch.no_grad()
+    def inverse_transform(
+        self, Z: Any, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> Array:
+        """What codes stand for: x' = g(z), in the user's units, shape and dtype.
+
+        Integers are rounded and kept within their dtype. ``out`` and ``overwrite`` are those of
+        ``transform``.
+        """
+        _check_out(out, overwrite)
+        Z = _admit_codes(Z, self._n_codes())
+        steps = in_steps(Z, inference_batch(self.layout_.shape))
+        decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
+        return gather(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.scaling_.shift.device
+
+    def _from_model(self, scaled: Tensor, dtype: str | None = None) -> Array:
+        shaped = scaled.reshape(len(scaled), *self.layout_.shape)
+        narrow = NARROW.get(dtype or self.layout_.dtype)
+        if narrow is not None:
+            return self.layout_.from_model(
+                self.scaling_.undo_narrow(shaped, narrow).cpu().numpy(), dtype
+            )
+        return self.layout_.from_model(self.scaling_.undo(shaped).cpu().numpy(), dtype)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> Array:
+        """g(f(x)): X through the code and back; ``inverse_transform(transform(X))``.
+
+        ``out`` and ``overwrite`` are those of ``transform``.
+        """
+        return self._answers(X, lambda x: self._from_model(self._decoded(x)), out, overwrite)
+
+    def impute(self, X: Any) -> Array:
+        """X with its missing elements (NaN) filled in from ``reconstruct``; all others as they are.
+
+        Needs a model with ``missing="mask"``. It is one pass: f sees the mean of each element that
+        is missing. A model that has learned to restore hidden elements does this best:
+        ``DenoisingAutoencoder(noise="masking", missing="mask")``.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+
+        Returns
+        -------
+        array like X, in its own dtype
+        """
+        rows = self._admit(X)
+        given = self.layout_.from_model(np.asarray(rows[0 : len(rows)]), rows.dtype.str)
+        if given.dtype.kind != "f":
+            return given
+        gaps = np.isnan(given)
+        full: Array = np.where(gaps, self.reconstruct(X), given).astype(given.dtype, copy=False)
+        return full
+
+    def _between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+        """The way from codes a to b at the shares t, (len(t), n, latent_dim)."""
+        return torch.lerp(a, b, t[:, None, None])
+
+    @torch.no_grad()
+    def interpolate(self, A: Any, B: Any, *, steps: int = 9) -> Array:
+        """From each row of A to that of B, decoded at even steps: g((1 − t) f(a) + t f(b)).
+
+        Where codes lie on a curved space (a sphere, the Poincaré ball) along its shortest way.
+
+        Parameters
+        ----------
+        A, B : arrays of shape (n, \\*input_shape_)
+        steps : int, at least 2
+            The first and the last are the reconstructions of the two rows.
+
+        Returns
+        -------
+        array of shape (n, steps, \\*input_shape_), in the user's units
+        """
+        if isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 2:
+            raise ParameterError(f"steps is {steps!r}; a walk needs at least its 2 ends.")
+        a, b = (
+            torch.from_numpy(ReconstructionMixin.transform(self, rows)).to(self._device)
+            for rows in (A, B)
+        )
+        if len(a) != len(b):
+            raise InputError(f"A has {len(a)} rows and B {len(b)}; a walk has one row at each end.")
+        ways = self._between(a, b, torch.linspace(0.0, 1.0, int(steps), device=a.device))
+        decoded = self.inverse_transform(ways.transpose(0, 1).flatten(0, 1))
+        return decoded.reshape(len(a), int(steps), *decoded.shape[1:])
+
+    @torch.no_grad()
+    def score(self, X: Any, y: Any = None) -> float:
+        """The pooled R² of the reconstruction in the user's units; 1 is perfect.
+
+        1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element; of
+        what is missing nothing counts.
+        """
+        rows = self._admit(X)
+        weight = self.scaling_.scale / self.scaling_.scale.max()  # 1e300² would be no number
+        residual, square, first = 0.0, 0.0, None
+        sums = counts = torch.zeros((), dtype=torch.float64, device=self._device)
+        for x in self._scaled(rows):
+            error = _apart(x, self._decoded(x)) * weight
+            residual += float(error.square().sum())
+            # spread does not depend on a shift; about the first row, a large mean cannot drown it
+            first = filled(x.double())[0] if first is None else first
+            apart = _apart(x, first) * weight
+            sums, counts = sums + apart.sum(0), counts + (~x.isnan()).sum(0)
+            square += float(apart.square().sum())
+        total = square - float((sums.square() / counts.clamp(min=1)).sum())
+        if total <= 1e-12 * max(square, 1e-300):
+            return 1.0 if residual <= 1e-12 * max(square, 1e-300) else 0.0
+        return 1.0 - residual / total
+
+    @torch.no_grad()
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Minus the mean squared error per element of each row, in scaled units, float64.
+
+        What is missing counts nowhere.
+        """
+
+        def score(x: Tensor) -> Array:
+            errors = _apart(x, self._decoded(x)).square().flatten(1).sum(1)
+            return (errors / (~x.isnan()).flatten(1).sum(1)).cpu().numpy()
+
+        return -self._answers(X, score)
+
+    @torch.no_grad()
+    def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
+        rows = self._admit(X)
+        return gather((measure(x).double().cpu().numpy() for x in self._scaled(rows)), len(rows))
+
+
+def _check_out(out: str | Path | None, overwrite: bool) -> None:
+    """At the door: no work is done for a file that cannot be written."""
+    if out is not None:
+        check_output(out, (".npy",), overwrite=overwrite)
+
+
+@torch.no_grad()
+def mean_error(face: ReconstructionMixin | None, rows: Rows | Stream) -> float | None:
+    """Mean squared error per element of scaled rows; None where nobody answers."""
+    if face is None:
+        return None
+    batches = rows.in_order(inference_batch(rows.shape))
+    total, count = 0.0, 0
+    for x in batches:
+        total += float(_apart(x, face._decoded(x)).square().sum())
+        count += int((~x.isnan()).sum())
+    return total / max(1, count)
+
+
+def _apart(x: Tensor, back: Tensor) -> Tensor:
+    """x − x', in float64; 0 where x is missing. A NaN that a model answers stays one."""
+    return torch.where(x.isnan(), 0.0, x.double() - back)
+
+
+class LazyCodes:
+    """Codes that are read by slices; each slice is checked as codes in memory are."""
+
+    def __init__(self, source: Any, width: int) -> None:
+        self.source, self.width, self.shape = source, width, tuple(source.shape)
+        self.dtype, self.chunks = np.dtype(np.float32), getattr(source, "chunks", None)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """These codes; InputError where one is no number."""
+        return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
+
+
+def _admit_codes(Z: Any, width: int) -> NDArray[np.float32] | LazyCodes:
+    if hasattr(Z, "detach"):
+        Z = Z.detach().cpu().numpy()
+    source = as_source(Z)
+    if source is None:
+        return _checked_codes(Z, width)
+    _checked_codes(source[0:1], width)
+    return LazyCodes(source, width)
+
+
+def _checked_codes(Z: Any, width: int, first: int = 0) -> NDArray[np.float32]:
+    try:
+        codes = np.ascontiguousarray(np.asarray(Z), dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Z does not hold numbers: {error}.") from error
+    if codes.ndim != 2 or codes.shape[1] != width:
+        raise InputError(
+            f"Z has shape {codes.shape}; expected (n, {width}), one row for each code."
+        )
+    if len(codes) == 0:
+        raise InputError("Z holds no codes; give at least one row.")
+    bad = np.argwhere(~np.isfinite(codes))
+    if len(bad):
+        row, column = first + int(bad[0][0]), bad[0][1]
+        raise InputError(f"Z contains NaN or infinity in row {row}, column {column}.")
+    return codes
+
+
+class PCABeside(ReconstructionMixin):
+    """PCA of the same scaled training rows at the same width, asked the same questions."""
+
+    def __init__(self, estimator: Any, pca: PCA) -> None:
+        self.estimator, self.pca = estimator, pca
+        self.layout_, self.scaling_ = estimator.layout_, estimator.scaling_
+
+    def _admit(self, X: Any) -> Array | CheckedRows:
+        rows: Array | CheckedRows = self.estimator._admit(X)
+        return rows
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.pca.transform(x.cpu()).to(x.device)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self.pca.inverse_transform(z.cpu()).to(z.device)
+
+    def _n_codes(self) -> int:
+        return len(self.pca.components)

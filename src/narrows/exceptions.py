@@ -1,0 +1,83 @@
+"""The errors that narrows raises on purpose.
+
+    NarrowsError
+    ├── InputError      the data given cannot be used (also a ValueError)
+    │   └── InputTypeError  ... because it holds things that are no numbers (also a TypeError)
+    ├── ParameterError  a parameter, or two parts together, make no sense (also a ValueError)
+    ├── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
+    │   ├── NotOurFile          ... no compressed file of narrows
+    │   ├── UnsupportedVersion  ... of a format that is newer than this narrows
+    │   ├── WrongModel          ... compressed with another model than the one given
+    │   ├── Truncated           ... it ends too early
+    │   ├── Corrupt             ... it holds what no encoder wrote
+    │   └── TooLarge            ... it asks for more than is allowed
+    └── WorkerError     of several processes that work together, one ended too early
+
+Every message says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+
+class NarrowsError(Exception):
+    """Any error narrows raises on purpose."""
+
+    # whether another process of the same run tells the user already; None before they met
+    told: bool | None = None
+    exit_code = 1  # of the command that ends with it
+
+
+class InputError(NarrowsError, ValueError):
+    """The data given cannot be used."""
+
+
+class InputTypeError(InputError, TypeError):
+    """The data given holds things that are no numbers at all."""
+
+
+class ParameterError(NarrowsError, ValueError):
+    """A parameter is out of range, or two parts together have no meaning."""
+
+
+class FileError(NarrowsError, ValueError):
+    """A file is missing, damaged, hostile, or not a narrows file."""
+
+
+class NotOurFile(FileError):
+    """The file is no compressed file of narrows."""
+
+    exit_code = 3
+
+
+class UnsupportedVersion(FileError):
+    """The compressed file is of a format that this narrows does not know."""
+
+    exit_code = 4
+
+
+class WrongModel(FileError):
+    """The compressed file needs another model than the one given, or one where none was given."""
+
+    exit_code = 5
+
+
+class Truncated(FileError):
+    """The compressed file ends too early."""
+
+    exit_code = 6
+
+
+class Corrupt(FileError):
+    """The compressed file is damaged: it holds what no encoder wrote."""
+
+    exit_code = 7
+
+
+class TooLarge(FileError):
+    """The compressed file asks for more memory or more parts than is allowed."""
+
+    exit_code = 8
+
+
+class WorkerError(NarrowsError):
+    """Of several processes that work together, one ended too early or could not be reached."""

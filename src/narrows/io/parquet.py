@@ -1,0 +1,168 @@
+"""Parquet files, by pyarrow, read by row groups when their rows are asked for."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from narrows.exceptions import FileError, InputError
+from narrows.io.csv_tables import columns_hold, missing_value
+from narrows.io.image_folders import natural_key
+from narrows.io.sources import LazyRows
+
+__all__ = ["ParquetRows", "find_parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One row group: the rows of the table from ``start`` to before ``stop``."""
+
+    path: Path
+    metadata: Any  # of the whole file, so that its footer is read once
+    number: int  # in its file
+    start: int
+    stop: int
+    in_file: int  # the row of its file that is its first
+
+
+def find_parquet(folder: Path) -> list[Path]:
+    """The parquet files right in a folder, in natural order; hidden ones are passed over."""
+    files = [path for path in folder.glob("*.parquet") if path.is_file() and path.name[0] != "."]
+    return sorted(files, key=lambda path: (natural_key(path.name), path.name))
+
+
+class ParquetRows(LazyRows):
+    """The columns of a parquet file, or of all files of a folder, side by side: (n, d).
+
+    The dtype is the columns' own type, or the widest where they differ; ``feature_names`` are
+    their names. An index stored by pandas is left out. The last row group is remembered, so that
+    slices in order read each of them once.
+
+    Raises InputError naming columns that hold no numbers, a file whose columns are not those of
+    the first, or a value that is missing; FileError where a file is damaged or pyarrow is not
+    installed. Where the files count their missing values, these are found before any is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.feature_names: list[str] = []
+        self._groups: list[_Group] = []
+        self._last: tuple[_Group | None, NDArray[Any]] = None, np.empty((0, 0))
+        types: list[Any] = []
+        for file in find_parquet(path) if path.is_dir() else [path]:
+            types += self._add(file)
+        n = self._groups[-1].stop if self._groups else 0
+        if not n or not types:
+            raise InputError(f"'{path}' has no rows of numbers.")
+        self.dtype = np.result_type(*types)
+        self.shape = n, len(self.feature_names)
+        self.chunks = max(g.stop - g.start for g in self._groups), len(self.feature_names)
+        for group in self._groups:
+            if _counted_nulls(group):
+                self._load(group)  # which names the first of them
+
+    def _add(self, path: Path) -> list[Any]:
+        """Take up the row groups of a file; the numpy types of its columns."""
+        with _opened(path) as file:
+            metadata, fields = file.metadata, list(_fields(file.schema_arrow).values())
+        if not metadata.num_rows:  # nor do its types mean anything
+            return []
+        _refuse_words(path, fields)
+        names = [field.name for field in fields]
+        if names != (self.feature_names or names):
+            raise InputError(
+                f"'{path}' has other columns than '{self._groups[0].path}': expected all files of "
+                "a folder to have the same, in the same order."
+            )
+        self.feature_names = names
+        start, row = self._groups[-1].stop if self._groups else 0, 0
+        for number in range(metadata.num_row_groups):
+            size = metadata.row_group(number).num_rows
+            place = start + row, start + row + size
+            self._groups.append(_Group(path, metadata, number, *place, in_file=row))
+            row += size
+        return [field.type.to_pandas_dtype() for field in fields]
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        X = np.empty((stop - start, self.shape[1]), self.dtype)
+        first = bisect.bisect_right(self._groups, start, key=lambda group: group.stop)
+        for group in self._groups[first:]:
+            if group.start >= stop:
+                break
+            low, high = max(start, group.start), min(stop, group.stop)
+            rows = self._load(group)[low - group.start : high - group.start]
+            X[low - start : high - start] = rows
+        return X
+
+    def _load(self, group: _Group) -> NDArray[Any]:
+        if self._last[0] is not group:
+            self._last = None, np.empty((0, 0))  # two of them need not fit in memory
+            self._last = group, self._decoded(group)
+        return self._last[1]
+
+    def _decoded(self, group: _Group) -> NDArray[Any]:
+        import pyarrow as pa
+
+        with _opened(group.path, group.metadata) as file:
+            fields = _fields(file.schema_arrow)
+            try:
+                table = file.read_row_group(group.number)
+            except (pa.ArrowException, OSError):
+                raise _damaged(group.path) from None
+        block = np.empty((table.num_rows, len(fields)), self.dtype)
+        # by place: names may occur twice, and pyarrow takes one with a point in it for a path
+        for j, (place, field) in enumerate(fields.items()):
+            column = table.column(place)
+            if column.null_count:
+                row = group.in_file + int(column.is_null().to_numpy().argmax()) + 1
+                where = f"'{group.path}', row {row}, column \"{field.name}\""
+                raise InputError(missing_value(where, ""))
+            block[:, j] = column.to_numpy()
+        return block
+
+
+def _opened(path: Path, metadata: Any = None) -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise FileError(
+            f"Reading '{path}' needs pyarrow, which is not installed: pip install pyarrow."
+        ) from None
+    try:
+        return pq.ParquetFile(path, metadata=metadata)
+    except (pa.ArrowException, OSError):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> FileError:
+    return FileError(f"'{path}' is damaged or not a parquet file.")
+
+
+def _fields(schema: Any) -> dict[int, Any]:
+    """The columns by their places, without an index that pandas stored."""
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    return {place: field for place, field in enumerate(schema) if field.name not in index}
+
+
+def _refuse_words(path: Path, fields: list[Any]) -> None:
+    from pyarrow import types
+
+    numeric = (types.is_integer, types.is_floating, types.is_boolean)
+    words = [f'"{f.name}"' for f in fields if not any(test(f.type) for test in numeric)]
+    if words:
+        raise InputError(
+            f"'{path}': {columns_hold(words)} no numbers: remove or encode them first "
+            "(for example with pandas.get_dummies)."
+        )
+
+
+def _counted_nulls(group: _Group) -> bool:
+    """Whether the file itself says that a value is missing in these rows."""
+    columns = group.metadata.row_group(group.number)
+    counts = (columns.column(j).statistics for j in range(columns.num_columns))
+    return any(count is not None and bool(count.null_count) for count in counts)

@@ -1,0 +1,338 @@
+"""Rows to files: arrays (.npy, .npz, .csv), one picture (.png) or a folder of pictures.
+
+Nothing is written half: a file or folder takes shape beside its place and is then renamed.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from narrows.exceptions import FileError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+__all__ = [
+    "ARRAYS",
+    "PICTURES",
+    "atomic_write",
+    "check_output",
+    "contact_sheet",
+    "gather",
+    "pictures",
+    "write_head",
+    "write_rows",
+]
+
+ARRAYS = (".npy", ".npz", ".csv")
+PICTURES = (".png", "")  # no suffix: a folder of pictures
+
+OURS = re.compile(r"\d+\.png")  # what a folder written by narrows holds
+GAP = 2  # pixels between the pictures of a sheet
+TILE = 64  # small pictures are enlarged on a sheet, until a side is about so long
+
+
+def check_output(
+    out: str | Path, kinds: Sequence[str] = ARRAYS + PICTURES, *, overwrite: bool = False
+) -> Path:
+    """The path ``out``, if one of ``kinds`` (suffixes; "" is a folder) may be written there.
+
+    Raises `FileError` when the suffix is another, the folder above is missing or may not be written
+    to, or something is there already and ``overwrite`` is false.
+
+    >>> check_output("codes.xlsx", ARRAYS)
+    Traceback (most recent call last):
+    narrows.exceptions.FileError: ... give a name that ends in .npy, .npz or .csv.
+    """
+    path = Path(out)
+    if _kind(out) not in kinds:
+        raise FileError(f"Cannot write {str(out)!r}: give {_choices(kinds)}.")
+    if not path.parent.is_dir():
+        raise FileError(f"Cannot write {str(out)!r}: there is no folder {str(path.parent)!r}.")
+    if not os.access(path.parent, os.W_OK):
+        raise FileError(f"Cannot write {str(out)!r}: {str(path.parent)!r} may not be written to.")
+    if path.exists():
+        _check_existing(path, overwrite)
+    return path
+
+
+def _kind(out: str | Path) -> str:
+    is_folder = str(out).endswith(("/", os.sep)) or Path(out).is_dir()
+    return "" if is_folder else Path(out).suffix.lower()
+
+
+def _choices(kinds: Sequence[str]) -> str:
+    suffixes = [kind for kind in kinds if kind]
+    listed = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
+    folder = ", or a folder (a name that ends in /)" if "" in kinds else ""
+    return f"a name that ends in {listed}{folder}"
+
+
+def _check_existing(path: Path, overwrite: bool) -> None:
+    held = list(path.iterdir()) if path.is_dir() else [path]
+    if held and not overwrite:
+        raise FileError(
+            f"{str(path)!r} exists already; choose another name, or give --overwrite "
+            "(overwrite=True in Python)."
+        )
+    if path.is_file() and _kind(path) == "":
+        raise FileError(f"{str(path)!r} is a file, not a folder; choose another name.")
+    if path.is_dir() and not all(item.is_file() and OURS.fullmatch(item.name) for item in held):
+        raise FileError(
+            f"The folder {str(path)!r} holds other things than numbered pictures, and writing it "
+            "anew would remove them; choose another name."
+        )
+
+
+def write_rows(
+    rows: Array,
+    out: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    axes: str | None = None,
+    bounds: tuple[float, float] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write ``rows`` (n, ...) to ``out``, in the form its suffix names.
+
+    ``.npy`` and ``.npz`` (entry X) keep shape and dtype; ``.csv`` has a row for each sample, each
+    flattened, under ``names`` (else x0, x1, ...); ``.png`` lays all pictures out on one sheet; a
+    name with no suffix is a folder of numbered PNGs. ``axes`` and ``bounds`` are those of
+    `pictures`. Returns the path.
+
+    Raises `FileError` as `check_output` does, and `InputError` when pictures are asked for and rows
+    are none.
+
+    >>> import numpy as np, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> out = write_rows(np.array([[1, 2], [3, 4]]), folder.name + "/two.csv", names=["a", "b"])
+    >>> out.read_text()
+    'a,b\\n1,2\\n3,4\\n'
+    >>> folder.cleanup()
+    """
+    path, kind = check_output(out, overwrite=overwrite), _kind(out)
+    if kind in PICTURES:
+        shown = pictures(rows, axes=axes, bounds=bounds)
+        write = _write_folder if kind == "" else _write_sheet
+        work: Callable[[Path], None] = partial(write, shown)
+    elif kind == ".csv":
+        work = partial(_write_csv, rows, names)
+    else:
+        work = partial(_write_array, rows, kind)
+    with atomic_write(path) as place:
+        work(place)
+    return path
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A place next to ``path`` to write to; it becomes ``path`` at the end, or disappears."""
+    place = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _sweep(path)
+    try:
+        yield place
+        if place.is_file():
+            with place.open("rb+") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            shutil.rmtree(path)
+        place.replace(path)
+    except OSError as error:
+        if error.filename == str(place):
+            error.filename = str(path)
+        raise
+    finally:
+        if place.is_dir():
+            shutil.rmtree(place)
+        place.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed while they wrote ``path`` have left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        writer = left.name.removesuffix(".partial").rpartition(".")[2]
+        if writer.isdigit() and left.is_file() and not _alive(int(writer)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere os.kill would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def gather(
+    blocks: Iterable[Array], n: int, out: str | Path | None = None, *, overwrite: bool = False
+) -> Array:
+    """The n rows of ``blocks``, at least one, as one array.
+
+    With ``out``, a name that ends in .npy, they are written there as they come, and what is
+    returned is that file, mapped for reading: no more than a block is ever in memory. Raises
+    `FileError` as `check_output` does.
+
+    >>> import numpy as np
+    >>> gather([np.zeros((2, 3)), np.ones((1, 3))], 3).shape
+    (3, 3)
+    """
+    import numpy as np
+
+    if out is None:
+        whole, done = None, 0
+        for block in blocks:
+            whole = np.empty((n, *block.shape[1:]), block.dtype) if whole is None else whole
+            whole[done : done + len(block)] = block
+            done += len(block)
+        assert whole is not None
+        return whole
+    path = check_output(out, (".npy",), overwrite=overwrite)
+    # written, not mapped: a full disk must raise an error, and under a map it kills the process
+    with atomic_write(path) as place, place.open("wb") as file:
+        for i, block in enumerate(blocks):
+            if i == 0:
+                write_head(file, (n, *block.shape[1:]), block.dtype)
+            file.write(np.ascontiguousarray(block).data)
+    mapped: Array = np.load(path, mmap_mode="r")
+    return mapped
+
+
+def write_head(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """The head of a .npy, after which the elements follow in C order."""
+    from numpy.lib import format
+
+    head = {"descr": format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    format.write_array_header_1_0(file, head)
+
+
+def _write_array(rows: Array, kind: str, place: Path) -> None:
+    import numpy as np
+
+    with place.open("wb") as file:
+        if kind == ".npy":
+            np.save(file, rows, allow_pickle=False)
+        else:
+            np.savez_compressed(file, X=rows)
+
+
+def _write_csv(rows: Array, names: Sequence[str] | None, place: Path) -> None:
+    import numpy as np
+
+    table = rows.reshape(len(rows), -1)
+    if table.dtype == bool:
+        table = table.astype(np.uint8)
+    if names is None or len(names) != table.shape[1]:
+        names = [f"x{i}" for i in range(table.shape[1])]
+    with place.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(names)
+        # %s: the shortest text that reads back as the same number, for every dtype
+        np.savetxt(file, table, fmt="%s", delimiter=",")
+
+
+def _write_folder(shown: Array, place: Path) -> None:
+    from PIL import Image
+
+    place.mkdir()
+    width = max(4, len(str(len(shown) - 1)))
+    for i, picture in enumerate(shown):
+        Image.fromarray(picture).save(place / f"{i:0{width}d}.png")
+
+
+def _write_sheet(shown: Array, place: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(contact_sheet(shown)).save(place, format="PNG")
+
+
+def pictures(
+    rows: Array, *, axes: str | None = None, bounds: tuple[float, float] | None = None
+) -> Array:
+    """``rows`` as 8-bit pictures, (n, H, W) or (n, H, W, 3).
+
+    ``axes`` says what a row's axes mean: "HW", "CHW", "HWC"; None is HW for three dimensions and
+    CHW for four. ``bounds`` are the values of black and white; None takes the whole range of an
+    integer or boolean dtype, [0, 1] for floats inside it, else the range of ``rows``.
+
+    Raises `InputError` when rows are no pictures.
+
+    >>> import numpy as np
+    >>> pictures(np.array([[[0.0, 0.5, 1.0]]]))
+    array([[[  0, 128, 255]]], dtype=uint8)
+    """
+    import numpy as np
+
+    shaped: Array = _channels_last(np.asarray(rows), axes)
+    if shaped.dtype == np.uint8 and bounds is None:
+        return shaped
+    low, high = _range(shaped) if bounds is None else bounds
+    unit = (shaped.astype(np.float64) - low) / ((high - low) or 1.0)
+    shades: Array = np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
+    return shades
+
+
+def _channels_last(rows: Array, axes: str | None) -> Array:
+    known = {3: ("HW",), 4: ("CHW", "HWC")}.get(rows.ndim, ())
+    axes = axes or next(iter(known), None)
+    if axes not in known:
+        raise InputError(
+            f"Rows of shape {rows.shape[1:]} are no pictures; write them to .npy, .npz or .csv."
+        )
+    if axes == "CHW":
+        rows = rows.transpose(0, 2, 3, 1)
+    if rows.ndim == 4 and rows.shape[3] == 1:
+        rows = rows[..., 0]
+    if rows.ndim == 4 and rows.shape[3] != 3:
+        raise InputError(
+            f"Pictures have 1 or 3 channels, these {rows.shape[3]}; write them to .npy or .npz."
+        )
+    return rows
+
+
+def _range(rows: Array) -> tuple[float, float]:
+    import numpy as np
+
+    if rows.dtype == bool:
+        return 0.0, 1.0
+    if rows.dtype.kind == "u":
+        return 0.0, float(np.iinfo(rows.dtype).max)
+    low, high = float(rows.min()), float(rows.max())
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+
+
+def contact_sheet(shown: Array) -> Array:
+    """8-bit pictures (n, H, W[, 3]) side by side on one white sheet, small ones enlarged.
+
+    >>> import numpy as np
+    >>> contact_sheet(np.zeros((3, 32, 32), dtype=np.uint8)).shape
+    (130, 130)
+    """
+    import numpy as np
+
+    n, height, width = shown.shape[:3]
+    factor = max(1, TILE // max(height, width))
+    tiles = shown.repeat(factor, axis=1).repeat(factor, axis=2)
+    columns = min(n, int(np.ceil(np.sqrt(n * height / width))))
+    lines = -(-n // columns)
+    tall, wide = height * factor + GAP, width * factor + GAP
+    shape = (lines * tall - GAP, columns * wide - GAP, *shown.shape[3:])
+    sheet: np.ndarray = np.full(shape, 255, dtype=np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = i // columns * tall, i % columns * wide
+        sheet[top : top + tall - GAP, left : left + wide - GAP] = tile
+    return sheet

@@ -1,0 +1,152 @@
+"""Models in which a critic learns beside f and g."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from narrows.estimators.base import Estimator
+from narrows.estimators.build_model import Parts
+from narrows.estimators.parameters import WIDEST, parameter
+from narrows.parts.latents.base import DiagonalGaussian, Point
+from narrows.parts.objective import Term
+from narrows.parts.priors.base import StandardNormal
+from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.critics import (
+    CodeCritic,
+    FactorCritic,
+    FeatureBound,
+    ImageCritic,
+    WithDraws,
+)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AdversarialAE(Estimator):
+    """min over f, g of E_x [D(x, g(f(x))) − λ log C(f(x))]; C tells codes from draws of N(0, I).
+
+    Every row has one code, without noise; the critic C holds all codes together to the prior, from
+    which new x are decoded. Training uses its whole budget and keeps the last model: no score
+    on validation tells which one is best while C moves.
+
+    Source: Makhzani et al., "Adversarial autoencoders", arXiv:1511.05644.
+
+    Parameters
+    ----------
+    weight : float
+        λ, the weight of the critic's verdict.
+    critic_layer_sizes : tuple of int
+        Widths of the critic's layers.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import AdversarialAE
+    >>> X = load_digits().images[:200]
+    >>> aae = AdversarialAE(latent_dim=4, max_epochs=3, random_state=0).fit(X)
+    >>> aae.sample(5, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _generates = True
+
+    weight: float = parameter(1.0, "Weight of the critic's verdict.", kind=float, low=0)
+    critic_layer_sizes: Any = parameter(
+        (128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=WIDEST
+    )
+
+    def _parts(self) -> Parts:
+        critic = CodeCritic([int(n) for n in self.critic_layer_sizes])
+        terms = (Term("critic", critic, float(self.weight)),)
+        return Parts(q=Point(), p=StandardNormal(), terms=terms)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FactorVAE(Estimator):
+    """min E_x E_q [−log p(x | z)] + KL(q(z | x) ‖ N(0, I)) + γ KL(q(z) ‖ Π_j q(z_j)).
+
+    The last term, total correlation, makes the numbers of the code independent of each other; a
+    critic learns to tell it.
+
+    Source: Kim & Mnih, "Disentangling by factorising", arXiv:1802.05983.
+
+    Parameters
+    ----------
+    gamma : float
+        γ, the weight of the total correlation.
+    critic_layer_sizes : tuple of int
+        Widths of the critic's layers.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import FactorVAE
+    >>> X = load_digits().images[:200]
+    >>> vae = FactorVAE(latent_dim=4, max_epochs=3, random_state=0).fit(X)
+    >>> vae.transform(X).shape
+    (200, 4)
+    """
+
+    _generates = _likely = True
+
+    gamma: float = parameter(10.0, "Weight of the total correlation.", kind=float, low=0)
+    critic_layer_sizes: Any = parameter(
+        (128, 128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=WIDEST
+    )
+
+    def _parts(self) -> Parts:
+        critic = FactorCritic([int(n) for n in self.critic_layer_sizes])
+        return Parts(
+            q=DiagonalGaussian(),
+            distance="gaussian",
+            p=StandardNormal(),
+            terms=(Term("kl", KL()), Term("tc", critic, float(self.gamma))),
+        )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VAEGAN(Estimator):
+    """f: min E ½‖φ(x) − φ(g(z))‖² + β KL; g: min γ E ½‖φ(x) − φ(g(z))‖² − E log C(g(z)).
+
+    A critic C learns to tell rows from what g makes, of codes and of draws of N(0, I) alike; x and
+    its reconstruction are compared by the features φ that C looks at: sharp rather than near.
+    Training uses its whole budget and keeps the last model: no score on validation tells which one
+    is best while C moves (reported is D(x, g(z)) + β KL).
+
+    Source: Larsen et al., "Autoencoding beyond pixels using a learned similarity metric",
+    arXiv:1512.09300.
+
+    Parameters
+    ----------
+    beta : float
+        β, the weight of the KL divergence.
+    gamma : float
+        γ, the weight of the features beside the critic's verdict, for g.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import VAEGAN
+    >>> X = load_digits().images[:200]
+    >>> gan = VAEGAN(latent_dim=4, max_epochs=3, random_state=0).fit(X)
+    >>> gan.sample(5, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _generates = True
+
+    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    gamma: float = parameter(1.0, "Weight of the features, for g.", kind=float, low=0)
+
+    def _parts(self) -> Parts:
+        critic = ImageCritic()
+        return Parts(
+            q=DiagonalGaussian(),
+            p=StandardNormal(),
+            terms=(
+                Term("kl", KL(), float(self.beta), of="encoder"),
+                Term("critic", critic, of="decoder"),
+            ),
+            bound=FeatureBound(critic, float(self.gamma)),
+            model=WithDraws,
+        )

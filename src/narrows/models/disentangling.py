@@ -1,0 +1,152 @@
+"""VAEs whose divergence weighs otherwise, so that the numbers of a code part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from narrows.estimators.base import Estimator
+from narrows.estimators.build_model import Parts
+from narrows.estimators.parameters import parameter
+from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.objective import Term
+from narrows.parts.priors.base import StandardNormal
+from narrows.parts.regularizers.base import KL, DimensionwiseKL, Ramp, TotalCorrelation
+
+
+def _vae(*terms: Term) -> Parts:
+    return Parts(q=DiagonalGaussian(), distance="gaussian", p=StandardNormal(), terms=terms)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BetaVAE(Estimator):
+    """min over f, g of E_x E_q [−log p(x | z)] + β KL(q(z | x) ‖ N(0, I)), β above 1.
+
+    What costs more is used more sparingly: numbers of the code that are not worth it go to the
+    prior, and the others each learn something else.
+
+    Source: Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational
+    framework", ICLR 2017; why it parts them: Burgess et al., arXiv:1804.03599.
+
+    Parameters
+    ----------
+    beta : float
+        The weight β; 1 is a VAE.
+    free : float
+        Nats of each number of the code that cost nothing (Kingma et al., arXiv:1606.04934).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import BetaVAE
+    >>> X = load_digits().images[:200]
+    >>> BetaVAE(latent_dim=4, max_epochs=3, random_state=0).fit(X).sample(5, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _generates = _likely = True
+
+    beta: float = parameter(4.0, "Weight of the KL divergence; 1: a VAE.", kind=float, low=0)
+    free: float = parameter(
+        0.0, "Nats of each number of the code that cost nothing.", kind=float, low=0
+    )
+
+    def _parts(self) -> Parts:
+        return _vae(Term("kl", KL(free=float(self.free)), float(self.beta)))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AnnealedVAE(Estimator):
+    """min over f, g of E_x E_q [−log p(x | z)] + γ |KL(q(z | x) ‖ N(0, I)) − C(t)|.
+
+    C, the nats that the code may (and must) hold on average, grows along a line from 0 to
+    ``capacity`` over the first share of the training, then stays.
+
+    Source: Burgess et al., "Understanding disentangling in beta-VAE", arXiv:1804.03599.
+
+    Parameters
+    ----------
+    capacity : float
+        C at the end, in nats a row.
+    gamma : float
+        The weight γ.
+    anneal : float
+        The share of the training over which C grows.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import AnnealedVAE
+    >>> X = load_digits().images[:200]
+    >>> vae = AnnealedVAE(latent_dim=4, max_epochs=3, random_state=0).fit(X)
+    >>> vae.sample(5, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _generates = _likely = True
+
+    capacity: float = parameter(
+        25.0, "Nats that the code holds at the end, a row.", kind=float, low=0
+    )
+    gamma: float = parameter(
+        10.0, "Weight of what it holds more or less than it may.", kind=float, low=0
+    )
+    anneal: float = parameter(
+        0.5, "Share of the training over which the nats grow.", kind=float, low=0, high=1
+    )
+
+    def _parts(self) -> Parts:
+        capacity = Ramp(float(self.capacity), float(self.anneal))
+        return _vae(Term("kl", KL(capacity=capacity), float(self.gamma)))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BetaTCVAE(Estimator):
+    """min over f, g of E_x E_q [−log p(x | z)] + α MI + β TC + γ Σ_j KL(q(z_j) ‖ N(0, 1)).
+
+    These are what KL(q(z | x) ‖ N(0, I)) is made of: MI, what z tells of x; TC, the total
+    correlation KL(q(z) ‖ Π_j q(z_j)), 0 where the numbers of a code are independent over all rows;
+    and how far each is from the prior. TC and the last are estimated from the rows of a batch.
+
+    Source: Chen et al., "Isolating sources of disentanglement in variational autoencoders",
+    arXiv:1802.04942.
+
+    Parameters
+    ----------
+    beta, alpha, gamma : float
+        The weights; all 1 is a VAE.
+    estimator : str
+        Of q(z): "mss" (minibatch stratified sampling) or "mws" (minibatch weighted sampling).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import BetaTCVAE
+    >>> X = load_digits().images[:200]
+    >>> BetaTCVAE(latent_dim=4, max_epochs=3, random_state=0).fit(X).sample(5, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _generates = _likely = True
+
+    beta: float = parameter(6.0, "Weight of the total correlation.", kind=float, low=0)
+    alpha: float = parameter(1.0, "Weight of what codes tell of rows.", kind=float, low=0)
+    gamma: float = parameter(
+        1.0, "Weight of how far each number of the code is from the prior.", kind=float, low=0
+    )
+    estimator: str = parameter(
+        "mss",
+        "Of the density of all codes; mss: stratified, mws: weighted sampling of a batch.",
+        choices=("mss", "mws"),
+    )
+
+    def _parts(self) -> Parts:
+        alpha = float(self.alpha)
+        # the closed KL holds all three once; only what weighs otherwise need be estimated
+        terms = [
+            Term("kl", KL(), alpha),
+            Term("tc", TotalCorrelation(self.estimator), float(self.beta) - alpha),
+        ]
+        if self.gamma != self.alpha:
+            more = float(self.gamma) - alpha
+            terms.append(Term("each", DimensionwiseKL(self.estimator), more))
+        return _vae(*terms)

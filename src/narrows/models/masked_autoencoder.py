@@ -1,0 +1,58 @@
+"""Models that learn by filling in what they do not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from narrows.estimators.base import Estimator
+from narrows.estimators.build_model import Parts
+from narrows.estimators.parameters import parameter
+from narrows.parts.latents.base import Point
+from narrows.parts.masked_patches import Masked, PatchMask, masked_networks, patch_side
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MaskedAutoencoder(Estimator):
+    """min over f, g of E_x E_c D(x, g(f(c(x)))) over what c hides: most patches of each row.
+
+    f is a transformer that is given the visible patches only; once fitted it sees them all.
+    Unlike in the paper all that g is told is the code, so that ``inverse_transform`` has a meaning.
+
+    Source: He et al., "Masked autoencoders are scalable vision learners", arXiv:2111.06377.
+
+    Parameters
+    ----------
+    hidden_share : float
+        The share of a row's patches that are hidden.
+    patch : int or "auto"
+        The side of a patch: pixels of an image, samples of a signal, columns of a table.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import MaskedAutoencoder
+    >>> X = load_digits().images[:200]
+    >>> MaskedAutoencoder(latent_dim=8, max_epochs=3, random_state=0).fit(X).transform(X).shape
+    (200, 8)
+    """
+
+    hidden_share: float = parameter(
+        0.5, "Share of the patches that are hidden.", kind=float, low=0.01, high=0.99
+    )
+    patch: int | str = parameter(
+        "auto",
+        "Side of a patch: pixels, samples or columns. auto: about 64 patches.",
+        kind=int,
+        low=1,
+        auto=True,
+    )
+
+    def _parts(self) -> Parts:
+        shape = self.layout_.shape
+        side = patch_side(self.patch, shape)
+        return Parts(
+            q=Point(),
+            c=PatchMask(float(self.hidden_share), side, shape),
+            model=Masked,
+            networks=masked_networks(side),
+        )

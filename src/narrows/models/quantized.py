@@ -1,0 +1,225 @@
+"""Models whose codes are from a finite set: each row becomes a few whole numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from narrows.estimators.base import Estimator
+from narrows.estimators.build_model import Parts
+from narrows.estimators.parameters import parameter
+from narrows.parts.latents.scalar_quantizer import FiniteScalar, GumbelSoftmax, UniformCategorical
+from narrows.parts.latents.vector_quantizer import ResidualQuantizer, VectorQuantizer, encoded
+from narrows.parts.objective import Term
+from narrows.parts.regularizers.base import KL, Commitment
+
+LARGEST = 2**13  # of books, and of a set of categories
+
+
+class Quantized(Estimator):
+    """An estimator whose codes are whole numbers, too. No dataclass: it declares no fields."""
+
+    _usual_sampler: ClassVar[str] = "autoregressive"
+
+    @torch.no_grad()
+    def codes(self, X: Any) -> NDArray[np.int64]:
+        """X as whole numbers: which vectors, categories or values ``transform`` has chosen.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+
+        Returns
+        -------
+        array of shape (n, positions), int64
+            From 0 to the size of the book (the categories, the values) − 1.
+        """
+        fitted: Any = self
+
+        def chosen(x: Tensor) -> NDArray[Any]:
+            model = fitted.model_
+            indices: Tensor = model.q.chosen(encoded(model, x))
+            return indices.cpu().numpy()
+
+        return self._answers(X, chosen)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VQVAE(Quantized):
+    """min over f, g of E_x D(x, g(e)) + β ‖f(x) − sg(e)‖², e the vectors of a book nearest to f(x).
+
+    The code is cut into pieces, and each becomes one of ``n_embeddings`` vectors that are learned:
+    ``codes(X)`` says which. Starts at PCA whose codes are quantised by k-means.
+
+    Source: van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning",
+    arXiv:1711.00937.
+
+    Parameters
+    ----------
+    n_embeddings : int
+        Vectors in the book.
+    code_dim : int or "auto"
+        Numbers in a piece; must divide ``latent_dim``.
+    commitment : float
+        β, how much f keeps to the book.
+    update : str
+        How the book learns: "average" (each vector follows the mean of what fell to it) or
+        "gradient".
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import VQVAE
+    >>> X = load_digits().images[:200]
+    >>> vq = VQVAE(latent_dim=8, n_embeddings=32, max_epochs=3, random_state=0).fit(X)
+    >>> vq.transform(X).shape, vq.codes(X).shape
+    ((200, 8), (200, 2))
+    """
+
+    n_embeddings: int = parameter(256, "Vectors in a book.", kind=int, low=2, high=LARGEST)
+    code_dim: int | str = parameter(
+        "auto",
+        "Numbers in a piece of the code, each piece one vector of the book; must divide the "
+        "code's width. auto: its largest divisor up to 4, with several books up to 8.",
+        kind=int,
+        low=1,
+        auto=True,
+    )
+    commitment: float = parameter(0.25, "How much f keeps to the book.", kind=float, low=0)
+    update: str = parameter(
+        "average",
+        "How a book learns: by moving averages of what falls to it, or by gradient.",
+        choices=("average", "gradient"),
+    )
+
+    def _quantizer(self, kind: Any, **more: Any) -> Parts:
+        own = (int(self.n_embeddings), self.code_dim, float(self.commitment), self.update)
+        return Parts(q=kind(*own, **more), terms=(Term("commitment", Commitment()),))
+
+    def _parts(self) -> Parts:
+        return self._quantizer(VectorQuantizer)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ResidualVQVAE(VQVAE):
+    """min over f, g of E_x D(x, g(Σ_l e_l)) + β Σ_l ‖f(x) − sg(e_1 + ... + e_l)‖².
+
+    Several books: e_l is the vector of the l-th that is nearest to what those before leave of
+    f(x). Few books of few vectors say as much as one that would be far too large.
+
+    Source: Lee et al., "Autoregressive image generation using residual quantization",
+    arXiv:2203.01941.
+
+    Parameters
+    ----------
+    n_embeddings : int
+        Vectors in each book.
+    n_levels : int
+        Books.
+    code_dim, commitment, update
+        Those of ``VQVAE``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import ResidualVQVAE
+    >>> X = load_digits().images[:200]
+    >>> vq = ResidualVQVAE(latent_dim=8, n_embeddings=16, max_epochs=3, random_state=0).fit(X)
+    >>> vq.codes(X).shape
+    (200, 4)
+    """
+
+    n_embeddings: int = parameter(64, "Vectors in each book.", kind=int, low=2, high=LARGEST)
+    n_levels: int = parameter(4, "Books, each for what is left.", kind=int, low=1, high=64)
+
+    def _parts(self) -> Parts:
+        return self._quantizer(ResidualQuantizer, n_levels=self.n_levels)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GumbelVAE(Quantized):
+    """min over f, g of E_x E_q [−log p(x | z)] + β KL(q(z | x) ‖ uniform), z one of C categories.
+
+    A code of ``latent_dim`` numbers holds latent_dim / C such choices, one-hot. Draws are relaxed
+    while it learns, ever less; afterwards they are exact, so that ``log_likelihood`` is.
+
+    Source: Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax",
+    arXiv:1611.01144.
+
+    Parameters
+    ----------
+    n_categories : int or "auto"
+        C; must divide ``latent_dim``.
+    temperature : float
+        Of the relaxed draws at the end of training; at its begin it is 1.
+    beta : float
+        The weight β of the KL divergence.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import GumbelVAE
+    >>> X = load_digits().images[:200]
+    >>> vae = GumbelVAE(latent_dim=32, n_categories=8, max_epochs=3, random_state=0).fit(X)
+    >>> vae.codes(X).shape, vae.sample(5, random_state=0).shape
+    ((200, 4), (5, 8, 8))
+    """
+
+    _generates = _likely = True
+    _usual_sampler: ClassVar[str] = "prior"
+
+    n_categories: int | str = parameter(
+        "auto",
+        "Categories of each choice; must divide the code's width. auto: its divisor nearest to 8.",
+        kind=int,
+        low=1,
+        high=LARGEST,
+        auto=True,
+    )
+    temperature: float = parameter(
+        0.5, "Of the relaxed draws when training ends; it begins at 1.", kind=float, low=0.01
+    )
+    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+
+    def _parts(self) -> Parts:
+        return Parts(
+            q=GumbelSoftmax(self.n_categories, float(self.temperature)),
+            distance="gaussian",
+            p=UniformCategorical(),
+            terms=(Term("kl", KL(), float(self.beta)),),
+        )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FSQVAE(Quantized):
+    """min over f, g of E_x D(x, g(round(r tanh(f(x) / r)))), r = (n_values − 1) / 2.
+
+    Each number of the code is rounded to one of ``n_values``: a code book that need not be learned
+    and of which no part can die.
+
+    Source: Mentzer et al., "Finite scalar quantization: VQ-VAE made simple", arXiv:2309.15505.
+
+    Parameters
+    ----------
+    n_values : int
+        Values of each number of the code.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import FSQVAE
+    >>> X = load_digits().images[:200]
+    >>> fsq = FSQVAE(latent_dim=4, n_values=5, max_epochs=3, random_state=0).fit(X)
+    >>> sorted(set(fsq.transform(X).ravel().tolist()))
+    [-2.0, -1.0, 0.0, 1.0, 2.0]
+    """
+
+    n_values: int = parameter(8, "Values of each number.", kind=int, low=2, high=LARGEST)
+
+    def _parts(self) -> Parts:
+        return Parts(q=FiniteScalar(int(self.n_values)))

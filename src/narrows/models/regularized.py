@@ -1,0 +1,147 @@
+"""Autoencoders with a point for a code that is asked to be sparse, or smooth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from narrows.estimators.base import Estimator
+from narrows.estimators.build_model import Parts
+from narrows.estimators.parameters import parameter
+from narrows.parts.latents.base import Point, TopK
+from narrows.parts.objective import Term
+from narrows.parts.regularizers.base import Regularizer
+from narrows.parts.regularizers.penalties import (
+    CodeNorm,
+    Contractive,
+    DecoderWeightDecay,
+    GradientPenalty,
+    KLSparsity,
+    L1Sparsity,
+)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SparseAutoencoder(Estimator):
+    """min over f, g of E_x D(x, g(z)) + λ R(z), z = f(x), of which few numbers are far from 0.
+
+    R is Σ_j |z_j| ("l1"); or Σ_j KL(ρ ‖ ρ̂_j) with ρ̂_j the mean over a batch of how active z_j is,
+    2 sigmoid(|z_j|) − 1 ("kl"); or there is none, and of f(x) only the largest numbers are kept
+    ("topk").
+
+    Source: Ng, "Sparse autoencoder", CS294A lecture notes (2011); "topk": Makhzani & Frey,
+    "k-sparse autoencoders", arXiv:1312.5663.
+
+    Parameters
+    ----------
+    sparsity : str
+        "l1", "kl" or "topk".
+    sparsity_weight : float
+        λ of "l1" and "kl".
+    target : float
+        ρ of "kl".
+    n_active : int
+        With "topk", the numbers kept.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import SparseAutoencoder
+    >>> X = load_digits().images[:200]
+    >>> sae = SparseAutoencoder(sparsity="topk", latent_dim=8, max_epochs=3, random_state=0)
+    >>> bool(((sae.fit_transform(X) != 0).sum(1) <= 4).all())
+    True
+    """
+
+    sparsity: str = parameter("l1", "What makes the code sparse.", choices=("l1", "kl", "topk"))
+    sparsity_weight: float = parameter(
+        0.1, "Weight of the penalty of l1 and kl.", kind=float, low=0
+    )
+    target: float = parameter(
+        0.05, "With kl, how active a number is on average.", kind=float, low=1e-4, high=0.9999
+    )
+    n_active: int = parameter(4, "With topk, the numbers that are kept.", kind=int, low=1)
+
+    def _parts(self) -> Parts:
+        if self.sparsity == "topk":
+            return Parts(q=TopK(int(self.n_active)))
+        R: Regularizer = L1Sparsity() if self.sparsity == "l1" else KLSparsity(float(self.target))
+        return Parts(q=Point(), terms=(Term("sparsity", R, float(self.sparsity_weight)),))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ContractiveAutoencoder(Estimator):
+    """min over f, g of E_x D(x, g(f(x))) + λ ‖∂f(x)/∂x‖²: the code hardly moves when x does.
+
+    The Jacobian's squares are exact for codes of up to 8 numbers; of wider ones each step draws an
+    estimate without bias.
+
+    Source: Rifai et al., "Contractive auto-encoders: explicit invariance during feature
+    extraction", ICML 2011.
+
+    Parameters
+    ----------
+    contraction : float
+        λ.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import ContractiveAutoencoder
+    >>> X = load_digits().images[:200]
+    >>> ContractiveAutoencoder(latent_dim=4, max_epochs=3, random_state=0).fit(X).transform(X).shape
+    (200, 4)
+    """
+
+    contraction: float = parameter(
+        0.1, "Weight of the encoder's squared Jacobian.", kind=float, low=0
+    )
+
+    def _parts(self) -> Parts:
+        return Parts(
+            q=Point(), terms=(Term("contraction", Contractive(), float(self.contraction)),)
+        )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RegularizedAE(Estimator):
+    """min over f, g of E_x D(x, g(z)) + β ½ ‖z‖² + λ R(g), z = f(x): codes near 0, g smooth.
+
+    R is ½ Σ w² over the weights of g ("l2") or ‖∂g(z)/∂z‖² ("gradient"). There is no noise and no
+    prior: new x are decoded draws from a mixture fitted to the codes after training.
+
+    Source: Ghosh et al., "From variational to deterministic autoencoders", arXiv:1903.12436.
+
+    Parameters
+    ----------
+    penalty : str
+        R: "l2" or "gradient".
+    code_weight : float
+        β.
+    decoder_weight : float
+        λ.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import RegularizedAE
+    >>> X = load_digits().images[:200]
+    >>> RegularizedAE(latent_dim=4, max_epochs=3, random_state=0).fit(X).transform(X).shape
+    (200, 4)
+    """
+
+    _usual_sampler: ClassVar[str] = "mixture"
+
+    penalty: str = parameter(
+        "l2", "Of the decoder: its weights, or its gradient.", choices=("l2", "gradient")
+    )
+    code_weight: float = parameter(0.01, "Weight of the code's squares.", kind=float, low=0)
+    decoder_weight: float = parameter(0.001, "Weight of the decoder's penalty.", kind=float, low=0)
+
+    def _parts(self) -> Parts:
+        R: Regularizer = DecoderWeightDecay() if self.penalty == "l2" else GradientPenalty()
+        terms = (
+            Term("code", CodeNorm(), float(self.code_weight)),
+            Term(self.penalty, R, float(self.decoder_weight)),
+        )
+        return Parts(q=Point(), terms=terms)

@@ -1,0 +1,159 @@
+"""D: what a reconstruction costs, in nats, summed over an event.
+
+Each class gives the distance (what is minimised), the mean (the reconstruction that g's answer
+stands for), and the normaliser that makes exp(−distance) a density over x, so that one estimator
+of log p(x) serves all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from narrows.exceptions import InputError
+from narrows.parts.likelihoods.base import Likelihood
+from narrows.parts.likelihoods.discrete import (
+    Categorical,
+    Logistic,
+    Mixed,
+    NegativeBinomial,
+    Poisson,
+)
+from narrows.parts.likelihoods.ms_ssim import MSSSIM
+
+__all__ = ["LIKELIHOODS", "MAE", "MSE", "Bernoulli", "Gaussian", "Huber", "Laplace"]
+
+
+class _HalfSquares(torch.autograd.Function):
+    """½ Σ r² over the last axis: the hot path, whose gradient is one product and not three."""
+
+    @staticmethod
+    def forward(ctx: Any, r: Tensor) -> Tensor:
+        ctx.save_for_backward(r)
+        squares: Tensor = torch.linalg.vecdot(r, r)
+        return squares.mul_(0.5)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        r: Tensor = ctx.saved_tensors[0]
+        return grads[0][..., None] * r
+
+
+class MSE(Likelihood):
+    """½ (x − x')²: a Gaussian of unit variance in scaled units."""
+
+    def distance(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
+        residual = (output - x) if mask is None else (output - x) * mask.sqrt()
+        squares: Tensor = _HalfSquares.apply(residual.flatten(2))  # type: ignore[no-untyped-call]
+        return squares
+
+    def log_normalizer(self) -> float:
+        return 0.5 * math.log(2 * math.pi)
+
+
+class MAE(Likelihood):
+    """|x − x'|: a Laplace density of unit scale in scaled units."""
+
+    def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
+        return (output - x).abs()
+
+    def log_normalizer(self) -> float:
+        return math.log(2.0)
+
+
+class Huber(Likelihood):
+    """½ r² for |r| ≤ δ and δ(|r| − δ/2) beyond (Huber 1964); r = x − x', δ = 1."""
+
+    delta = 1.0
+
+    def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
+        return F.huber_loss(output, x.expand_as(output), reduction="none", delta=self.delta)
+
+    def log_normalizer(self) -> float:
+        # ∫_{|r|≤δ} e^{−r²/2} = √(2π)·erf(δ/√2), and each tail ∫_δ^∞ e^{−δ(r−δ/2)} = e^{−δ²/2}/δ
+        d = self.delta
+        middle = math.sqrt(2 * math.pi) * math.erf(d / math.sqrt(2))
+        return math.log(middle + 2 * math.exp(-(d**2) / 2) / d)
+
+
+class Bernoulli(Likelihood):
+    """−x log p − (1 − x) log(1 − p) on logits: p = sigmoid(g(z)), for x of zeros and ones."""
+
+    real, scaled, discrete = False, False, True
+
+    @classmethod
+    def validate(cls, found: Any, kinds: tuple[int, ...] | None) -> None:
+        if not found.binary:
+            raise InputError(
+                'distance="bernoulli" needs an X of zeros and ones, but X holds other values; '
+                'choose distance="mse", or make X binary.'
+            )
+
+    def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
+        target = x.expand_as(output)
+        return F.binary_cross_entropy_with_logits(output, target, reduction="none")
+
+    def mean(self, output: Tensor) -> Tensor:
+        return torch.sigmoid(output)
+
+
+class Gaussian(Likelihood):
+    """−log N(x; g(z), σ²) with one learned σ (Rybkin et al. 2021, arXiv:2006.13202).
+
+    The normaliser depends on σ and so is part of the distance. ``log_scale`` is log σ, in scaled
+    units; with σ fixed at 1 this is `MSE`.
+    """
+
+    smallest = -6.0  # log σ: below, float32 residuals are rounding, and the density would run away
+    unit: ClassVar[float] = 1.0  # the scale at which the standard deviation is 1
+    constant: ClassVar[float] = 0.5 * math.log(2 * math.pi)
+
+    def __init__(self, log_scale: float = 0.0) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(float(log_scale)))
+
+    def extra_repr(self) -> str:
+        return f"scale={float(self.log_scale.detach().exp()):.4g}"
+
+    def init_scale(self, deviation: float) -> None:
+        self.log_scale.data.fill_(math.log(deviation * self.unit))
+
+    def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
+        log_scale = self.log_scale.clamp(min=self.smallest)
+        return self._cost((output - x) * torch.exp(-log_scale)) + log_scale + self.constant
+
+    def _cost(self, r: Tensor) -> Tensor:
+        """Of residuals in units of the scale."""
+        return 0.5 * r.square()
+
+
+class Laplace(Gaussian):
+    """|x − g(z)| / b + log 2b with one learned b, in scaled units; with b fixed at 1 it is `MAE`.
+
+    Heavier in its tails than a Gaussian: a few wild elements cost less.
+    """
+
+    unit, constant = math.sqrt(0.5), math.log(2.0)
+
+    def _cost(self, r: Tensor) -> Tensor:
+        return r.abs()
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "mse": MSE,
+    "mae": MAE,
+    "huber": Huber,
+    "bernoulli": Bernoulli,
+    "gaussian": Gaussian,
+    "laplace": Laplace,
+    "logistic": Logistic,
+    "categorical": Categorical,
+    "poisson": Poisson,
+    "negative_binomial": NegativeBinomial,
+    "mixed": Mixed,
+    "ms_ssim": MSSSIM,
+}

@@ -1,0 +1,246 @@
+"""Rows that stay on a disk: read in blocks, shuffled among several blocks at a time.
+
+What is held in memory does not grow with the data: two buffers (one in use, one being read), and
+whatever sample was asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator as Items
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from narrows.io.sources import LazyRows, Source
+from narrows.training.batches import Rows, Scaling, Share, as_tensor, shares
+from narrows.training.statistics import Statistics, statistics
+
+BLOCK = 2**22  # bytes that are read at once
+BUFFER = 2**26  # bytes among which rows are shuffled
+HELD = 2**28  # bytes of rows that are held out for validation, at most
+SAMPLE = 2**26  # elements of a sample of rows: 256 MiB in float32
+PAGE = 2**20  # rows among which a sample is drawn at once
+
+Array = NDArray[Any]
+Index = NDArray[np.int64]
+T = TypeVar("T")
+
+
+def row_bytes(source: Source) -> int:
+    """Bytes that a row takes in memory, with its number."""
+    return math.prod(source.shape[1:]) * int(np.dtype(source.dtype).itemsize) + 8
+
+
+def block_rows(source: Source) -> int:
+    """Rows that are read at once: a few MiB, and whole chunks where the source has some."""
+    rows = max(2, BLOCK // row_bytes(source))
+    chunks = getattr(source, "chunks", None)
+    chunk = chunks[0] if chunks and isinstance(chunks[0], int | np.integer) else 1
+    return max(int(chunk), rows // int(chunk) * int(chunk))
+
+
+def sorted_sample(n: int, m: int, seed: int) -> Index:
+    """m of the numbers below n, drawn without replacement, in order.
+
+    Every page of numbers gives its share of them, so that memory is needed for a page only.
+    """
+    rng = np.random.default_rng(seed)
+    pages = []
+    for start in range(0, n, PAGE):
+        stop = min(n, start + PAGE)
+        share = m * stop // n - m * start // n
+        pages.append(start + rng.choice(stop - start, share, replace=False, shuffle=False))
+    return np.sort(np.concatenate(pages)).astype(np.int64)
+
+
+def prefetch(items: Iterator[T]) -> Items[T]:
+    """The same items, each made by a thread while the one before it is used.
+
+    An error in making one is raised where it would be used; the thread ends with this iterator.
+    """
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="narrows-read") as thread:
+        coming: Future[Any] = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
+
+
+def take(source: Source, index: Index) -> Iterator[Array]:
+    """The rows of ``index``, which is sorted, block by block."""
+    size = block_rows(source)
+    for block in np.unique(index // size).tolist():
+        first, last = np.searchsorted(index, [block * size, (block + 1) * size])
+        rows = source[block * size : (block + 1) * size]
+        yield rows[index[first:last] - block * size]
+
+
+def scan_statistics(source: Source, held: Index, *, apart: bool) -> tuple[Array, Statistics]:
+    """The rows of ``held``, sorted, and the statistics of the others (or of all), in one pass."""
+    kept = np.empty((len(held), *source.shape[1:]), source.dtype)
+
+    def others() -> Items[Tensor]:
+        done = 0
+        for first, rows in read_blocks(source):
+            own = _within(held, first, len(rows))
+            kept[done : done + len(own)] = rows[own]
+            done += len(own)
+            yield as_tensor(np.delete(rows, own, axis=0) if apart and len(own) else rows)
+
+    with closing(others()) as rest:
+        found = statistics(rest)
+    return kept, found
+
+
+def read_blocks(source: Source, multiple: int = 1) -> Iterator[tuple[int, Array]]:
+    """Where each block begins and its rows, a ``multiple`` of some number; one is read ahead."""
+    size = multiple * max(1, block_rows(source) // multiple)
+    starts = range(0, len(source), size)
+    with closing(prefetch((start, source[start : start + size]) for start in starts)) as blocks:
+        yield from blocks
+
+
+def _within(held: Index, start: int, count: int) -> Index:
+    """Those of ``held`` among ``count`` rows from ``start`` on, counted from there."""
+    first, last = np.searchsorted(held, [start, start + count])
+    return held[first:last] - start
+
+
+class Span(LazyRows):
+    """The rows of a source from ``first`` to before ``stop``."""
+
+    def __init__(self, source: Source, first: int, stop: int) -> None:
+        self.source, self.first = source, first
+        self.shape = (stop - first, *source.shape[1:])
+        self.dtype = np.dtype(source.dtype)
+
+    def _read(self, start: int, stop: int) -> Array:
+        return self.source[self.first + start : self.first + stop]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows of a source, less those ``held`` out (sorted), with the face of `Rows`."""
+
+    source: Source
+    scaling: Scaling
+    held: Index
+
+    def __len__(self) -> int:
+        return len(self.source) - len(self.held)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one event."""
+        return tuple(self.source.shape[1:])
+
+    def part(self, share: Share) -> Stream:
+        """A process's share of the rows, one after another."""
+        rank, size = share
+        first, stop = (len(self.source) * r // size for r in (rank, rank + 1))
+        held = _within(self.held, first, stop - first)
+        return replace(self, source=Span(self.source, first, stop), held=held)
+
+    def in_order(self, batch_size: int) -> Iterator[Tensor]:
+        """Every row once, in order."""
+        spans = ((i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size))
+        return self._given(self._starts(), spans, 0, None)
+
+    def shuffled(
+        self, batch_size: int, order: Generator, skip: int = 0, share: Share = (0, 1)
+    ) -> Iterator[Tensor]:
+        """Every row once, in batches as `Rows` gives them, with its ``skip`` and ``share``.
+
+        All of the order follows from one draw of ``order`` at the start: blocks are shuffled, a few
+        of them fill a buffer, and the rows in it are shuffled.
+        """
+        seed = int(torch.randint(2**62, (), generator=order))
+        starts = np.random.default_rng(seed).permutation(self._starts())
+        spans = shares(len(self), batch_size, skip, share)
+        first = next(shares(len(self), batch_size, skip, (0, 1)), (len(self), 0))[0]
+        yield from self._given(starts, spans, first, seed)
+
+    def sample(self, seed: int) -> Tensor:
+        """Scaled rows on the CPU: all of them, or a random share of many."""
+        most = max(2, SAMPLE // max(1, math.prod(self.shape)))
+        index = sorted_sample(len(self), min(len(self), most), seed)
+        # the i-th row that is not held out lies as many rows later as are held out before it
+        index += np.searchsorted(self.held - np.arange(len(self.held)), index, side="right")
+        found, done = torch.empty((len(index), *self.shape), dtype=torch.float32), 0
+        for rows in take(self.source, index):
+            found[done : done + len(rows)] = self._scaled(rows).cpu()
+            done += len(rows)
+        return found
+
+    def _scaled(self, rows: Array) -> Tensor:
+        return self.scaling.apply(as_tensor(rows).to(self.scaling.shift.device))
+
+    def _starts(self) -> Index:
+        return np.arange(0, len(self.source), block_rows(self.source), dtype=np.int64)
+
+    def _given(
+        self, starts: Index, spans: Iterator[tuple[int, int]], first: int, seed: int | None
+    ) -> Iterator[Tensor]:
+        """The rows in ``spans`` of the order that ``starts`` and ``seed`` make, from ``first``."""
+        with closing(prefetch(self._buffers(starts, first, seed))) as buffers:
+            begin, rows, order = 0, np.empty((0, *self.shape), self.source.dtype), None
+            for start, stop in spans:
+                parts: list[Array] = []
+                while start < stop or not parts:
+                    while start < stop and start >= begin + len(rows):
+                        begin, rows, order = next(buffers)
+                    span = slice(start - begin, min(stop - begin, len(rows)))
+                    parts.append(rows[span] if order is None else rows[order[span]])
+                    start += len(parts[-1])
+                yield self._scaled(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    def _buffers(
+        self, starts: Index, first: int, seed: int | None
+    ) -> Iterator[tuple[int, Array, Index | None]]:
+        """Where each buffer begins, its rows, and the order to give them in (None: as they are)."""
+        size, begin = block_rows(self.source), 0
+        together = max(2, BUFFER // (row_bytes(self.source) * size))
+        for i in range(0, len(starts), together):
+            group = starts[i : i + together]
+            stops = np.minimum(group + size, len(self.source))
+            held = np.searchsorted(self.held, stops) - np.searchsorted(self.held, group)
+            count = int((stops - group - held).sum())
+            if begin + count > first:  # an epoch that goes on does not read what is past
+                rng = None if seed is None else np.random.default_rng([seed, i])
+                order = None if rng is None else rng.permutation(count)
+                yield begin, self._read(group, count), order
+            begin += count
+
+    def _read(self, starts: Index, count: int) -> Array:
+        size, done = block_rows(self.source), 0
+        buffer = np.empty((count, *self.shape), self.source.dtype)
+        for start in starts.tolist():
+            rows = self.source[start : start + size]
+            own = _within(self.held, start, len(rows))
+            rows = np.delete(rows, own, axis=0) if len(own) else rows
+            buffer[done : done + len(rows)] = rows
+            done += len(rows)
+        return buffer
+
+
+def hold_out(source: Source, fraction: float, seed: int) -> tuple[Stream, Rows, Statistics]:
+    """Training rows, validation rows in memory and the statistics of the former; nothing is scaled.
+
+    With a ``fraction`` of 0 the validation rows are a sample of the training rows.
+    """
+    n = len(source)
+    most = max(1, HELD // row_bytes(source))
+    m = min(most, max(1, round(n * fraction)) if fraction else n)
+    held = sorted_sample(n, m, seed)
+    kept, found = scan_statistics(source, held, apart=fraction > 0)
+    as_is = Scaling.none()
+    dropped = held if fraction > 0 else held[:0]
+    return Stream(source, as_is, dropped), Rows(as_tensor(kept), as_is), found

@@ -1,1 +1,0 @@
-"""The command, tested from outside."""

@@ -1,0 +1,127 @@
+"""fit --model denoiser and denoise as one types them, with the real Denoiser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from helpers.command import done, picture, refused, run
+
+TINY = ("--channels", "4,8", "--patch-size", "16", "--max-epochs", "2", "--seed", "0")
+
+
+@pytest.fixture(scope="module")
+def clean() -> np.ndarray:
+    grey = load_sample_image("flower.jpg").mean(-1)[100:228, 150:278]
+    return grey.round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(clean: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clean photographs of two sizes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i, part in enumerate((clean[:64], clean[64:], clean[:, :48], clean[:, 48:])):
+        Image.fromarray(part).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "d.safetensors"
+    said = done("fit", folder, "--model", "denoiser", "-o", path, *TINY)
+    assert "4 images, grey" in said
+    before, after = map(float, re.findall(r"([\d.]+) dB", said))
+    assert after > before + 1
+    assert f"narrows denoise DATA -m {path} -o OUT" in said
+    return path
+
+
+def test_a_folder_is_denoised_by_a_model(model: Path, clean: np.ndarray, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    (scans / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    noisy = (clean + rng.normal(0, 25, clean.shape)).round().clip(0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(scans / "a.png")
+    Image.fromarray(np.dstack([noisy[:30]] * 3)).save(scans / "deep" / "b.jpg")
+    said = done("denoise", scans, "-m", model, "-o", tmp_path / "out")
+    assert re.search(r"a.png: 128 × 128, noise 2[2-9]", said)
+    restored = picture(tmp_path / "out" / "a.png").astype(float)
+    assert np.abs(restored - clean).mean() < 0.7 * np.abs(noisy.astype(float) - clean).mean()
+    assert picture(tmp_path / "out" / "deep" / "b.jpg").shape == (30, 128, 3)
+
+
+def test_noisy_images_alone_are_enough(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "n.safetensors"
+    said = done("fit", folder, "--model", "denoiser", "--noisy-targets", "-o", path, *TINY)
+    assert "no clean images" in said
+
+
+def test_one_image_is_enough_and_its_page_has_the_filters(
+    clean: np.ndarray, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    noisy = (clean + rng.normal(0, 25, clean.shape)).round().clip(0, 255).astype(np.uint8)
+    for name, pixels in (("noisy", noisy), ("clean", clean)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    page = tmp_path / "page.html"
+    words = ("--max-time", "3s", "--seed", "0", "--clean", tmp_path / "clean.png")
+    out = tmp_path / "out.png"
+    said = done("denoise", tmp_path / "noisy.png", "-o", out, *words, "--compare", page)
+    before, after = map(float, re.findall(r"PSNR ([\d.]+) → ([\d.]+) dB", said)[0])
+    assert after >= before  # how much a second is worth depends on the machine
+    text = page.read_text(encoding="utf-8")
+    assert "non-local means" in text and "total variation" in text
+
+
+def test_a_damaged_file_is_named_and_the_others_go_on(model: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    Image.fromarray(np.full((20, 20), 9, np.uint8)).save(scans / "a.jpg")
+    data = (scans / "a.jpg").read_bytes()
+    (scans / "b.jpg").write_bytes(data[: len(data) - 60])
+    Image.fromarray(np.full((20, 20), 9, np.uint8)).save(scans / "c.png")
+    result = run("denoise", scans, "-m", model, "-o", tmp_path / "out")
+    assert result.status == 1
+    assert "b.jpg" in result.err and "1 of 3" in result.err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.jpg", "c.png"]
+
+
+@pytest.mark.parametrize("verb", ["encode", "reconstruct", "report"])
+def test_verbs_for_rows_refuse_it(verb: str, model: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / ("o.html" if verb == "report" else "o.npy")
+    assert "Denoiser" in refused(verb, model, folder, "-o", out)
+
+
+def test_rows_are_cleaned_by_a_denoising_autoencoder(tmp_path: Path) -> None:
+    path, out = tmp_path / "dae.safetensors", tmp_path / "clean.npy"
+    words = ("--max-epochs", "1", "--latent-dim", "8", "--seed", "0")
+    done("fit", "digits", "--model", "denoising-autoencoder", "-o", path, *words)
+    done("denoise", "digits", "-m", path, "-o", out)
+    done("reconstruct", path, "digits", "-o", tmp_path / "same.npy")
+    np.testing.assert_array_equal(np.load(out), np.load(tmp_path / "same.npy"))
+    assert "photographs only" in refused("denoise", "digits", "-m", path, "-o", out, "--seed", "1")
+
+
+def test_info_tells_of_it(model: Path) -> None:
+    assert "Denoiser" in done("info", model)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--resize", "32"), "any size"),
+        (("--noise-level", "50,5"), "noise_level"),
+        (("--noisy-targets", "--noise-level", "5,50"), "one number"),
+    ],
+)
+def test_bad_parameters_get_one_sentence(
+    words: tuple[str, ...], said: str, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "d.safetensors"
+    assert said in refused("fit", folder, "--model", "denoiser", "-o", out, *words)
+    assert not out.exists()

@@ -1,0 +1,180 @@
+"""Every shape from 1 up comes back exactly, and reconstruct is decode after encode."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from helpers.small_data import TABLES, TOLD
+from narrows import Autoencoder, ParameterError
+from narrows.estimators.registry import model_class
+from narrows.parts.networks.architectures import NetworkOptions, build_networks
+
+SIDE = st.integers(1, 65)
+SHAPES = st.one_of(
+    st.tuples(SIDE).map(lambda s: (None, s)),
+    st.tuples(SIDE, SIDE).map(lambda s: ("HW", s)),
+    st.tuples(st.integers(1, 5), SIDE).map(lambda s: ("CL", s)),
+    st.tuples(st.integers(1, 4), SIDE, SIDE).map(lambda s: ("CHW", s)),
+    st.tuples(SIDE, SIDE, st.integers(1, 4)).map(lambda s: ("HWC", s)),
+)
+
+
+def _rows(shape: tuple[int, ...], n: int = 6, dtype: str = "float64") -> NDArray[Any]:
+    rows = np.random.default_rng(0).normal(size=(n, *shape)) * 40 + 100
+    return rows.clip(0, 255).astype(dtype)
+
+
+def _fit(model: str, X: NDArray[Any], **kwargs: Any) -> Any:
+    kwargs = {"latent_dim": 1, "max_epochs": 1, "random_state": 0, **kwargs}
+    with warnings.catch_warnings():
+        # one number for a sample of one number is what this test wants
+        warnings.filterwarnings("ignore", message="latent_dim=1 is not smaller")
+        return model_class(model)(**kwargs).fit(X)
+
+
+# the others need an image, two patches or two numbers of a code
+ANY_SHAPE = sorted({*TABLES} - {"MaskedAutoencoder", "SphericalVAE"})
+
+
+@settings(max_examples=60)
+@given(
+    SHAPES,
+    st.sampled_from(ANY_SHAPE),
+    st.sampled_from(["dense", "conv"]),
+    st.sampled_from(["float64", "float32", "uint8"]),
+    st.sampled_from(["auto", (3, 4)]),
+)
+def test_every_shape_is_restored_exactly(
+    layout: tuple[Any, tuple[int, ...]], model: str, architecture: str, dtype: str, channels: Any
+) -> None:
+    axes, shape = layout
+    X = _rows(shape, dtype=dtype)
+    architecture = "dense" if axes is None else architecture
+    est = _fit(model, X, axes=axes, architecture=architecture, channels=channels)
+    Z = est.transform(X)
+    back = est.inverse_transform(Z)
+    assert Z.shape == (6, 1)
+    assert Z.dtype == np.float32
+    assert back.shape == X.shape
+    assert back.dtype == X.dtype
+    assert est.input_shape_ == shape
+    np.testing.assert_array_equal(est.reconstruct(X), back)
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([(2, 1), (3, 2), (1, 31), (2, 65), (1, 1, 1), (3, 1, 9), (2, 37, 64)]),
+    st.sampled_from(["stride", "pool"]),
+    st.sampled_from(["transpose", "nearest", "bilinear", "shuffle"]),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_every_way_down_and_up_restores_the_shape_and_reaches_every_weight(
+    shape: tuple[int, ...], down: str, up: str, stages: int, hidden: bool
+) -> None:
+    options = NetworkOptions(
+        shape, 3, down=down, up=up, channels=(4,) * stages, hidden=(5,) if hidden else None
+    )
+    f, g = build_networks("conv", options, torch.Generator().manual_seed(0))
+    out = g(f(torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))))
+    assert out.shape == (2, *shape)
+    out.square().sum().backward()
+    for parameter in (*f.parameters(), *g.parameters()):
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+
+
+@pytest.mark.parametrize("model", [name for name in TABLES if name not in TOLD])
+def test_gradients_reach_every_parameter_and_are_finite(model: str) -> None:
+    from narrows._types import Clock
+
+    est = _fit(model, _rows((9,), n=40), latent_dim=3)
+    x = torch.randn(8, 9, generator=torch.Generator().manual_seed(0))
+    trace = est.model_(x, Clock(), torch.Generator().manual_seed(0))
+    est.objective_(est.model_, trace)["model"].backward()
+    for name, parameter in est.model_.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_widths_fall_and_rise_symmetrically() -> None:
+    f, g = build_networks("dense", NetworkOptions((20,), 3, hidden=(16, 8)), torch.Generator())
+    widths = [
+        [(m.in_features, m.out_features) for m in net if hasattr(m, "in_features")]
+        for net in (f, g)
+    ]
+    assert widths == [[(20, 16), (16, 8), (8, 3)], [(3, 8), (8, 16), (16, 20)]]
+
+
+def test_tied_weights_are_one_and_the_same() -> None:
+    X = _rows((12,), n=60)
+    tied = _fit("Autoencoder", X, latent_dim=3, tied=True, linear_path=False, max_epochs=3)
+    free = _fit("Autoencoder", X, latent_dim=3, linear_path=False)
+    matrices = [m.weight for m in tied.encoder_ if hasattr(m, "weight")]
+    assert tied.n_parameters_ == free.n_parameters_ - sum(m.numel() for m in matrices)
+    z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    layers = [m for m in tied.decoder_.modules() if type(m).__name__ == "TiedLinear"]
+    by_hand = z
+    for i, (layer, W) in enumerate(zip(layers, reversed(matrices), strict=True)):
+        by_hand = by_hand @ W + layer.bias
+        by_hand = torch.nn.functional.gelu(by_hand) if i < 2 else by_hand
+    torch.testing.assert_close(tied.decoder_(z), by_hand)
+
+
+def test_rows_of_a_table_fold_to_images() -> None:
+    X = _rows((30,), n=40)
+    est = _fit("Autoencoder", X, input_shape=(5, 6), architecture="conv")
+    assert est.input_shape_ == (5, 6)
+    assert est.reconstruct(X).shape == X.shape
+    same = _fit("Autoencoder", X.reshape(-1, 5, 6), architecture="conv")
+    np.testing.assert_array_equal(same.transform(X.reshape(-1, 5, 6)), est.transform(X))
+
+
+def test_channels_last_is_channels_first_seen_otherwise() -> None:
+    X = _rows((5, 6, 3), n=30)
+    last = _fit("Autoencoder", X, axes="HWC")
+    first = _fit("Autoencoder", np.moveaxis(X, -1, 1))
+    np.testing.assert_array_equal(last.transform(X), first.transform(np.moveaxis(X, -1, 1)))
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self, out: int = 3) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(9, out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_own_networks_are_used_and_never_changed() -> None:
+    X, f, g = _rows((9,), n=60), Encoder(), torch.nn.Linear(3, 9)
+    before = f.layer.weight.detach().clone()
+    ae = Autoencoder(f=f, g=g, max_epochs=2, random_state=0).fit(X)
+    assert (ae.architecture_, ae.latent_dim_) == ("own", 3)
+    assert torch.equal(f.layer.weight, before)
+    assert not torch.equal(ae.encoder_.layer.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("f", "g", "kwargs", "words"),
+    [
+        (Encoder(), None, {}, "given together"),
+        (torch.nn.Linear(5, 3), torch.nn.Linear(3, 9), {}, "f cannot take"),
+        (torch.nn.Unflatten(1, (3, 3)), torch.nn.Linear(3, 9), {}, "f turns"),
+        (Encoder(), torch.nn.Linear(4, 9), {}, "g cannot take"),
+        (Encoder(), torch.nn.Linear(3, 8), {}, "g turns"),
+        (Encoder(), torch.nn.Linear(3, 9), {"latent_dim": 2}, "gives a code of 3"),
+        (Encoder(), torch.nn.Linear(3, 9), {"linear_path": True}, "your own networks"),
+    ],
+)
+def test_own_networks_that_do_not_fit_are_refused(
+    f: Any, g: Any, kwargs: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ParameterError, match=words):
+        Autoencoder(f=f, g=g, random_state=0, **kwargs).fit(_rows((9,), n=30))

@@ -1,0 +1,1 @@
+"""What the tests share: small data, toys with known densities, and files made for them."""

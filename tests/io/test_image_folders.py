@@ -1,0 +1,262 @@
+"""Folders of images: every kind of pixel, every size, and files that are no images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from narrows.exceptions import FileError, InputError, ParameterError
+from narrows.io.image_folders import parse_size
+from narrows.io.read import read
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
+DEEP = GREY.astype(np.uint16) * 250 + 7
+
+
+def save(path: Path, pixels: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+# ----------------------------------------------------------------------------------- pixels
+
+
+def test_grey_images(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", GREY)
+    save(tmp_path / "b.bmp", GREY[::-1])
+    data = read(tmp_path)
+    np.testing.assert_array_equal(data.X, [GREY, GREY[::-1]])
+    assert data.X.dtype == np.uint8
+    assert data.axes is None
+    assert data.y is None
+    assert data.name == tmp_path.name
+
+
+def test_colour_images(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", COLOUR)
+    data = read(tmp_path)
+    np.testing.assert_array_equal(data.X, COLOUR[None])
+    assert data.axes == "HWC"
+
+
+def test_one_colour_image_makes_all_colour(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", GREY)
+    save(tmp_path / "b.png", COLOUR)
+    np.testing.assert_array_equal(read(tmp_path).X, [np.stack([GREY] * 3, -1), COLOUR])
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    alpha = np.zeros_like(GREY)
+    alpha[:, 4:] = 255
+    save(tmp_path / "a.png", np.dstack([COLOUR, alpha]))
+    X = read(tmp_path).X[0]
+    np.testing.assert_array_equal(X[:, 4:], COLOUR[:, 4:])
+    assert (X[:, :4] == 255).all()
+
+
+def test_grey_with_alpha_stays_grey(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.dstack([GREY, np.full_like(GREY, 255)]))
+    np.testing.assert_array_equal(read(tmp_path).X, GREY[None])
+
+
+@pytest.mark.parametrize(("pixels", "shape"), [(GREY, (1, 6, 8)), (COLOUR, (1, 6, 8, 3))])
+def test_palettes_are_undone(tmp_path: Path, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
+    image = Image.fromarray(pixels).convert("RGB")
+    image.quantize(64, dither=Image.Dither.NONE).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as saved:
+        assert saved.mode == "P"
+    X = read(tmp_path).X
+    assert X.shape == shape
+    np.testing.assert_array_equal(X[0], pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
+    save(tmp_path / f"a{suffix}", DEEP)
+    X = read(tmp_path).X
+    assert X.dtype == np.uint16
+    np.testing.assert_array_equal(X, DEEP[None])
+
+
+def test_eight_bits_beside_sixteen(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", DEEP)
+    save(tmp_path / "b.png", np.full_like(GREY, 255))
+    X = read(tmp_path).X
+    np.testing.assert_array_equal(X[0], DEEP)
+    assert (X[1] == 65_535).all()
+
+
+def test_floating_point_images(tmp_path: Path) -> None:
+    save(tmp_path / "a.tif", DEEP.astype(np.float32) / 3)
+    np.testing.assert_array_equal(read(tmp_path).X, DEEP[None].astype(np.float32) / 3)
+    save(tmp_path / "b.tif", GREY)
+    with pytest.raises(InputError, match="floating-point"):
+        read(tmp_path)
+
+
+def test_black_and_white_and_cmyk(tmp_path: Path) -> None:
+    Image.fromarray(GREY > 100).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path).X[0], (GREY > 100) * np.uint8(255))
+    Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "b.tif")
+    assert read(tmp_path).X.shape == (2, 6, 8, 3)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
+def test_the_cameras_orientation_is_applied(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise
+    options = {"lossless": True} if name.endswith("webp") else {}
+    save(tmp_path / name, COLOUR, exif=exif, **options)
+    save(tmp_path / "b.png", np.rot90(COLOUR, -1))
+    X = read(tmp_path).X
+    assert X.shape == (2, 8, 6, 3)
+    np.testing.assert_array_equal(X[0], X[1])
+
+
+def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read(tmp_path).X, GREY[None])
+
+
+# ------------------------------------------------------------------------------------ sizes
+
+
+def test_differing_sizes_propose_resize(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", GREY)
+    save(tmp_path / "4.png", GREY[:5, :4])
+    with pytest.raises(InputError, match="3 of 6x8, 1 of 5x4") as caught:
+        read(tmp_path)
+    assert "--resize 4 (square) or --resize 5x4" in str(caught.value)
+    assert "resize=(5, 4)" in str(caught.value)
+    assert read(tmp_path, resize=(5, 4)).X.shape == (4, 5, 4)
+    assert read(tmp_path, resize=4).X.shape == (4, 4, 4)
+    assert read(tmp_path, resize="9x3").X.shape == (4, 9, 3)
+
+
+def test_resize_covers_and_crops_evenly(tmp_path: Path) -> None:
+    wide = np.zeros((10, 30), np.uint8)
+    wide[:, 10:20] = 200  # the middle square of a picture three times as wide as high
+    save(tmp_path / "a.png", wide)
+    np.testing.assert_array_equal(read(tmp_path, resize=10).X, wide[None, :, 10:20])
+
+
+def test_resize_keeps_sixteen_bits(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.full((8, 8), 40_000, np.uint16))
+    X = read(tmp_path, resize=3).X
+    assert X.dtype == np.uint16
+    assert (X == 40_000).all()
+
+
+def test_resize_does_not_wrap_around_at_sharp_edges(tmp_path: Path) -> None:
+    edge = np.zeros((8, 8), np.uint16)
+    edge[:, 4:] = 65_535  # the filter overshoots on both sides of it
+    save(tmp_path / "a.png", edge)
+    X = read(tmp_path, resize=24).X[0].astype(int)
+    assert (X[:, :9] < 10_000).all()
+    assert (X[:, -9:] > 55_000).all()
+
+
+@pytest.mark.parametrize("resize", [0, -3, "4x", "a", (1, 2, 3), (), True, 1.5, "4x0"])
+def test_resize_that_makes_no_sense(resize: object) -> None:
+    with pytest.raises(ParameterError, match="resize="):
+        parse_size(resize)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------- names and labels
+
+
+def test_natural_order(tmp_path: Path) -> None:
+    for i in (10, 9, 1, 100):
+        save(tmp_path / f"img{i}.png", np.full((2, 2), i, np.uint8))
+    assert read(tmp_path).X[:, 0, 0].tolist() == [1, 9, 10, 100]
+
+
+def test_subfolders_are_labels(tmp_path: Path) -> None:
+    save(tmp_path / "class10" / "a.png", GREY)
+    save(tmp_path / "class2" / "b.png", GREY)
+    save(tmp_path / "class2" / "deeper" / "Thumbs.db.png", GREY)
+    (tmp_path / "class2" / "deeper").rename(tmp_path / "class3")
+    data = read(tmp_path)
+    assert data.y_names == ["class2", "class3", "class10"]
+    assert data.y is not None
+    assert data.y.tolist() == [0, 1, 2]
+
+
+def test_no_labels_where_images_lie_beside_the_folders(tmp_path: Path) -> None:
+    save(tmp_path / "one" / "a.png", GREY)
+    assert read(tmp_path).y is None
+    save(tmp_path / "two" / "a.png", GREY)
+    assert read(tmp_path).y is not None
+    save(tmp_path / "a.png", GREY)
+    assert read(tmp_path).y is None
+    assert read(tmp_path).X.shape == (3, 6, 8)
+
+
+def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
+    save(tmp_path / "A.PNG", GREY)
+    for name in ("._A.png", ".hidden/x.png", "__MACOSX/x.png", "notes.txt", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("no image")
+    assert read(tmp_path).X.shape == (1, 6, 8)
+
+
+# ---------------------------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"Not an image, just words.", "text file"),
+        (b"", "empty"),
+        (b"\x00\x01\xff\xfe", "no known"),
+    ],
+)
+@pytest.mark.parametrize("resize", [None, 4])
+def test_files_that_are_no_images_are_named(
+    tmp_path: Path, content: bytes, word: str, resize: int | None
+) -> None:
+    save(tmp_path / "a.png", GREY)
+    (tmp_path / "b.png").write_bytes(content)
+    with pytest.raises(FileError, match=word) as caught:
+        read(tmp_path, resize=resize)
+    assert "b.png" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.bmp", "a.tif", "a.webp"])
+def test_images_cut_anywhere_never_crash(tmp_path: Path, name: str) -> None:
+    whole = save(tmp_path / name, COLOUR).read_bytes()
+    for length in range(1, len(whole) - 1, max(1, len(whole) // 40)):
+        (tmp_path / name).write_bytes(whole[:length])
+        try:
+            read(tmp_path)  # some formats can lose their last bytes and not a pixel
+        except FileError as error:
+            assert name in str(error)
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileError, match=name):
+        read(tmp_path)
+
+
+@pytest.mark.filterwarnings("default")  # as for a user, to whom Pillow's warning is no error
+@pytest.mark.parametrize("limit", [40, 20])  # 48 pixels: Pillow warns at 40, refuses at 20
+def test_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    save(tmp_path / "a.png", GREY)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(FileError, match="pixels") as caught:
+        read(tmp_path)
+    assert "a.png" in str(caught.value)
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is empty"):
+        read(tmp_path)
+    (tmp_path / "x.npy").write_text("")
+    with pytest.raises(InputError, match=r"no images .*x\.npy"):
+        read(tmp_path)

@@ -1,0 +1,291 @@
+"""Photographs: whatever is read is written again as it was, of every kind there is."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from helpers.photographs_made import (
+    COLOUR,
+    GREY,
+    KINDS,
+    LOSSLESS,
+    SRGB,
+    exif_block,
+    photograph,
+    random,
+    told,
+)
+from narrows.exceptions import FileError
+from narrows.io import deep_images
+from narrows.io.photographs import HOLDS, WRITABLE, Photograph, read_photograph, write_photograph
+
+
+def same(one: Photograph, other: Photograph) -> None:
+    assert one.pixels.dtype == other.pixels.dtype
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    assert (one.alpha is None) == (other.alpha is None)
+    if one.alpha is not None:
+        assert one.alpha.dtype == one.pixels.dtype
+        np.testing.assert_array_equal(one.alpha, other.alpha)
+
+
+# ------------------------------------------------------------------------------ there and back
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.one_of(
+        st.tuples(st.integers(1, 40), st.integers(1, 40)),
+        st.sampled_from([(1, 1), (3, 5000), (5000, 3), (300, 700)]),
+    ),
+)
+@settings(max_examples=150)
+def test_what_is_written_is_read_again_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: tuple[str, str, bool, bool],
+    size: tuple[int, int],
+) -> None:
+    dtype, suffix, colour, alpha = kind
+    path = tmp_path_factory.mktemp("there") / f"and back{suffix}"
+    given = photograph(size, dtype, colour, alpha)
+    if given.alpha is not None:
+        given.alpha[0, 0] = 0  # where all is opaque, webp keeps no alpha
+    assert write_photograph(given, path) == path
+    same(read_photograph(path), given)
+
+
+@pytest.mark.parametrize(("suffix", "dtype"), [(s, d) for s in WRITABLE for d in HOLDS[s]])
+def test_metadata_come_back(tmp_path: Path, suffix: str, dtype: str) -> None:
+    plain = photograph((5, 7), dtype, colour=True, alpha=False)
+    given = Photograph(plain.pixels, None, exif_block(), SRGB, (300.0, 150.0))
+    found = read_photograph(write_photograph(given, tmp_path / f"a{suffix}"))
+    assert told(found.exif) == told(given.exif)
+    assert found.icc == SRGB
+    if suffix != ".webp":  # which has no place for it
+        assert found.dpi == pytest.approx((300, 150), rel=1e-3)
+    again = read_photograph(write_photograph(found, tmp_path / f"b{suffix}"))
+    assert (again.exif, again.icc, again.dpi) == (found.exif, found.icc, found.dpi)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_are_not_turned_and_the_orientation_stays(
+    tmp_path: Path, orientation: int, dtype: str
+) -> None:
+    plain = photograph((4, 6), dtype, colour=True, alpha=False)
+    given = Photograph(plain.pixels, None, exif_block(orientation))
+    for suffix in LOSSLESS:
+        if dtype in HOLDS[suffix]:
+            path = write_photograph(given, tmp_path / f"a{suffix}")
+            found = read_photograph(path)
+            same(found, given)
+            assert told(found.exif)[0][0x0112] == orientation
+    if dtype == "uint8":
+        whole = write_photograph(given, tmp_path / "a.jpg")
+        assert read_photograph(whole).pixels.shape == (4, 6, 3)
+
+
+def test_jpeg_is_near_and_keeps_the_resolution_of_colour(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:, ::2, 0] = 255  # stripes of a pixel, in colour alone
+    path = write_photograph(Photograph(pixels), tmp_path / "a.jpg")
+    assert np.abs(read_photograph(path).pixels.astype(int) - pixels).max() < 20
+
+
+def test_other_readers_agree(tmp_path: Path) -> None:
+    png, tifffile = pytest.importorskip("png"), pytest.importorskip("tifffile")
+    for alpha in (False, True):
+        for colour in (False, True):
+            given = photograph((9, 11), "uint16", colour, alpha)
+            path = write_photograph(given, tmp_path / "a.png", overwrite=True)
+            with path.open("rb") as file:
+                rows = np.array([list(row) for row in png.Reader(file=file).read()[2]])
+            np.testing.assert_array_equal(rows.reshape(given.planes.shape), given.planes)
+            path = write_photograph(given, tmp_path / "a.tif", overwrite=True)
+            np.testing.assert_array_equal(tifffile.imread(path), np.squeeze(given.planes))
+
+
+# ------------------------------------------------------------------------------ kinds of pixels
+
+
+def saved(path: Path, image: Image.Image, **options: Any) -> Photograph:
+    image.save(path, **options)
+    return read_photograph(path)
+
+
+def test_black_and_white(tmp_path: Path) -> None:
+    for name in ("a.png", "a.tif", "a.pbm", "a.bmp", "a.gif"):
+        found = saved(tmp_path / name, Image.fromarray(GREY > 100))
+        np.testing.assert_array_equal(found.pixels, (GREY > 100) * np.uint8(255))
+        assert found.alpha is None
+
+
+def test_palettes_are_the_colours_they_stand_for(tmp_path: Path) -> None:
+    image = Image.fromarray(GREY // 4, "L").convert("L")
+    colours = random((64, 3), "uint8")
+    image.putpalette(colours.ravel().tolist())
+    alphas = random((64,), "uint8", 3)
+    found = saved(tmp_path / "a.png", image, transparency=alphas.tobytes())
+    np.testing.assert_array_equal(found.pixels, colours[GREY // 4])
+    np.testing.assert_array_equal(found.alpha, alphas[GREY // 4])
+    image.putpalette(np.repeat(colours[:, 0], 3).tolist())
+    found = saved(tmp_path / "b.png", image, transparency=alphas.tobytes())
+    np.testing.assert_array_equal(found.pixels, colours[GREY // 4, 0])
+    np.testing.assert_array_equal(found.alpha, alphas[GREY // 4])
+    assert saved(tmp_path / "c.png", image, icc_profile=SRGB).pixels.ndim == 3
+
+
+def test_a_transparent_colour_becomes_alpha(tmp_path: Path) -> None:
+    key = tuple(int(v) for v in COLOUR[2, 3])
+    found = saved(tmp_path / "a.png", Image.fromarray(COLOUR), transparency=key)
+    np.testing.assert_array_equal(found.alpha, (key != COLOUR).any(axis=2) * np.uint8(255))
+    np.testing.assert_array_equal(found.pixels, COLOUR)
+    deep = random((6, 8), "uint16")
+    found = saved(tmp_path / "b.png", Image.fromarray(deep), transparency=int(deep[1, 1]))
+    np.testing.assert_array_equal(found.alpha, (deep != deep[1, 1]) * np.uint16(65_535))
+
+
+def test_sixteen_bits_in_either_order_of_bytes(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for shape in ((6, 8), (6, 8, 3), (6, 8, 4)):
+        deep = random(shape, "uint16")
+        for order in "<>":
+            for big in (False, True):
+                if big and order == ">":
+                    continue  # nobody writes these
+                photometric = "rgb" if len(shape) == 3 else "minisblack"
+                more = {"extrasamples": ["unassalpha"]} if shape[2:] == (4,) else {}
+                options = {"byteorder": order, "bigtiff": big, "photometric": photometric, **more}
+                tifffile.imwrite(tmp_path / "a.tif", deep, **options)
+                found = read_photograph(tmp_path / "a.tif")
+                np.testing.assert_array_equal(np.squeeze(found.planes), deep)
+
+
+def test_what_only_tifffile_reads(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    floats = random((6, 8, 3), "float32")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, floats, photometric="rgb", resolution=(72, 72), resolutionunit=2)
+    assert read_photograph(path).dpi == (72, 72)
+    np.testing.assert_array_equal(read_photograph(path).pixels, floats)
+    tifffile.imwrite(path, np.moveaxis(floats, 2, 0), photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(read_photograph(path).pixels, floats)
+    tifffile.imwrite(path, floats[..., 0].astype(np.float16), photometric="minisblack")
+    np.testing.assert_array_equal(read_photograph(path).pixels, floats[..., 0].astype(np.float16))
+    tifffile.imwrite(path, random((6, 8, 4), "uint16"), photometric="separated")
+    with pytest.raises(FileError, match="SEPARATED: save it as RGB"):
+        read_photograph(path)
+
+
+def test_colours_times_alpha_are_divided(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    colours = random((6, 8, 3), "uint16")
+    alpha = np.full((6, 8, 1), 40_000, np.uint16)
+    stored = np.rint(colours * (alpha / 65_535)).astype(np.uint16)
+    planes = np.dstack([stored, alpha])
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", extrasamples=["assocalpha"])
+    found = read_photograph(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found.alpha, alpha[..., 0])
+    assert np.abs(found.pixels.astype(int) - colours).max() <= 1
+
+
+def filtered_png(deep: np.ndarray, path: Path) -> None:
+    """A PNG whose rows use the five filters in turn, as other writers do."""
+    rows = deep.astype(">u2").view(np.uint8).reshape(len(deep), -1).astype(int)
+    bpp = 2 * deep.shape[2]
+    body = b""
+    for y, row in enumerate(rows):
+        up = rows[y - 1] if y else np.zeros_like(row)
+        left, corner = (np.concatenate([np.zeros(bpp, int), r[:-bpp]]) for r in (row, up))
+        p = left + up - corner
+        a, b, c = abs(p - left), abs(p - up), abs(p - corner)
+        paeth = np.where((a <= b) & (a <= c), left, np.where(b <= c, up, corner))
+        guess = (0 * row, left, up, (left + up) // 2, paeth)[y % 5]
+        body += bytes([y % 5]) + ((row - guess) % 256).astype(np.uint8).tobytes()
+    kind = (0, 4, 2, 6)[deep.shape[2] - 1]
+    head = struct.pack(">LLBBBBB", deep.shape[1], len(deep), 16, kind, 0, 0, 0)
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(body)), (b"IEND", b"")):
+            deep_images._chunk(file, name, data)
+
+
+@pytest.mark.parametrize("n_planes", [1, 2, 3, 4])
+def test_every_filter_of_deep_pngs(tmp_path: Path, n_planes: int) -> None:
+    deep = random((11, 7, n_planes), "uint16")
+    filtered_png(deep, tmp_path / "a.png")
+    np.testing.assert_array_equal(read_photograph(tmp_path / "a.png").planes, deep)
+
+
+def test_interlaced_deep_pngs(tmp_path: Path) -> None:
+    png = pytest.importorskip("png")
+    deep = random((13, 17, 3), "uint16")
+    with (tmp_path / "a.png").open("wb") as file:
+        writer = png.Writer(17, 13, greyscale=False, bitdepth=16, interlace=True)
+        writer.write(file, deep.reshape(13, -1).tolist())
+    np.testing.assert_array_equal(read_photograph(tmp_path / "a.png").pixels, deep)
+
+
+def test_whole_numbers_beyond_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    fits = np.array([[0, 65_535]], np.int32)
+    np.testing.assert_array_equal(saved(tmp_path / "a.tif", Image.fromarray(fits)).pixels, fits)
+    for value in (-1, 65_536):
+        with pytest.raises(FileError, match="0 to 65,535"):
+            saved(tmp_path / "a.tif", Image.fromarray(fits * 0 + np.int32(value)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_floats_are_kept_and_no_numbers_refused(tmp_path: Path, bad: float) -> None:
+    floats = random((5, 4), "float32")
+    assert floats.min() < 0
+    np.testing.assert_array_equal(saved(tmp_path / "a.tif", Image.fromarray(floats)).pixels, floats)
+    floats[2, 1] = bad
+    with pytest.raises(FileError, match=r"a\.tif.*NaN or infinity"):
+        saved(tmp_path / "a.tif", Image.fromarray(floats))
+
+
+def test_cmyk_becomes_rgb_and_says_so(tmp_path: Path) -> None:
+    image = Image.fromarray(COLOUR).convert("CMYK")
+    with pytest.warns(UserWarning, match=r"a\.tif' is CMYK.*profile is left out"):
+        found = saved(tmp_path / "a.tif", image, icc_profile=SRGB)
+    assert found.icc == b""
+    np.testing.assert_array_equal(found.pixels, np.asarray(image.convert("RGB")))
+    with pytest.warns(UserWarning, match="LAB"):
+        lab = saved(tmp_path / "b.tif", Image.merge("LAB", Image.fromarray(COLOUR).split()))
+    assert lab.pixels.shape == COLOUR.shape
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
+def test_of_an_animation_the_first_frame(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(np.full((4, 5, 3), v, np.uint8)) for v in (0, 255)]
+    with pytest.warns(UserWarning, match="only the first"):
+        found = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:])
+    assert found.pixels.max() == 0
+
+
+def test_phones_keep_a_second_picture(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((8, 8, 3), v, np.uint8)) for v in (0, 255)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, format="MPO", save_all=True, append_images=frames[1:])
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    with pytest.warns(UserWarning, match="only the first"):
+        assert read_photograph(tmp_path / "a.jpg").pixels.max() == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_floats_of_other_widths_are_read(dtype: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((9, 7)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    found = read_photograph(tmp_path / "a.tif").pixels
+    np.testing.assert_array_equal(found, values.astype(np.float32))

@@ -1,0 +1,108 @@
+"""Masked autoencoding: f sees visible patches alone, D counts hidden ones alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from narrows import Autoencoder, MaskedAutoencoder, ParameterError
+from narrows._types import Clock
+from narrows.parts.masked_patches import Patches, PatchMask, patch_side
+
+DIGITS = load_digits().images
+SMALL = {"latent_dim": 6, "hidden_layer_sizes": (32,), "random_state": 0}
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 9), (1, 8, 8), (3, 5, 7), (1, 1, 9)])
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_patches_are_cut_and_spread_as_they_lie(shape: tuple[int, ...], side: int) -> None:
+    patches = Patches(shape, side)
+    x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    cut = patches.cut(x)
+    assert cut.shape == (4, patches.n, patches.numbers)
+    torch.testing.assert_close(cut.square().sum((1, 2)), x.square().flatten(1).sum(1))
+    # a patch that is marked covers exactly the elements that were cut into it
+    for i in range(patches.n):
+        each = torch.zeros(4, patches.n)
+        each[:, i] = 1.0
+        only = patches.cut(x * patches.spread(each))
+        torch.testing.assert_close(only[:, i], cut[:, i])
+        assert float(only.abs().sum()) == pytest.approx(float(cut[:, i].abs().sum()), rel=1e-4)
+
+
+def test_as_many_patches_are_hidden_in_every_row_at_random() -> None:
+    c = PatchMask(0.75, 2, (1, 8, 8))
+    x = torch.ones(200, 1, 8, 8)
+    seen, mask = c(x, torch.Generator().manual_seed(0))
+    assert mask.flatten(1).sum(1).tolist() == [48.0] * 200
+    torch.testing.assert_close(seen.nan_to_num(), 1 - mask)
+    share = mask.mean(0)
+    assert share.min() > 0.6 and share.max() < 0.9
+
+
+def test_what_is_hidden_cannot_change_the_code() -> None:
+    model = MaskedAutoencoder(max_epochs=1, **SMALL).fit(DIGITS[:60]).model_
+    x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    _, mask = model.c(x, torch.Generator().manual_seed(1))
+    other = torch.where(mask > 0, torch.full_like(x, 9.0), x)
+    with torch.no_grad():
+        one = model(x, Clock(), torch.Generator().manual_seed(1))
+        two = model(other, Clock(), torch.Generator().manual_seed(1))
+        torch.testing.assert_close(one.z, two.z)
+        residual = (one.output[0] - x) * mask
+    torch.testing.assert_close(one.distance[0], 0.5 * residual.square().flatten(1).sum(1))
+
+
+def test_it_fills_in_better_than_the_mean() -> None:
+    model = MaskedAutoencoder(patch=2, max_epochs=25, **SMALL).fit(DIGITS[:600])
+    x = model.scaling_.apply(torch.from_numpy(DIGITS[1200:])[:, None])
+    with torch.no_grad():
+        trace = model.model_(x, Clock(), torch.Generator().manual_seed(0))
+        mean = model.scaling_.apply(torch.from_numpy(DIGITS[:600])[:, None]).mean(0)
+    _, mask = model.model_.c(x, torch.Generator().manual_seed(0))
+    plain = 0.5 * ((x - mean) * mask).square().flatten(1).sum(1).mean()
+    assert float(trace.distance.mean()) < 0.8 * float(plain)
+
+
+def test_tables_and_signals_have_patches_too() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 10))
+    assert MaskedAutoencoder(max_epochs=2, latent_dim=3).fit(X).transform(X).shape == (60, 3)
+    S = np.random.default_rng(0).normal(size=(40, 2, 33))
+    model = MaskedAutoencoder(max_epochs=1, latent_dim=3, axes="CL", patch=4).fit(S)
+    assert model.reconstruct(S).shape == S.shape
+
+
+def test_patches_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ParameterError, match="larger than a sample"):
+        MaskedAutoencoder(patch=9).fit(DIGITS[:30])
+    with pytest.raises(ParameterError, match="nothing could be hidden"):
+        MaskedAutoencoder(patch=8).fit(DIGITS[:30])
+    with pytest.raises(ParameterError, match="networks of a kind of its own"):
+        f, g = torch.nn.Linear(64, 2), torch.nn.Linear(2, 64)
+        MaskedAutoencoder(f=f, g=g).fit(DIGITS[:30].reshape(30, 64))
+    with pytest.raises(ParameterError, match=r"VisibleEncoder.*choose another distance"):
+        MaskedAutoencoder(distance="categorical").fit(DIGITS[:30].reshape(30, 64))
+    assert patch_side("auto", (1, 28, 28)) == 4
+    assert not hasattr(Autoencoder(), "hidden_share")
+
+
+def test_what_is_hidden_and_missing_too_is_not_shown(monkeypatch: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 8))
+    X[np.random.default_rng(1).random(X.shape) < 0.4] = np.nan
+    model = MaskedAutoencoder(missing="mask", latent_dim=2, max_epochs=1, random_state=0).fit(X)
+    c, f = model.model_.c, model.model_.f
+    shown: list[torch.Tensor] = []
+    whole = type(f).forward
+
+    def spy(self: Any, x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        shown.append(visible)
+        return whole(self, x, visible)
+
+    monkeypatch.setattr(type(f), "forward", spy)
+    x = torch.from_numpy(X).float()
+    with torch.no_grad():
+        model.model_(x, Clock(), torch.Generator().manual_seed(0))
+    _, hidden = c(model.model_._observed(x)[0], torch.Generator().manual_seed(0))
+    assert float(hidden.gather(1, shown[0]).sum()) == 0.0
