@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from narrows.denoising.denoiser import Denoiser
     from narrows.io import photographs
     from narrows.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
-    from narrows.models.autoencoder import Autoencoder, DenoisingAutoencoder
+    from narrows.models.autoencoder import Autoencoder
+    from narrows.models.denoising_autoencoder import DenoisingAutoencoder
     from narrows.models.conditional_vae import ConditionalVAE
     from narrows.models.curved import PoincareVAE, SphericalVAE
     from narrows.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from narrows.estimators.parameters import OBJECTS, Parameters, in_order
+from narrows.estimators.parameters import MODULE, OBJECT, Parameters, in_order, names_in_scope
 from narrows.estimators.registry import find_model, model_class
 from narrows.training.loggers import TRACKERS, tracker
 
@@ -26,7 +26,8 @@ __all__ = [
     "typed",
 ]
 
-NOT_OFFERED = OBJECTS | {"warm_start", "verbose"}  # no meaning where a command ends after one fit
+# no Python objects; and what has no meaning where a command ends after one fit
+NOT_OFFERED = {*names_in_scope(Parameters, MODULE, OBJECT), "warm_start", "verbose"}
 RENAMED = {"random_state": "--seed"}
 FIRST_MODEL = "Autoencoder"
 
