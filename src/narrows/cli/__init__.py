@@ -35,7 +35,7 @@ from narrows.cli import (
     show as showing,
 )
 from narrows.exceptions import NarrowsError
-from narrows.training.torchrun import given_rank, launched
+from narrows.training.launcher import given_rank, launched
 from narrows.version import __version__
 
 __all__ = ["commands", "main"]
@@ -121,12 +121,12 @@ def _refuse_to_repeat(words: list[str]) -> None:
 
 def _is_told(error: BaseException) -> bool:
     """Whether another process of the same run says it."""
-    told = getattr(error, "told", False)
+    reported = getattr(error, "reported", False)
     # what is found before they meet is found by all; so are words, and a stop by hand
-    same_in_all = told is None or isinstance(
+    same_in_all = reported is None or isinstance(
         error, click.ClickException | click.Abort | KeyboardInterrupt
     )
-    return bool(told) or (given_rank() > 0 and same_in_all)
+    return bool(reported) or (given_rank() > 0 and same_in_all)
 
 
 def _end(status: int, sentence: str) -> int:
