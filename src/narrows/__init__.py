@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from narrows.io import photographs
     from narrows.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
     from narrows.models.autoencoder import Autoencoder
-    from narrows.models.denoising_autoencoder import DenoisingAutoencoder
     from narrows.models.conditional_vae import ConditionalVAE
     from narrows.models.curved import PoincareVAE, SphericalVAE
+    from narrows.models.denoising_autoencoder import DenoisingAutoencoder
     from narrows.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE
     from narrows.models.flow import FlowVAE
     from narrows.models.hamiltonian import HamiltonianVAE, RiemannianHamiltonianVAE

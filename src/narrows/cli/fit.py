@@ -72,7 +72,7 @@ def fit(
     A run of more than half a minute is kept in OUT.checkpoint: whatever ends it, the same command
     with --resume goes on to the same result.
     """
-    from narrows.estimators.checkpoint_writer import refuse_other
+    from narrows.estimators.fit_and_resume import refuse_other_parameters
     from narrows.estimators.registry import model_class
     from narrows.io.safetensors_file import read_file
     from narrows.io.write import check_output
@@ -91,20 +91,20 @@ def fit(
     estimator.set_params(checkpoint=run, listeners=listeners)
     estimator.check_parameters()  # before anything is read
     if estimator.resume and path.exists() and not (goes_on or overwrite):
-        refuse_other(estimator, path, read_file(path)[1], free={"axes"})
+        refuse_other_parameters(estimator, path, read_file(path)[1], optional={"axes"})
         if not quiet and given_rank() == 0:
             click.echo(f"{path} is complete already; to fit anew, give --overwrite.")
         return
-    from narrows.training.process_group import all_or_none, joined  # torch: only now
+    from narrows.training.process_group import join_group  # torch: only now
 
-    with joined():
-        with all_or_none():
+    with join_group() as group:
+        with group.all_or_none():
             source = _read(estimator, data, resize)
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # not before DATA is known to be there
         _learn(estimator, source, labels)
         estimator.set_params(verbose=False)  # who loads the file decides for themselves
-        with all_or_none():
+        with group.all_or_none():
             estimator.save(path, overwrite=may)
     if estimator.stop_reason_ != "interrupted":
         run.unlink(missing_ok=True)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from narrows.estimators.validation import CheckedRows, Given
 from narrows.exceptions import ParameterError
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.networks.linear_path import path_fits
-from narrows.estimators.validation import CheckedRows, Given
 from narrows.training.batches import Rows, Scaling, as_tensor, shared_axes
 from narrows.training.statistics import Statistics, statistics
 from narrows.training.streamed_batches import Stream, scan_statistics

@@ -7,6 +7,7 @@ learns is ``state_``, assigned once, at its end: a fit that fails changes nothin
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -17,7 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from narrows.estimators import fit, model_file
+from narrows.estimators import fit_and_resume, model_file
 from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_of
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
 from narrows.estimators.parameters import RunParameters, lasting
@@ -30,6 +31,7 @@ from narrows.exceptions import FileError, ParameterError
 from narrows.io.safetensors_file import read_file, write_file
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, refuse_sampler
 from narrows.training.batches import Scaling
+from narrows.training.monitor import Monitor
 from narrows.training.process_group import Group, current_group, join_group
 from narrows.training.state import Budget
 
@@ -91,34 +93,34 @@ class Learner(RunParameters, Generic[S]):
     def _fit(self, X: Any, X_val: Any, y: Any = None) -> Self:
         started = time.monotonic()
         self.check_parameters()
-        if fit.wants_workers(self):
-            state = fit.fit_in_workers(self, X=X, y=y, X_val=X_val)
+        if fit_and_resume.wants_workers(self):
+            state = fit_and_resume.fit_in_workers(self, X=X, y=y, X_val=X_val)
             state = state.to(pick_device(self.device, current_group()))
             return self._attach(_timed(state, 0.0, started))
         with join_group() as group:
             fitted = self.state_ if self.warm_start and hasattr(self, "state_") else None
             with group.all_or_none():
                 data = self._validate_fit(X, X_val, y, fitted)
-                path = fit.find_checkpoint(self)
-            fit.refuse_different_checkpoints(path, group)
+                path = fit_and_resume.find_checkpoint(self)
+            fit_and_resume.refuse_different_checkpoints(path, group)
             if path is not None:
                 training = self._from_checkpoint(path, data, group)
             elif fitted is not None:
                 training = self._resume(fitted, data, group)
             else:
                 training = self._setup(data, group)
-            config = fit.train_config(
+            config = fit_and_resume.train_config(
                 self, training.start.config.precision, self._batch_size(training), self._usual_rate
             )
-            budget = fit.time_budget(self, started)
-            run = fit.Run(self, training, budget, config, data, self._content, group)
+            budget = fit_and_resume.time_budget(self, started)
+            run = fit_and_resume.Run(self, training, budget, config, data, self._content, group)
             state = self._trained(training, run.go(), group)
             before = training.saved[1]["seconds"] if training.saved else 0.0
         return self._attach(_timed(state, before, started))
 
-    def _trained(self, training: Training[S], monitor: fit.Monitor, group: Group) -> S:
+    def _trained(self, training: Training[S], monitor: Monitor, group: Group) -> S:
         training.start.model.eval()
-        history = fit.history_of(training.start.history, monitor)
+        history = fit_and_resume.history_of(training.start.history, monitor)
         return self._finalize(training, history, group)
 
     def _from_checkpoint(self, path: Path, data: FitData[Any], group: Group) -> Training[S]:
@@ -129,10 +131,10 @@ class Learner(RunParameters, Generic[S]):
             raise FileError(
                 f"{path} is a model, not a checkpoint; give another name, or remove it."
             )
-        fit.refuse_other_parameters(self, path, header)
+        fit_and_resume.refuse_other_parameters(self, path, header)
         own = (getattr(self, name, None) for name in ("f", "g"))
         fitted = model_file.estimator_from(path, tensors, header, *own).state_
-        saved, seed = fit.run_in_checkpoint(path, tensors, run, header, fitted, data)
+        saved, seed = fit_and_resume.run_in_checkpoint(path, tensors, run, header, fitted, data)
         fitted = replace(fitted, seed=seed, parameters=lasting(self))
         return replace(self._resume(fitted, data, group), saved=saved)
 
@@ -147,7 +149,7 @@ class Learner(RunParameters, Generic[S]):
         other.__dict__.update(vars(self))
         return other._attach(state)
 
-    def _content(self, state: S) -> fit.Content:
+    def _content(self, state: S) -> fit_and_resume.Content:
         return model_file.content(self._with_state(state))
 
     # ------------------------------------------------------------------ learned attributes
@@ -260,10 +262,8 @@ class Learner(RunParameters, Generic[S]):
         on the CPU.
         """
         state = self._state_from_tensors(path, tensors, header, own)
-        try:
+        with suppress(ParameterError):
             state = state.to(pick_device(self.device, current_group()))
-        except ParameterError:
-            pass
         self._attach(state)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -341,7 +341,7 @@ class Estimator(
         """
         started = time.monotonic()
         self.check_parameters()
-        fit.refuse_workers(self)
+        fit_and_resume.refuse_workers(self)
         with join_group() as group:
             fitted = self.state_ if hasattr(self, "state_") else None
             data = self._validate_fit(X, None, None, fitted)
@@ -350,7 +350,7 @@ class Estimator(
                 training = self._setup(data, group, bounded=False)
             else:
                 training = self._resume(fitted, data, group)
-            config = fit.train_config(
+            config = fit_and_resume.train_config(
                 self,
                 training.start.config.precision,
                 self._batch_size(training),
@@ -359,12 +359,12 @@ class Estimator(
             )
             reason = "partial_fit: one pass"
             after = 0 if fitted is None else len(fitted.history.epochs)
-            run = fit.Run(
+            run = fit_and_resume.Run(
                 self, training, Budget(1), config, None, self._content, group, reason, after
             )
             monitor = run.go()
             training.start.model.eval()
-            history = fit.history_of(training.start.history, monitor)
+            history = fit_and_resume.history_of(training.start.history, monitor)
             history = replace(history, errors=self._errors(training))
             if fitted is not None:
                 history = _appended(fitted.history, history)
@@ -465,8 +465,8 @@ class Estimator(
 
     def _attach(self, state: EstimatorState) -> Self:
         """Also sets the attributes that scikit-learn reads and writes itself."""
-        vars(self).pop("feature_names_in_", None)
-        vars(self).update(sklearn_attributes(state.spec))
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(sklearn_attributes(state.spec))
         return super()._attach(state)
 
     # ------------------------------------------------------------------ what the mixins ask

@@ -17,9 +17,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from narrows._types import Sizes
+from narrows.estimators.auto import Range, ResolvedConfig
 from narrows.estimators.parameters import Parameters
 from narrows.estimators.pca import PCA
-from narrows.estimators.auto import Range, ResolvedConfig
 from narrows.exceptions import ParameterError
 from narrows.parts.bounds import Bound, Mean
 from narrows.parts.compatibility import refuse_meaningless
@@ -104,16 +104,16 @@ def set_corruption_units(c: nn.Module, scaling: Scaling, found: Range) -> None:
 def build_model(
     parts: Parts,
     config: ResolvedConfig,
-    sizes: Sizes,
     own: Networks | None,
     rng: Generator | None,
+    n_classes: int = 0,
 ) -> Model:
     """The module, with networks drawn from ``rng`` and a linear path of zeros.
 
     Without ``rng`` nothing is drawn: under ``torch.device("meta")`` nothing is allocated either,
     and the module takes a file's tensors. ``own`` are the user's networks.
     """
-    D = make_likelihood(config)
+    D, sizes = make_likelihood(config), Sizes(config.shape, config.latent_dim, n_classes)
     options = _network_options(parts, D, config, sizes)
     f, g = own or (parts.networks or build_networks)(config.architecture, options, rng)
     features, k = math.prod(config.shape), config.latent_dim

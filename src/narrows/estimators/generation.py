@@ -19,6 +19,7 @@ from narrows.estimators.reconstruction import ReconstructionMixin
 from narrows.estimators.state import sampler_name
 from narrows.estimators.validation import Array
 from narrows.exceptions import ParameterError
+from narrows.parts.latents.vector_quantizer import Quantizer
 from narrows.parts.objective import WeightedObjective
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, codes_of, draw, make_sampler
 from narrows.training.batches import Rows, Scaling, inference_batch
@@ -180,7 +181,9 @@ def fit_sampler(
     with torch.no_grad():
         codes = torch.cat([codes_of(module, x.to(device), there) for x in batches])
         codes = codes[torch.randperm(len(codes), generator=own)[:MAX_SAMPLER_ROWS].to(device)]
-        codes = module.q.indices(codes).float() if SAMPLERS[name].whole else codes
+        if SAMPLERS[name].whole:
+            assert isinstance(module.q, Quantizer)
+            codes = module.q.indices(codes).float()
         sampler = make_sampler(name, model._code_width(), module.q, own).to(device)
         codes = sampler.init_from_codes(codes, own)
     if sampler.trained:

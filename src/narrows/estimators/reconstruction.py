@@ -18,7 +18,7 @@ from torch import Tensor
 
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.state import EstimatorState
-from narrows.estimators.validation import Array, CheckedRows, Given, in_steps
+from narrows.estimators.validation import Array, Given, in_steps
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import as_source
 from narrows.io.write import check_output, gather
@@ -217,7 +217,9 @@ class ReconstructionMixin(TransformerMixin):
         missing elements do not count.
         """
         rows = self._validate(X)
-        weight = self.state_.scaling.scale / self.state_.scaling.scale.max()  # 1e300² would be no number
+        weight = (
+            self.state_.scaling.scale / self.state_.scaling.scale.max()
+        )  # 1e300² would be no number
         residual, square, first = 0.0, 0.0, None
         sums = counts = torch.zeros((), dtype=torch.float64, device=self._device)
         for x in self._scaled(rows):

@@ -30,7 +30,7 @@ from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
 from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
 from narrows.estimators.state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.validation import CheckedRows, Given, InputSpec
-from narrows.exceptions import InputError, ParameterError
+from narrows.exceptions import InputError
 from narrows.parts.likelihoods.base import Likelihood
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
@@ -99,7 +99,8 @@ def setup(
     kinds = D.infer_support(found)
     D.build(rows.shape, kinds)
     own = copy_networks(params.f, params.g)
-    sizes = Sizes(rows.shape, 0, 0 if data.classes is None else len(data.classes))
+    n_classes = 0 if data.classes is None else len(data.classes)
+    sizes = Sizes(rows.shape, 0, n_classes)
     latent_dim, pca = _choose_width(params, parts, D, rows, own, sizes, seed)
     sizes = replace(sizes, latent_dim=latent_dim)
     config = _resolve(params, parts, sizes, distance, kind, found.shared and bounded, own)
@@ -107,7 +108,7 @@ def setup(
     precision = auto.choose_precision(params.precision, device, unexplained)
     config = replace(config, precision=precision, kinds=kinds)
     rng = torch.Generator().manual_seed(seed)
-    model = build_model(parts, config, sizes, own, rng)
+    model = build_model(parts, config, own, rng, n_classes)
     _set_data_units(model, config, scaling, found)
     assert data.spec is not None  # only images of any size have none
     state = EstimatorState(
@@ -205,7 +206,7 @@ def train_validation_split(
         return Split(whole, whole, [auto.statistics_of(whole)])
     else:
         both = [auto.unscaled(rows, device), auto.unscaled(held, device)]
-    return Split(*both, [auto.statistics_of(each) for each in both])
+    return Split(both[0], both[1], [auto.statistics_of(each) for each in both])
 
 
 def _set_data_units(

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from narrows._types import Sizes
 from narrows.estimators.auto import ResolvedConfig
 from narrows.estimators.build import (
     ComposedParameters,
@@ -33,9 +32,9 @@ from narrows.estimators.parameters import lasting, seed_of
 from narrows.estimators.pca import PCA
 from narrows.estimators.validation import InputSpec, Layout
 from narrows.exceptions import FileError, ParameterError
+from narrows.parts.latents.base import Latent
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
-from narrows.parts.latents.base import Latent
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, make_sampler
 from narrows.training.batches import Scaling
 from narrows.training.process_group import Group
@@ -224,8 +223,9 @@ class EstimatorState(FittedState):
         classes = np.asarray(fitted[CLASSES]) if CLASSES in fitted else None
         with torch.device("meta"):  # nothing is allocated before all shapes agree
             parts = parts_of(estimator)
-            sizes = Sizes(config.shape, config.latent_dim, 0 if classes is None else len(classes))
-            model, objective = build_model(parts, config, sizes, own, None), parts.objective()
+            n_classes = 0 if classes is None else len(classes)
+            model = build_model(parts, config, own, None, n_classes)
+            objective = parts.objective()
         tensors = migrate(tensors, header["format"], model)
         model.load_state_dict(without_prefix("model.", tensors), assign=True)
         objective.load_state_dict(without_prefix("objective.", tensors), assign=True)
@@ -271,9 +271,7 @@ def _checked_networks(path: Path, own: Networks | None, kept: list[str]) -> Netw
     return copied
 
 
-def sampler_from_tensors(
-    tensors: dict[str, Tensor], latent_dim: int, q: Latent
-) -> Sampler | None:
+def sampler_from_tensors(tensors: dict[str, Tensor], latent_dim: int, q: Latent) -> Sampler | None:
     """The sampler in a file, whose tensors are named sampler.NAME.*; None if there is none."""
     state = {n.split(".", 2)[2]: t for n, t in tensors.items() if n.startswith("sampler.")}
     if not state:
