@@ -239,7 +239,7 @@ def sixteen_bit_colours(image: ImageFile, path: Path) -> NDArray[np.uint16] | No
         return None
     decoder, _, _, args = image.tile[0]
     args = (args,) if isinstance(args, str) else tuple(args or ("",))
-    rawmode = str(args[0])
+    rawmode = str(args[0])  # how the file stores a pixel
     if decoder.startswith("ppm") and rawmode == "RGB" and int(args[-1]) > 255:
         raise ValueError("it has more than 8 bits a colour, which would be cut: save it as .png")
     if image.mode not in ("RGB", "RGBA") or rawmode[-4:-1] != ";16":

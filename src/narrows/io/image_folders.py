@@ -61,10 +61,8 @@ def parse_size(resize: Resize) -> Size | None:
     found = re.fullmatch(r"\s*(\d+)(?:\s*[x×]\s*(\d+))?\s*", text.lower())
     sizes = [int(number) for number in found.groups() if number] if found else [0]
     if min(sizes) < 1:
-        raise ParameterError(
-            f"resize={resize!r} is not a size: give the height and width in pixels, "
-            "such as 64 or 48x64."
-        )
+        advice = "give the height and width in pixels, such as 64 or 48x64"
+        raise ParameterError(f"resize={resize!r} is not a size: {advice}.")
     return sizes[0], sizes[-1]
 
 
@@ -142,19 +140,15 @@ def _check_sizes(folder: Path, sizes: Counter[Size]) -> None:
         return
     shown = ", ".join(f"{count} of {h}x{w}" for (h, w), count in sizes.most_common(3))
     more = f" and {len(sizes) - 3} sizes more" if len(sizes) > 3 else ""
-    raise InputError(
-        f"The images in '{folder}' differ in size (height x width: {shown}{more}): "
-        f"{_advice(min(sizes))}"
-    )
+    found = f"height x width: {shown}{more}"
+    raise InputError(f"The images in '{folder}' differ in size ({found}): {_advice(min(sizes))}")
 
 
 def _advice(size: Size) -> str:
     height, width = size
-    either = f" or --resize {height}x{width}" if height != width else ""
-    return (
-        f"bring them to one size with --resize {min(size)} (square){either}, in Python "
-        f"resize=({height}, {width})."
-    )
+    options = f"--resize {min(size)} (square)"
+    options += f" or --resize {height}x{width}" if height != width else ""
+    return f"bring them to one size with {options}, in Python resize=({height}, {width})."
 
 
 def _labels(folder: Path, files: list[Path]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
@@ -170,8 +164,6 @@ def _common_dtype(folder: Path, dtypes: set[np.dtype[Any]]) -> np.dtype[Any]:
     """The widest; floating point cannot be mixed with others."""
     dtype = max(dtypes, key=lambda d: d.itemsize)
     if dtype == np.float32 and len(dtypes) > 1:
-        raise InputError(
-            f"The folder '{folder}' mixes floating-point images with others: save all of them as "
-            "8 or 16 bits, or all as floating point."
-        )
+        advice = "save all as 8 or 16 bits, or all as floating point"
+        raise InputError(f"'{folder}' mixes floating-point images with others: {advice}.")
     return dtype

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.exceptions import FileError, InputError
+from narrows.exceptions import InputError
 from narrows.io.csv_tables import columns_hold, missing_value
 from narrows.io.image_files import natural_key
-from narrows.io.sources import LazyRows
+from narrows.io.sources import LazyRows, damaged, import_package
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class ParquetRows(LazyRows):
             try:
                 table = file.read_row_group(group.number)
             except (pa.ArrowException, OSError):
-                raise _damaged(group.path) from None
+                raise damaged(group.path, "a parquet file") from None
         block = np.empty((table.num_rows, len(columns)), self.dtype)
         # By position: names may occur twice, and pyarrow reads a point in a name as a path.
         for j, (position, field) in enumerate(columns.items()):
@@ -130,21 +130,13 @@ class ParquetRows(LazyRows):
 
 
 def _open(path: Path, metadata: Any = None) -> Any:
+    pa: Any = import_package("pyarrow", path)
+    from pyarrow.parquet import ParquetFile
+
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise FileError(
-            f"Reading '{path}' needs pyarrow, which is not installed: pip install pyarrow."
-        ) from None
-    try:
-        return pq.ParquetFile(path, metadata=metadata)
+        return ParquetFile(path, metadata=metadata)
     except (pa.ArrowException, OSError):
-        raise _damaged(path) from None
-
-
-def _damaged(path: Path) -> FileError:
-    return FileError(f"'{path}' is damaged or not a parquet file: save it or copy it again.")
+        raise damaged(path, "a parquet file") from None
 
 
 def _columns(schema: Any) -> dict[int, Any]:

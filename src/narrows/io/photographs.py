@@ -29,8 +29,14 @@ from numpy.typing import NDArray
 
 from narrows.exceptions import FileError, InputError, InputTypeError, ParameterError
 from narrows.io import image_files
-from narrows.io.image_files import ORIENTATION, SUFFIXES, find_photographs
-from narrows.io.write import atomic_write, check_output, listed
+from narrows.io.image_files import ORIENTATION, find_photographs
+from narrows.io.write import (
+    already_exists,
+    atomic_write,
+    check_folder,
+    check_output,
+    listed,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_PIXELS",
-    "PHOTO_SUFFIXES",
     "WRITABLE",
     "Photograph",
     "check_can_hold",
@@ -53,7 +58,6 @@ __all__ = [
 Array = NDArray[Any]
 Pair = tuple[Path, Path]  # the file that is read, and the one that is written
 
-PHOTO_SUFFIXES = SUFFIXES
 WRITABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 INSTEAD = ".png"  # for formats that are read and not written
 MAX_PIXELS = 200_000_000
@@ -62,6 +66,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 CONVERTED = ("CMYK", "LAB")
 WHITES = (1.0, 255.0, 65535.0)  # what white may be in an image of floats
 EXIF_HEAD = b"Exif\0\0"
+
+PNG = {"format": "PNG"}  # these are options of Pillow's
+WEBP: dict[str, Any] = {"format": "WEBP", "lossless": True, "exact": True}
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
 DEPTHS = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floating-point numbers"}
 EIGHT, SIXTEEN, ANY = ("uint8",), ("uint8", "uint16"), tuple(DEPTHS)
@@ -143,7 +151,7 @@ def read_photograph(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photog
     Parameters
     ----------
     path : str or Path
-        A file with one of ``PHOTO_SUFFIXES``.
+        A PNG, JPEG, BMP, GIF, TIFF, WebP or PNM file.
     max_pixels : int
         The largest size the file may claim.
 
@@ -171,12 +179,7 @@ def read_photograph(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photog
         raise FileError(f"The image '{path}' {what}: give the path of an image.")
     notes: list[str] = []
     with image_files.image_errors(path, max_pixels):
-        tags = image_files.deep_tiff_tags(path)
-        found = (
-            _from_pillow(path, max_pixels, notes)
-            if tags is None
-            else _from_tifffile(path, tags, max_pixels, notes)
-        )
+        found = _from_tifffile(path, max_pixels, notes) or _from_pillow(path, max_pixels, notes)
     for note in notes:
         warnings.warn(f"'{path}' {note}.", stacklevel=2)
     return found
@@ -189,15 +192,18 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise DecompressionBombError  # `image_errors` has the message
 
 
-def _from_tifffile(path: Path, tags: Any, max_pixels: int, notes: list[str]) -> Photograph:
-    """``tags``: the `PIL.Image.Exif` of the file."""
+def _from_tifffile(path: Path, max_pixels: int, notes: list[str]) -> Photograph | None:
+    """None if the file is for Pillow."""
     from PIL.ExifTags import Base
 
+    tags = image_files.deep_tiff_tags(path)
+    if tags is None:
+        return None
     _check_size(tags[Base.ImageWidth], tags[Base.ImageLength], max_pixels)
     planes, n_pages = image_files.read_tiff(path)
     if n_pages > 1:
         notes.append(f"holds {n_pages} pictures: only the first is read")
-    pixels, alpha = _split(path, planes)
+    pixels, alpha = _split(planes)
     # 2: pixels per inch, 3: per centimetre
     per_inch = {2: 1.0, 3: 2.54}.get(tags.get(Base.ResolutionUnit, 2), 0.0)
     resolution = (tags.get(Base.XResolution, 0), tags.get(Base.YResolution, 0))
@@ -215,12 +221,8 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
         if getattr(image, "is_animated", False):
             notes.append("holds several pictures: only the first is read")
         # These depend on how the image is stored: asked before it is decoded.
-        exif, orientation = b"", 1
-        if image.format == "TIFF":
-            exif, orientation = (
-                image_files.kept_tags(image.getexif()),
-                image.getexif().get(ORIENTATION, 1),
-            )
+        tags = image.getexif() if image.format == "TIFF" else Image.Exif()
+        exif, orientation = image_files.kept_tags(tags), tags.get(ORIENTATION, 1)
         planes: Array | None = image_files.sixteen_bit_colours(image, path)
         image.load()  # some of the metadata comes after the pixels
         icc = image.info.get("icc_profile") or b""
@@ -228,16 +230,15 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
             lost = " and the colour profile is left out" if icc else ""
             notes.append(f"is {image.mode}: its colours become RGB{lost}")
         planes = _stored(image, icc) if planes is None else planes
-        pixels, alpha = _split(path, image_files.undo_orientation(planes, orientation))
+        pixels, alpha = _split(image_files.undo_orientation(planes, orientation))
         key = image.info.get("transparency")
         if alpha is None and key is not None and pixels.dtype == np.uint16:
             # the one colour that is transparent
             shown = (pixels != np.array(key, np.uint16)).reshape(*pixels.shape[:2], -1).any(axis=2)
             alpha = shown * np.uint16(65_535)
-        kept = b"" if image.mode in CONVERTED else icc
-        return Photograph(
-            pixels, alpha, exif or _exif(image), kept, _dpi(image.info.get("dpi", ()))
-        )
+        icc = b"" if image.mode in CONVERTED else icc
+        dpi = _dpi(image.info.get("dpi", ()))
+        return Photograph(pixels, alpha, exif or _exif(image), icc, dpi)
 
 
 def _stored(image: Image, icc: bytes) -> Array:
@@ -252,32 +253,24 @@ def _stored(image: Image, icc: bytes) -> Array:
     return planes
 
 
-def _split(path: Path, planes: Array) -> tuple[Array, Array | None]:
+def _split(planes: Array) -> tuple[Array, Array | None]:
     """Pixels and alpha of (H, W[, C]), in one of the three dtypes."""
-    values = _as_photograph_dtype(path, planes)
-    if values.ndim == 2:
-        return np.array(values, order="C"), None
+    values = np.atleast_3d(_as_photograph_dtype(planes))
     n_colours = 3 if values.shape[2] > 2 else 1
     pixels = values[..., :3] if n_colours == 3 else values[..., 0]
     alpha = values[..., n_colours] if values.shape[2] > n_colours else None
     return np.array(pixels, order="C"), None if alpha is None else np.array(alpha, order="C")
 
 
-def _as_photograph_dtype(path: Path, values: Array) -> Array:
+def _as_photograph_dtype(values: Array) -> Array:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
-            raise FileError(
-                f"The image '{path}' holds NaN or infinity: replace them and save it again."
-            )
+            raise ValueError("it holds NaN or infinity")
         return values.astype(np.float32)
     if values.dtype == np.uint8:
         return values
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65_535:
-        raise FileError(
-            f"The image '{path}' holds whole numbers from {low:,} to {high:,}, but only 0 to "
-            "65,535 can be read: scale it and save it again."
-        )
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError(f"its values {values.min()} to {values.max()} are not in 0 to 65,535")
     return values.astype(np.uint16)
 
 
@@ -340,29 +333,20 @@ def write_photograph(photograph: Photograph, path: str | Path, *, overwrite: boo
     check_can_hold(photograph, path)
     path = check_output(path, WRITABLE, overwrite=overwrite)
     suffix, planes = path.suffix.lower(), photograph.planes
-    known = (photograph.exif, photograph.icc, photograph.dpi)
+    exif, icc, dpi = photograph.exif, photograph.icc, photograph.dpi
     with atomic_write(path) as place:
         if suffix in (".tif", ".tiff"):
-            image_files.write_tiff(place, planes, *known)
+            image_files.write_tiff(place, planes, exif, icc, dpi)
         elif planes.dtype == np.uint16:
-            image_files.write_png(place, planes, *known)
+            image_files.write_png(place, planes, exif, icc, dpi)
         else:
-            _write_by_pillow(photograph, suffix, place)
+            from PIL import Image
+
+            image = Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes)
+            options = {".png": PNG, ".webp": WEBP}.get(suffix, JPEG)
+            known: dict[str, Any] = {"exif": exif, "icc_profile": icc, "dpi": dpi}
+            image.save(place, **options, **{name: value for name, value in known.items() if value})
     return path
-
-
-def _write_by_pillow(photograph: Photograph, suffix: str, place: Path) -> None:
-    from PIL import Image
-
-    kind = {".png": "PNG", ".webp": "WEBP"}.get(suffix, "JPEG")
-    options: dict[str, dict[str, Any]] = {
-        "WEBP": {"lossless": True, "exact": True},
-        "JPEG": {"quality": 95, "subsampling": 0},
-    }
-    known = {"exif": photograph.exif, "icc_profile": photograph.icc, "dpi": photograph.dpi}
-    planes = photograph.planes
-    image = Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes)
-    image.save(place, format=kind, **options.get(kind, {}), **{k: v for k, v in known.items() if v})
 
 
 # --------------------------------------------------------------- from which file to which
@@ -397,10 +381,7 @@ def plan(given: str | Path, out: str | Path, *, overwrite: bool = False) -> list
         if target.is_dir():
             raise FileError(f"'{target}' is a folder: choose another folder to write to.")
         if target.exists() and not overwrite:
-            raise FileError(
-                f"'{target}' exists already; choose another folder, or give --overwrite "
-                "(overwrite=True in Python)."
-            )
+            raise already_exists(target)
     return pairs
 
 
@@ -414,10 +395,7 @@ def _check_folder(given: Path, place: Path) -> None:
         raise FileError(
             f"'{place}' is or lies in '{given}', where the images are: give a folder elsewhere."
         )
-    above = place if place.exists() else place.parent
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        what = "may not be written to" if above.is_dir() else "does not exist"
-        raise FileError(f"Cannot write to '{place}': the folder '{above}' {what}.")
+    check_folder(place if place.exists() else place.parent, place)
 
 
 def _check_pairs(pairs: Sequence[Pair]) -> None:
@@ -583,9 +561,8 @@ def check_image(pixels: Any, name: str) -> Array:
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise InputError(f"{name} holds NaN or infinity; replace them first.")
     if image.dtype.kind == "f" and np.abs(image).max() > MAX_VALUE:
-        raise InputError(
-            f"{name} holds values up to {np.abs(image).max():.0e}; divide it by its white."
-        )
+        largest = np.abs(image).max()
+        raise InputError(f"{name} holds values up to {largest:.0e}; divide it by its white.")
     if image.ndim == 3 and (image[..., :1] == image[..., 1:]).all():
         image = image[..., 0]  # the same noise three times is not noise in three channels
     return np.ascontiguousarray(_as_torch_dtype(image, name))

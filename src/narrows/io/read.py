@@ -9,9 +9,11 @@ are left to the estimator. Pickles are never opened.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -148,36 +150,27 @@ def read_labels(path: str | Path) -> NDArray[Any]:
 def _typed(labels: list[str], path: Path) -> NDArray[Any]:
     if not labels or "" in labels:
         raise InputError(f"'{path}' has an empty cell or no labels: every row needs a label.")
+    text = np.array(labels, dtype=np.str_)
     for dtype in (np.int64, np.float64):
-        try:
-            return np.array(labels, dtype=np.str_).astype(dtype)
-        except ValueError:
-            continue
-    return np.array(labels, dtype=np.str_)
+        with suppress(ValueError):
+            return text.astype(dtype)
+    return text
 
 
 # ------------------------------------------------------------------------------ paths
 
 
 def _path(source: str | Path) -> Path:
-    try:
-        return Path(source).expanduser()
-    except RuntimeError:  # ~name, and no user has that name
-        return Path(source)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # the name is too long, or the folder may not be read
-        return False
+    # Path.expanduser raises if ~name is not a user of this machine.
+    return Path(os.path.expanduser(source))  # noqa: PTH111
 
 
 def _check_exists(
     source: str | Path, path: Path, expected: str = READABLE, *, folders: bool = True
 ) -> None:
     """Raise FileError if nothing is there, with the nearest name if one is near."""
-    if str(source) and _exists(path) and (folders or not path.is_dir()):
+    # Path.exists raises if a name is too long or a folder may not be read.
+    if str(source) and os.path.exists(path) and (folders or not path.is_dir()):  # noqa: PTH110
         return
     folder, names = path.parent, datasets.NAMES
     around = [p.name for p in folder.iterdir()] if folder.is_dir() else []
@@ -240,10 +233,7 @@ def _read_path(path: Path) -> Data:
     if path.suffix.lower() in SUFFIXES:
         raise FileError(f"'{path}' is a single image: give the folder that holds the images.")
     if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise FileError(
-            f"'{path}' may run code when opened, so narrows never opens it: save the array "
-            "with numpy.save."
-        )
+        raise FileError(f"'{path}' may run code when opened: save the array with numpy.save.")
     raise FileError(f"'{path}' is not a kind of file that narrows reads: expected {READABLE}.")
 
 

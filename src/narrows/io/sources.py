@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set, Sized
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -124,10 +126,10 @@ def _as_stored_array(X: Any) -> Source | None:
 
 
 def _is_dataset(X: Any) -> bool:
-    if isinstance(X, Sequence | Mapping | Set):
+    if isinstance(X, Sequence | Mapping | Set) or not _has_any(X, "__getitem__"):
         return False
     is_array = _has_any(X, "shape", "__array__", "__dataframe__", "__arrow_c_stream__")
-    return not is_array and _has_any(X, "__getitem__") and _has_any(X, "__len__")
+    return isinstance(X, Sized) and not is_array
 
 
 def _has_any(X: Any, *names: str) -> bool:
@@ -148,6 +150,20 @@ class StoredRows(LazyRows):
 
 
 # ------------------------------------------------------------------------------ zarr
+
+
+def import_package(name: str, path: Path) -> ModuleType:
+    """A package that is not always installed; FileError if reading ``path`` fails without it."""
+    try:
+        return import_module(name)
+    except ImportError:
+        advice = f"which is not installed: pip install {name}"
+        raise FileError(f"Reading '{path}' needs {name}, {advice}.") from None
+
+
+def damaged(path: Path, kind: str) -> FileError:
+    """The error for a file that cannot be decoded."""
+    return FileError(f"'{path}' is damaged or not {kind}: save it or copy it again.")
 
 
 def is_zarr(folder: Path) -> bool:
@@ -172,17 +188,12 @@ class ZarrRows(StoredRows):
 
     def _open(self) -> Any:
         path = self._path
+        zarr: Any = import_package("zarr", path)
         try:
-            import zarr
-        except ImportError:
-            raise FileError(
-                f"Reading '{path}' needs zarr, which is not installed: pip install zarr."
-            ) from None
-        try:
-            found: Any = zarr.open(str(path), mode="r")
+            found = zarr.open(str(path), mode="r")
             arrays = dict(found.arrays()) if isinstance(found, zarr.Group) else {"": found}
         except ZARR_DAMAGE:
-            raise self._damaged() from None
+            raise damaged(path, "a zarr array") from None
         if len(arrays) == 1:
             return next(iter(arrays.values()))
         if not arrays:
@@ -197,12 +208,7 @@ class ZarrRows(StoredRows):
         try:
             return super()._read(start, stop)
         except ZARR_DAMAGE:
-            raise self._damaged() from None
-
-    def _damaged(self) -> FileError:
-        return FileError(
-            f"'{self._path}' is damaged or not a zarr array: save it or copy it again."
-        )
+            raise damaged(self._path, "a zarr array") from None
 
 
 # ------------------------------------------------------------------------------ torch's datasets
@@ -228,15 +234,10 @@ class DatasetRows(LazyRows):
         rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for i in range(start, stop):
             x = self._item(i)
-            if x.shape != self.shape[1:]:
+            if x.shape != self.shape[1:] or not np.can_cast(x.dtype, self.dtype):
                 raise InputError(
-                    f"Item {i} of X has shape {x.shape}, the first one {self.shape[1:]}: bring all "
-                    "items to one shape."
-                )
-            if not np.can_cast(x.dtype, self.dtype):
-                raise InputError(
-                    f"Item {i} of X has dtype {x.dtype}, the first one {self.dtype}: bring all "
-                    "items to one dtype."
+                    f"Item {i} of X has shape {x.shape} and dtype {x.dtype}, the first one "
+                    f"{self.shape[1:]} and {self.dtype}: bring all items to one shape and dtype."
                 )
             rows[i - start] = x
         return rows
@@ -256,9 +257,8 @@ class DatasetRows(LazyRows):
             if isinstance(item, np.ndarray):
                 found = f"an array of shape {item.shape} and dtype {item.dtype}"
             raise InputTypeError(
-                f"Item {i} of X gives {found} where numbers were expected: let each item be a "
-                "tensor, an array, a PIL image or a number, or a tuple or dict that begins with "
-                "one."
+                f"Item {i} of X is {found}: expected a tensor, an array of numbers, a PIL image "
+                "or a number, or a tuple or dict that begins with one."
             )
         return np.atleast_1d(x)
 

@@ -52,10 +52,7 @@ def check_output(
         folder = ", or a folder (a name that ends in /)" if "" in kinds else ""
         suffixes = listed([kind for kind in kinds if kind])
         raise FileError(f"Cannot write {str(out)!r}: give a name that ends in {suffixes}{folder}.")
-    if not path.parent.is_dir():
-        raise FileError(f"Cannot write {str(out)!r}: there is no folder {str(path.parent)!r}.")
-    if not os.access(path.parent, os.W_OK):
-        raise FileError(f"Cannot write {str(out)!r}: {str(path.parent)!r} may not be written to.")
+    check_folder(path.parent, out)
     if path.exists():
         _check_existing(path, overwrite)
     return path
@@ -64,6 +61,20 @@ def check_output(
 def _kind(out: str | Path) -> str:
     is_folder = str(out).endswith(("/", os.sep)) or Path(out).is_dir()
     return "" if is_folder else Path(out).suffix.lower()
+
+
+def check_folder(folder: Path, out: str | Path) -> None:
+    """Raise `FileError` unless ``folder``, in which ``out`` is to be written, can be written to."""
+    if not folder.is_dir():
+        raise FileError(f"Cannot write {str(out)!r}: there is no folder {str(folder)!r}.")
+    if not os.access(folder, os.W_OK):
+        raise FileError(f"Cannot write {str(out)!r}: {str(folder)!r} may not be written to.")
+
+
+def already_exists(path: Path) -> FileError:
+    """The error for a file that would be overwritten."""
+    advice = "choose another name, or give --overwrite (overwrite=True in Python)"
+    return FileError(f"{str(path)!r} exists already; {advice}.")
 
 
 def listed(words: Sequence[str]) -> str:
@@ -78,10 +89,7 @@ def listed(words: Sequence[str]) -> str:
 def _check_existing(path: Path, overwrite: bool) -> None:
     held = list(path.iterdir()) if path.is_dir() else [path]
     if held and not overwrite:
-        raise FileError(
-            f"{str(path)!r} exists already; choose another name, or give --overwrite "
-            "(overwrite=True in Python)."
-        )
+        raise already_exists(path)
     if path.is_file() and _kind(path) == "":
         raise FileError(f"{str(path)!r} is a file, not a folder; choose another name.")
     if path.is_dir() and not all(f.is_file() and NUMBERED_PICTURE.fullmatch(f.name) for f in held):
