@@ -36,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checksums = tuple(hashlib.sha256(x).hexdigest() for x in (IMAGES_IDX, LABELS_IDX)) * 2
     tiny = replace(named.ARCHIVES["mnist"], checksums=checksums)
     monkeypatch.setitem(named.ARCHIVES, "mnist", tiny)
-    monkeypatch.setattr(named, "SYSTEM", (tmp_path / "system",))
+    monkeypatch.setattr(named, "SYSTEM_FOLDERS", (tmp_path / "system",))
     monkeypatch.setenv("NARROWS_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -137,17 +137,6 @@ def test_offline_says_where_to_put_which_files(
     np.testing.assert_array_equal(read("mnist").X, IMAGES)
 
 
-def test_base_url_can_be_given(cache: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(served)
-    url = named.ARCHIVES["mnist"].base_url
-    monkeypatch.setitem(
-        named.ARCHIVES, "mnist", replace(named.ARCHIVES["mnist"], base_url="http://127.0.0.1:9/")
-    )
-    X, y, _ = named.read_named("mnist", base_url=url.rstrip("/"))
-    np.testing.assert_array_equal(X, IMAGES)
-    np.testing.assert_array_equal(y, LABELS)
-
-
 @pytest.mark.parametrize(
     "place", ["cache", "cache/mnist", "system/mnist", "MNIST/raw", "data/MNIST/raw"]
 )
@@ -189,7 +178,7 @@ def test_splits(cache: Path) -> None:
 def test_the_real_thing_where_this_machine_has_it(name: str) -> None:
     images = named.SPLITS["test"][0]
     checksum = dict(zip(named.FILES, named.ARCHIVES[name].checksums, strict=True))[images]
-    paths = [folder / f"{images}.gz" for folder in named._places(name)]
+    paths = [folder / f"{images}.gz" for folder in named._folders(name)]
     if not any(path.is_file() for path in paths):
         pytest.skip(f"{name} is not on this machine")
     data = read(f"{name}:test")

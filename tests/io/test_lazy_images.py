@@ -140,7 +140,7 @@ def test_auto_leaves_only_what_is_large_where_it_is(
 ) -> None:
     image_folder(tmp_path)
     assert type(read(tmp_path, lazy="auto").X) is np.ndarray
-    monkeypatch.setattr(reading, "LARGE", 12 * 48)
+    monkeypatch.setattr(reading, "LAZY_FROM_BYTES", 12 * 48)
     assert type(read(tmp_path, lazy="auto").X) is np.ndarray
-    monkeypatch.setattr(reading, "LARGE", 12 * 48 - 1)
+    monkeypatch.setattr(reading, "LAZY_FROM_BYTES", 12 * 48 - 1)
     same(read(tmp_path, lazy="auto").X, read(tmp_path).X)

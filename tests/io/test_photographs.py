@@ -14,6 +14,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import putchunk
 
 from helpers.photographs_made import (
     COLOUR,
@@ -27,7 +28,6 @@ from helpers.photographs_made import (
     told,
 )
 from narrows.exceptions import FileError
-from narrows.io import deep_images
 from narrows.io.photographs import HOLDS, WRITABLE, Photograph, read_photograph, write_photograph
 
 
@@ -200,6 +200,38 @@ def test_colours_times_alpha_are_divided(tmp_path: Path) -> None:
     assert np.abs(found.pixels.astype(int) - colours).max() <= 1
 
 
+def lzw(data: bytes) -> bytes:
+    """Bytes in the LZW of TIFF, which tifffile does not decode on its own, without compression.
+
+    All codes stay 9 bits wide because the table is cleared (256) before it grows; 257 ends.
+    """
+    codes = []
+    for i in range(0, len(data), 200):
+        codes += [256, *data[i : i + 200]]
+    bits = "".join(f"{code:09b}" for code in [*codes, 257])
+    return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+
+
+@pytest.mark.parametrize("n_planes", [3, 4])
+@pytest.mark.parametrize("order", "<>")
+def test_sixteen_bit_colours_compressed_by_lzw(tmp_path: Path, order: str, n_planes: int) -> None:
+    deep = random((6, 8, n_planes), "uint16")
+    options = {"byteorder": order, "metadata": None}
+    more = {"extrasamples": ["unassalpha"]} if n_planes == 4 else {}
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, deep, photometric="rgb", compression=None, **options, **more)
+    packed = lzw(deep.astype(f"{order}u2").tobytes())
+    with tifffile.TiffFile(path, mode="r+") as file:
+        tags = file.pages.first.tags
+        start = path.stat().st_size
+        tags["Compression"].overwrite(5)
+        tags["StripOffsets"].overwrite(start)
+        tags["StripByteCounts"].overwrite(len(packed))
+    content = path.read_bytes()
+    path.write_bytes(content[:start].ljust(start, b"\0") + packed)
+    np.testing.assert_array_equal(read_photograph(path).planes, deep)
+
+
 def filtered_png(deep: np.ndarray, path: Path) -> None:
     """A PNG whose rows use the five filters in turn, as other writers do."""
     rows = deep.astype(">u2").view(np.uint8).reshape(len(deep), -1).astype(int)
@@ -218,7 +250,7 @@ def filtered_png(deep: np.ndarray, path: Path) -> None:
     with path.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
         for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(body)), (b"IEND", b"")):
-            deep_images._chunk(file, name, data)
+            putchunk(file, name, data)
 
 
 @pytest.mark.parametrize("n_planes", [1, 2, 3, 4])

@@ -268,7 +268,7 @@ def test_idx_cut_or_grown_anywhere_is_refused(write: Write) -> None:
     whole = idx_bytes(np.arange(12, dtype="u1").reshape(3, 2, 2), 8)
     for length in range(1, len(whole)):
         refusal(write("x-idx3-ubyte", whole[:length]), FileError)
-    assert "promises 28 bytes" in refusal(write("x-idx3-ubyte", whole + b"0"), FileError)
+    assert "announces 28 bytes" in refusal(write("x-idx3-ubyte", whole + b"0"), FileError)
     packed = gzip.compress(whole)
     for length in range(3, len(packed)):
         refusal(write("x-idx3-ubyte.gz", packed[:length]), FileError)
@@ -276,7 +276,7 @@ def test_idx_cut_or_grown_anywhere_is_refused(write: Write) -> None:
 
 def test_idx_with_an_absurd_header_takes_no_memory(write: Write) -> None:
     content = bytes([0, 0, 14, 3]) + b"\xff" * 12 + b"abc"
-    assert "cut short" in refusal(write("x.idx", content), FileError)
+    assert "incomplete" in refusal(write("x.idx", content), FileError)
 
 
 def test_not_idx_in_spite_of_its_name(write: Write) -> None:
@@ -324,7 +324,7 @@ def test_resize_is_for_folders(write: Write) -> None:
 
 def test_reading_imports_neither_torch_nor_what_it_may_not_need() -> None:
     code = (
-        "import sys; from narrows.engine import reading; "
+        "import sys; from narrows.io import read; "
         "heavy = {'torch', 'sklearn', 'pandas', 'pyarrow', 'pooch', 'PIL', 'zarr'}; "
         "heavy &= set(sys.modules); sys.exit(', '.join(heavy) or 0)"
     )
@@ -377,7 +377,7 @@ def test_labels_of_two_columns_or_not_there(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.eye(3))
     with pytest.raises(InputError, match=r"\(3, 3\)"):
         read_labels(tmp_path / "a.npy")
-    with pytest.raises(FileError, match="not there"):
+    with pytest.raises(FileError, match="does not exist"):
         read_labels(tmp_path / "b.npy")
 
 

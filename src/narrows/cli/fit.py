@@ -132,7 +132,7 @@ def _is_whole(estimator: Any) -> bool:
 
 def _read(estimator: Any, data: str, resize: Any) -> Data:
     """DATA as rows; for a model of whole images the files themselves, as they are."""
-    from narrows.io.image_folders import SUFFIXES, find_images
+    from narrows.io.image_files import SUFFIXES, find_images
     from narrows.io.read import Data, read
 
     place = Path(data)

@@ -84,7 +84,7 @@ class ReconstructionMixin(TransformerMixin):
 
         def work(part: Given, first: int) -> Array:
             parts = map(answer, self._scaled(part, first))
-            return gather(parts, len(part), out, overwrite=overwrite)
+            return concatenate_to(parts, len(part), out, overwrite=overwrite)
 
         if out is not None or not isinstance(rows, np.ndarray):
             return work(rows, 0)
@@ -132,7 +132,7 @@ class ReconstructionMixin(TransformerMixin):
         Z = _validate_codes(Z, self._code_width())
         steps = in_steps(Z, inference_batch(self.state_.layout.shape))
         decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
-        return gather(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
+        return concatenate_to(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
 
     @property
     def _device(self) -> torch.device:
