@@ -21,7 +21,7 @@ from narrows.estimators.state import EstimatorState
 from narrows.estimators.validation import Array, Given, in_steps
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import as_source
-from narrows.io.write import check_output, gather
+from narrows.io.write import check_output, concatenate_to
 from narrows.training.batches import Rows, as_tensor, inference_batch
 from narrows.training.process_group import current_group
 from narrows.training.streamed_batches import Stream
@@ -251,7 +251,8 @@ class ReconstructionMixin(TransformerMixin):
     @torch.no_grad()
     def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
         rows = self._validate(X)
-        return gather((measure(x).double().cpu().numpy() for x in self._scaled(rows)), len(rows))
+        parts = (measure(x).double().cpu().numpy() for x in self._scaled(rows))
+        return concatenate_to(parts, len(rows))
 
 
 def _check_out(out: str | Path | None, overwrite: bool) -> None:
