@@ -21,12 +21,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.denoising.image_quality import check_pixels, white_value
+from narrows.denoising.image_quality import check_pixels, import_optional, white_value
 from narrows.exceptions import InputError, ParameterError
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     Rows = NDArray[Any]
     Method = Callable[[Rows], Rows]
     RowFilter = Callable[[Rows, int], Rows]  # of a width, in samples or pixels
-
-PACKAGES = {"skimage": "scikit-image", "pywt": "PyWavelets"}
 
 # rows: the mean of R, G, B; red against blue; green against both
 OPPONENT = np.array([[1, 1, 1], [1.5**0.5, 0, -(1.5**0.5)], [0.5**0.5, -(2**0.5), 0.5**0.5]]) / 3
@@ -207,7 +204,7 @@ def run_filters(image: NDArray[Any], noise: float) -> dict[str, tuple[NDArray[An
 
 def check_filters_installed() -> None:
     """Raise ParameterError if a package that the filters need is not installed."""
-    for module in PACKAGES:
+    for module in ("skimage", "pywt"):
         _package(module)
 
 
@@ -241,14 +238,7 @@ def _checked(image: Array, sigma: float) -> Array:
 
 
 def _package(module: str) -> Any:
-    """A module that the extra "denoise" installs."""
-    try:
-        return import_module(module)
-    except ImportError:
-        raise ParameterError(
-            f"The classical filters need {PACKAGES[module.split('.')[0]]}, which is not installed; "
-            "run pip install 'narrows[denoise]'."
-        ) from None
+    return import_optional(module, "The comparison with filters")
 
 
 # ---------------------------------------------------------------- PCA and filters for rows

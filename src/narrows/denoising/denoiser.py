@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,20 +16,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
-from narrows.denoising.denoiser_model import (
-    DenoiserModel,
-    PSNRObjective,
-    mean_psnr,
-    size_multiple,
-    unet,
-)
+from narrows.denoising import noise_pairs
+from narrows.denoising.denoiser_model import DenoiserModel, PSNRObjective, size_multiple, unet
 from narrows.denoising.noise_level import AnscombeTransform, estimate_noise_level, fit_anscombe
-from narrows.denoising.noise_pairs import (
-    AddedNoise,
-    NoisePairs,
-    RecorruptedToRecorrupted,
-    ZeroShotNoise2Noise,
-)
 from narrows.estimators.learner import Learner
 from narrows.estimators.model_file import RUN, Contents
 from narrows.estimators.parameters import parameter
@@ -77,7 +67,7 @@ class _StabilizedImages:
 
     images: Images
     indices: list[int]
-    transforms: list[AnscombeTransform | None]
+    transforms: Sequence[AnscombeTransform | None]
 
     def __getitem__(self, i: int) -> Array:
         image: Array = self.images[self.indices[i]]
@@ -299,15 +289,15 @@ class Denoiser(Learner, BaseEstimator):
         """The model of ``choices_`` with weights drawn from ``rng`` (None: not drawn), and loss."""
         config = self.choices_
         f, g = unet(config.channels, config.widths, config.blocks, rng)
-        c: NoisePairs
+        c: noise_pairs.NoisePairs
         if not self.noisy_targets:
             level = (0.0, 55.0) if isinstance(self.noise_level, str) else self.noise_level
             low, high = level if isinstance(level, tuple | list) else (level, level)
-            c = AddedNoise(float(low) / 255, float(high) / 255)
+            c = noise_pairs.AddedNoise(float(low) / 255, float(high) / 255)
         elif config.pairs == "halves":
-            c = ZeroShotNoise2Noise(TRAINING_LEVEL)
+            c = noise_pairs.ZeroShotNoise2Noise(TRAINING_LEVEL)
         else:
-            c = RecorruptedToRecorrupted(TRAINING_LEVEL)
+            c = noise_pairs.RecorruptedToRecorrupted(TRAINING_LEVEL)
         return DenoiserModel(f, g, LIKELIHOODS[config.distance](), c), PSNRObjective()
 
     def _split_patches(
@@ -333,38 +323,40 @@ class Denoiser(Learner, BaseEstimator):
 
     def _patches(self, images: Images, indices: list[int], device: torch.device) -> Patches:
         """Patches of some of the images, scaled as the network is trained on them."""
-        photon = self.noisy_targets and self.noise == "photon"
-        transforms = [fit_anscombe(as_planes(images[i])) if photon else None for i in indices]
+        whites, transforms = zip(*(self._scale(images, i) for i in indices), strict=True)
         # of a pixel in memory: torch has no 16-bit integers, and a transform gives float32
-        n_bytes = 1 if images.dtype == np.uint8 and not photon else 4
+        narrow = images.dtype == np.uint8 and not (self.noisy_targets and self.noise == "photon")
         multiple = size_multiple(self.choices_.widths)
         if self.noisy_targets and self.choices_.pairs == "halves":
             multiple *= 2  # the network gets images of half the size
         return Patches(
             images=_StabilizedImages(images, indices, transforms),
             sizes=[images.sizes[i] for i in indices],
-            whites=[
-                1.0 / TRAINING_LEVEL if transform is not None else self._unit(images, i)
-                for i, transform in zip(indices, transforms, strict=True)
-            ],
+            whites=whites,
             side=-(-int(self.patch_size) // multiple) * multiple,
             channels=self.choices_.channels,
-            nbytes=images.pixels * len(indices) // len(images) * n_bytes,
+            nbytes=images.pixels * len(indices) // len(images) * (1 if narrow else 4),
             device=device,
         )
 
-    def _unit(self, images: Images, i: int) -> float:
-        """What image i is divided by: white, or what scales its noise to ``TRAINING_LEVEL``."""
+    def _scale(self, images: Images, i: int) -> tuple[float, AnscombeTransform | None]:
+        """What image i is divided by in training, and the transform that it gets before, if any.
+
+        White becomes 1 in clean images; in noisy ones the noise gets the level TRAINING_LEVEL.
+        """
         white = images.whites[i]
         if not self.noisy_targets:
-            return white
+            return white, None
         image = images[i]  # once: it may have to be decoded
+        transform = fit_anscombe(as_planes(image)) if self.noise == "photon" else None
+        if transform is not None:
+            return 1.0 / TRAINING_LEVEL, transform
         if isinstance(self.noise_level, str):
             level = estimate_noise_level(as_planes(image))
         else:
             level = white * float(self.noise_level) / 255
         spread = float(image.max()) - float(image.min())
-        return max(level, MIN_NOISE * spread or 1.0) / TRAINING_LEVEL
+        return max(level, MIN_NOISE * spread or 1.0) / TRAINING_LEVEL, None
 
     @property
     def _device(self) -> torch.device:
@@ -376,7 +368,7 @@ class Denoiser(Learner, BaseEstimator):
         if self.noisy_targets:
             return dict.fromkeys(self._errors)
         rows: Any = training.validation
-        return dict(zip(self._errors, mean_psnr(self.model_, rows, training.seed), strict=True))
+        return dict(zip(self._errors, self.model_.mean_psnr(rows, training.seed), strict=True))
 
     def denoise(self, X: Any, noise_level: float | None = None) -> Any:
         """Remove the noise from X.

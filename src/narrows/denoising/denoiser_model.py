@@ -212,6 +212,20 @@ class DenoiserModel(nn.Module):
             out[:, top:bottom, left:right] = inner
         return out[:, :height, :width]
 
+    @torch.no_grad()
+    def mean_psnr(self, rows: Rows, seed: int) -> tuple[float, float]:
+        """Mean PSNR in decibels of noisy patches, and of the same patches denoised.
+
+        The noise is that of training, drawn from ``seed``.
+        """
+        rng = torch.Generator(rows.data.device).manual_seed(seed)
+        before, after = 0.0, 0.0
+        for x in rows.in_order(64):
+            y, clean, level = self.c.pair(x, rng)
+            before += float(-10 * _log10_mse(clean, y).sum())
+            after += float(-10 * _log10_mse(clean, self.restore(y, level)).sum())
+        return before / len(rows), after / len(rows)
+
     @property
     def multiple(self) -> int:
         """What the height and width of an input must be multiples of."""
@@ -255,18 +269,3 @@ class PSNRObjective(WeightedObjective):
     def in_words(self, score: float) -> str:
         """The PSNR that a score stands for."""
         return f"{-score:.2f} dB"
-
-
-@torch.no_grad()
-def mean_psnr(model: DenoiserModel, rows: Rows, seed: int) -> tuple[float, float]:
-    """Mean PSNR in decibels of noisy patches, and of the same patches denoised by the model.
-
-    The noise is that of training, drawn from ``seed``.
-    """
-    rng = torch.Generator(rows.data.device).manual_seed(seed)
-    before, after = 0.0, 0.0
-    for x in rows.in_order(64):
-        y, clean, level = model.c.pair(x, rng)
-        before += float(-10 * _log10_mse(clean, y).sum())
-        after += float(-10 * _log10_mse(clean, model.restore(y, level)).sum())
-    return before / len(rows), after / len(rows)

@@ -182,19 +182,9 @@ def _means(measured: list[list[Score]]) -> list[Score]:
     for first in measured[0] if measured else ():
         same = [score for scores in measured for score in scores if score.method == first.method]
         if len(same) == len(measured):
-            found.append(
-                Score(
-                    first.method,
-                    _mean([score.seconds for score in same]),
-                    _mean([score.psnr for score in same]),
-                    _mean([score.ssim for score in same]),
-                )
-            )
+            figures = [(score.seconds, score.psnr, score.ssim) for score in same]
+            found.append(Score(first.method, *np.mean(figures, axis=0).tolist()))
     return sorted(found, key=lambda score: -score.psnr)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _headline(means: list[Score], n_measured: int, n: int) -> str:
@@ -231,7 +221,7 @@ def _tiles(entries: Sequence[DenoisedImage], means: list[Score]) -> list[tuple[s
     decibels = {score.method: _decibels(score.psnr) for score in means}
     levels = sorted(entry.noise for entry in entries)
     span = f"{levels[0]:.1f}" if len(levels) == 1 else f"{levels[0]:.1f} to {levels[-1]:.1f}"
-    seconds = _mean([entry.seconds for entry in entries])
+    seconds = sum(entry.seconds for entry in entries) / len(entries)
     each = "to denoise" if len(entries) == 1 else "to denoise an image, on average"
     scores = [(NOISY, "PSNR before"), (OURS, "PSNR after")] if means else []
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +16,29 @@ if TYPE_CHECKING:
 SSIM_WINDOW = 11  # pixels; the Gaussian of 1.5 pixels is cut off there
 
 
+def import_optional(module: str, what: str) -> Any:
+    """A module that the extra "denoise" installs; ``what`` needs it, says the error.
+
+    Raises `ParameterError` if it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        package = "PyWavelets" if module == "pywt" else "scikit-image"
+        raise ParameterError(
+            f"{what} needs {package}, which is not installed; run pip install 'narrows[denoise]'."
+        ) from None
+
+
 def check_pixels(image: NDArray[Any], name: str) -> None:
     """Raise InputError if an array is no image (H, W) or (H, W, 3) of finite numbers.
 
     ``name`` is what the message calls it.
     """
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-        raise InputError(
-            f"{name} has shape {image.shape}; give one image, (height, width) or "
-            "(height, width, 3)."
-        )
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        expected = "(height, width) or (height, width, 3)"
+        raise InputError(f"{name} has shape {image.shape}; give one image, {expected}.")
+    if not np.isfinite(image).all():
         raise InputError(f"{name} contains NaN or infinity; replace these pixels.")
 
 
@@ -77,13 +90,8 @@ def ssim(clean: NDArray[Any], image: NDArray[Any]) -> float | None:
     side = min(clean.shape[:2])
     if side < 3:
         return None
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError:
-        raise ParameterError(
-            "SSIM needs scikit-image, which is not installed; run pip install 'narrows[denoise]'."
-        ) from None
-    return float(structural_similarity(
+    similarity = import_optional("skimage.metrics", "SSIM").structural_similarity
+    return float(similarity(
         clean, image, win_size=min(SSIM_WINDOW, side - 1 + side % 2), gaussian_weights=True,
         sigma=1.5, use_sample_covariance=False, data_range=white_value(clean),
         channel_axis=None if clean.ndim == 2 else -1,
