@@ -1,4 +1,4 @@
-"""What stands beside a model that cleans: doing nothing, the mean, PCA and filters, all honest."""
+"""What denoised rows are compared with: doing nothing, the mean, PCA and filters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.signal import savgol_filter
 
 from helpers.small_data import curve, plane
 from narrows import Autoencoder, DenoisingAutoencoder, InputError, ParameterError
-from narrows.denoising.cleaning_comparison import Cleaned, compare_cleaning
+from narrows.denoising import Cleaned, compare_cleaning
 
 RNG = np.random.default_rng(0)
 TIME = np.linspace(0, 1, 48)

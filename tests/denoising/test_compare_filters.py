@@ -1,4 +1,4 @@
-"""Classical filters and measures: closed forms, and what every filter must keep and gain."""
+"""PSNR, SSIM and classical filters: closed forms, and what every filter must keep and gain."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from narrows import InputError, ParameterError
-from narrows.denoising.denoising_page import run_filters
-from narrows.denoising.filters import FILTERS, OPPONENT, total_variation
+from narrows.denoising.compare_filters import FILTERS, OPPONENT, run_filters, total_variation
 from narrows.denoising.image_quality import psnr, ssim
 
 RNG = np.random.default_rng(0)
@@ -64,7 +63,7 @@ def test_measures_refuse_what_cannot_be_compared(measure: Any) -> None:
     for other in (clean[:4], clean.astype(np.uint16)):
         with pytest.raises(InputError, match="one shape and dtype"):
             measure(clean, other)
-    with pytest.raises(InputError, match="no value known to be white"):
+    with pytest.raises(InputError, match="no known value of white"):
         measure(clean.astype(int), clean.astype(int))
 
 
