@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from narrows.compression.coder import Coder, ContextBits, initialised, rate_distortion, to_cells
 from narrows.compression.context_network import ContextNetwork, ContextOptions, context_options
 from narrows.compression.rounding import FSQ, UniformNoise
-from narrows.estimators.pca import MOST_COMPONENTS, PCA, fit_pca
+from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
 from narrows.estimators.resolved_config import Range, choose_scaling, find_range
 from narrows.estimators.split import divide, measured
 from narrows.exceptions import InputError, ParameterError
@@ -323,7 +323,7 @@ def choose(
     else:
         block = (BLOCK, BLOCK) if isinstance(codec.block, str) else tuple(codec.block)
     cells = cells_of(prepared.rows, block, 0 if event is not None else 1, seed)
-    pca = fit_pca(cells, MOST_COMPONENTS, seed)
+    pca = fit_pca(cells, MAX_COMPONENTS, seed)
     sigmas = levels_for(pca, codec.rate, int(codec.levels))
     wide = int((pca.variances > WORTH * sigmas[-1] ** 2).sum())
     latent_dim = wide if isinstance(codec.latent_dim, str) else int(codec.latent_dim)
