@@ -130,7 +130,7 @@ def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> A
     NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
         The file cannot be decoded; all are children of ``FileError``.
     """
-    from narrows.compression.format.open_file import decompress as read
+    from narrows.compression.format.pack import decompress as read
 
     return read(source, model, max_bytes=max_bytes)
 

@@ -25,8 +25,7 @@ from narrows.compression.compare_coders import (
     some_rows,
 )
 from narrows.compression.compression_summary import Facts, compress_file, lines
-from narrows.compression.format.container import Header, Item
-from narrows.compression.format.outline import look
+from narrows.compression.format.container import Header, Item, read_outline
 from narrows.compression.format.pack import Given, Summary
 from narrows.compression.inspection import card, shown
 from narrows.compression.other_coders import pack_bounded, pack_lossless
@@ -87,7 +86,7 @@ def test_the_numbers_add_up(
     np.testing.assert_allclose(summary.mse, np.square(error).mean(), rtol=1e-12)
     if facts.needed:
         assert f"codes of the autoencoder {summary.codes:,}, " in "\n".join(lines(facts))
-    found = card(look(io.BytesIO(data)))
+    found = card(read_outline(io.BytesIO(data)))
     assert found["bytes"]["payload"] == summary.payload
     assert found["bytes"]["model"] == summary.embedded
 
@@ -263,7 +262,7 @@ def test_when_a_model_has_paid_for_itself(model: int, other: int) -> None:
 def test_heads_tell_the_same_as_the_whole(kind: str) -> None:
     header, content = example(kind, n_items=4 if kind == "images" else 1)
     data = write(header, content)
-    near, far = card(look(io.BytesIO(data))), card(look(Pipe(data)))
+    near, far = card(read_outline(io.BytesIO(data))), card(read_outline(Pipe(data)))
     assert (near.pop("checked"), far.pop("checked")) == (
         "heads only",
         "all but what chunks decode to",
@@ -286,7 +285,7 @@ def test_damaged_files_are_looked_at_without_harm() -> None:
     for bad in mutations(data, random.Random(0), 400):
         for stream in streams(bad):
             try:
-                found = card(look(stream))
+                found = card(read_outline(stream))
                 shown(found, 20)
             except FileError:
                 refused += 1
@@ -296,7 +295,7 @@ def test_damaged_files_are_looked_at_without_harm() -> None:
 def test_strange_names_are_shown_harmlessly() -> None:
     item = Item(shape=(2,), dtype="|u1", row_axes=1, name="a\x9b31mb.png")
     data = write(Header(kind="images", mode="lossless"), [(item, b"ab")])
-    assert not any("\x9b" in line for line in shown(card(look(io.BytesIO(data))), 20))
+    assert not any("\x9b" in line for line in shown(card(read_outline(io.BytesIO(data))), 20))
 
 
 def test_names_in_a_folder_are_told_apart() -> None:

@@ -16,10 +16,9 @@ from sklearn.datasets import load_digits
 
 from helpers.context_decoder import Reader
 from narrows.compression.context_network import ContextNetwork, context_options
-from narrows.compression.format.context_decoder import ContextModel
-from narrows.compression.format.context_layers import exact_kind
+from narrows.compression.format.context_model import ContextModel, exact_kind
 from narrows.compression.format.entropy_coder import Decoder, Encoder
-from narrows.compression.format.exact_products import product
+from narrows.compression.format.integer_networks import product
 from narrows.exceptions import Corrupt, InputError
 
 Images = NDArray[np.uint8]
@@ -117,7 +116,7 @@ def test_a_second_decoder_reads_the_same(kind: str, shown: bool) -> None:
 
 
 def test_many_images_are_coded_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("narrows.compression.format.context_decoder.MOST_ABREAST", 7)
+    monkeypatch.setattr("narrows.compression.format.context_model.IMAGES_AT_ONCE", 7)
     images = digits()[:20]
     model = ContextModel(*trained(images, 3, images).freeze())
     data = coded(model, images, images)

@@ -19,7 +19,7 @@ import click
 from narrows.cli.options import output_option, overwrite_option
 
 if TYPE_CHECKING:
-    from narrows.compression.format.decoder import Model
+    from narrows.compression.format.decoder import ExactDecoder
     from narrows.compression.unpack import Unpacked
 
 __all__ = ["compress", "decompress", "inspect"]
@@ -169,12 +169,11 @@ def decompress(
     FILE may be -, standard input. OUT is there only after all of FILE proved right. Images are
     written as .png under the names they had (floats as .tif, what neither holds as .npy).
     """
-    from narrows.compression.format.open_file import load_model
-    from narrows.compression.format.pack import Unpacker
+    from narrows.compression.format.pack import Unpacker, load_model
 
     if salvage and item is not None:
         raise click.UsageError("--salvage and --item exclude each other: choose one.")
-    decoder: Model | None = None if model is None else load_model(model)
+    decoder: ExactDecoder | None = None if model is None else load_model(model)
     with _opened(file) as stream, _naming(out), _about(file):
         most = 1 << 31 if max_bytes is None else max_bytes
         unpacker = Unpacker(stream, decoder, max_bytes=most, salvage=salvage)
@@ -231,11 +230,11 @@ def inspect(file: str, verify: bool, model: str | None, every: bool, as_json: bo
     Nothing is decoded, and only the heads of its parts are read: whether the rest is whole,
     --verify says. FILE may be -, standard input.
     """
-    from narrows.compression.format.outline import look
+    from narrows.compression.format.container import read_outline
     from narrows.compression.inspection import card, shown, verified
 
     with _opened(file) as stream, _about(file):
-        found = verified(stream, model) if verify else card(look(stream))
+        found = verified(stream, model) if verify else card(read_outline(stream))
     if as_json:
         click.echo(json.dumps({"file": file, **found}, indent=2, ensure_ascii=False))
     else:
@@ -245,7 +244,7 @@ def inspect(file: str, verify: bool, model: str | None, every: bool, as_json: bo
 @contextmanager
 def _opened(file: str) -> Iterator[Any]:
     """The bytes of a file, or of standard input."""
-    from narrows.compression.format.open_file import opened
+    from narrows.compression.format.pack import opened
 
     if file == "-":
         yield sys.stdin.buffer

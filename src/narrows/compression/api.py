@@ -14,11 +14,23 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, Analysis, Wish
-from narrows.compression.format.decoder import Model
-from narrows.compression.format.latent_codes import FAR
-from narrows.compression.format.open_file import check_binary, decompress
-from narrows.compression.format.pack import Given, Summary, ends_of, pack, range_of, row_axes
+from narrows.compression.format.chunk_methods import (
+    AUTOENCODER,
+    NAMES,
+    CodingSettings,
+)
+from narrows.compression.format.decoder import ExactDecoder
+from narrows.compression.format.latent_codes import MAX_CODE
+from narrows.compression.format.pack import (
+    Given,
+    Summary,
+    check_binary,
+    decompress,
+    ends_of,
+    pack,
+    range_of,
+    row_axes,
+)
 from narrows.exceptions import InputError, InputTypeError, ParameterError
 from narrows.io.photographs import find_photographs, read_photograph
 from narrows.io.sources import nbytes
@@ -29,7 +41,7 @@ MODES = ("lossy", "bounded", "lossless")
 
 
 class Latents:
-    """f and the rounding of a coder, as `Analysis` wants them: arrays in, arrays out."""
+    """f and the rounding of a coder, as `AnalysisTransform` wants them: arrays in, arrays out."""
 
     def __init__(self, coder: Any, choices: Any) -> None:
         self.coder = coder
@@ -51,7 +63,7 @@ class Latents:
         """Codes at a level, whole numbers."""
         device = self.coder.log_gain.device
         codes = self.coder.codes(torch.from_numpy(latents).to(device), level)
-        whole: Array = codes.nan_to_num().clamp(-FAR, FAR).long().cpu().numpy()
+        whole: Array = codes.nan_to_num().clamp(-MAX_CODE, MAX_CODE).long().cpu().numpy()
         return whole
 
 
@@ -163,7 +175,7 @@ class Packs:
     layout_: Any
 
     @property
-    def decoder_(self) -> Model:
+    def decoder_(self) -> ExactDecoder:
         """The exact decoder."""
         raise NotImplementedError
 
@@ -229,11 +241,11 @@ class Packs:
         analysis = None
         if autoencoder:
             latents = Latents(self.model_, self.choices_)
-            analysis = Analysis(latents.latents, latents.quantise)
+            analysis = latents
         level = level_for(self.decoder_, quality)
         # switched off, the file needs no model
         model = self.decoder_ if autoencoder else None
-        wish = Wish(mode, images, error, model, level, analysis)
+        wish = CodingSettings(mode, images, error, model, level, analysis)
         total, done = (0 if images else nbytes(items[0].data)), 0
 
         def told(n: int) -> None:
@@ -304,7 +316,7 @@ class Packs:
         return self.decompress(self.compress(X, quality=quality))
 
 
-def level_for(model: Model, quality: Any) -> int | None:
+def level_for(model: ExactDecoder, quality: Any) -> int | None:
     """The level that is ``quality`` steps better than the model's own; None for its own."""
     if quality is None:
         return None

@@ -28,8 +28,8 @@ from narrows.compression.codec_setup import (
     prepare_whole,
 )
 from narrows.compression.coder import Coder
-from narrows.compression.format.decoder import Model
-from narrows.compression.format.model_payload import Payload
+from narrows.compression.format.decoder import ExactDecoder
+from narrows.compression.format.integer_networks import Payload
 from narrows.compression.quantize_weights import freeze, measured, some_rows
 from narrows.estimators.layout import Layout
 from narrows.estimators.learner import Learner
@@ -242,10 +242,12 @@ class Codec(Packs, Learner, BaseEstimator):
         coder: Coder = training.model  # type: ignore[assignment]
         rows = list(some_rows(training.rows, training.seed))
         payload = freeze(coder, self.choices_, 0, rows, training.objective)
-        found = measured(coder, Model(payload), training.validation)
+        found = measured(coder, ExactDecoder(payload), training.validation)
         plain, plain_choices = pca_coder(self.choices_, self._pca)
         plain.to(coder.log_gain.device)
-        beside = measured(plain, Model(freeze(plain, plain_choices, 0, rows)), training.validation)
+        beside = measured(
+            plain, ExactDecoder(freeze(plain, plain_choices, 0, rows)), training.validation
+        )
         self.levels_ = [
             {**own, **{f"pca_{name}": value for name, value in other.items()}}
             for own, other in zip(found, beside, strict=True)
@@ -263,12 +265,12 @@ class Codec(Packs, Learner, BaseEstimator):
         return int(np.argmin(away))
 
     @property
-    def decoder_(self) -> Model:
+    def decoder_(self) -> ExactDecoder:
         """The exact decoder, with its tables: what a file is decoded by."""
         check_is_fitted(self, "payload_")
-        made: Model | None = self.__dict__.get("_decoder")
+        made: ExactDecoder | None = self.__dict__.get("_decoder")
         if made is None or made.payload is not self.payload_:
-            made = self._decoder = Model(self.payload_)
+            made = self._decoder = ExactDecoder(self.payload_)
         return made
 
     def info(self) -> dict[str, Any]:
@@ -351,7 +353,7 @@ class Codec(Packs, Learner, BaseEstimator):
         }
         self.objective_.load_state_dict(mine, assign=True)
         self.payload_ = Payload.from_bytes(tensors["payload"].numpy().tobytes())
-        Model(self.payload_)  # every nonsense in it is found now
+        ExactDecoder(self.payload_)  # every nonsense in it is found now
 
 
 def _in_words(level: dict[str, float]) -> str:

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from narrows.compression.format.chunk_methods import NAMES
-from narrows.compression.format.container import Header, Item, Lost
-from narrows.compression.format.outline import ENDLESS, Heads, Held
+from narrows.compression.format.container import NO_LIMIT, Header, Item, ItemOutline, Lost, Outline
 
 __all__ = ["card", "shown", "verified"]
 
 
-def card(heads: Heads) -> dict[str, Any]:
+def card(heads: Outline) -> dict[str, Any]:
     """Plain JSON of what was found."""
     header = heads.header
     chunks: Counter[str] = Counter()
@@ -45,7 +44,7 @@ def card(heads: Heads) -> dict[str, Any]:
     }
 
 
-def _item(held: Held) -> dict[str, Any]:
+def _item(held: ItemOutline) -> dict[str, Any]:
     item = held.item
     return {
         "number": item.number,
@@ -58,7 +57,7 @@ def _item(held: Held) -> dict[str, Any]:
     }
 
 
-def _what(header: Header, items: list[Held]) -> str:
+def _what(header: Header, items: list[ItemOutline]) -> str:
     """One line about all of it."""
     if header.kind == "images" or len(items) != 1:
         what = f"{len(items):,} image{'s' * (len(items) != 1)}"
@@ -82,22 +81,21 @@ def described(item: Item) -> str:
 def verified(stream: Any, model: Any = None) -> dict[str, Any]:
     """The card of a file that was decoded and checked, all of it; ``model`` a codec's file.
 
-    Raises the errors of `narrows.compression.format.open_file.decompress`.
+    Raises the errors of `narrows.compression.format.pack.decompress`.
     """
-    from narrows.compression.format.open_file import load_model
-    from narrows.compression.format.pack import Unpacker
+    from narrows.compression.format.pack import Unpacker, load_model
 
     decoder = None if model is None else load_model(model)
-    unpacker = Unpacker(stream, decoder, max_bytes=ENDLESS)
-    items: list[Held] = []
+    unpacker = Unpacker(stream, decoder, max_bytes=NO_LIMIT)
+    items: list[ItemOutline] = []
     for part in unpacker.reader:
         if isinstance(part, Item):
-            items.append(Held(part))
+            items.append(ItemOutline(part))
         elif not isinstance(part, Lost):
             items[-1].add(part.method, len(part.payload))
             unpacker.decode(part)
     reader = unpacker.reader
-    found = card(Heads(reader.header, reader.n_read, reader.n_model, items, True))
+    found = card(Outline(reader.header, reader.n_read, reader.n_model, items, True))
     return {**found, "checked": "everything"}
 
 

@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from narrows.compression.codec_setup import CodecConfig
 from narrows.compression.coder import Coder, from_cells
 from narrows.compression.conditional_prior import LEAST_SCALE, ConditionalPrior, logistic_nats
-from narrows.compression.format.decoder import Model
+from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.entropy_coder import Encoder
-from narrows.compression.format.latent_codes import freeze_tables
-from narrows.compression.format.model_payload import Payload
-from narrows.compression.format.prior_decoder import HALF, WIDTH, Conditional
-from narrows.compression.format.quantize_network import freeze_network
-from narrows.compression.format.quantize_prior import (
+from narrows.compression.format.integer_networks import Payload, quantize_network
+from narrows.compression.format.latent_codes import (
+    HALF,
+    WIDTH,
+    ConditionalPriorCoder,
     GroupWeights,
-    centres,
-    freeze_prior,
-    freeze_prior_tables,
-    no_tables,
+    conditional_tables,
+    factorised_tables,
+    placeholder_tables,
+    quantize_prior,
+    table_centers,
 )
 from narrows.compression.rounding import LogisticMixture
 from narrows.parts.objective import WeightedObjective
@@ -56,7 +57,7 @@ def freeze(
     steps = coder.log_back.exp().cpu().double().numpy()
     each = np.repeat(steps, [len(codes[:SHOWN]) for codes in batches[0]], axis=0)
     net = [_pair(layer) for layer in coder.g.net.modules() if isinstance(layer, nn.Conv2d)]
-    arrays, structure = freeze_network(
+    arrays, structure = quantize_network(
         _pair(coder.g.path), net, steps, sample * each[:, :, None, None]
     )
     structure |= {
@@ -96,7 +97,7 @@ def _factorised(p: LogisticMixture, batches: list[list[Array]]) -> dict[str, Arr
             counts[level] += np.bincount(flat, minlength=counts[level].size).reshape(
                 counts[level].shape
             )
-    return freeze_tables(likely, counts)
+    return factorised_tables(likely, counts)
 
 
 def _with_prior(
@@ -108,19 +109,19 @@ def _with_prior(
 ) -> Payload:
     """The networks of a conditional prior, and tables of what follows what they say."""
     groups = [_weights(net) for net in p.nets]
-    more, shifts = freeze_prior(groups, [b for _, b in p.groups], sample)
+    more, shifts = quantize_prior(groups, [b for _, b in p.groups], sample)
     arrays, structure = arrays | more, structure | {"prior": shifts}
-    blank = Payload(arrays | {"prior.frequencies": no_tables()}, structure)
-    counting = Conditional(blank, len(batches[0]), p.groups[-1][1])
+    blank = Payload(arrays | {"prior.frequencies": placeholder_tables()}, structure)
+    counting = ConditionalPriorCoder(blank, len(batches[0]), p.groups[-1][1])
     counts = np.zeros(blank.arrays["prior.frequencies"].shape)
     for codes in batches:
         for level, k in enumerate(codes):
             counting.count(k, level, counts)
-    sizes, remainders = (torch.from_numpy(a)[:, None] for a in centres())
+    sizes, remainders = (torch.from_numpy(a)[:, None] for a in table_centers())
     numbers = torch.arange(WIDTH) - HALF
     density = torch.exp(-logistic_nats(numbers, remainders, sizes + LEAST_SCALE)).numpy()
     left = np.maximum(1 - density.sum(axis=1, keepdims=True), 1e-6)
-    tables = freeze_prior_tables(counts, np.concatenate([density, left], axis=1))
+    tables = conditional_tables(counts, np.concatenate([density, left], axis=1))
     return Payload(arrays | {"prior.frequencies": tables}, structure)
 
 
@@ -154,7 +155,7 @@ def some_rows(rows: Any, seed: int) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def measured(coder: Coder, model: Model, validation: Any) -> list[dict[str, float]]:
+def measured(coder: Coder, model: ExactDecoder, validation: Any) -> list[dict[str, float]]:
     """Bits and squared error (in scaled units) of a number at each level, by the exact decoder."""
     n_levels = len(coder.sigmas)
     bits, errors, n = [0.0] * n_levels, [0.0] * n_levels, 0

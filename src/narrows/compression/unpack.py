@@ -72,7 +72,7 @@ def unpack_to(unpacker: Unpacker, out: str | Path, *, overwrite: bool = False) -
     An array to .npy, .npz or .csv, or as pictures to .png or a folder; images to a folder under
     their names, or a single one to .png or .npy. Raises `FileError` and its children.
     """
-    images = unpacker.wish.images
+    images = unpacker.settings.images
     path = check_place(out, images=images, overwrite=overwrite)
     done = Unpacked(path)
     if not images and path.suffix.lower() == ".npy":
@@ -91,7 +91,7 @@ def unpack_item(
     unpacker: Unpacker, number: int, out: str | Path, *, overwrite: bool = False
 ) -> Unpacked:
     """Write one item of a file that seeks to ``out``, a single file; the others are not read."""
-    images = unpacker.wish.images
+    images = unpacker.settings.images
     path = check_output(out, SINGLE if images else ARRAYS + PICTURES, overwrite=overwrite)
     item, array = unpacker.one(number)
     if images:
@@ -181,7 +181,7 @@ def _write_array(array: Array, path: Path, unpacker: Unpacker, overwrite: bool) 
             f"An array of shape {array.shape} and {array.dtype} has no place in '{path}': give a "
             "name that ends in .npy or .npz."
         )
-    model = unpacker.wish.model
+    model = unpacker.settings.model
     axes = model.axes if model is not None and model.axes != "CL" else None
     write_rows(array, path, axes=axes, overwrite=overwrite)
 
