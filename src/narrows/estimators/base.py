@@ -32,6 +32,7 @@ from narrows.io.safetensors_file import read_file, write_file
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, refuse_sampler
 from narrows.training.batches import Scaling
 from narrows.training.monitor import Monitor
+from narrows.training.patches import Patches
 from narrows.training.process_group import Group, current_group, join_group
 from narrows.training.state import Budget
 
@@ -434,6 +435,7 @@ class Estimator(
         history = replace(history, errors=self._errors(training))
         state = super()._finalize(training, history, group)
         fitted, seed = self._with_state(state), state.seed
+        assert not isinstance(training.rows, Patches)  # those are of images of any size
         batches = rows_for_sampler(training.rows, seed)
         return replace(state, sampler=fit_sampler(fitted, batches, seed, group))
 

@@ -37,6 +37,7 @@ from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import path_fits
 from narrows.training.batches import Rows, Scaling, fit_scaling
 from narrows.training.checkpoint import Saved
+from narrows.training.patches import Patches
 from narrows.training.process_group import Group
 from narrows.training.state import TrainState
 from narrows.training.statistics import Statistics
@@ -66,7 +67,7 @@ class Training(Generic[S]):
 
     start: S
     state: TrainState
-    rows: Rows | Stream
+    rows: Rows | Stream | Patches
     validation: Rows | Stream
     saved: Saved | None = None  # where an interrupted run goes on
 
