@@ -279,7 +279,7 @@ class Denoiser(Learner, BaseEstimator):
         for name, images in (("X", rows), ("X_val", held)):
             if images is not None and images.channels > self.choices_.channels:
                 raise InputError(
-                    f"{name} holds colour images, but the model was fitted on grey ones; give grey "
+                    f"{name} holds colour images, but this model is for grey ones; give grey "
                     "images or fit a new model."
                 )
         patches, validation = self._split_patches(rows, held, seed, state.rng.device)
