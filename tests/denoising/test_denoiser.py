@@ -124,9 +124,7 @@ def test_lists_stacks_files_and_folders_give_the_same(fitted: Denoiser, tmp_path
     assert fitted.estimate_noise(images[0]) == pytest.approx(fitted.estimate_noise([*images])[0])
 
 
-def test_floats_to_1_and_to_255_give_the_same(
-    fitted: Denoiser, photograph: np.ndarray
-) -> None:
+def test_floats_to_1_and_to_255_give_the_same(fitted: Denoiser, photograph: np.ndarray) -> None:
     noisy = photograph[:64, :64] + np.random.default_rng(0).normal(0, 20, (64, 64))
     as_floats = fitted.denoise((noisy / 255).astype(np.float32))
     in_bytes = fitted.denoise(noisy.astype(np.float32))
