@@ -304,7 +304,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         for name, images in (("X", data.rows), ("X_val", data.held)):
             if images is not None and images.channels > start.config.channels:
                 raise InputError(
-                    f"{name} holds colour images, but the model was fitted on grey ones; give grey "
+                    f"{name} holds colour images, but this model is for grey ones; give grey "
                     "images or fit a new model."
                 )
         patches, validation = self._split_patches(data, start, state.rng.device)
