@@ -1,9 +1,9 @@
-"""Photographs as they are stored: their own depth, with transparency and metadata beside them.
+"""Photographs as they are stored: at their own depth, with transparency and metadata.
 
 What a photograph is read as can be written again without loss:
 
 - 8 bits stay uint8, 16 bits uint16, floating point float32; nothing is scaled. Palettes become
-  the greys or colours they stand for, black and white 0 and 255.
+  greys or colours, black and white 0 and 255.
 - Transparency is kept apart from the colours, as it is.
 - EXIF is kept, and with it the orientation: pixels are not turned. So are the colour profile (ICC)
   and the resolution. Other metadata (XMP, comments) is left out.
@@ -126,7 +126,7 @@ class Photograph:
 
 
 def white_of(pixels: Array) -> float:
-    """The value that stands for white: the largest of an integer dtype; of floats 1, 255 or 65535.
+    """The value of white: the largest of an integer dtype; of floats 1, 255 or 65535.
 
     Of these three it is the first whose double no value exceeds, as noise may pass white by far.
 
