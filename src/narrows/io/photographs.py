@@ -221,8 +221,10 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
         if getattr(image, "is_animated", False):
             notes.append("holds several pictures: only the first is read")
         # These depend on how the image is stored: asked before it is decoded.
-        tags = image.getexif() if image.format == "TIFF" else Image.Exif()
-        exif, orientation = image_files.kept_tags(tags), tags.get(ORIENTATION, 1)
+        exif, orientation = b"", 1
+        if image.format == "TIFF":
+            tags = image.getexif()
+            exif, orientation = image_files.kept_tags(tags), tags.get(ORIENTATION, 1)
         planes: Array | None = image_files.sixteen_bit_colours(image, path)
         image.load()  # some of the metadata comes after the pixels
         icc = image.info.get("icc_profile") or b""
