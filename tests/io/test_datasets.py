@@ -1,4 +1,4 @@
-"""Data known by name: found on this machine, or downloaded, and never taken unchecked."""
+"""Data sets known by name: found on this machine, or downloaded, and always checked."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_digits_are_scikit_learns() -> None:
 
 
 @pytest.mark.usefixtures("served")
-def test_downloaded_once_then_found(cache: Path, served: Path) -> None:
+def test_a_download_is_kept(cache: Path, served: Path) -> None:
     put(served)
     first = read("mnist")
     np.testing.assert_array_equal(first.X, IMAGES)
@@ -156,7 +156,7 @@ def test_plain_or_gzipped_at_any_level(
     np.testing.assert_array_equal(read("mnist").X, IMAGES)
 
 
-def test_another_file_of_that_name_is_passed_over_and_mentioned(cache: Path, served: Path) -> None:
+def test_a_different_file_of_that_name_is_skipped_and_named(cache: Path, served: Path) -> None:
     put(cache / "mnist", lambda content: gzip.compress(content + b"!"))
     assert "is not the original" in refused()
     put(served)
@@ -175,7 +175,7 @@ def test_splits(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(named.ARCHIVES))
-def test_the_real_thing_where_this_machine_has_it(name: str) -> None:
+def test_the_real_files_if_this_machine_has_them(name: str) -> None:
     images = named.SPLITS["test"][0]
     checksum = dict(zip(named.FILES, named.ARCHIVES[name].checksums, strict=True))[images]
     paths = [folder / f"{images}.gz" for folder in named._folders(name)]

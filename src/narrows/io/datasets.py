@@ -108,7 +108,7 @@ def _normalized(text: str) -> str:
 
 
 def read_named(text: str) -> Labelled:
-    """Images (n, H, W), labels (n,) and what the labels stand for.
+    """Images (n, H, W), labels (n,) and the names of the classes.
 
     ``text`` is a name, or a name and a split such as ``"mnist:test"``. Raises ParameterError for a
     split that does not exist and FileError if the files are neither here nor can be downloaded.

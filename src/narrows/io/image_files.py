@@ -23,7 +23,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,16 +146,22 @@ def _pillow_settings(max_pixels: int | None) -> Iterator[None]:
     """
     from PIL import Image
 
-    with ExitStack() as stack:
-        if max_pixels is not None:
-            stack.enter_context(PILLOW_LIMIT_LOCK)
-            stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-            Image.MAX_IMAGE_PIXELS = max_pixels
-        if threading.current_thread() is threading.main_thread():
-            stack.enter_context(warnings.catch_warnings())
+    limited, main = max_pixels is not None, threading.current_thread() is threading.main_thread()
+    with (
+        PILLOW_LIMIT_LOCK if limited else nullcontext(),
+        warnings.catch_warnings() if main else nullcontext(),
+    ):
+        if main:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # notes about odd metadata
-        yield
+        usual = Image.MAX_IMAGE_PIXELS
+        if limited:
+            Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield
+        finally:
+            if limited:
+                Image.MAX_IMAGE_PIXELS = usual
 
 
 def _not_an_image(path: Path) -> str:
@@ -232,8 +238,8 @@ def _without_transparency(image: Image) -> Image:
 def sixteen_bit_colours(image: ImageFile, path: Path) -> NDArray[np.uint16] | None:
     """The pixels (H, W, C) of an image, just opened, whose colours Pillow would cut to 8 bits.
 
-    Pillow keeps the first of the two bytes of a value. Told that the bytes stand in the other
-    order, it keeps the second. None if Pillow loses nothing.
+    It is decoded twice: Pillow keeps the high byte of every value, and the low one if the file's
+    byte order is given the wrong way round. None if Pillow loses nothing.
     """
     if not image.tile:
         return None
@@ -253,7 +259,7 @@ def sixteen_bit_colours(image: ImageFile, path: Path) -> NDArray[np.uint16] | No
 
 
 def _decode_as(path: Path, rawmode: str) -> NDArray[np.uint8]:
-    """The image as Pillow decodes it when told that its bytes are laid out as ``rawmode`` says."""
+    """The image, decoded as if its bytes were laid out as Pillow's ``rawmode`` says."""
     from PIL import Image
 
     def changed(tile: Any) -> Any:
@@ -289,25 +295,21 @@ def deep_tiff_tags(path: Path) -> Exif | None:
     from PIL.ExifTags import Base
 
     tags = _tiff_tags(path)
-    if tags is None:
+    bits = 0 if tags is None else np.max(tags.get(Base.BitsPerSample, 1))
+    if tags is None or bits <= 8:
         return None
-
-    def numbers(tag: int, default: int) -> tuple[int, ...]:
-        found = tags.get(tag, default)
-        return tuple(found) if isinstance(found, tuple) else (found,)
-
-    bits, n_samples = max(numbers(Base.BitsPerSample, 1)), tags.get(Base.SamplesPerPixel, 1)
-    sample_format = max(numbers(Base.SampleFormat, 1))  # 1 is unsigned, 3 floating point
+    n_samples = tags.get(Base.SamplesPerPixel, 1)
+    sample_format = np.max(tags.get(Base.SampleFormat, 1))  # 1 is unsigned, 3 floating point
     photometric = tags.get(Base.PhotometricInterpretation)  # 0: white is 0; 2: RGB
-    if bits > 8 and photometric == 0:
+    if photometric == 0:
         raise ValueError("it counts from white to black: save it with black as 0")
     pillow_can = bits == 16 and sample_format == 1 and n_samples in (3, 4) and photometric == 2
     pillow_can &= tags.get(Base.PlanarConfiguration, 1) == 1
-    pillow_can &= numbers(Base.ExtraSamples, 2) in ((2,), ())  # 2: alpha, not multiplied in
+    pillow_can &= tags.get(Base.ExtraSamples, 2) in (2, (2,), ())  # 2: alpha, not multiplied in
     if pillow_can and tags.get(Base.Compression, 1) not in TIFFFILE_DECODES:
         return None
     half_or_double = sample_format == 3 and bits in (16, 64)
-    return tags if bits > 8 and (n_samples > 1 or half_or_double) else None
+    return tags if n_samples > 1 or half_or_double else None
 
 
 def _tiff_tags(path: Path) -> Exif | None:

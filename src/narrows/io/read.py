@@ -28,8 +28,8 @@ from narrows.io.image_folders import ImageFolder, Resize
 from narrows.io.sources import LazyRows, Source, ZarrRows, is_zarr, nbytes
 
 READABLE = (
-    "digits, mnist, fashion-mnist (mnist:test for the test split), a folder of images or .parquet "
-    "files, a .zarr, a .npy, .npz, .parquet, .csv or IDX file, the last two gz or not"
+    "digits, mnist or fashion-mnist (mnist:test is the test split), a folder of images or .parquet "
+    "files, a .zarr, or a .npy, .npz, .parquet, .csv or IDX file (the last two may be gzipped)"
 )
 LAZY_FROM_BYTES = 2**30  # lazy="auto" leaves rows that take more on disk
 Lazy = bool | Literal["auto"]
@@ -47,7 +47,7 @@ class Data:
     ``X`` is (n, ...) in the source's own dtype, an array or, if read lazily, a
     `narrows.io.sources.Source`; ``y`` (n,) its labels if the source has them; ``axes`` what
     the estimators need to know about ``X`` ("HWC" for colour images); ``feature_names`` the columns
-    of a table; ``name`` a short name for titles; ``y_names`` what the integers of ``y`` stand for.
+    of a table; ``name`` a short name for titles; ``y_names`` the names of the classes in ``y``.
     """
 
     X: Any
@@ -229,7 +229,7 @@ def _read_path(path: Path) -> Data:
         X, y = _read_npz(path, "x") if kind == "npz" else (_map_npy(path), None)
         return Data(X, y, name=name)
     if kind == "not numpy":
-        raise FileError(f"'{path}' is named like a numpy file and is none: save it by numpy.save.")
+        raise FileError(f"'{path}' is not a numpy file: save the array with numpy.save.")
     if path.suffix.lower() in SUFFIXES:
         raise FileError(f"'{path}' is a single image: give the folder that holds the images.")
     if path.suffix.lower() in PICKLE_SUFFIXES:
@@ -247,7 +247,7 @@ def _map_npy(path: Path) -> NDArray[Any]:
 
 
 def _read_npz(path: Path, wanted: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The array called ``wanted``, or the only one besides ``y``; and ``y``."""
+    """The array called ``wanted``, or the only one if it is not ``y``; and ``y``."""
     try:
         # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -209,8 +209,8 @@ def concatenate_to(
 ) -> Array:
     """The n rows of ``blocks``, at least one, as one array.
 
-    With ``out``, a name that ends in .npy, they are written there as they come, and that file is
-    returned, memory-mapped for reading: never more than a block is in memory. Raises `FileError`
+    With ``out``, a name that ends in .npy, each block is written as soon as it is computed, and
+    the file is returned, memory-mapped: never more than a block is in memory. Raises `FileError`
     as `check_output` does.
 
     >>> import numpy as np
@@ -220,7 +220,7 @@ def concatenate_to(
     import numpy as np
 
     if out is None:
-        # Filled as they come: numpy.concatenate would need twice the memory.
+        # Filled block by block: numpy.concatenate would need twice the memory.
         whole, done = None, 0
         for block in blocks:
             whole = np.empty((n, *block.shape[1:]), block.dtype) if whole is None else whole
