@@ -77,7 +77,7 @@ def small() -> Iterator[None]:
     options = coding.context_options
     with ExitStack() as stack:
         for where, name, value in (
-            (coding, "CONTEXT", 6),
+            (coding, "PRIOR_WIDTH", 6),
             (
                 coding,
                 "context_options",

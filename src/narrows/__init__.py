@@ -18,7 +18,7 @@ from narrows.training.loggers import MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:
-    from narrows.compression.codec import Codec
+    from narrows.compression import Codec
     from narrows.denoising import Denoiser
     from narrows.io import photographs
     from narrows.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
@@ -130,9 +130,10 @@ def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> A
     NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
         The file cannot be decoded; all are children of ``FileError``.
     """
-    from narrows.compression.format.pack import decompress as read
+    from importlib import import_module
 
-    return read(source, model, max_bytes=max_bytes)
+    compression: Any = import_module("narrows.compression")  # NumPy, and not before it is needed
+    return compression.decompress(source, model, max_bytes=max_bytes)
 
 
 def __getattr__(name: str) -> Any:

@@ -112,13 +112,13 @@ def test_a_rate_is_met(codec: Codec) -> None:
 
 def test_a_file_is_as_large_as_the_model_says(codec: Codec) -> None:
     """Within 0.5 % and 64 bytes, beside the header and the frames."""
-    from narrows.compression.api import Latents
-    from narrows.compression.quantize_weights import bits_of
+    from narrows.compression.codec import LatentEncoder
+    from narrows.compression.quantize_weights import code_bits
 
-    model, latents = codec.decoder_, Latents(codec.model_, codec.choices_)
+    model, latents = codec.decoder_, LatentEncoder(codec.model_, codec.choices_)
     y = latents.latents(model.planes(DIGITS, model.grid(DIGITS.shape, False)))
     for level in range(model.n_levels):
-        estimate = bits_of(latents.quantise(y, level), model.tables, level) / 8
+        estimate = code_bits(latents.quantise(y, level), model.tables, level) / 8
         stream = io.BytesIO()
         summary = codec.compress_to(stream, DIGITS, quality=level - model.level)
         assert summary.coded == len(stream.getvalue())
@@ -254,8 +254,8 @@ def test_what_cannot_be_coded_is_refused(codec: Codec, X: Any, how: Any, words: 
         ({"mode": "lossless", "max_error": 1}, "go together"),
         ({"quality": 9}, "from -3 to 3"),
         ({"quality": 1.5}, "from -3 to 3"),
-        ({"mode": "lossless", "quality": 1}, "no meaning"),
-        ({"autoencoder": False}, "nothing can be lossy"),
+        ({"mode": "lossless", "quality": 1}, "for mode='lossy'"),
+        ({"autoencoder": False}, "need the autoencoder"),
     ],
 )
 def test_wishes_without_a_meaning_are_refused(codec: Codec, how: Any, words: str) -> None:
@@ -312,7 +312,7 @@ def test_every_way_that_was_tried_comes_back(
     kind: str, mode: str, codec: Codec, blocks: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only the one that won."""
-    from narrows.compression.api import Latents
+    from narrows.compression.codec import LatentEncoder
     from narrows.compression.format.chunk_methods import (
         CONTEXT,
         CodingSettings,
@@ -322,7 +322,7 @@ def test_every_way_that_was_tried_comes_back(
 
     X = {"digits": DIGITS[:60], "fields": FIELD[:, :30, :40]}.get(kind, KINDS["colours"][0])
     own = {"digits": codec, "fields": blocks}.get(kind) or tiny(X, axes="HWC")
-    half = Latents(own.model_, own.choices_)
+    half = LatentEncoder(own.model_, own.choices_)
     error = 2.0 if mode == "bounded" else None
     settings = CodingSettings(mode, False, error, own.decoder_, None, half)
     monkeypatch.setattr("narrows.compression.format.chunk_methods.MAX_ESTIMATE", 1e9)
@@ -367,16 +367,16 @@ def test_noise_grows_by_next_to_nothing(n: int, codec: Codec) -> None:
 
 def test_files_of_images_are_as_large_as_the_model_says() -> None:
     """Also where most codes cost next to nothing: at the coarsest level of blocks."""
-    from narrows.compression.api import Latents
-    from narrows.compression.quantize_weights import bits_of
+    from narrows.compression.codec import LatentEncoder
+    from narrows.compression.quantize_weights import code_bits
 
     codec = tiny(PHOTOS)
     image = np.tile(PHOTOS[0], (6, 6, 1))
-    model, half = codec.decoder_, Latents(codec.model_, codec.choices_)
+    model, half = codec.decoder_, LatentEncoder(codec.model_, codec.choices_)
     grid = model.grid(image.shape, True)
     assert grid is not None
     y = half.latents(model.planes(image, grid))
     for level in range(model.n_levels):
-        estimate = bits_of(half.quantise(y, level), model.tables, level) / 8
+        estimate = code_bits(half.quantise(y, level), model.tables, level) / 8
         summary = codec.compress_to(io.BytesIO(), [image], quality=level - model.level)
         assert estimate <= summary.codes <= 1.005 * estimate + 64

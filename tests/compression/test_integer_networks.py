@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from narrows.compression.conditional_prior import LEAST_SCALE, ConditionalPrior, groups_of
+from narrows.compression.entropy_models import MIN_SCALE, ConditionalPrior, groups_of
 from narrows.compression.format.entropy_coder import Decoder, Encoder, Tables, frequencies_of
 from narrows.compression.format.integer_networks import (
     EXACT,
@@ -24,7 +24,7 @@ from narrows.compression.format.latent_codes import (
     placeholder_tables,
     quantize_prior,
 )
-from narrows.compression.quantize_weights import _weights
+from narrows.compression.quantize_weights import group_weights
 from narrows.exceptions import Corrupt, FileError
 
 
@@ -135,18 +135,18 @@ def prior_of(seed: int, reach: int, channels: int = 6) -> ConditionalPriorCoder:
 def test_a_frozen_prior_means_what_the_trained_one_does(reach: int) -> None:
     prior = ConditionalPrior(2, 6, 8, reach)
     rng = torch.Generator().manual_seed(2)
-    prior.begin(rng)
+    prior.init_weights(rng)
     for p in prior.parameters():
         p += 0.3 * torch.randn(p.shape, generator=rng)
     prior.double()
     codes = torch.randint(-9, 10, (5, 6, *((6, 5) if reach else (1, 1))), generator=rng).double()
-    groups = [_weights(net) for net in prior.nets]
+    groups = [group_weights(net) for _, _, net in prior.group_networks()]
     arrays, shifts = quantize_prior(groups, [b for _, b in prior.groups], codes.numpy())
     arrays["prior.frequencies"] = placeholder_tables()
     frozen = ConditionalPriorCoder(Payload(arrays, {"prior": shifts}), 2, 6)
     level = torch.full((5,), 1)
     for at, (i, j) in enumerate(frozen.passes):
-        mask, _ = prior._known(codes, at)
+        mask, _ = prior._known_cells(codes, at)
         for (a, b), net, step in zip(prior.groups, prior.nets, frozen.groups, strict=True):
             known = torch.cat([codes[:, :a], codes[:, a:b] * mask], 1)
             mean, scale = (x[:, :, i::2, j::2] for x in net(known, level, at))
@@ -154,7 +154,7 @@ def test_a_frozen_prior_means_what_the_trained_one_does(reach: int) -> None:
             m, r = (x / 256 for x in step(pad.numpy(), 1, at))
             wrong = np.abs(m - mean.movedim(1, -1).numpy())
             assert wrong.max() < 0.02 + 2e-3 * float(mean.abs().max())
-            found = np.maximum(r, 0) + LEAST_SCALE
+            found = np.maximum(r, 0) + MIN_SCALE
             wrong = np.abs(found - scale.movedim(1, -1).numpy())
             assert wrong.max() < 0.02 + 2e-3 * float(scale.max())
 

@@ -78,7 +78,7 @@ def codec() -> Callable[[str], Codec]:
         if kind not in made:
             X, kwargs = KINDS[kind]
             # tables of codes seldom seen are as good here
-            with patch("narrows.compression.quantize_weights.COUNTED", 1 << 14):
+            with patch("narrows.compression.quantize_weights.COUNTED_NUMBERS", 1 << 14):
                 made[kind] = Codec(**{**base, **kwargs}).fit(X)
         return made[kind]
 

@@ -56,7 +56,9 @@ def test_a_fit_on_a_map_ends_where_one_in_memory_does(folder: Path, scaling: str
         fit(mapped(X, folder), in_memory=choice, scaling=scaling) for choice in (True, False)
     )
     assert np.array_equal(here.transform(X), fit(X, scaling=scaling).transform(X))
-    assert isinstance(validate_X(there, mapped(X, folder), there.state_.spec)[0], validation.CheckedRows)
+    assert isinstance(
+        validate_X(there, mapped(X, folder), there.state_.spec)[0], validation.CheckedRows
+    )
     assert there.score(X) == pytest.approx(here.score(X), abs=0.1)  # another order of rows
     assert there.rows_ == here.rows_ == {"given": 400, "validation": 40}
     assert there.score(X) > there.pca_.score(X) + 0.05

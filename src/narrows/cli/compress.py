@@ -12,15 +12,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from narrows import compression
 from narrows.cli.options import output_option, overwrite_option
-
-if TYPE_CHECKING:
-    from narrows.compression.format.decoder import ExactDecoder
-    from narrows.compression.unpack import Unpacked
 
 __all__ = ["compress", "decompress", "inspect"]
 
@@ -80,7 +77,6 @@ def compress(
     Prints sizes and quality, and what ordinary coders make of the same data.
     """
     from narrows.cli.apply import loaded
-    from narrows.compression.compression_summary import compress_file, lines
     from narrows.io.read import read_any
     from narrows.io.write import check_output
 
@@ -95,20 +91,20 @@ def compress(
         "embed_model": embed_model,
         "autoencoder": not no_autoencoder,
     }
-    beside_it = "none" if no_compare or quiet else "all" if compare_all else "sample"
+    compare = "none" if no_compare or quiet else "all" if compare_all else "sample"
     with _progress("compress", quiet) as watch, _naming(out):
         target: Any = sys.stdout.buffer if out == "-" else out
-        facts = compress_file(
+        facts = compression.compress_file(
             codec,
             source.X,
             target,
             how=how,
             overwrite=overwrite,
-            beside_it=beside_it,
+            compare=compare,
             watch=watch,
         )
     if not quiet:
-        click.echo("\n".join(lines(facts)), err=out == "-")
+        click.echo("\n".join(compression.report_lines(facts)), err=out == "-")
 
 
 def _check_wishes(
@@ -169,14 +165,12 @@ def decompress(
     FILE may be -, standard input. OUT is there only after all of FILE proved right. Images are
     written as .png under the names they had (floats as .tif, what neither holds as .npy).
     """
-    from narrows.compression.format.pack import Unpacker, load_model
-
     if salvage and item is not None:
         raise click.UsageError("--salvage and --item exclude each other: choose one.")
-    decoder: ExactDecoder | None = None if model is None else load_model(model)
+    decoder = None if model is None else compression.load_model(model)
     with _opened(file) as stream, _naming(out), _about(file):
         most = 1 << 31 if max_bytes is None else max_bytes
-        unpacker = Unpacker(stream, decoder, max_bytes=most, salvage=salvage)
+        unpacker = compression.Unpacker(stream, decoder, max_bytes=most, salvage=salvage)
         done = _unpack(unpacker, out, item, overwrite)
     for lost in done.lost:
         click.echo(f"narrows: lost: {_lost(lost)}", err=True)
@@ -185,31 +179,29 @@ def decompress(
     return CORRUPT if done.lost else 0
 
 
-def _unpack(unpacker: Any, out: str, item: int | None, overwrite: bool) -> Unpacked:
-    from narrows.compression.unpack import unpack_item, unpack_to, unpack_to_stream
-
+def _unpack(
+    unpacker: compression.Unpacker, out: str, item: int | None, overwrite: bool
+) -> compression.Decompressed:
     if item is not None:
         if out == "-":
             raise click.UsageError("--item needs a file to write to, not -.")
-        return unpack_item(unpacker, item, out, overwrite=overwrite)
+        return compression.decompress_item(unpacker, item, out, overwrite=overwrite)
     if out != "-":
-        return unpack_to(unpacker, out, overwrite=overwrite)
+        return compression.decompress_to(unpacker, out, overwrite=overwrite)
     stream = sys.stdout.buffer
-    done = unpack_to_stream(unpacker, stream)
+    done = compression.decompress_to_stream(unpacker, stream)
     stream.flush()
     return done
 
 
-def _said(done: Unpacked, out: str) -> str:
-    from narrows.compression.inspection import described
-
+def _said(done: compression.Decompressed, out: str) -> str:
     item, where = done.first, "standard output" if out == "-" else str(done.path)
     if done.names or item is None:
         return f"{where}: {done.items:,} image{'s' * (done.items != 1)}"
-    return f"{where}: {described(item)}"
+    return f"{where}: {compression.describe_item(item)}"
 
 
-def _lost(lost: Any) -> str:
+def _lost(lost: compression.Lost) -> str:
     if lost.item is None:
         return str(lost.why)
     if lost.rows is None:
@@ -230,26 +222,28 @@ def inspect(file: str, verify: bool, model: str | None, every: bool, as_json: bo
     Nothing is decoded, and only the heads of its parts are read: whether the rest is whole,
     --verify says. FILE may be -, standard input.
     """
-    from narrows.compression.format.container import read_outline
-    from narrows.compression.inspection import card, shown, verified
-
     with _opened(file) as stream, _about(file):
-        found = verified(stream, model) if verify else card(read_outline(stream))
+        found = compression.describe_file(stream, verify=verify, model=model)
     if as_json:
         click.echo(json.dumps({"file": file, **found}, indent=2, ensure_ascii=False))
     else:
-        click.echo("\n".join([f"{file}: {found['what']}", *shown(found, None if every else SHOWN)]))
+        click.echo(
+            "\n".join(
+                [
+                    f"{file}: {found['what']}",
+                    *compression.description_lines(found, None if every else SHOWN),
+                ]
+            )
+        )
 
 
 @contextmanager
 def _opened(file: str) -> Iterator[Any]:
     """The bytes of a file, or of standard input."""
-    from narrows.compression.format.pack import opened
-
     if file == "-":
         yield sys.stdin.buffer
         return
-    with opened(file) as stream:
+    with compression.opened(file) as stream:
         yield stream
 
 

@@ -225,7 +225,7 @@ def codec_summary(estimator: Any, name: str, path: Path) -> str:
 
 def codec_lines(estimator: Any) -> list[str]:
     """The bits and the error of the level that is usual, beside PCA with the same coder."""
-    from narrows.compression.compare_coders import pca_bits
+    from narrows import compression
 
     levels, level = estimator.levels_, estimator.decoder_.level
     found = levels[level]
@@ -234,7 +234,7 @@ def codec_lines(estimator: Any) -> list[str]:
         f"validation rows, level {level} of 0 to {len(levels) - 1}: {bits:.4g} bits a number, "
         f"{_error_of(estimator.choices_, mse)}"
     )
-    pca = pca_bits(levels, mse)
+    pca = compression.pca_bits(levels, mse)
     if pca is None or bits <= 0:
         return [said]
     more = f"{abs(pca / bits - 1):.1%} {'more' if pca > bits else 'fewer'}"
