@@ -25,7 +25,8 @@ from narrows.compression.compare_coders import (
     some_rows,
 )
 from narrows.compression.compression_summary import Facts, compress_file, lines
-from narrows.compression.format.container import Header, Item, read_outline
+from narrows.compression.format.container import read_outline
+from narrows.compression.format.header import Header, Item
 from narrows.compression.format.pack import Given, Summary
 from narrows.compression.inspection import card, shown
 from narrows.compression.other_coders import pack_bounded, pack_lossless

@@ -111,7 +111,7 @@ def test_a_second_decoder_reads_the_same(kind: str, shown: bool) -> None:
     model, some = ContextModel(*net.freeze()), images[:5]
     side = some // 16 * 16 if shown else None
     data = coded(model, some, side)
-    reader = Reader(*model.arrays())
+    reader = Reader(*net.freeze())
     assert reader.read(data, 5, None if side is None else side.tolist()) == some.tolist()
 
 

@@ -14,11 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from narrows.compression.format.chunk_methods import (
-    AUTOENCODER,
-    NAMES,
-    CodingSettings,
-)
+from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, CodingSettings
 from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.latent_codes import MAX_CODE
 from narrows.compression.format.pack import (

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from narrows.compression.format.chunk_methods import NAMES
-from narrows.compression.format.container import NO_LIMIT, Header, Item, ItemOutline, Lost, Outline
+from narrows.compression.format.container import NO_LIMIT, ItemOutline, Lost, Outline
+from narrows.compression.format.header import Header, Item
 
 __all__ = ["card", "shown", "verified"]
 

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.compression.format.container import Chunk, Item, Lost
+from narrows.compression.format.container import Lost
+from narrows.compression.format.frames import Chunk
+from narrows.compression.format.header import Item
 from narrows.compression.format.pack import Unpacker
 from narrows.exceptions import Corrupt, FileError, InputError, ParameterError
 from narrows.io.photographs import Photograph, write_photograph
