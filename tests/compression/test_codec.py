@@ -171,7 +171,7 @@ def test_threads_change_no_bit(blocks: Codec) -> None:
 def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, or parts of rows: the answer is the same shape, and errors stay within their bound."""
     for at_once in (3500, 1500):
-        monkeypatch.setattr("narrows.compression.format.pack.AT_ONCE", at_once)
+        monkeypatch.setattr("narrows.compression.format.pack.CHUNK_ELEMENTS", at_once)
         X = FIELD[:2, :40]
         for how in ({"mode": "lossless"}, {"max_error": 0.5}, {}):
             back = blocks.decompress(blocks.compress(X, **how))
@@ -184,7 +184,7 @@ def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyP
 
 def test_images_cut_into_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = tiny(PHOTOS, block=(4, 4))
-    monkeypatch.setattr("narrows.compression.format.pack.AT_ONCE", 8000)
+    monkeypatch.setattr("narrows.compression.format.pack.CHUNK_ELEMENTS", 8000)
     large = np.tile(PHOTOS[1], (4, 1))
     for how in ({}, {"mode": "lossless"}):
         back = codec.decompress(codec.compress([large, PHOTOS[0]], **how))
@@ -233,8 +233,8 @@ def test_what_lies_otherwise_in_memory(codec: Codec) -> None:
     [
         (DIGITS[:, :7], {}, "reshape X"),
         (DIGITS / 16, {}, "fitted on uint8"),
-        (np.array(["a"]), {"mode": "lossless"}, "no place"),
-        (np.array([1], dtype=object), {"mode": "lossless"}, "no place"),
+        (np.array(["a"]), {"mode": "lossless"}, "cannot store"),
+        (np.array([1], dtype=object), {"mode": "lossless"}, "cannot store"),
         ([DIGITS[0], DIGITS], {"mode": "lossless"}, "Item 1"),
     ],
 )
@@ -315,8 +315,7 @@ def test_every_way_that_was_tried_comes_back(
     from narrows.compression.codec import LatentEncoder
     from narrows.compression.format.chunk_methods import (
         CONTEXT,
-        Analysis,
-        Wish,
+        CodingSettings,
         _tried,
         decode_chunk,
     )
@@ -325,11 +324,11 @@ def test_every_way_that_was_tried_comes_back(
     own = {"digits": codec, "fields": blocks}.get(kind) or tiny(X, axes="HWC")
     half = LatentEncoder(own.model_, own.choices_)
     error = 2.0 if mode == "bounded" else None
-    wish = Wish(mode, False, error, own.decoder_, None, Analysis(half.latents, half.quantise))
-    monkeypatch.setattr("narrows.compression.format.chunk_methods.HOPELESS", 1e9)
-    tried = _tried(X, wish)
+    settings = CodingSettings(mode, False, error, own.decoder_, None, half)
+    monkeypatch.setattr("narrows.compression.format.chunk_methods.MAX_ESTIMATE", 1e9)
+    tried = _tried(X, settings)
     for coded in tried:
-        back = decode_chunk(coded.method, coded.payload, X.shape, X.dtype, wish)
+        back = decode_chunk(coded.method, coded.payload, X.shape, X.dtype, settings)
         assert same(np.ascontiguousarray(back), coded.decoded), coded.method
         assert coded.code_bytes <= len(coded.payload)
     if mode == "lossless" and X.dtype == np.uint8:
@@ -350,11 +349,11 @@ def test_pixels_are_expected_with_and_without_an_answer(
         seen.append(255 if side is None else len(seen) - 1)
         return cheap.get(seen[-1], 1e9)
 
-    monkeypatch.setattr("narrows.compression.format.context_decoder.ContextModel.bits", bits)
+    monkeypatch.setattr("narrows.compression.format.context_model.ContextModel.bits", bits)
     data = codec.compress(DIGITS[:200], mode="lossless")
     assert same(codec.decompress(data), DIGITS[:200])
     assert len(seen) == 1 + codec.decoder_.n_levels
-    assert methods.NO_ANSWER == 255
+    assert methods.NO_CODES == 255
 
 
 @pytest.mark.parametrize("n", [0, 1, 1000, 300_000])

@@ -28,7 +28,7 @@ from narrows.compression.compression_summary import (
     sample_rows,
 )
 from narrows.compression.decompress_files import UniqueNames
-from narrows.compression.format.container import Header, Item
+from narrows.compression.format.header import Header, Item
 from narrows.compression.format.pack import Given, Summary
 from narrows.compression.inspection import describe_file, description_lines
 from narrows.compression.other_coders import lossless_results

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from helpers import mutated_files as fuzzing
 from helpers.containers import Content, Pipe, decode, example, read, write
-from narrows.compression.format.container import Chunk, Header, Item, Reader, Writer, model_id
-from narrows.compression.format.header import DTYPES
+from narrows.compression.format.container import Reader, Writer, model_id
+from narrows.compression.format.frames import Chunk
+from narrows.compression.format.header import DTYPES, Header, Item
 from narrows.exceptions import (
     Corrupt,
     FileError,
@@ -120,7 +121,7 @@ def test_arrays_are_checked_as_little_endian_bytes_in_c_order() -> None:
     chunk.check(np.frombuffer(decode(chunk), item.little).reshape(chunk.shape))
     chunk.check(array)
     for wrong in (array[:, :, ::-1], array[:1], array.astype(np.float64)):
-        with pytest.raises(Corrupt, match="item 0, chunk 0 does not decode to what"):
+        with pytest.raises(Corrupt, match="item 0, chunk 0 does not decode to the data"):
             chunk.check(wrong)
 
 

@@ -16,10 +16,9 @@ from sklearn.datasets import load_digits
 
 from helpers.context_decoder import Reader
 from narrows.compression.context_network import ContextNetwork, context_options
-from narrows.compression.format.context_decoder import ContextModel
-from narrows.compression.format.context_layers import exact_kind
+from narrows.compression.format.context_model import ContextModel, exact_kind
 from narrows.compression.format.entropy_coder import Decoder, Encoder
-from narrows.compression.format.exact_products import product
+from narrows.compression.format.integer_networks import product
 from narrows.compression.quantize_weights import quantize_context
 from narrows.exceptions import Corrupt, InputError
 
@@ -113,12 +112,12 @@ def test_a_second_decoder_reads_the_same(kind: str, shown: bool) -> None:
     model, some = ContextModel(*quantize_context(net)), images[:5]
     side = some // 16 * 16 if shown else None
     data = coded(model, some, side)
-    reader = Reader(*model.arrays())
+    reader = Reader(*quantize_context(net))
     assert reader.read(data, 5, None if side is None else side.tolist()) == some.tolist()
 
 
 def test_many_images_are_coded_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("narrows.compression.format.context_decoder.MOST_ABREAST", 7)
+    monkeypatch.setattr("narrows.compression.format.context_model.IMAGES_AT_ONCE", 7)
     images = digits()[:20]
     model = ContextModel(*quantize_context(trained(images, 3, images)))
     data = coded(model, images, images)
@@ -204,7 +203,7 @@ def test_training_draws_from_its_own_generator_only() -> None:
 CODE = """
 import sys
 import numpy as np
-from narrows.compression.format.context_decoder import ContextModel
+from narrows.compression.format.context_model import ContextModel
 from narrows.compression.format.entropy_coder import Encoder
 setting, path = sys.argv[1:]
 if setting.startswith("numpy"):

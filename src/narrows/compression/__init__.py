@@ -17,8 +17,7 @@ if TYPE_CHECKING:
         decompress_to_stream,
     )
     from narrows.compression.format.container import Lost
-    from narrows.compression.format.open_file import decompress, load_model, opened
-    from narrows.compression.format.pack import Unpacker
+    from narrows.compression.format.pack import Unpacker, decompress, load_model, opened
     from narrows.compression.inspection import describe_file, describe_item, description_lines
 
 __all__ = [
@@ -49,8 +48,7 @@ MODULES = {
         "decompress_to_stream",
     ),
     "format.container": ("Lost",),
-    "format.open_file": ("decompress", "load_model", "opened"),
-    "format.pack": ("Unpacker",),
+    "format.pack": ("Unpacker", "decompress", "load_model", "opened"),
     "inspection": ("describe_file", "describe_item", "description_lines"),
 }
 

@@ -34,12 +34,20 @@ from narrows.compression.codec_setup import (
     prepare_samples,
     resolve_config,
 )
-from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, Analysis, Wish
-from narrows.compression.format.decoder import Model
-from narrows.compression.format.latent_codes import FAR
-from narrows.compression.format.model_payload import Payload
-from narrows.compression.format.open_file import check_binary, decompress
-from narrows.compression.format.pack import Given, Summary, ends_of, pack, range_of, row_axes
+from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, CodingSettings
+from narrows.compression.format.decoder import ExactDecoder
+from narrows.compression.format.integer_networks import Payload
+from narrows.compression.format.latent_codes import MAX_CODE
+from narrows.compression.format.pack import (
+    Given,
+    Summary,
+    check_binary,
+    decompress,
+    ends_of,
+    pack,
+    range_of,
+    row_axes,
+)
 from narrows.compression.quantize_weights import measure_levels, quantize_model, sample_batches
 from narrows.estimators.layout import Layout
 from narrows.estimators.learner import Learner
@@ -255,10 +263,10 @@ class Codec(Learner, BaseEstimator):
         network: CodecNetwork = training.model  # type: ignore[assignment]
         rows = list(sample_batches(training.rows, training.seed))
         payload = quantize_model(network, self.choices_, 0, rows, training.objective)
-        found = measure_levels(network, Model(payload), training.validation)
+        found = measure_levels(network, ExactDecoder(payload), training.validation)
         pca, pca_config = pca_network(self.choices_, self._pca)
         pca.to(network.log_gain.device)
-        pca_model = Model(quantize_model(pca, pca_config, 0, rows))
+        pca_model = ExactDecoder(quantize_model(pca, pca_config, 0, rows))
         beside = measure_levels(pca, pca_model, training.validation)
         self.levels_ = [
             {**own, **{f"pca_{name}": value for name, value in other.items()}}
@@ -276,12 +284,12 @@ class Codec(Learner, BaseEstimator):
         return int(np.argmin([abs(np.log(rate / float(self.rate))) for rate in rates]))
 
     @property
-    def decoder_(self) -> Model:
+    def decoder_(self) -> ExactDecoder:
         """The exact decoder, with its tables: what a file is decoded with."""
         check_is_fitted(self, "payload_")
-        decoder: Model | None = self.__dict__.get("_decoder")
+        decoder: ExactDecoder | None = self.__dict__.get("_decoder")
         if decoder is None or decoder.payload is not self.payload_:
-            decoder = self._decoder = Model(self.payload_)
+            decoder = self._decoder = ExactDecoder(self.payload_)
         return decoder
 
     def info(self) -> dict[str, Any]:
@@ -369,14 +377,11 @@ class Codec(Learner, BaseEstimator):
             error = error * range_of(items) if relative else error
         if mode == "lossy" and not images:
             self._check_lossy(items[0])
-        analysis = None
-        if autoencoder:
-            encoder = LatentEncoder(self.model_, self.choices_)
-            analysis = Analysis(encoder.latents, encoder.quantise)
+        encoder = LatentEncoder(self.model_, self.choices_) if autoencoder else None
         level = level_for(self.decoder_, quality)
         # without the autoencoder, the file needs no model
         model = self.decoder_ if autoencoder else None
-        wish = Wish(mode, images, error, model, level, analysis)
+        settings = CodingSettings(mode, images, error, model, level, encoder)
         # the total of images is not known before they are read
         total = 0 if images else math.prod(items[0].data.shape) * items[0].data.dtype.itemsize
         done = 0
@@ -388,7 +393,7 @@ class Codec(Learner, BaseEstimator):
 
         known = np.dtype(self.choices_.dtype)
         given = _checked(items, known) if mode == "lossy" and images else items
-        summary = pack(stream, given, wish, embed=embed_model, count=len(items), watch=report)
+        summary = pack(stream, given, settings, embed=embed_model, count=len(items), watch=report)
         lossless = summary.chunks - summary.methods[NAMES[AUTOENCODER]]
         if mode == "lossy" and lossless:
             warnings.warn(
@@ -484,7 +489,7 @@ class Codec(Learner, BaseEstimator):
         }
         self.objective_.load_state_dict(mine, assign=True)
         self.payload_ = Payload.from_bytes(tensors["payload"].numpy().tobytes())
-        Model(self.payload_)  # raises now if anything in it is invalid
+        ExactDecoder(self.payload_)  # raises now if anything in it is invalid
 
 
 def _level_in_words(level: dict[str, float]) -> str:
@@ -526,11 +531,11 @@ class LatentEncoder:
         """Codes at a level, whole numbers."""
         device = self.network.log_gain.device
         codes = self.network.codes(torch.from_numpy(latents).to(device), level)
-        whole: Array = codes.nan_to_num().clamp(-FAR, FAR).long().cpu().numpy()
+        whole: Array = codes.nan_to_num().clamp(-MAX_CODE, MAX_CODE).long().cpu().numpy()
         return whole
 
 
-def level_for(model: Model, quality: int | None) -> int | None:
+def level_for(model: ExactDecoder, quality: int | None) -> int | None:
     """The level ``quality`` steps above the model's default one; None for the default."""
     if quality is None:
         return None

@@ -4,7 +4,7 @@
 
 The choice among 256 values is made in two steps: first a group of values, then one value of the
 group. Training looks at a random part of the pixels in each step; ``quantize_context`` in
-``quantize_weights`` then gives the whole numbers that `format.context_decoder` computes with. For
+``quantize_weights`` then gives the whole numbers that `format.context_model` computes with. For
 that, hidden numbers have an upper limit.
 
 Pixels are coded as their values, where the values of the nearest pixels also select rows of

@@ -18,7 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.compression.format.container import Chunk, Item, Lost
+from narrows.compression.format.container import Lost
+from narrows.compression.format.frames import Chunk
+from narrows.compression.format.header import Item
 from narrows.compression.format.pack import Unpacker
 from narrows.exceptions import Corrupt, FileError, InputError, ParameterError
 from narrows.io.photographs import Photograph, write_photograph
@@ -58,7 +60,7 @@ def decompress_to(unpacker: Unpacker, out: str | Path, *, overwrite: bool = Fals
     An array to .npy, .npz or .csv, or as pictures to .png or a folder; images to a folder under
     their names, or a single one to .png, .npy or .npz. Raises `FileError` and its children.
     """
-    images = unpacker.wish.images
+    images = unpacker.settings.images
     path = _check_output(out, images=images, overwrite=overwrite)
     done = Decompressed(path)
     if images and path.suffix.lower() not in SINGLE:
@@ -75,7 +77,7 @@ def decompress_item(
     unpacker: Unpacker, number: int, out: str | Path, *, overwrite: bool = False
 ) -> Decompressed:
     """Write one item of a file that can seek to ``out``, a single file; no other item is read."""
-    images = unpacker.wish.images
+    images = unpacker.settings.images
     path = check_output(out, SINGLE if images else ARRAYS + PICTURES, overwrite=overwrite)
     item, array = unpacker.one(number)
     _write(array, path, unpacker, overwrite)
@@ -177,7 +179,7 @@ def _only(unpacker: Unpacker, done: Decompressed) -> Array:
 def _write(array: Array, path: Path, unpacker: Unpacker, overwrite: bool) -> None:
     """An array, or an image, to a single file, or an array of pictures to a folder."""
     kind, axes = path.suffix.lower(), None
-    if unpacker.wish.images and kind == ".png":
+    if unpacker.settings.images and kind == ".png":
         if _suffix_for(array) != ".png":
             raise InputError(
                 f"A .png cannot hold an image of shape {array.shape} and {array.dtype}: give a "
@@ -191,7 +193,7 @@ def _write(array: Array, path: Path, unpacker: Unpacker, overwrite: bool) -> Non
                 f"'{path}' cannot hold an array of shape {array.shape} and {array.dtype}: give a "
                 "name that ends in .npy or .npz."
             )
-        model = unpacker.wish.model
+        model = unpacker.settings.model
         axes = model.axes if model is not None and model.axes != "CL" else None
     write_rows(array, path, axes=axes, overwrite=overwrite)
 

@@ -8,11 +8,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from narrows.compression.format.chunk_methods import NAMES, WITH_MODEL
-from narrows.compression.format.container import Item, Lost
-from narrows.compression.format.open_file import load_model
-from narrows.compression.format.outline import ENDLESS, Heads, Held, look
-from narrows.compression.format.pack import Unpacker
+from narrows.compression.format.chunk_methods import MODEL_METHODS, NAMES
+from narrows.compression.format.container import (
+    NO_LIMIT,
+    ItemOutline,
+    Lost,
+    Outline,
+    read_outline,
+)
+from narrows.compression.format.header import Item
+from narrows.compression.format.pack import Unpacker, load_model
 
 __all__ = ["describe_file", "describe_item", "description_lines"]
 
@@ -36,7 +41,7 @@ def describe_file(
     if verify:
         heads, checked = _decoded(stream, model), "everything"
     else:
-        heads = look(stream)
+        heads = read_outline(stream)
         checked = "all but what chunks decode to" if heads.whole else "heads only"
     header = heads.header
     chunks: dict[str, dict[str, int]] = {}
@@ -77,21 +82,21 @@ def describe_file(
     }
 
 
-def _decoded(stream: BinaryIO, model: str | Path | None) -> Heads:
-    """The same as ``look``, after decoding everything."""
-    unpacker = Unpacker(stream, None if model is None else load_model(model), max_bytes=ENDLESS)
-    items: list[Held] = []
+def _decoded(stream: BinaryIO, model: str | Path | None) -> Outline:
+    """The same as ``read_outline``, after decoding everything."""
+    unpacker = Unpacker(stream, None if model is None else load_model(model), max_bytes=NO_LIMIT)
+    items: list[ItemOutline] = []
     for part in unpacker.reader:
         if isinstance(part, Item):
-            items.append(Held(part))
+            items.append(ItemOutline(part))
         elif not isinstance(part, Lost):
             items[-1].add(part.method, len(part.payload))
             unpacker.decode(part)
     reader = unpacker.reader
-    return Heads(reader.header, reader.n_read, reader.n_model, items, True)
+    return Outline(reader.header, reader.n_read, reader.n_model, items, True)
 
 
-def _summary(heads: Heads) -> str:
+def _summary(heads: Outline) -> str:
     """One line about all of it."""
     header, items = heads.header, heads.items
     if header.kind == "images" or len(items) != 1:
@@ -123,7 +128,7 @@ def description_lines(found: dict[str, Any], max_items: int | None) -> list[str]
     if found["model"] is not None:
         level = "" if found["level"] is None else f", level {found['level']}"
         where = "in the file" if found["model_embedded"] else "not in the file"
-        needed = {NAMES[method] for method in WITH_MODEL} & set(found["chunks"])
+        needed = {NAMES[method] for method in MODEL_METHODS} & set(found["chunks"])
         model = f"{found['model'][:12]}{level}, {where}{'' if needed else '; no chunk needs it'}"
     rows = [
         ("file", f"{sizes['file']:,} bytes: {parts}"),

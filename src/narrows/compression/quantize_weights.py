@@ -1,7 +1,7 @@
 """A trained codec as whole numbers: the payload that files are decoded with, saved with the model.
 
-The decoder and the conditional prior are quantised by `format.quantize_network` and
-`format.quantize_prior`; the context network here, and the tables of codes are counted here.
+The decoder and the conditional prior are quantised by `format.integer_networks` and
+`format.latent_codes`; the context network here, and the tables of codes are counted here.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from narrows.compression.entropy_models import (
     GroupPredictor,
     logistic_nats,
 )
-from narrows.compression.format.decoder import Model
+from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.entropy_coder import Encoder
-from narrows.compression.format.latent_codes import CodeTables, freeze_tables
-from narrows.compression.format.model_payload import Payload
-from narrows.compression.format.prior_decoder import HALF, WIDTH, Conditional
-from narrows.compression.format.quantize_network import freeze_network
-from narrows.compression.format.quantize_prior import (
+from narrows.compression.format.integer_networks import Payload, quantize_network
+from narrows.compression.format.latent_codes import (
+    HALF,
+    WIDTH,
+    ConditionalPriorCoder,
+    FactorisedPriorCoder,
     GroupWeights,
-    centres,
-    freeze_prior,
-    freeze_prior_tables,
-    no_tables,
+    conditional_tables,
+    factorised_tables,
+    placeholder_tables,
+    quantize_prior,
+    table_centers,
 )
 from narrows.parts.objective import WeightedObjective
 from narrows.training.batches import Rows
@@ -101,7 +103,7 @@ def quantize_model(
         for layer in part.modules()
         if isinstance(layer, nn.Conv2d) and layer.bias is not None
     )
-    arrays, structure = freeze_network(path, layers, steps, sample * each[:, :, None, None])
+    arrays, structure = quantize_network(path, layers, steps, sample * each[:, :, None, None])
     structure |= {
         "level": level,
         "channels": config.channels,
@@ -134,7 +136,7 @@ def _factorised_tables(p: FactorisedPrior, counted: list[list[Array]]) -> dict[s
             flat = (symbols + channel * likely.shape[2]).ravel()
             found = np.bincount(flat, minlength=counts[level].size)
             counts[level] += found.reshape(counts[level].shape)
-    return freeze_tables(likely, counts)
+    return factorised_tables(likely, counts)
 
 
 def _with_prior(
@@ -146,19 +148,19 @@ def _with_prior(
 ) -> Payload:
     """The conditional prior's networks, and tables of the codes given what they predict."""
     groups = [group_weights(net) for _, _, net in p.group_networks()]
-    more, shifts = freeze_prior(groups, [b for _, b in p.groups], sample)
+    more, shifts = quantize_prior(groups, [b for _, b in p.groups], sample)
     arrays, structure = arrays | more, structure | {"prior": shifts}
-    blank = Payload(arrays | {"prior.frequencies": no_tables()}, structure)
-    counting = Conditional(blank, len(counted[0]), p.groups[-1][1])
+    blank = Payload(arrays | {"prior.frequencies": placeholder_tables()}, structure)
+    counting = ConditionalPriorCoder(blank, len(counted[0]), p.groups[-1][1])
     counts = np.zeros(blank.arrays["prior.frequencies"].shape)
     for codes in counted:
         for level, k in enumerate(codes):
             counting.count(k, level, counts)
-    sizes, remainders = (torch.from_numpy(a)[:, None] for a in centres())
+    sizes, remainders = (torch.from_numpy(a)[:, None] for a in table_centers())
     numbers = torch.arange(WIDTH) - HALF
     density = torch.exp(-logistic_nats(numbers, remainders, sizes + MIN_SCALE)).numpy()
     left = np.maximum(1 - density.sum(axis=1, keepdims=True), 1e-6)
-    tables = freeze_prior_tables(counts, np.concatenate([density, left], axis=1))
+    tables = conditional_tables(counts, np.concatenate([density, left], axis=1))
     return Payload(arrays | {"prior.frequencies": tables}, structure)
 
 
@@ -171,7 +173,7 @@ def group_weights(net: GroupPredictor) -> GroupWeights:
 
 
 def quantize_context(network: ContextNetwork) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays and the structure of a `format.context_decoder.ContextModel`.
+    """The arrays and the structure of a `format.context_model.ContextModel`.
 
     Hidden numbers are held in 128ths, logits in 64ths. Each output of a layer has its own power of
     two for its weights: the largest that keeps all sums below 2²⁴, where float32 is exact, and all
@@ -235,7 +237,9 @@ def _as_int16(values: Array, shifts: Array, coarse: int = 0) -> Array:
     return np.clip(scaled, -limit, limit).astype(np.int16)
 
 
-def code_bits(codes: Array, tables: CodeTables | Conditional, level: int) -> float:
+def code_bits(
+    codes: Array, tables: FactorisedPriorCoder | ConditionalPriorCoder, level: int
+) -> float:
     """Bits of codes (n, channels, rows, columns) by a decoder's tables, without coding them."""
     encoder = Encoder()
     tables.encode(codes, level, encoder)
@@ -254,7 +258,7 @@ def sample_batches(rows: Rows | Stream | Patches, seed: int) -> Iterator[Tensor]
 
 @torch.no_grad()
 def measure_levels(
-    network: CodecNetwork, model: Model, validation: Rows | Stream
+    network: CodecNetwork, model: ExactDecoder, validation: Rows | Stream
 ) -> list[dict[str, float]]:
     """Bits and squared error (scaled units) of a number at each level, by the exact decoder."""
     n_levels = len(network.sigmas)
