@@ -41,9 +41,9 @@ def describe_file(
     if verify:
         outline, checked = _decoded(stream, model), "everything"
     else:
-        outline = read_outline(stream)
-        checked = "all but what chunks decode to" if outline.whole else "outline only"
-    header = outline.header
+        heads = read_outline(stream)
+        checked = "all but what chunks decode to" if heads.whole else "heads only"
+    header = heads.header
     chunks: dict[str, dict[str, int]] = {}
     for held in outline.items:
         for method, count in held.chunks.items():
@@ -83,7 +83,7 @@ def describe_file(
 
 
 def _decoded(stream: BinaryIO, model: str | Path | None) -> Outline:
-    """The same as ``look``, after decoding everything."""
+    """The same as ``read_outline``, after decoding everything."""
     unpacker = Unpacker(stream, None if model is None else load_model(model), max_bytes=NO_LIMIT)
     items: list[ItemOutline] = []
     for part in unpacker.reader:
@@ -96,7 +96,7 @@ def _decoded(stream: BinaryIO, model: str | Path | None) -> Outline:
     return Outline(reader.header, reader.n_read, reader.n_model, items, True)
 
 
-def _summary(outline: Outline) -> str:
+def _summary(heads: Outline) -> str:
     """One line about all of it."""
     header, items = outline.header, outline.items
     if header.kind == "images" or len(items) != 1:
