@@ -49,13 +49,28 @@ from narrows.compression.format.pack import (
     row_axes,
 )
 from narrows.compression.quantize_weights import measure_levels, quantize_model, sample_batches
-from narrows.estimators.layout import Layout
-from narrows.estimators.learner import Learner
-from narrows.estimators.model_file import RUN, Contents
-from narrows.estimators.parameters import AXES, WIDEST, parameter
-from narrows.estimators.setup import Training, new_state, pick_device, refuse_changes, seed_of
-from narrows.estimators.summary import given_parameters, versions
-from narrows.estimators.validation import validate_X
+from narrows.estimators.base import Learner
+from narrows.estimators.build import Networks
+from narrows.estimators.parameters import (
+    AXES,
+    WIDEST,
+    lasting,
+    parameter,
+    refuse_changes,
+    seed_of,
+)
+from narrows.estimators.pca import PCA
+from narrows.estimators.setup import FitData, Training, new_train_state, start_history
+from narrows.estimators.state import (
+    FittedState,
+    History,
+    pick_device,
+    refuse_own_networks,
+    without_prefix,
+)
+from narrows.estimators.summary import given_parameters, run_summary, versions
+from narrows.estimators.validation import Given as GivenRows
+from narrows.estimators.validation import InputSpec, Layout, validate_X
 from narrows.exceptions import InputError, InputTypeError, ParameterError
 from narrows.io.photographs import Images, find_photographs, read_photograph
 from narrows.training.batches import inference_batch
@@ -327,17 +342,21 @@ class Codec(Learner[CodecState], BaseEstimator):
 
     # ------------------------------------------------------------------ what was learned
 
-    def _measure(self, training: Training) -> dict[str, float | None]:
+    def _finalize(
+        self, training: Training[CodecState], history: History, group: Group
+    ) -> CodecState:
         """Quantise the network, and measure each level on the validation rows, beside PCA's."""
-        network: CodecNetwork = training.model  # type: ignore[assignment]
-        rows = list(sample_batches(training.rows, training.seed))
-        payload = quantize_model(network, self.choices_, 0, rows, training.objective)
-        found = measure_levels(network, ExactDecoder(payload), training.validation)
-        pca, pca_config = pca_network(self.choices_, self._pca)
-        pca.to(network.log_gain.device)
-        pca_model = ExactDecoder(quantize_model(pca, pca_config, 0, rows))
-        beside = measure_levels(pca, pca_model, training.validation)
-        self.levels_ = [
+        start, validation = training.start, training.validation
+        network, config, pca = start.model, start.config, start.pca
+        assert pca is not None
+        rows = list(sample_batches(training.rows, start.seed))
+        payload = quantize_model(network, config, 0, rows, start.objective)
+        found = measure_levels(network, ExactDecoder(payload), validation)
+        plain, plain_config = pca_network(config, pca)
+        plain.to(network.log_gain.device)
+        plain_model = ExactDecoder(quantize_model(plain, plain_config, 0, rows))
+        beside = measure_levels(plain, plain_model, validation)
+        levels = [
             {**own, **{f"pca_{name}": value for name, value in other.items()}}
             for own, other in zip(found, beside, strict=True)
         ]
@@ -356,9 +375,27 @@ class Codec(Learner[CodecState], BaseEstimator):
         return int(np.argmin([abs(np.log(rate / float(self.rate))) for rate in rates]))
 
     @property
+    def input_shape_(self) -> tuple[int, ...] | None:
+        """The shape of a sample; None for images of any size."""
+        layout = self.state_.layout
+        return None if layout is None else layout.user_shape
+
+    @property
+    def payload_(self) -> Payload:
+        """The quantised model: what a file is decoded with, without the networks."""
+        payload = self.state_.payload
+        assert payload is not None
+        return payload
+
+    @property
+    def levels_(self) -> list[dict[str, float]]:
+        """Rate and error of each level on the validation rows, and PCA's."""
+        return self.state_.levels
+
+    @property
     def decoder_(self) -> ExactDecoder:
         """The exact decoder, with its tables: what a file is decoded with."""
-        check_is_fitted(self, "payload_")
+        check_is_fitted(self, "state_")
         decoder: ExactDecoder | None = self.__dict__.get("_decoder")
         if decoder is None or decoder.payload is not self.payload_:
             decoder = self._decoder = ExactDecoder(self.payload_)
@@ -447,11 +484,13 @@ class Codec(Learner[CodecState], BaseEstimator):
             error = error * range_of(items) if relative else error
         if mode == "lossy" and not images:
             self._check_lossy(items[0])
-        encoder = LatentEncoder(self.model_, self.choices_) if autoencoder else None
+        analysis = None
+        if autoencoder:
+            analysis = LatentEncoder(self.model_, self.choices_)
         level = level_for(self.decoder_, quality)
         # without the autoencoder, the file needs no model
         model = self.decoder_ if autoencoder else None
-        settings = CodingSettings(mode, images, error, model, level, encoder)
+        settings = CodingSettings(mode, images, error, model, level, analysis)
         # the total of images is not known before they are read
         total = 0 if images else math.prod(items[0].data.shape) * items[0].data.dtype.itemsize
         done = 0
@@ -532,19 +571,24 @@ class Codec(Learner[CodecState], BaseEstimator):
         config, layout = CodecConfig.from_json(fitted["choices"]), fitted["layout"]
         spec = None
         if layout is not None:
-            self.layout_: Layout = Layout(**{**layout, "user_shape": tuple(layout["user_shape"])})
-            self.input_shape_ = self.layout_.user_shape
-            self.n_features_in_ = self.layout_.n_features
-        network = build_network(self.choices_, None)
-        state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        network.load_state_dict(state, assign=True)
-        self.model_, self.objective_ = network.eval(), build_objective(self.choices_, None)
-        mine = {
-            n.removeprefix("objective."): t for n, t in tensors.items() if n[:10] == "objective."
-        }
-        self.objective_.load_state_dict(mine, assign=True)
-        self.payload_ = Payload.from_bytes(tensors["payload"].numpy().tobytes())
-        ExactDecoder(self.payload_)  # raises now if anything in it is invalid
+            spec = InputSpec(Layout(**{**layout, "user_shape": tuple(layout["user_shape"])}))
+        network, objective = build_network(config, None), build_objective(config, None)
+        network.load_state_dict(without_prefix("model.", tensors), assign=True)
+        objective.load_state_dict(without_prefix("objective.", tensors), assign=True)
+        payload = Payload.from_bytes(tensors["payload"].numpy().tobytes())
+        ExactDecoder(payload)  # raises now if anything in it is invalid
+        return CodecState(
+            model=network.eval(),
+            objective=objective,
+            config=config,
+            history=History.from_json(fitted),
+            seed=seed_of(self.random_state),
+            parameters=lasting(self),
+            versions=header["versions"],
+            spec=spec,
+            payload=payload,
+            levels=fitted["levels"],
+        )
 
 
 def _level_in_words(level: dict[str, float]) -> str:
