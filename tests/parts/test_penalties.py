@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from narrows import ContractiveAutoencoder, RegularizedAE, SparseAutoencoder
 from narrows._types import Clock, Node
 from narrows.exceptions import ParameterError
-from narrows.parts.latents.base import Point
+from narrows.parts.latents.gaussian import Point
 from narrows.parts.likelihoods.continuous import MSE
 from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import LEAK

@@ -12,13 +12,14 @@ from torch import Tensor
 from narrows import AnnealedVAE, BetaTCVAE, BetaVAE, VariationalAutoencoder
 from narrows._types import Clock, Node, Trace
 from narrows.exceptions import ParameterError
-from narrows.parts.latents.base import DiagonalGaussian, normal_log_prob
+from narrows.parts.latents.base import normal_log_prob
+from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.objective import Term, WeightedObjective
-from narrows.parts.regularizers.base import (
-    AT_ONCE,
+from narrows.parts.regularizers.base import Ramp
+from narrows.parts.regularizers.kl_and_mmd import (
     KL,
+    MAX_COMPARED_ROWS,
     DimensionwiseKL,
-    Ramp,
     TotalCorrelation,
     aggregate_posterior,
 )
@@ -141,7 +142,7 @@ def test_total_correlation_of_odd_batches() -> None:
             0.0, abs=1e-5
         )
     # many rows are taken some at a time, and none is lost
-    n = AT_ONCE + 101
+    n = MAX_COMPARED_ROWS + 101
     many = gaussian_node(drawn(n, 2), drawn(n, 2, seed=1))
     pieces = [slice(0, n // 2), slice(n // 2, n)]
     means = [
@@ -162,7 +163,7 @@ def test_what_the_total_correlation_cannot_take_is_refused() -> None:
         TotalCorrelation("all")
     trace = trace_of(gaussian_node(drawn(4, 2), drawn(4, 2)))
     trace.nodes.append(trace.nodes[0])
-    with pytest.raises(ParameterError, match="TotalCorrelation knows one Gaussian latent"):
+    with pytest.raises(ParameterError, match="TotalCorrelation needs one Gaussian latent"):
         TotalCorrelation()(None, trace)
 
 

@@ -16,10 +16,11 @@ from narrows.compression.coder import Coder, ContextBits, initialised, rate_dist
 from narrows.compression.context_network import ContextNetwork, ContextOptions, context_options
 from narrows.compression.rounding import FSQ, UniformNoise
 from narrows.estimators.pca import MOST_COMPONENTS, PCA, fit_pca
-from narrows.estimators.resolved_config import Range, choose_scaling, find_range
+from narrows.estimators.resolved_config import choose_scaling, find_range
 from narrows.estimators.split import divide, measured
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.image_list import Images
+from narrows.parts.likelihoods.base import Range
 from narrows.parts.networks.architectures import dense_widths
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.training.batches import Rows, Scaling, fit_scaling

@@ -17,10 +17,12 @@ from narrows._types import Clock, Node, Trace
 from narrows.compression.conditional_prior import CellConv, ConditionalPrior
 from narrows.compression.context_network import ContextNetwork
 from narrows.compression.rounding import LogisticMixture
+from narrows.parts import Composition
 from narrows.parts.model import in_words
 from narrows.parts.networks.architectures import initialise
 from narrows.parts.networks.linear_path import BoundedHead, WithPath
 from narrows.parts.objective import Term, WeightedObjective
+from narrows.parts.regularizers.base import Regularizer
 
 STEP = math.sqrt(12)  # a step of √12 σ leaves an error of σ
 
@@ -192,14 +194,14 @@ def initialised(coder: Coder, rng: Generator) -> Coder:
     return coder
 
 
-class Rate(nn.Module):
+class Rate(Regularizer):
     """R: what the code costs, in nats a sample."""
 
-    def forward(self, model: Coder, trace: Trace) -> Tensor:
+    def forward(self, model: Composition, trace: Trace) -> Tensor:
         return trace.nodes[0].extras["rate"].mean()
 
 
-class ContextBits(nn.Module):
+class ContextBits(Regularizer):
     """R: what the pixels cost a network that expects each from those before it, in nats a sample.
 
     Half of the samples are shown the model's own answer beside, which learns nothing from it.
@@ -222,7 +224,7 @@ class ContextBits(nn.Module):
         for name, unit in (("shift", shift), ("scale", scale)):
             self.register_buffer(name, torch.tensor(unit).view(-1, 1, 1), persistent=False)
 
-    def forward(self, model: Coder, trace: Trace) -> Tensor:
+    def forward(self, model: Composition, trace: Trace) -> Tensor:
         pixels, answer = (
             (x.detach() * self.scale + self.shift).round().clamp(0, 255)
             for x in (trace.x, trace.output[0])

@@ -32,7 +32,7 @@ from narrows.estimators.validation import validate_X
 from narrows.estimators.workers import alone
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
-from narrows.parts.priors.samplers import SAMPLERS, refuse_sampler
+from narrows.parts.priors.samplers import SAMPLERS, validate_sampler
 from narrows.training.loop import Budget
 from narrows.training.monitor import Monitor
 from narrows.training.process_group import joined
@@ -240,7 +240,7 @@ class Estimator(
 
     def _checked(self) -> Parts:
         parts = parts_of(self)
-        refuse_sampler(self._sampler_name(), parts.q, parts.p is not None)
+        validate_sampler(self._sampler_name(), parts.q, parts.p is not None)
         return parts
 
     def _hold(self, training: Training, n_rows: int) -> None:

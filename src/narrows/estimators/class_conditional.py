@@ -24,7 +24,7 @@ from narrows.estimators.setup import Training
 from narrows.estimators.split import split
 from narrows.estimators.validation import Array
 from narrows.exceptions import InputError, ParameterError
-from narrows.parts.class_conditional_model import with_class
+from narrows.parts.model import with_class
 from narrows.training.batches import Rows, Scaling
 
 MOST_CLASSES = 1000

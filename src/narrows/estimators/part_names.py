@@ -28,10 +28,10 @@ class LazyPart(NamedTuple):
 
 
 LATENTS = {
-    "point": LazyPart("latents.base", "Point"),
-    "gaussian": LazyPart("latents.base", "DiagonalGaussian"),
-    "full_gaussian": LazyPart("latents.base", "FullGaussian"),
-    "top_k": LazyPart("latents.base", "TopK", (4,)),
+    "point": LazyPart("latents.gaussian", "Point"),
+    "gaussian": LazyPart("latents.gaussian", "DiagonalGaussian"),
+    "full_gaussian": LazyPart("latents.gaussian", "FullGaussian"),
+    "top_k": LazyPart("latents.gaussian", "TopK", (4,)),
     "sphere": LazyPart("latents.sphere", "VonMisesFisher"),
     "ball": LazyPart("latents.hyperbolic", "WrappedNormal"),
     "planar": LazyPart("latents.flows", "FlowPosterior", ("planar",)),
@@ -51,9 +51,9 @@ PRIORS = {
     "categorical": LazyPart("latents.scalar_quantizer", "UniformCategorical"),
 }
 REGULARIZERS = {
-    "kl": LazyPart("regularizers.base", "KL"),
-    "total_correlation": LazyPart("regularizers.base", "TotalCorrelation"),
-    "mmd": LazyPart("regularizers.mmd", "MMD"),
+    "kl": LazyPart("regularizers.kl_and_mmd", "KL"),
+    "total_correlation": LazyPart("regularizers.kl_and_mmd", "TotalCorrelation"),
+    "mmd": LazyPart("regularizers.kl_and_mmd", "MMD"),
     "code_critic": LazyPart("regularizers.critics", "CodeCritic"),
     "factor_critic": LazyPart("regularizers.critics", "FactorCritic"),
     "l1": LazyPart("regularizers.penalties", "L1Sparsity"),
@@ -62,7 +62,7 @@ REGULARIZERS = {
     "contractive": LazyPart("regularizers.penalties", "Contractive"),
     "gradient_penalty": LazyPart("regularizers.penalties", "GradientPenalty"),
     "decoder_weight_decay": LazyPart("regularizers.penalties", "DecoderWeightDecay"),
-    "commitment": LazyPart("regularizers.base", "Commitment"),
+    "commitment": LazyPart("regularizers.penalties", "Commitment"),
 }
 BOUNDS = {
     "mean": LazyPart("bounds", "Mean"),

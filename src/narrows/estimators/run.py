@@ -19,7 +19,7 @@ from narrows.estimators.checkpoint_writer import CheckpointWriter
 from narrows.estimators.parameters import RunParameters, parse_time
 from narrows.estimators.setup import Training
 from narrows.estimators.summary import describe_run
-from narrows.parts.networks.linear_path import pace
+from narrows.parts.networks.linear_path import lr_multiplier
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import pack, restored, unpack
 from narrows.training.interrupts import Stop, stop_signals
@@ -130,7 +130,7 @@ class Run:
         state.global_draws = self.estimator.choices_.architecture == "own"
         players = training.objective.players(training.model)
         state.optimizers = state.optimizers or make_optimizers(
-            players, self.recipe, pace(training.model, training.objective)
+            players, self.recipe, lr_multiplier(training.model, training.objective)
         )
         training.model.train()
         watch.started = time.monotonic()

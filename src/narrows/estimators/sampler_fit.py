@@ -32,7 +32,7 @@ def fit_sampler(estimator: Any, batches: Iterable[Tensor], seed: int) -> Sampler
     with torch.no_grad():
         codes = torch.cat([codes_of(model, x.to(device), there) for x in batches])
         codes = codes[torch.randperm(len(codes), generator=own)[:MOST].to(device)]
-        codes = model.q.indices(codes).float() if SAMPLERS[name].whole else codes
+        codes = model.q.indices(codes).float() if SAMPLERS[name].discrete else codes
         sampler = make_sampler(name, estimator.latent_dim_, model.q, own).to(device)
         codes = sampler.init_from_codes(codes, own)
     if sampler.trained:

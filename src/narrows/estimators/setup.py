@@ -28,7 +28,7 @@ from narrows.estimators.pca import MOST_COMPONENTS, PCA, fit_pca
 from narrows.estimators.reconstruction import FAR, mean_error
 from narrows.estimators.split import Given, divide
 from narrows.exceptions import InputError, ParameterError
-from narrows.parts.likelihoods.base import Likelihood
+from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import path_fits
@@ -111,7 +111,7 @@ def prepare(
     chosen = replace(chosen, precision=precision, kinds=kinds)
     rng = torch.Generator().manual_seed(seed)
     model = build_model(parts, chosen, own, rng)
-    model.D.set_data_units(scaling, found)
+    model.D.set_data_units(scaling.shift, scaling.scale, found)
     if parts.missing:
         usual = ((found.mean - scaling.shift) / scaling.scale).float()
         model.usual.copy_(model.D.filling(usual.cpu()))
@@ -135,11 +135,11 @@ STARTED_ON = 4096  # rows
 def start_parts(parts: Parts, model: Model, rows: Rows | Stream, rng: torch.Generator) -> None:
     """Show training rows to the parts that begin with some: codebooks, pseudo-inputs."""
     regularizers = (term.regularizer for term in parts.terms)
-    every: tuple[Any, ...] = (parts.q, parts.p, *regularizers)
-    started = [part for part in every if hasattr(part, "start_with")]
+    every = (parts.q, parts.p, *regularizers)
+    started = [part for part in every if part is not None and part.starts_from_data]
     if started:
         x = rows.sample(int(torch.randint(2**31 - 1, (), generator=rng)))
-        x, _ = model._observed(x[torch.randperm(len(x), generator=rng)[:STARTED_ON]])
+        x, _ = model.fill_missing(x[torch.randperm(len(x), generator=rng)[:STARTED_ON]])
         for part in started:
             part.init_from_data(x, model, rng)
 
@@ -207,7 +207,7 @@ def refuse_changes(params: Any, before: dict[str, Any]) -> None:
         )
 
 
-def _refuse_extremes(scaling: Scaling, found: choose.Range) -> None:
+def _refuse_extremes(scaling: Scaling, found: Range) -> None:
     reach = max(float(((end - scaling.shift) / scaling.scale).abs().max()) for end in found.each)
     if not reach < FAR:
         raise InputError(
@@ -246,16 +246,16 @@ def _choose_width(
     asked = params.latent_dim
     if own is not None:
         asked = try_networks(own, parts, D, rows.shape, asked)
-    if parts.q.wide:
+    if parts.q.overcomplete:
         asked = choose.WIDER * math.prod(rows.shape) if isinstance(asked, str) else asked
     else:
         choose.check_latent_dim(asked, rows.shape)
     if isinstance(asked, str):
         pca = fit_pca(rows, MOST_COMPONENTS, seed)
-        width = max(parts.q.least, min(pca.held(choose.HELD), math.prod(rows.shape) // 2))
+        width = max(parts.q.min_latent_dim, min(pca.held(choose.HELD), math.prod(rows.shape) // 2))
         return width, pca.cut(width)
     width = int(asked)
-    beside = parts.q.beside(width)
+    beside = parts.q.pca_dim(width)
     return width, fit_pca(rows, beside, seed) if path_fits(rows.shape, beside) else None
 
 

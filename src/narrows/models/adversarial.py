@@ -8,17 +8,17 @@ from typing import Any
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import WIDEST, parameter
-from narrows.parts.latents.base import DiagonalGaussian, Point
+from narrows.parts.latents.gaussian import DiagonalGaussian, Point
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
 from narrows.parts.regularizers.critics import (
     CodeCritic,
     FactorCritic,
     FeatureBound,
     ImageCritic,
-    WithDraws,
+    ModelWithPriorDraws,
 )
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -148,5 +148,5 @@ class VAEGAN(Estimator):
                 Term("critic", critic, of="decoder"),
             ),
             bound=FeatureBound(critic, float(self.gamma)),
-            model=WithDraws,
+            model=ModelWithPriorDraws,
         )

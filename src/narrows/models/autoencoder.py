@@ -23,8 +23,8 @@ from narrows.estimators.part_names import (
     read_weights,
 )
 from narrows.estimators.setup import seed_of
-from narrows.parts.corruptions import CORRUPTIONS, Corruption
-from narrows.parts.latents.base import Point
+from narrows.parts.corruptions import CORRUPTIONS, Noise
+from narrows.parts.latents.gaussian import Point
 
 USUAL = ", ".join(f"{name} {c.usual:g}" for name, c in CORRUPTIONS.items())
 
@@ -173,7 +173,7 @@ class DenoisingAutoencoder(Estimator):
         rows = self._admit(X)
         rng = torch.Generator(self._device).manual_seed(seed_of(random_state))
         c = self.model_.c
-        assert isinstance(c, Corruption)
+        assert isinstance(c, Noise)
         if noise_level is not None:
             replace(self, noise_level=noise_level).check_parameters()
             c = c.at(noise_level)

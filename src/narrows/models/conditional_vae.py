@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from narrows.estimators.build_model import Parts
 from narrows.estimators.class_conditional import ClassConditional
 from narrows.estimators.parameters import parameter
-from narrows.parts.class_conditional_model import conditional
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.latents.gaussian import DiagonalGaussian
+from narrows.parts.model import class_conditional
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,6 +52,6 @@ class ConditionalVAE(ClassConditional):
             distance="gaussian",
             p=StandardNormal(),
             terms=(Term("kl", KL(), float(self.beta)),),
-            model=conditional(n_classes, self.layout_.shape),
+            model=class_conditional(n_classes, self.layout_.shape),
             n_given=n_classes + 1,
         )

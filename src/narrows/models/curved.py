@@ -10,7 +10,7 @@ from narrows.estimators.parameters import parameter
 from narrows.parts.latents.hyperbolic import WrappedNormal, WrappedStandardNormal
 from narrows.parts.latents.sphere import UniformSphere, VonMisesFisher
 from narrows.parts.objective import Term
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL, DimensionwiseKL, Ramp, TotalCorrelation
+from narrows.parts.regularizers.base import Ramp
+from narrows.parts.regularizers.kl_and_mmd import KL, DimensionwiseKL, TotalCorrelation
 
 
 def _vae(*terms: Term) -> Parts:

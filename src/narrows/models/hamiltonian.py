@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.hamiltonian import LONGEST, Hamiltonian, RiemannianHamiltonian
+from narrows.parts.latents.hamiltonian import MAX_STEP, Hamiltonian, RiemannianHamiltonian
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -50,7 +50,7 @@ class HamiltonianVAE(Estimator):
         "Length of a step at the start, in standard deviations.",
         kind=float,
         low=0,
-        high=LONGEST,
+        high=MAX_STEP,
         open=True,
     )
     beta_zero: float = parameter(

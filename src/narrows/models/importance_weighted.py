@@ -9,7 +9,7 @@ from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts import bounds
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.priors.base import StandardNormal
 
 

@@ -9,12 +9,13 @@ from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.bounds import ImportanceWeighted, Mean
-from narrows.parts.ladder import Ladder, ladder_networks
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.ladder import LadderModel, ladder_networks
+from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import Prior, StandardNormal
 from narrows.parts.priors.vamp import VampPrior
-from narrows.parts.regularizers.base import KL, Ramp
+from narrows.parts.regularizers.base import Ramp
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -94,7 +95,7 @@ class LadderVAE(Estimator):
             q=DiagonalGaussian(),
             distance="gaussian",
             p=prior,
-            model=Ladder,
+            model=LadderModel,
             networks=ladder_networks(self.n_levels),
             **shared,
         )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.base import Point
-from narrows.parts.masked_patches import Masked, PatchMask, masked_networks, patch_side
+from narrows.parts.latents.gaussian import Point
+from narrows.parts.masked_patches import MaskedModel, PatchMask, masked_networks, patch_side
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -53,6 +53,6 @@ class MaskedAutoencoder(Estimator):
         return Parts(
             q=Point(),
             c=PatchMask(float(self.hidden_share), side, shape),
-            model=Masked,
+            model=MaskedModel,
             networks=masked_networks(side),
         )

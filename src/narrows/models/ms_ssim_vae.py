@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

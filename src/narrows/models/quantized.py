@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.latents.scalar_quantizer import FiniteScalar, GumbelSoftmax, UniformCategorical
-from narrows.parts.latents.vector_quantizer import ResidualQuantizer, VectorQuantizer, encoded
+from narrows.parts.latents.vector_quantizer import Quantizer, ResidualQuantizer, VectorQuantizer
 from narrows.parts.objective import Term
-from narrows.parts.regularizers.base import KL, Commitment
+from narrows.parts.regularizers.kl_and_mmd import KL
+from narrows.parts.regularizers.penalties import Commitment
 
 LARGEST = 2**13  # of books, and of a set of categories
 
@@ -39,14 +39,10 @@ class Quantized(Estimator):
         array of shape (n, positions), int64
             From 0 to the size of the book (the categories, the values) − 1.
         """
-        fitted: Any = self
-
-        def chosen(x: Tensor) -> NDArray[Any]:
-            model = fitted.model_
-            indices: Tensor = model.q.chosen(encoded(model, x))
-            return indices.cpu().numpy()
-
-        return self._answers(X, chosen)
+        model = self.model_
+        assert isinstance(model.q, Quantizer)
+        q = model.q
+        return self._answers(X, lambda x: q.chosen(model.encoder_output(x)).cpu().numpy())
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

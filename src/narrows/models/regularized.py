@@ -8,7 +8,7 @@ from typing import ClassVar
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.base import Point, TopK
+from narrows.parts.latents.gaussian import Point, TopK
 from narrows.parts.objective import Term
 from narrows.parts.regularizers.base import Regularizer
 from narrows.parts.regularizers.penalties import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.dictionary import ActiveFew, Revival, dictionary_networks
+from narrows.parts.latents.dictionary import DeadLatentLoss, TopKReLU, dictionary_networks
 from narrows.parts.objective import Term
 
 
@@ -45,7 +45,7 @@ class SparseDictionary(Estimator):
 
     def _parts(self) -> Parts:
         return Parts(
-            q=ActiveFew(int(self.n_active)),
-            terms=(Term("revival", Revival(int(self.n_active)), float(self.revival)),),
+            q=TopKReLU(int(self.n_active)),
+            terms=(Term("revival", DeadLatentLoss(int(self.n_active)), float(self.revival)),),
             networks=dictionary_networks,
         )

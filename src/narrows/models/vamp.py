@@ -9,11 +9,11 @@ from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.bounds import ImportanceWeighted, Mean
-from narrows.parts.class_conditional_model import WAYS, shifted
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.latents.gaussian import DiagonalGaussian
+from narrows.parts.model import SHIFTS, ShiftedModel, class_conditional
 from narrows.parts.objective import Term
 from narrows.parts.priors.vamp import VampPrior
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -71,7 +71,8 @@ class VampVAE(Estimator):
             bound = ImportanceWeighted(int(self.n_importance), float(self.begin))
             folded = {"bound": bound, "terms": ()}
         if self.shifts:
-            folded |= {"model": shifted(self.layout_.shape), "n_given": len(WAYS) + 1}
+            model = class_conditional(len(SHIFTS), self.layout_.shape, ShiftedModel)
+            folded |= {"model": model, "n_given": len(SHIFTS) + 1}
         return Parts(
             q=DiagonalGaussian(),
             distance="gaussian",

@@ -8,11 +8,10 @@ from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
 from narrows.exceptions import ParameterError
-from narrows.parts.latents.base import DiagonalGaussian, Point
+from narrows.parts.latents.gaussian import DiagonalGaussian, Point
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
-from narrows.parts.regularizers.mmd import KERNELS, MMD
+from narrows.parts.regularizers.kl_and_mmd import KERNELS, KL, MMD
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
