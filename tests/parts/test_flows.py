@@ -190,4 +190,4 @@ def test_the_loss_is_that_of_numpy(kind: str) -> None:
 
 def test_a_flow_of_no_kind_is_refused() -> None:
     with pytest.raises(ParameterError, match="planar"):
-        FlowPosterior("circular")
+        FlowVAE(flow="circular").fit(torch.zeros(9, 2).numpy())

@@ -310,6 +310,6 @@ def test_anchors_begin_at_codes_where_the_metric_is_about_one() -> None:
 
 def test_what_has_no_meaning_is_refused() -> None:
     with pytest.raises(ParameterError, match="step_size"):
-        Hamiltonian(step_size=MAX_STEP)
+        HamiltonianVAE(step_size=MAX_STEP).fit(torch.zeros(9, 2).numpy())
     with pytest.raises(ParameterError, match="choose at most 64"):
         RiemannianHamiltonian().build(Sizes((100,), 65), None)

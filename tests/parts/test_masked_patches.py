@@ -77,12 +77,12 @@ def test_tables_and_signals_have_patches_too() -> None:
 def test_patches_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ParameterError, match="larger than a sample"):
         MaskedAutoencoder(patch=9).fit(DIGITS[:30])
-    with pytest.raises(ParameterError, match="nothing could be hidden"):
+    with pytest.raises(ParameterError, match="nothing can be hidden"):
         MaskedAutoencoder(patch=8).fit(DIGITS[:30])
     with pytest.raises(ParameterError, match="networks of a kind of its own"):
         f, g = torch.nn.Linear(64, 2), torch.nn.Linear(2, 64)
         MaskedAutoencoder(f=f, g=g).fit(DIGITS[:30].reshape(30, 64))
-    with pytest.raises(ParameterError, match=r"VisibleEncoder.*choose another distance"):
+    with pytest.raises(ParameterError, match=r"classes.*choose another distance"):
         MaskedAutoencoder(distance="categorical").fit(DIGITS[:30].reshape(30, 64))
     assert patch_side("auto", (1, 28, 28)) == 4
     assert not hasattr(Autoencoder(), "hidden_share")

@@ -80,10 +80,10 @@ def test_draws_cover_all_components_and_follow_the_density() -> None:
     """Defect 7: of 50 inputs only the first few were drawn from, with another variance."""
     model = vamp(50)
     with torch.no_grad():
-        mu, log_variance = model.p.posteriors(model)
+        mu, log_variance = model.posterior(model.p.inputs)
         # so narrow that one can tell them apart
         log_variance = torch.full_like(log_variance, -12.0)
-        model.p.posteriors = lambda _: (mu, log_variance)
+        model.posterior = lambda _: (mu, log_variance)
         z = model.p.sample(1000, seeded(), 1.0, model)
         nearest = torch.cdist(z, mu).argmin(1)
         assert len(nearest.unique()) > 45
@@ -112,7 +112,7 @@ def test_importance_weights_average_to_the_density_under_a_vamp_prior() -> None:
     model = vamp(7)
     x = torch.randn(5, 3, generator=seeded(3))
     with torch.no_grad():
-        mu, log_variance = (t.double() for t in model.p.posteriors(model))
+        mu, log_variance = (t.double() for t in model.posterior(model.p.inputs))
         W, b = model.g.weight.double(), model.g.bias.double()
         covariance = W @ torch.diag_embed(log_variance.exp()) @ W.T + 0.49 * torch.eye(3)
         normal = torch.distributions.MultivariateNormal(mu @ W.T + b, covariance)
@@ -126,7 +126,7 @@ def test_the_loss_of_a_vamp_vae_is_its_formula() -> None:
     with torch.no_grad():
         trace = model(x, Clock(), seeded())
         loss = float(vae.objective_(model, trace)["model"])
-        mu, log_variance = (t.double().numpy() for t in model.p.posteriors(model))
+        mu, log_variance = (t.double().numpy() for t in model.posterior(model.p.inputs))
         h, z = model.f(x).double().numpy(), trace.nodes[0].z[0].double().numpy()
         out, scale = trace.output[0].double().numpy(), float(model.D.log_scale.exp())
 
@@ -173,5 +173,5 @@ def test_shifted_images_are_told_which_way_and_none_is_moved_at_the_end() -> Non
     assert int(untold.max()) == 0
     torch.testing.assert_close(still, x)
     assert model.sample(3, random_state=0).shape == (3, 8, 8)
-    with pytest.raises(ParameterError, match="moves images by a pixel"):
+    with pytest.raises(ParameterError, match="shifts images by a pixel"):
         VampVAE(shifts=True).fit(X.reshape(150, 64))

@@ -112,61 +112,43 @@ class WeightedObjective(nn.Module):
 def validate_parts(q: Latent, p: Prior | None, terms: Sequence[Term], bound: Bound) -> None:
     """Raise ParameterError, naming both parts, if parts have no meaning together."""
     gaussian = type(q) is DiagonalGaussian
-    finite = not q.density or q.space == "codes"  # relaxed draws have no density
-    for wrong, message in (
-        (
-            q.needs_joint and p is None,
-            f"The latent {_name(q)} follows log p(x, z), which needs a prior; choose "
-            'prior="normal", or another latent.',
-        ),
-        (
-            p is not None and q.space != p.space,
-            f"The latent {_name(q)} has its codes in {SPACES[q.space]}, but the prior {_name(p)} "
-            f"is over {SPACES[p.space] if p else ''}; choose a prior over {SPACES[q.space]}.",
-        ),
-        (
-            p is not None and "gaussian" in p.needs and not gaussian,
-            f"The prior {_name(p)} is a mixture of diagonal Gaussians, but the latent is "
-            f'{_name(q)}; choose latent="gaussian", or another prior.',
-        ),
-        (
-            bound.importance and (finite or p is None),
-            f"The bound {_name(bound)} weights draws by their densities, but "
-            f"{_name(q) if finite else 'a model without a prior'} has none; choose a latent with a "
-            'density and a prior, or bound="mean".',
-        ),
-        (
-            "gaussian" in bound.needs and not gaussian,
-            f"The bound {_name(bound)} needs the density of a diagonal Gaussian, but the latent is "
-            f'{_name(q)}; choose latent="gaussian", or another bound.',
-        ),
-    ):
-        if wrong:
-            raise ParameterError(message)
-    for term in terms:
-        _validate_term(q, p, term.regularizer, bound)
+    latent, prior, weights = (
+        f"the latent {_name(q)}",
+        f"the prior {_name(p)}",
+        f"bound {_name(bound)}",
+    )
+    # a relaxed draw from a finite set has no density, though an exact one has
+    no_weights = (
+        latent if not q.density or q.space == "codes" else "" if p else "a model without a prior"
+    )
+    space = "" if p is None or q.space == p.space else SPACES[p.space]
+    _refuse(q.needs_joint and p is None, latent, "a prior", "the model", 'prior="normal"')
+    _refuse(space, prior, f"codes in {space}", latent, f"a prior over {SPACES[q.space]}")
+    wants_gaussian = "a diagonal Gaussian as posterior", latent, 'latent="gaussian"'
+    _refuse(p is not None and "gaussian" in p.needs and not gaussian, prior, *wants_gaussian)
+    needed = "the densities of draws and of a prior"
+    _refuse(bound.importance and no_weights, f"the {weights}", needed, no_weights, 'bound="mean"')
+    _refuse("gaussian" in bound.needs and not gaussian, f"the {weights}", *wants_gaussian)
+    for R in (term.regularizer for term in terms):
+        name, other = f"the regulariser {_name(R)}", f'bound="mean", or leave {_name(R)} out'
+        single = "a plain mean over draws"
+        _refuse(bound.importance and not R.any_bound, name, single, f"the {weights}", other)
+        for need, missing, words in (
+            ("density", not q.density, "the density log q(z | x)"),
+            ("gaussian", not gaussian, "a diagonal Gaussian as posterior"),
+            ("smooth", q.space == "codes", "codes with a gradient"),
+        ):
+            other = f"another latent, or leave {_name(R)} out"
+            _refuse(need in R.needs and missing, name, words, latent, other)
+        other = f"a prior, or leave {_name(R)} out"
+        _refuse("prior" in R.needs and p is None, name, "a prior", f"the model of {latent}", other)
 
 
-def _validate_term(q: Latent, p: Prior | None, R: Regularizer, bound: Bound) -> None:
-    if bound.importance and not R.any_bound:
+def _refuse(wrong: object, who: str, needs: str, lacking: str, choose: str) -> None:
+    if wrong:
         raise ParameterError(
-            f"The bound {_name(bound)} is the logarithm of a mean over draws, with which the "
-            f'regulariser {_name(R)} has no meaning; choose bound="mean", or leave {_name(R)} out.'
-        )
-    for need, missing, words in (
-        ("density", not q.density, "the density log q(z | x)"),
-        ("gaussian", type(q) is not DiagonalGaussian, "μ and σ of a diagonal Gaussian"),
-        ("smooth", q.space == "codes", "codes with a gradient"),
-    ):
-        if need in R.needs and missing:
-            raise ParameterError(
-                f"The regulariser {_name(R)} needs {words}, which the latent {_name(q)} does not "
-                f"have; choose another latent, or leave {_name(R)} out."
-            )
-    if "prior" in R.needs and p is None:
-        raise ParameterError(
-            f"The regulariser {_name(R)} needs a prior over the codes of {_name(q)}; choose one, "
-            f"or leave {_name(R)} out."
+            f"{who[0].upper()}{who[1:]} needs {needs}, which {lacking} does not have; "
+            f"choose {choose}."
         )
 
 

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from narrows._types import Node, Sizes
-from narrows.exceptions import ParameterError
 from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.networks.masked_autoregressive import masked_autoregressive
 
@@ -88,11 +87,6 @@ class FlowPosterior(DiagonalGaussian):
         self, kind: str = "iaf", n_flows: int = 4, hidden: Sequence[int] | None = None
     ) -> None:
         super().__init__()
-        if kind not in KINDS or n_flows < 1:
-            raise ParameterError(
-                f"A flow's kind must be one of {KINDS}, and n_flows an int of at least 1. "
-                f"Got {kind!r} and {n_flows!r}."
-            )
         self.kind, self.n_flows, self.hidden = kind, n_flows, hidden
 
     def extra_repr(self) -> str:

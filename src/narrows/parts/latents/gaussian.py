@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from narrows._types import Node
-from narrows.exceptions import ParameterError
 from narrows.parts.latents.base import LOG_2PI, Latent
 
 
@@ -113,8 +112,6 @@ class TopK(Latent):
 
     def __init__(self, n_active: int) -> None:
         super().__init__()
-        if n_active < 1:
-            raise ParameterError(f"n_active must be an int of at least 1. Got {n_active!r}.")
         self.n_active = n_active
 
     def extra_repr(self) -> str:

@@ -54,12 +54,6 @@ class Hamiltonian(DiagonalGaussian):
 
     def __init__(self, n_leapfrog: int = 3, step_size: float = 0.2, beta_zero: float = 0.7) -> None:
         super().__init__()
-        if not (n_leapfrog >= 1 and 0 < step_size < MAX_STEP and 0 < beta_zero <= 1):
-            raise ParameterError(
-                f"n_leapfrog must be at least 1, step_size above 0 and below {MAX_STEP}, and "
-                "beta_zero above 0 and at most 1. "
-                f"Got {n_leapfrog!r}, {step_size!r} and {beta_zero!r}."
-            )
         self.n_leapfrog, self.step_size, self.beta_zero = n_leapfrog, step_size, beta_zero
 
     def extra_repr(self) -> str:
@@ -201,10 +195,6 @@ class RiemannianHamiltonian(Hamiltonian):
         floor: float = 0.01,
     ) -> None:
         super().__init__(n_leapfrog, step_size, beta_zero)
-        if not (n_anchors >= 1 and floor > 0):
-            raise ParameterError(
-                f"n_anchors must be at least 1, and floor above 0. Got {n_anchors!r} and {floor!r}."
-            )
         self.n_anchors, self.floor = n_anchors, floor
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:

@@ -131,7 +131,6 @@ class VectorQuantizer(Quantizer):
 
     starts_from_data = True
     n_levels = 1
-    dropout = 0.0
     default_code_dim: ClassVar[int] = 4
     book: Tensor  # (n_levels, n_embeddings, width)
     used: Tensor  # (n_levels, n_embeddings): a moving average of the codes nearest to each vector
@@ -233,22 +232,11 @@ class VectorQuantizer(Quantizer):
         loss = self.commitment * (points[:, None] - sums.detach()).square()
         if self.update == "gradient" and self.training:  # not part of a model's score
             loss = loss + (residual - chosen).square()
-        kept = self._kept_levels(len(h), len(points), rng)
-        z = straight_through(points, sums[:, -1] if kept is None else (chosen * kept).sum(1))
+        z = straight_through(points, sums[:, -1])
         extras = {"indices": found.view(len(h), -1), "residual": residual}
         # summed over a row; the objective averages over rows, so no weight grows with the batch
         rows = loss.reshape(len(h), -1).sum(1)
         return Node(z=z.view(h.shape).expand(K, *h.shape), loss=rows, extras=extras)
-
-    def _kept_levels(self, n_rows: int, n_points: int, rng: Generator | None) -> Tensor | None:
-        """1 for the levels that g gets, (n_points, n_levels, 1); None: all of them."""
-        if not (self.training and self.dropout):
-            return None
-        device = self.book.device
-        hit, depth = torch.rand((2, n_rows, 1), generator=rng, device=device)
-        depth = torch.where(hit < self.dropout, (depth * self.n_levels).floor(), self.n_levels)
-        kept = torch.arange(self.n_levels, device=device) <= depth
-        return kept.float().repeat_interleave(n_points // n_rows, 0)[..., None]
 
     @torch.no_grad()
     def after_step(self, trace: Trace) -> None:
@@ -289,15 +277,12 @@ class ResidualQuantizer(VectorQuantizer):
     ----------
     n_levels : int
         Number of codebooks.
-    dropout : float
-        Share of the training rows of which g gets only the first few levels, a random number of
-        them (Zeghidour et al., arXiv:2107.03312), so that the first levels hold most information.
     book, more
         The parameters of ``VectorQuantizer``; code_dim="auto" goes up to 8.
     """
 
     default_code_dim = 8
 
-    def __init__(self, *book: Any, n_levels: int = 4, dropout: float = 0.0, **more: Any) -> None:
+    def __init__(self, *book: Any, n_levels: int = 4, **more: Any) -> None:
         super().__init__(*book, **more)
-        self.n_levels, self.dropout = n_levels, dropout
+        self.n_levels = n_levels

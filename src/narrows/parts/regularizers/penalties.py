@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor
 
 from narrows._types import Trace
-from narrows.exceptions import ParameterError
 from narrows.parts import Composition
 from narrows.parts.model import merge_draws
 from narrows.parts.regularizers.base import Regularizer
@@ -40,8 +41,6 @@ class KLSparsity(Regularizer):
 
     def __init__(self, target: float = 0.05) -> None:
         super().__init__()
-        if not 0 < target < 1:
-            raise ParameterError(f"target must lie between 0 and 1. Got {target!r}.")
         self.target = target
 
     def extra_repr(self) -> str:
@@ -88,25 +87,31 @@ class Commitment(Regularizer):
 MAX_EXACT_OUTPUTS = 8  # for more outputs than this one random estimate is faster
 
 
-def squared_jacobian(output: Tensor, input: Tensor, rng: Generator | None, graph: bool) -> Tensor:
-    """‖∂output/∂input‖² of each row, (n,): the squared Frobenius norm of the Jacobian J.
+def squared_jacobian(function: Callable[[Tensor], Tensor], x: Tensor, rng: Generator) -> Tensor:
+    """‖∂function(x)/∂x‖², the squared Frobenius norm of the Jacobian J, averaged over rows, ().
 
     Exact for up to ``MAX_EXACT_OUTPUTS`` outputs. For more, an unbiased estimate: E ‖vᵀ J‖² = ‖J‖²
-    for v of independent random signs (Hutchinson 1990). With ``graph`` it can be differentiated.
+    for v of independent random signs (Hutchinson 1990). It can be differentiated, except under
+    ``no_grad``, where it has a value as well.
     """
-    flat = output.flatten(1)
-    if flat.shape[1] <= MAX_EXACT_OUTPUTS:
-        vectors = torch.eye(flat.shape[1], device=flat.device)[:, None].expand(-1, len(flat), -1)
-    else:
-        bits = torch.randint(0, 2, (1, *flat.shape), generator=rng, device=flat.device)
-        vectors = 2.0 * bits - 1.0
-    total = flat.new_zeros(len(flat))
-    for v in vectors:
-        (gradient,) = torch.autograd.grad(
-            flat, input, v, retain_graph=True, create_graph=graph, materialize_grads=True
-        )
-        total = total + gradient.flatten(1).square().sum(1)
-    return total
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        flat = function(x).float().flatten(1)
+        if flat.shape[1] <= MAX_EXACT_OUTPUTS:
+            eye = torch.eye(flat.shape[1], device=flat.device)
+            vectors = eye[:, None].expand(-1, len(flat), -1)
+        else:
+            bits = torch.randint(0, 2, (1, *flat.shape), generator=rng, device=flat.device)
+            vectors = 2.0 * bits - 1.0
+        total = flat.new_zeros(len(flat))
+        for v in vectors:
+            (gradient,) = torch.autograd.grad(
+                flat, x, v, retain_graph=True, create_graph=graph, materialize_grads=True
+            )
+            total = total + gradient.flatten(1).square().sum(1)
+        nats = total.mean()
+    return nats if graph else nats.detach()
 
 
 class Contractive(Regularizer):
@@ -118,11 +123,8 @@ class Contractive(Regularizer):
     needs, any_bound = frozenset({"smooth"}), True
 
     def forward(self, model: Composition, trace: Trace) -> Tensor:
-        graph = torch.is_grad_enabled()
-        with torch.enable_grad():  # also in evaluation, where gradients are off
-            x = trace.x.detach().requires_grad_()
-            nats = squared_jacobian(model.encode(x).float(), x, trace.rng, graph).mean()
-        return nats if graph else nats.detach()
+        assert trace.rng is not None
+        return squared_jacobian(model.encode, trace.x, trace.rng)
 
 
 class GradientPenalty(Regularizer):
@@ -134,8 +136,5 @@ class GradientPenalty(Regularizer):
     needs, any_bound = frozenset({"smooth"}), True
 
     def forward(self, model: Composition, trace: Trace) -> Tensor:
-        graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            z = merge_draws(trace.z).detach().float().requires_grad_()
-            nats = squared_jacobian(model.g(z).float(), z, trace.rng, graph).mean()
-        return nats if graph else nats.detach()
+        assert trace.rng is not None
+        return squared_jacobian(model.g, merge_draws(trace.z).float(), trace.rng)
