@@ -159,7 +159,7 @@ def aggregate_by_numpy_means(node: Node, rows: slice, N: int) -> float:
 
 
 def test_what_the_total_correlation_cannot_take_is_refused() -> None:
-    with pytest.raises(ParameterError, match="estimator must be"):
+    with pytest.raises(ParameterError, match="'estimator' parameter of BetaTCVAE"):
         BetaTCVAE(estimator="all").fit(np.zeros((9, 2)))
     trace = trace_of(gaussian_node(drawn(4, 2), drawn(4, 2)))
     trace.nodes.append(trace.nodes[0])

@@ -272,7 +272,7 @@ def test_a_sampler_of_another_kind_of_code_is_refused() -> None:
         space = "sphere"
 
     for q, name, why in (
-        (Point(), "autoregressive", "codes are real numbers"),
+        (Point(), "autoregressive", "codes lie in the real numbers"),
         (OnSphere(), "mixture", "codes lie in the unit sphere"),
         (Point(), "prior", "model has none"),
     ):

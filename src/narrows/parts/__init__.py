@@ -1,7 +1,7 @@
 """The slots of the equation, a folder each: f and g, q, c, D, p, R, and the bound.
 
 What latents, priors and regularisers have in common stands here; each folder's ``base.py`` adds
-what its slot must answer.
+the contract of its slot.
 """
 
 from __future__ import annotations

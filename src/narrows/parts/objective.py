@@ -112,36 +112,32 @@ class WeightedObjective(nn.Module):
 def validate_parts(q: Latent, p: Prior | None, terms: Sequence[Term], bound: Bound) -> None:
     """Raise ParameterError, naming both parts, if parts have no meaning together."""
     gaussian = type(q) is DiagonalGaussian
-    latent, prior, weights = (
-        f"the latent {_name(q)}",
-        f"the prior {_name(p)}",
-        f"bound {_name(bound)}",
-    )
-    # a relaxed draw from a finite set has no density, though an exact one has
-    no_weights = (
-        latent if not q.density or q.space == "codes" else "" if p else "a model without a prior"
-    )
-    space = "" if p is None or q.space == p.space else SPACES[p.space]
+    latent, prior = f"the latent {_name(q)}", f"the prior {_name(p)}"
+    fold = f"the bound {_name(bound)}"
     _refuse(q.needs_joint and p is None, latent, "a prior", "the model", 'prior="normal"')
-    _refuse(space, prior, f"codes in {space}", latent, f"a prior over {SPACES[q.space]}")
-    wants_gaussian = "a diagonal Gaussian as posterior", latent, 'latent="gaussian"'
-    _refuse(p is not None and "gaussian" in p.needs and not gaussian, prior, *wants_gaussian)
-    needed = "the densities of draws and of a prior"
-    _refuse(bound.importance and no_weights, f"the {weights}", needed, no_weights, 'bound="mean"')
-    _refuse("gaussian" in bound.needs and not gaussian, f"the {weights}", *wants_gaussian)
+    if p is not None and q.space != p.space:
+        choose = f"a prior over {SPACES[q.space]}"
+        _refuse(True, prior, f"codes in {SPACES[p.space]}", latent, choose)
+    posterior = "a diagonal Gaussian as posterior", latent, 'latent="gaussian"'
+    _refuse(p is not None and "gaussian" in p.needs and not gaussian, prior, *posterior)
+    # a relaxed draw from a finite set has no density, though an exact one has
+    without = "a model without a prior" if q.density and q.space != "codes" else latent
+    weightless = p is None or without == latent
+    densities = "the densities of draws and of a prior", without, 'bound="mean"'
+    _refuse(bound.importance and weightless, fold, *densities)
+    _refuse("gaussian" in bound.needs and not gaussian, fold, *posterior)
     for R in (term.regularizer for term in terms):
-        name, other = f"the regulariser {_name(R)}", f'bound="mean", or leave {_name(R)} out'
-        single = "a plain mean over draws"
-        _refuse(bound.importance and not R.any_bound, name, single, f"the {weights}", other)
+        name, leave = f"the regulariser {_name(R)}", f"or leave {_name(R)} out"
+        mean = "a plain mean over draws", fold, f'bound="mean", {leave}'
+        _refuse(bound.importance and not R.any_bound, name, *mean)
         for need, missing, words in (
             ("density", not q.density, "the density log q(z | x)"),
             ("gaussian", not gaussian, "a diagonal Gaussian as posterior"),
             ("smooth", q.space == "codes", "codes with a gradient"),
         ):
-            other = f"another latent, or leave {_name(R)} out"
-            _refuse(need in R.needs and missing, name, words, latent, other)
-        other = f"a prior, or leave {_name(R)} out"
-        _refuse("prior" in R.needs and p is None, name, "a prior", f"the model of {latent}", other)
+            _refuse(need in R.needs and missing, name, words, latent, f"another latent, {leave}")
+        no_prior = "prior" in R.needs and p is None
+        _refuse(no_prior, name, "a prior", f"the model of {latent}", f"a prior, {leave}")
 
 
 def _refuse(wrong: object, who: str, needs: str, lacking: str, choose: str) -> None:

@@ -104,9 +104,9 @@ def straight_through(y: Tensor, rounded: Tensor) -> Tensor:
 
 
 SPACES = {
-    "real": "real numbers",
+    "real": "the real numbers",
     "sphere": "the unit sphere",
     "ball": "the Poincaré ball",
-    "codes": "a finite set of codes",
-    "sparse": "sparse vectors",
+    "codes": "a finite set",
+    "sparse": "the sparse vectors",
 }  # the names of ``Latent.space`` and ``Prior.space`` in a message

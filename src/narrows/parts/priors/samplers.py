@@ -357,8 +357,8 @@ def validate_sampler(name: str, q: Latent, has_prior: bool) -> None:
         return
     if SAMPLERS[name].discrete and q.space != "codes":
         raise ParameterError(
-            f"sampler={name!r} draws from a finite set of codes, but this model's codes are "
-            f"{space}; choose sampler='mixture' or 'prior'."
+            f"sampler={name!r} draws from a finite set of codes, but this model's codes lie "
+            f"in {space}; choose sampler='mixture' or 'prior'."
         )
     if q.space in ("sphere", "ball"):
         raise ParameterError(

@@ -55,7 +55,7 @@ class Regularizer(Part):
         raise NotImplementedError
 
     def schedules(self) -> tuple[Weight | None, ...]:
-        """Its numbers that may depend on progress, beside its weight."""
+        """Its numbers, other than its weight, that may depend on progress."""
         return ()
 
 
