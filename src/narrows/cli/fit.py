@@ -125,9 +125,9 @@ def _telling(estimator: Any) -> tuple[Callable[..., str], Callable[..., str]]:
 
 def _is_whole(estimator: Any) -> bool:
     """Whether it takes images of any sizes, rather than rows."""
-    from narrows.estimators.registry import WHOLE
+    from narrows.estimators.registry import ANY_SIZE
 
-    return type(estimator).__name__ in WHOLE
+    return type(estimator).__name__ in ANY_SIZE
 
 
 def _read(estimator: Any, data: str, resize: Any) -> Data:
