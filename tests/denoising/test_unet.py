@@ -204,7 +204,7 @@ def test_patches_are_the_same_from_the_same_order_and_go_on_where_they_stopped()
 def test_patches_of_more_images_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     from narrows.training import patches as module
 
-    monkeypatch.setattr(module, "MOST_HELD", 3000)
+    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 3000)
     images = [np.full((40, 30), i, np.uint8) for i in range(8)]
     seen = torch.cat(list(patches(images).shuffled(16, torch.Generator().manual_seed(0))))
     found, counts = torch.unique((seen[:, 0, 0, 0] * 255).round(), return_counts=True)

@@ -88,8 +88,8 @@ def test_one_that_fails_is_named_once_and_dropped_but_ended() -> None:
     with pytest.warns(RuntimeWarning) as caught:
         follow([Noting("a", heard, "epoch"), Noting("b", heard)])
     assert [str(one.message) for one in caught] == [
-        "The listener Noting failed (OSError: no room) and hears no more of this run; training "
-        "is not touched by it."
+        "The listener Noting failed (OSError: no room) and gets no more epochs of this run; "
+        "training continues without it."
     ]
     assert short(heard) == "as bs ae be be ae be"
 
@@ -210,7 +210,7 @@ def test_the_same_object_goes_on_with_its_own_file(tmp_path: Path) -> None:
 def test_a_file_that_is_no_log_is_never_touched(text: str, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(text)
-    with pytest.raises(FileError, match="no log of narrows"):
+    with pytest.raises(FileError, match="not a log of narrows"):
         follow(JsonLines(path, append=True))
     assert path.read_text() == text
 

@@ -13,8 +13,7 @@ import pytest
 from helpers.command import refused
 from helpers.fake_run import ABOUT, follow
 from narrows.exceptions import ParameterError
-from narrows.training.listeners import Listeners
-from narrows.training.loggers import MLflow, TensorBoard, WandB, tracker
+from narrows.training.listeners import Listeners, MLflow, TensorBoard, WandB
 
 
 def test_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -40,11 +39,6 @@ def test_a_missing_package_is_one_sentence(
     assert str(caught.value).endswith(
         f"needs {package}, which is not installed; run pip install 'narrows[track]'."
     )
-
-
-def test_there_are_no_other_trackers() -> None:
-    with pytest.raises(ParameterError, match="no tracker 'paper'"):
-        tracker("paper", "m")
 
 
 def present(module: str) -> None:

@@ -24,9 +24,9 @@ NOTHING = np.empty(0, dtype=np.int64)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks of 20 rows of one float64, five of them in a buffer; and no thread outlives a test."""
-    monkeypatch.setattr(streams, "BLOCK", 20 * 16)
-    monkeypatch.setattr(streams, "BUFFER", 5 * 20 * 16)
-    monkeypatch.setattr(streams, "PAGE", 300)
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 20 * 16)
+    monkeypatch.setattr(streams, "BUFFER_BYTES", 5 * 20 * 16)
+    monkeypatch.setattr(streams, "SAMPLE_PAGE_ROWS", 300)
     yield
     assert readers() == []
 
@@ -133,8 +133,8 @@ def test_validation_rows_are_held_out_of_every_epoch(n: int) -> None:
 
 
 def test_of_much_data_no_more_is_held_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "HELD", 16 * 30)
-    monkeypatch.setattr(streams, "SAMPLE", 70)
+    monkeypatch.setattr(streams, "MAX_VALIDATION_BYTES", 16 * 30)
+    monkeypatch.setattr(streams, "MAX_SAMPLE_ELEMENTS", 70)
     training, validation, _ = hold_out(numbered(), 0.5, seed=0)
     assert len(validation) == 30
     assert len(training) == N - 30

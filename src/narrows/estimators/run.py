@@ -22,9 +22,10 @@ from narrows.estimators.summary import describe_run
 from narrows.parts.networks.linear_path import pace
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import load_from_file, load_state_dict, state_dict
+from narrows.training.launcher import Interrupt, catch_interrupts
 from narrows.training.listeners import Listeners
 from narrows.training.loop import train
-from narrows.training.monitor import Interrupt, Monitor, average_score, catch_interrupts
+from narrows.training.monitor import Monitor, average_score
 from narrows.training.process_group import (
     agree,
     align,

@@ -136,7 +136,7 @@ def start_parts(parts: Parts, model: Model, rows: Rows | Stream, rng: torch.Gene
     """Show training rows to the parts that begin with some: codebooks, pseudo-inputs."""
     regularizers = (term.regularizer for term in parts.terms)
     every: tuple[Any, ...] = (parts.q, parts.p, *regularizers)
-    started = [part for part in every if hasattr(part, "start_with")]
+    started = [part for part in every if hasattr(part, "init_from_data")]
     if started:
         x = rows.sample(int(torch.randint(2**31 - 1, (), generator=rng)))
         x, _ = model._observed(x[torch.randperm(len(x), generator=rng)[:STARTED_ON]])
