@@ -1,4 +1,4 @@
-"""Worker processes: what goes to them, and that they end with what they have."""
+"""Worker processes: what is sent to them, and how they end."""
 
 import os
 import signal
@@ -29,18 +29,18 @@ est = Autoencoder(latent_dim=2, **end, **kept).fit(X)
 """
 
 
-def test_sigterm_goes_to_the_workers_which_keep_the_run(tmp_path: Path) -> None:
+def test_sigterm_is_passed_on_to_workers_which_write_a_checkpoint(tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", np.random.default_rng(0).normal(size=(64, 5)))
     with training([sys.executable, "-c", KEPT, "1000000"], tmp_path) as long:
         os.kill(long.pid, signal.SIGTERM)
-        _, err = long.communicate(timeout=60)
+        _, err = long.communicate(timeout=300)
     assert long.returncode == 143, err
     so_far = narrows.load(tmp_path / "c.checkpoint")
     assert so_far.n_iter_ >= 1
-    assert so_far.random_state is None  # a run without a seed can be gone on with, too
+    assert so_far.random_state is None  # a run without a seed can be continued too
 
 
-def test_a_memory_map_goes_to_workers_as_its_place(tmp_path: Path) -> None:
+def test_of_a_memory_map_workers_get_its_place_in_the_file(tmp_path: Path) -> None:
     whole = np.arange(40_000.0).reshape(10_000, 4)
     np.save(tmp_path / "X.npy", whole)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
@@ -50,7 +50,9 @@ def test_a_memory_map_goes_to_workers_as_its_place(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, rows)
         np.testing.assert_array_equal(copied, whole[:2])
         assert (tmp_path / "task").stat().st_size < 5000
-    launcher._dump(tmp_path / "task", mapped[::2])  # more than rows of a file: goes as numbers
+    launcher._dump(
+        tmp_path / "task", mapped[::2]
+    )  # not contiguous rows of the file: sent as numbers
     np.testing.assert_array_equal(launcher._load(tmp_path / "task"), whole[::2])
 
 

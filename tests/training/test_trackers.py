@@ -1,4 +1,4 @@
-"""Experiment trackers: what is said where one is missing, and what is really written."""
+"""Experiment trackers: the message if a package is missing, and what is really written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_missing_package_is_one_sentence(
 
 
 def present(module: str) -> None:
-    """Skip where the package is not installed; what it warns of while it loads is its own."""
+    """Skip if the package is not installed; its own warnings at import are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip(module)
@@ -74,7 +74,7 @@ def test_tensorboard_reads_the_curves_back(tmp_path: Path) -> None:
 def test_mlflow_keeps_parameters_curves_and_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer ones would rather have a database
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions prefer a database
     present("mlflow")
     import mlflow
 
@@ -98,7 +98,7 @@ def test_mlflow_keeps_parameters_curves_and_the_end(
 
 
 @THEIRS
-def test_a_server_that_is_not_there_is_one_sentence() -> None:
+def test_a_missing_server_is_one_sentence() -> None:
     present("mlflow")
     with pytest.raises(ParameterError, match="MLflow could not start"):
         follow(MLflow(tracking_uri="nowhere://at-all"))
