@@ -13,8 +13,7 @@ Autoencoder(latent_dim=2)
 from typing import TYPE_CHECKING, Any
 
 from narrows.exceptions import FileError, InputError, NarrowsError, ParameterError, WorkerError
-from narrows.training.listeners import JsonLines, Listener
-from narrows.training.loggers import MLflow, TensorBoard, WandB
+from narrows.training.listeners import JsonLines, Listener, MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:

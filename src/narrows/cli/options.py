@@ -12,7 +12,7 @@ import click
 
 from narrows.estimators.parameters import MODULE, OBJECT, Parameters, in_order, names_in_scope
 from narrows.estimators.registry import find_model, model_class
-from narrows.training.loggers import TRACKERS, tracker
+from narrows.training.listeners import TRACKERS, JsonLines
 
 __all__ = [
     "ModelCommand",
@@ -205,7 +205,7 @@ def tracking_options(function: Any) -> Any:
     )
     track = click.option(
         "--track",
-        type=click.Choice(TRACKERS),
+        type=click.Choice(list(TRACKERS)),
         multiple=True,
         help="Hand every epoch to a tracker; may be given again for another. tensorboard writes "
         "to runs/ and the name of OUT; the others go where their own environment variables say.",
@@ -218,11 +218,10 @@ def listeners_for(
 ) -> list[Any] | None:
     """The listeners these options ask for; what cannot be is refused before anything is read."""
     from narrows.io.write import check_output
-    from narrows.training.listeners import JsonLines
 
     made: list[Any] = []
     if log is not None:
         # a fit that starts anew cuts off all that a file of another run holds
         path = check_output(log, [".jsonl"], overwrite=overwrite)
         made.append(JsonLines(path, append=overwrite))
-    return [*made, *(tracker(kind, out.stem) for kind in track)] or None
+    return [*made, *(TRACKERS[kind](out.stem) for kind in track)] or None
