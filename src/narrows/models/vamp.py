@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build_model import Parts
 from narrows.estimators.parameters import parameter
+from narrows.exceptions import ParameterError
 from narrows.models.variational import vae_parts
 from narrows.parts.bounds import ImportanceWeighted, Mean
-from narrows.parts.model import SHIFTS, ShiftedModel, class_conditional
+from narrows.parts.model import SHIFTS, ShiftedModel
 from narrows.parts.objective import Term
 from narrows.parts.priors.vamp import VampPrior
 from narrows.parts.regularizers.kl_and_mmd import KL
@@ -68,10 +71,16 @@ class VampVAE(Estimator):
     def _parts(self) -> Parts:
         weighted = self.n_importance > 1
         bound = ImportanceWeighted(int(self.n_importance), float(self.begin))
-        changes = {}
+        n, shape = len(SHIFTS), self.layout_.shape
+        changes: dict[str, Any] = {}
+        if self.shifts and len(shape) != 3:
+            raise ParameterError(
+                f"shifts=True shifts images by a pixel, but a sample has shape {shape}; give "
+                "input_shape or axes if it is an image, or leave shifts=False."
+            )
         if self.shifts:
-            model = class_conditional(len(SHIFTS), self.layout_.shape, ShiftedModel)
-            changes = {"model": model, "n_given": len(SHIFTS) + 1}
+            model = partial(ShiftedModel, n_classes=n, shape=shape)
+            changes = {"model": model, "n_given": n + 1}
         return vae_parts(
             *(() if weighted else (Term("kl", KL()),)),
             bound=bound if weighted else Mean(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from narrows.estimators.base import Estimator
@@ -11,7 +12,7 @@ from narrows.estimators.class_conditional import ClassConditional
 from narrows.estimators.parameters import parameter
 from narrows.parts.latents.flows import KINDS, FlowPosterior
 from narrows.parts.latents.gaussian import DiagonalGaussian
-from narrows.parts.model import class_conditional
+from narrows.parts.model import ClassConditionalModel
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
 from narrows.parts.regularizers.kl_and_mmd import KL
@@ -130,12 +131,9 @@ class ConditionalVAE(ClassConditional):
     beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
 
     def _parts(self) -> Parts:
-        n_classes = self._n_classes()
-        return vae_parts(
-            Term("kl", KL(), float(self.beta)),
-            model=class_conditional(n_classes, self.layout_.shape),
-            n_given=n_classes + 1,
-        )
+        n, shape = self._n_classes(), self.layout_.shape
+        model = partial(ClassConditionalModel, n_classes=n, shape=shape)
+        return vae_parts(Term("kl", KL(), float(self.beta)), model=model, n_given=n + 1)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,7 +12,6 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # the base class of all convolutions
 
 from narrows._types import Clock, Node, Trace
-from narrows.exceptions import ParameterError
 from narrows.parts.latents.base import Joint, Latent
 from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.likelihoods.base import Likelihood
@@ -243,10 +242,30 @@ class ClassEncoder(nn.Module):
 
 
 class ClassConditionalModel(Model):
-    """x and its class y → f(x, y) → q → z → g(z, y) → D; rows come as ``with_class`` makes them."""
+    """x and its class y → f(x, y) → q → z → g(z, y) → D; rows come as ``with_class`` makes them.
 
-    n_classes: int
-    shape: tuple[int, ...]
+    Parameters
+    ----------
+    f, g, q, D, more
+        As in ``Model``; f without the class, g with n_classes + 1 more inputs.
+    n_classes : int
+    shape : tuple of int
+        Shape of one event of x.
+    """
+
+    def __init__(
+        self,
+        f: nn.Module,
+        g: nn.Module,
+        q: Latent,
+        D: Likelihood,
+        *,
+        n_classes: int,
+        shape: tuple[int, ...],
+        **more: Any,
+    ) -> None:
+        super().__init__(ClassEncoder(f, n_classes, D.input_shape(shape)), g, q, D, **more)
+        self.n_classes, self.shape = n_classes, shape
 
     def _split_condition(
         self, x: Tensor, rng: Generator | None = None, clock: Clock | None = None
@@ -305,28 +324,3 @@ class ShiftedModel(ClassConditionalModel):
         """The reconstructions that codes stand for, not shifted."""
         unshifted = torch.zeros(len(z), dtype=torch.long, device=z.device)
         return super().decode(torch.cat([z, self.one_hot(unshifted)], 1))
-
-
-def class_conditional(
-    n_classes: int,
-    shape: tuple[int, ...],
-    kind: type[ClassConditionalModel] = ClassConditionalModel,
-) -> Callable[..., ClassConditionalModel]:
-    """A function that builds the model for so many classes; its arguments are those of ``Model``.
-
-    Raises ParameterError for shifts of something that is not an image.
-    """
-    if issubclass(kind, ShiftedModel) and len(shape) != 3:
-        raise ParameterError(
-            f"shifts=True shifts images by a pixel, but a sample has shape {shape}; give "
-            "input_shape or axes if it is an image, or leave shifts=False."
-        )
-
-    def build(
-        f: nn.Module, g: nn.Module, q: Latent, D: Likelihood, **more: Any
-    ) -> ClassConditionalModel:
-        model = kind(ClassEncoder(f, n_classes, D.input_shape(shape)), g, q, D, **more)
-        model.n_classes, model.shape = n_classes, shape
-        return model
-
-    return build
