@@ -16,7 +16,7 @@ from narrows.denoising.image_quality import psnr, ssim, white
 from narrows.denoising.side_by_side import LONGEST, crops, sides
 from narrows.exceptions import InputError
 from narrows.io.write import atomic_write, check_output
-from narrows.report import words
+from narrows.report import formatting as words
 from narrows.report.page import Page, Section, Table, asset, render
 from narrows.version import __version__
 

@@ -1,8 +1,8 @@
-"""Four models on real data in about a minute: what `narrows demo` runs.
+"""The demo: four models on real data in about a minute, as `narrows demo` runs it.
 
 The data are scikit-learn's digits (1,797 images of 8 × 8, from the UCI repository), a fifth of them
-held out. Every model is left at its defaults but for its width, architecture and seed; nothing was
-chosen by looking at the held-out rows.
+held out. Every parameter except width, architecture and seed has its default; nothing was chosen by
+looking at the held-out rows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from narrows.exceptions import FileError
-from narrows.report import model_report as write
-from narrows.report.canvas import Picture
 from narrows.report.measures import Method, ranking
-from narrows.report.page import Page, Section, Table
-from narrows.report.page_tables import how
+from narrows.report.model_report import commands_section, page_of, prepare
+from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,8 +39,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "variational": ("VariationalAutoencoder", {"architecture": "dense"}),
 }
 
-# The demo's own page borrows each section from the model it says most about.
-BORROWED = {
+# The demo's own page shows each section for the model where there is most to see.
+SECTION_OF = {
     "samples": "conv",
     "denoising": "denoising",
     "map": "variational",
@@ -59,7 +57,7 @@ BORROWED = {
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Real images with labels, split."""
+    """Real images with labels, split into training and test rows."""
 
     X: NDArray[np.float64]  # (n, 8, 8)
     y: NDArray[np.int64]
@@ -74,21 +72,36 @@ def run_demo(
     overwrite: bool = False,
     max_epochs: int = 100,
 ) -> Path:
-    """Fit four models on scikit-learn's digits; leave tables, pictures, models and pages.
+    """Fit four models on scikit-learn's digits; write tables, pictures, models and pages.
 
-    Parameters: ``folder`` where everything goes (made when missing); ``echo`` is called with each
-    line of text; ``overwrite`` replaces what an earlier demo left there; ``max_epochs`` the budget
-    of each fit. Returns the path of the page that links all others.
+    Parameters
+    ----------
+    folder : str or Path
+        Where everything is written; made if missing.
+    echo : callable
+        Called with each line of text.
+    overwrite : bool
+        Replace the files of an earlier demo.
+    max_epochs : int
+        The largest number of epochs of each fit.
 
-    Raises `FileError` when files are there already and ``overwrite`` is false.
+    Returns
+    -------
+    Path
+        The page that links all others.
+
+    Raises
+    ------
+    FileError
+        Files exist already and ``overwrite`` is false, or the folder cannot be made.
     """
     started = time.monotonic()
     folder = Path(folder)
     _prepare_folder(folder, overwrite)
     with _one_thread():
         index = _run(folder, echo, overwrite, max_epochs)
-    echo(f"\nPages, pictures and model files are in {folder}; begin with {index}.")
-    echo(f"All this took {time.monotonic() - started:.0f} s.")
+    echo(f"\nPages, pictures and model files are in {folder}; start with {index}.")
+    echo(f"The demo took {time.monotonic() - started:.0f} s.")
     return index
 
 
@@ -102,22 +115,22 @@ def _run(folder: Path, echo: Callable[[str], None], overwrite: bool, max_epochs:
         n_iter, seconds = contents[stem].est.n_iter_, contents[stem].est.fit_seconds_
         echo(f"fitted {label(stem)}: {n_iter} epochs in {seconds:.1f} s")
         contents[stem].est.save(folder / f"{stem}.safetensors", overwrite=overwrite)
-        pages[stem] = write.page_of(contents[stem], _python(stem), label(stem), _caveat(data))
-        write.publish(folder / f"{stem}.html", pages[stem])
+        pages[stem] = page_of(contents[stem], _python(stem), label(stem), _caveat(data))
+        publish(folder / f"{stem}.html", pages[stem])
     table = compare(contents)
     echo(f"\nOn the held-out images, from {LATENT_DIM} numbers each:\n")
     echo(as_text(COLUMNS, table))
     classified = classify(data, max_epochs)
-    echo(f"\nLabels read by logistic regression, the same {FOLDS} folds (mean ± s.d.):\n")
+    echo(f"\nLabels predicted by logistic regression, the same {FOLDS} folds (mean ± s.d.):\n")
     echo(as_text(("pipeline", "accuracy"), classified))
-    return write.publish(folder / "index.html", _index(data, contents, pages, table, classified))
+    return publish(folder / "index.html", _index(data, contents, pages, table, classified))
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, and on a busy machine lose much.
+    """Use one thread: such small networks gain nothing from more, and lose on a busy machine.
 
-    The same bits on any number of cores come with it.
+    It also gives the same bits on any number of cores.
     """
     import torch
 
@@ -145,13 +158,13 @@ def load_split() -> Digits:
 
 
 def label(stem: str) -> str:
-    """A model's name in a table."""
+    """The name of a model in tables, such as "Autoencoder, conv"."""
     name, parameters = MODELS[stem]
     return f"{name}, {parameters['architecture']}"
 
 
 def compare(contents: dict[str, Content]) -> list[list[str]]:
-    """A row for each model, and PCA's: error, its ratio to PCA's, R², seconds to fit."""
+    """One row for each model and for PCA: error, its ratio to PCA's, R², seconds to fit."""
     rows = []
     for stem, content in contents.items():
         n = content.numbers
@@ -168,7 +181,7 @@ def _scores(method: Method, ratio: str) -> list[str]:
 def classify(data: Digits, max_epochs: int) -> list[list[str]]:
     """Cross-validated accuracy of logistic regression on raw pixels, PCA's codes and codes.
 
-    Every transformer is fitted anew inside every fold, on that fold's training rows alone.
+    Every transformer is fitted again in each fold, on that fold's training rows only.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -215,15 +228,21 @@ def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Find out before any work whether everything may be written."""
+    """Make the folder, and check before any work that every file may be written."""
     if folder.is_file() or not folder.parent.is_dir():
-        raise FileError(f"A folder {str(folder)!r} cannot be made there; choose another place.")
+        raise FileError(
+            f"The folder {str(folder)!r} cannot be made: it is a file, or there is no folder "
+            f"{str(folder.parent)!r}; choose another name (-o FOLDER)."
+        )
     folder.mkdir(exist_ok=True)
     for stem in (*MODELS, "index"):
-        write.check_place(folder / f"{stem}.html", overwrite)
+        check_page(folder / f"{stem}.html", overwrite)
         model = folder / f"{stem}.safetensors"
         if model.exists() and not overwrite:
-            raise FileError(f"{str(model)!r} is there already; choose another folder.")
+            raise FileError(
+                f"{str(model)!r} exists already; choose another folder (-o FOLDER), or overwrite "
+                "it (overwrite=True, --overwrite)."
+            )
 
 
 def _fit(stem: str, data: Digits, max_epochs: int) -> Content:
@@ -233,7 +252,7 @@ def _fit(stem: str, data: Digits, max_epochs: int) -> Content:
     est = getattr(narrows, name)(
         latent_dim=LATENT_DIM, random_state=SEED, max_epochs=max_epochs, **parameters
     )
-    return write.prepare(est.fit(data.X), data.X_test, data.y_test, None, SEED)
+    return prepare(est.fit(data.X), data.X_test, data.y_test, None, SEED)
 
 
 def _caveat(data: Digits) -> str:
@@ -250,16 +269,16 @@ def _index(
     table: list[list[str]],
     classified: list[list[str]],
 ) -> Page:
-    """The demo's own page: all models side by side, then each section from the model it suits."""
+    """The demo's own page: all models side by side, then the sections of ``SECTION_OF``."""
     own = [_models_section(contents, table), _classes_section(classified)]
     borrowed = [
         replace(section, kicker=label(stem))
-        for wanted, stem in BORROWED.items()
+        for wanted, stem in SECTION_OF.items()
         for section in pages[stem].sections
         if section.id == wanted
     ]
-    pngs = write.draw(own)
-    for section, stem in zip(borrowed, BORROWED.values(), strict=True):
+    pngs = draw(own)
+    for section, stem in zip(borrowed, SECTION_OF.values(), strict=True):
         pngs |= {picture.name: pages[stem].pngs[picture.name] for picture in section.pictures}
     ratios = {stem: content.numbers.ratio or 0.0 for stem, content in contents.items()}
     span = f"{min(ratios.values()):.2f} to {max(ratios.values()):.2f}\N{NO-BREAK SPACE}×"
@@ -267,11 +286,11 @@ def _index(
         pages["conv"],
         kicker="narrows demo · scikit-learn's digits, 8 × 8 pixels",
         title="Four autoencoders and PCA",
-        headline=f"With {LATENT_DIM} numbers for 64 pixels, four autoencoders make {span} PCA's "
+        headline=f"With {LATENT_DIM} numbers for 64 pixels, four autoencoders have {span} PCA's "
         "error on held-out digits.",
         caveat=_caveat(data),
         tiles=[(f"{ratio:.2f} ×", label(stem)) for stem, ratio in ratios.items()],
-        sections=[*own, *borrowed, how(["narrows demo"])],
+        sections=[*own, *borrowed, commands_section(["narrows demo"])],
         pngs=pngs,
     )
 
@@ -281,11 +300,15 @@ def _models_section(contents: dict[str, Content], table: list[list[str]]) -> Sec
     ranked = ranking(first.numbers.model.errors, 6)
     return Section(
         "models",
-        "The same digits through every model",
+        "The same digits by every model",
         f"All have {LATENT_DIM} numbers for 64 pixels.",
         [
-            _side_by_side(contents, ranked["Typical"], "Typical for the dense autoencoder."),
-            _side_by_side(contents, ranked["Worst"], "Those it finds hardest."),
+            _side_by_side(
+                contents, "typical", ranked["Typical"], "Typical errors of the dense autoencoder."
+            ),
+            _side_by_side(
+                contents, "worst", ranked["Worst"], "Largest errors of the dense autoencoder."
+            ),
         ],
         [
             Table(
@@ -300,23 +323,25 @@ def _models_section(contents: dict[str, Content], table: list[list[str]]) -> Sec
     )
 
 
-def _side_by_side(contents: dict[str, Content], rows: list[int], caption: str) -> Picture:
+def _side_by_side(
+    contents: dict[str, Content], name: str, rows: list[int], caption: str
+) -> Picture:
     first = contents["dense"]
     samples = first.samples(rows)
     shown = {"original": samples.original}
     shown |= {stem: content.samples(rows).restored for stem, content in contents.items()}
     if samples.pca is not None:
         shown["PCA"] = samples.pca
-    alt = f"Held-out digits, and what each of {', '.join(list(shown)[1:])} makes of their codes."
-    return Picture(f"models-{caption.split()[0].lower()}", first.look.rows(shown), alt, caption)
+    alt = f"Held-out digits, and their reconstructions by {', '.join(list(shown)[1:])}."
+    return Picture(f"models-{name}", first.plotter.rows(shown), alt, caption)
 
 
 def _classes_section(classified: list[list[str]]) -> Section:
     return Section(
         "classes",
-        "What a classifier reads from the codes",
-        "The autoencoder never sees a label: it is one step of a scikit-learn pipeline, fitted "
-        f"anew in each of {FOLDS} folds.",
+        "Classifying the codes",
+        "The autoencoder is given no labels: it is one step of a scikit-learn pipeline, fitted "
+        f"again in each of {FOLDS} folds.",
         tables=[Table("Cross-validated accuracy", ("", "Accuracy"), classified, wide=True)],
     )
 
