@@ -35,6 +35,7 @@ class Content:
     plotter: Plotter
     numbers: Numbers
     seed: int
+    n_steps: int = 9  # of an interpolation, its two ends included
 
     @cached_property
     def map_rows(self) -> NDArray[np.intp]:
@@ -95,12 +96,12 @@ class Content:
             found["PCA"] = self.fold(self.est.pca_.reconstruct(noisy))
         return found
 
-    def walks(self, steps: int = 9) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    def walks(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """(walks, starts, ends) of interpolations between pairs of rows, see ``_pairs``."""
         pairs = self._pairs()
-        walks = interpolate(self.est, self.X, pairs, steps)
+        walks = interpolate(self.est, self.X, pairs, self.n_steps)
         starts, ends = np.array(pairs).T
-        folded = np.asarray(walks).reshape(len(pairs), steps, *self.plotter.shape)
+        folded = np.asarray(walks).reshape(len(pairs), self.n_steps, *self.plotter.shape)
         return folded, self.fold(self.X[starts]), self.fold(self.X[ends])
 
     def generated(self, n: int) -> dict[str, NDArray[Any]]:

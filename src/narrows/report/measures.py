@@ -84,17 +84,6 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """Sizes of one row, of its code and of the model's file, in numbers and bytes."""
-
-    n_elements: int
-    row_bytes: int
-    latent_dim: int
-    code_bytes: int
-    model_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Histogram:
     """Rows counted by their error, in the same bins for all methods."""
 
@@ -120,17 +109,21 @@ class DenoisingErrors:
 class Numbers:
     """Everything measured for a report."""
 
-    n_rows: int
+    latent_dim: int
     model: Method
     pca: Method | None
-    sizes: Sizes
-    fit_seconds: float
+    model_bytes: int  # size of the model's file
     histogram: Histogram
     ranking: dict[str, list[int]]  # row numbers under "Typical", "Best", "Worst"
     probes: dict[str, Probe] = field(default_factory=dict)
     probe_note: str = ""
     majority: float | None = None  # the share of the most frequent class
     denoising: DenoisingErrors | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows were measured."""
+        return len(self.model.errors)
 
     @property
     def ratio(self) -> float | None:
@@ -163,11 +156,10 @@ def measure(
         pca = _method("PCA", est.pca_, X, (width + 1) * math.prod(est.input_shape_))
     probes, note, majority = _probes(est, X, labels, seed)
     return Numbers(
-        n_rows=len(X),
+        latent_dim=est.latent_dim_,
         model=model,
         pca=pca,
-        sizes=_sizes(est, X),
-        fit_seconds=float(est.fit_seconds_),
+        model_bytes=_file_size(est),
         histogram=error_bins({m.name: m.errors for m in (model, pca) if m is not None}),
         ranking=ranking(model.errors, n_show),
         probes=probes,
@@ -193,11 +185,7 @@ def ranking(errors: NDArray[np.float64], n_show: int) -> dict[str, list[int]]:
         return {"Best": order[:1], "Worst": order[1:]}
     n = min(n_show, len(order) // 3)
     start = (len(order) - n) // 2
-    return {
-        "Typical": order[start : start + n],
-        "Best": order[:n],
-        "Worst": order[: -n - 1 : -1],
-    }
+    return {"Typical": order[start : start + n], "Best": order[:n], "Worst": order[: -n - 1 : -1]}
 
 
 def error_bins(errors: dict[str, NDArray[np.float64]], n_bins: int = 40) -> Histogram:
@@ -237,14 +225,9 @@ def _timed(function: Callable[[Any], Any], argument: Any) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def _sizes(est: Estimator, X: NDArray[Any]) -> Sizes:
+def _file_size(est: Estimator) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.safetensors"
-        est.save(file)
-        model_bytes = file.stat().st_size
-    n_elements = math.prod(est.input_shape_)
-    code_bytes = est.latent_dim_ * np.dtype(np.float32).itemsize
-    return Sizes(n_elements, n_elements * X.itemsize, est.latent_dim_, code_bytes, model_bytes)
+        return est.save(Path(folder) / "model.safetensors").stat().st_size
 
 
 def _probes(

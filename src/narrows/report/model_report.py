@@ -1,7 +1,7 @@
 """The report of a fitted model: its sections, its page, and `write_report`, which writes the page.
 
-Every section takes the `Content` of the report; its words are here, its arrays in ``content``, its
-pictures in ``figures`` and ``sample_figures``.
+Every section is made from the `Content` of the report: its arrays are in ``content``, its pictures
+in ``figures`` and ``sample_figures``, its sentences in ``templates/model_report.txt.jinja``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from narrows.report.content import Content, gather
 from narrows.report.formatting import article, byte_size, count, duration, percent, significant
 from narrows.report.manifold import CodeMap, code_map, decoded_grid
 from narrows.report.measures import Method, Numbers, parse_labels
-from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish
+from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ def page_of(
         kicker=f"narrows report · {count(n.n_rows, content.plotter.noun)} of {shape}",
         title=title or n.model.name,
         headline=headline(n, content.plotter.noun),
-        caveat=caveat or _caveat(n.n_rows, est.info()["training"]["rows"]),
-        tiles=_tiles(n),
+        caveat=caveat or _text("caveat", content),
+        tiles=_tiles(content),
         sections=sections,
         foot=f"Made with narrows {__version__}; random choices seeded with {content.seed}.",
         pngs=draw(sections),
@@ -177,7 +177,7 @@ def commands_section(commands: list[str]) -> Section:
 
 def headline(numbers: Numbers, noun: str) -> str:
     """The result in one sentence; ``noun`` is what a row is called."""
-    width = f"{count(numbers.sizes.latent_dim, 'number')} {article(noun)}"
+    width = f"{count(numbers.latent_dim, 'number')} {article(noun)}"
     ratio = numbers.ratio
     if numbers.pca is None:
         return f"R² is {numbers.model.r2:.3f} at {width}; PCA of this width is too large to fit."
@@ -193,26 +193,33 @@ def headline(numbers: Numbers, noun: str) -> str:
     return f"{times}, and closer to the original on {percent(better)} of the {noun}s."
 
 
-def _caveat(n_rows: int, training_rows: int) -> str:
-    return (
-        f"Measured on the {count(n_rows, 'row')} given to this report; the model was fitted on "
-        f"{count(training_rows, 'row')}. Any model has smaller errors on rows that it was fitted "
-        "on than on new ones: for a fair result, report on rows it was not fitted on."
+def _text(block: str, content: Content) -> str:
+    """The sentences of one block of ``templates/model_report.txt.jinja``."""
+    sentences = template("model_report.txt.jinja")
+    noun = content.plotter.noun
+    context = sentences.new_context(
+        {"content": content, "est": content.est, "n": content.numbers, "noun": noun}
     )
+    return " ".join("".join(sentences.blocks[block](context)).split())
 
 
-def _tiles(n: Numbers) -> list[tuple[str, str]]:
-    elements, k = n.sizes.n_elements, n.sizes.latent_dim
+def _section(id: str, title: str, content: Content, pictures: list[Picture]) -> Section:
+    """A section of pictures below the sentences of the block ``id``."""
+    return Section(id, title, _text(id, content), pictures)
+
+
+def _tiles(content: Content) -> list[tuple[str, str]]:
+    n, elements = content.numbers, content.X[0].size
     tiles = [
         (f"{n.model.r2:.3f}", "R², the variance restored"),
-        (f"{elements:,} → {k:,}", f"numbers, {elements / k:.3g} to 1"),
+        (f"{elements:,} → {n.latent_dim:,}", f"numbers, {elements / n.latent_dim:.3g} to 1"),
     ]
     if n.ratio is not None:
         tiles.insert(0, (f"{significant(n.ratio)} ×", "PCA's error at this width"))
     if "codes" in n.probes:
         accuracy = percent(n.probes["codes"].accuracy)
         tiles.append((accuracy, "of labels predicted by a linear probe"))
-    return [*tiles, (duration(n.fit_seconds), "to fit")]
+    return [*tiles, (duration(content.est.fit_seconds_), "to fit")]
 
 
 # ------------------------------------------------------------------ sections with pictures
@@ -220,50 +227,32 @@ def _tiles(n: Numbers) -> list[tuple[str, str]]:
 
 def _samples(content: Content) -> Section:
     """Original, compressed, restored."""
-    plotter, k = content.plotter, count(content.est.latent_dim_, "number")
     captions = {
         "Typical": "Typical: error around the median.",
         "Best": "Smallest errors, the smallest first.",
         "Worst": "Largest errors, the largest first.",
     }
-    lead = (
-        f"Each {plotter.noun}, its code of {k} (a cell for each, in standard deviations from its "
-        "mean), and the decoder's reconstruction of it. "
-    )
-    if content.est.pca_ is not None:
-        lead += "PCA's reconstruction from as many numbers is shown for comparison. "
-    label = "the label and " if content.labels else ""
-    lead += f"Above each: {label}the mean squared error per element. {plotter.note}"
     pictures = []
     for kind, rows in content.numbers.ranking.items():
         alt = (
-            f"{kind} {plotter.noun}s: original, code, reconstruction and PCA's reconstruction, of "
-            f"the rows {', '.join(map(str, rows))}."
+            f"{kind} {content.plotter.noun}s: original, code, reconstruction and PCA's "
+            f"reconstruction, of the rows {', '.join(map(str, rows))}."
         )
-        figure = plotter.gallery(content.samples(rows))
+        figure = content.plotter.gallery(content.samples(rows))
         pictures.append(Picture(f"samples-{kind.lower()}", figure, alt, captions[kind]))
-    return Section("samples", "Original, compressed, restored", lead.strip(), pictures)
+    return _section("samples", "Original, compressed, restored", content, pictures)
 
 
 def _denoising(content: Content) -> Section:
     """Noisy, denoised, clean."""
-    plotter, found = content.plotter, content.numbers.denoising
-    lead = f"New noise of the kind used in training ({content.est.info()['parts']['c']})."
-    if found is not None:
-        pca = "" if found.pca is None else f", of PCA's {significant(found.pca)}"
-        lead += (
-            f" Mean squared distance from the clean {plotter.noun}s, as a share of the data's "
-            f"variance, over {count(found.n_rows, 'row')}: {significant(found.noisy)} of the noisy "
-            f"ones, {significant(found.denoised)} of the denoised ones{pca}."
-        )
-    n = plotter.n_noisy
+    plotter, n = content.plotter, content.plotter.n_noisy
     shown = content.denoised(2 * n)
     pictures = []
     for part in range(-(-len(shown["clean"]) // n)):
         some = {name: rows[part * n : (part + 1) * n] for name, rows in shown.items()}
         alt = f"Some {plotter.noun}s: {', '.join(some)}."
         pictures.append(Picture(f"denoising-{part + 1}", plotter.rows(some), alt))
-    return Section("denoising", "Noisy, denoised, clean", lead, pictures)
+    return _section("denoising", "Noisy, denoised, clean", content, pictures)
 
 
 def _code_map(content: Content) -> Section:
@@ -275,7 +264,7 @@ def _code_map(content: Content) -> Section:
         frame = np.array([[grid.x[0], grid.x[-1]], [grid.y[-1], grid.y[0]]])
         caption = "The dashed frame marks what the decoded grid below covers."
     points, names = content.view.points(content.codes), _axis_names(content.view)
-    figure = figures.code_map(points, labels, names, _name(content), frame)
+    figure = figures.code_map(points, labels, names, content.numbers.model.name, frame)
     alt = f"The codes of {count(len(rows), 'row')}, a point each."
     pictures = [Picture("map", figure, alt, caption)]
     Z = content.pca_codes
@@ -283,24 +272,7 @@ def _code_map(content: Content) -> Section:
         view = code_map(Z)
         figure = figures.code_map(view.points(Z), labels, _axis_names(view), "PCA")
         pictures.append(Picture("map-pca", figure, "The same rows' codes by PCA."))
-    return Section("map", "Map of the codes", _map_lead(content), pictures)
-
-
-def _map_lead(content: Content) -> str:
-    k, shown = content.est.latent_dim_, len(content.map_rows)
-    if k <= 2:
-        lead = f"The code is {count(k, 'number')}: the map shows all of it."
-    else:
-        share = percent(float(content.view.shares.sum()))
-        lead = (
-            f"A code of {k} numbers along its two leading principal directions, which hold {share} "
-            "of its variance."
-        )
-    if content.labels is not None:
-        lead += " Colours are the labels; they were not used in training."
-    if shown < len(content.X):
-        lead += f" Drawn: {shown:,} random rows of {len(content.X):,}."
-    return lead
+    return _section("map", "Map of the codes", content, pictures)
 
 
 def _axis_names(view: CodeMap) -> list[str]:
@@ -312,49 +284,32 @@ def _axis_names(view: CodeMap) -> list[str]:
 def _grid(content: Content) -> Section:
     """Decoded points of the map."""
     plotter, grid = content.plotter, content.grid
-    lead = (
-        "Points of the map, decoded. They are placed at quantiles of the codes (2 % to 98 %), so "
-        f"that the grid is fine where there are many {plotter.noun}s. At some of them there is no "
-        "data."
-    )
-    if not content.view.exact:
-        lead += " All other directions of the code are held at their mean."
     size = " × ".join(map(str, grid.decoded.shape[:2]))
-    figure = plotter.grid(grid, _name(content), figures.MODEL)
+    figure = plotter.grid(grid, content.numbers.model.name, figures.MODEL)
     pictures = [Picture("grid", figure, f"A grid of {size} decoded points.")]
     if content.est.pca_ is not None and content.pca_codes is not None:
         grid = decoded_grid(content.est.pca_, content.pca_codes, size=plotter.grid_size)
         figure = plotter.grid(grid, "PCA", figures.PCA)
         pictures.append(Picture("grid-pca", figure, "The same grid on PCA's map."))
-    return Section("grid", "Decoded grid", lead, pictures)
+    return _section("grid", "Decoded grid", content, pictures)
 
 
 def _interpolations(content: Content) -> Section:
     """Interpolations between codes."""
     plotter = content.plotter
-    walks, starts, ends = content.walks()
-    lead = (
-        f"From the code of one {plotter.noun} to that of another, decoded at {walks.shape[1]} even "
-        f"steps; {plotter.walk_note}"
-    )
     alt = f"From one {plotter.noun} to another, decoded on the way."
     pictures = [
         Picture(f"interpolations-{i + 1}", figure, alt, wide=plotter.wide_walks)
-        for i, figure in enumerate(plotter.walks(walks, starts, ends))
+        for i, figure in enumerate(plotter.walks(*content.walks()))
     ]
-    return Section("interpolations", "Interpolations", lead, pictures)
+    return _section("interpolations", "Interpolations", content, pictures)
 
 
 def _generated(content: Content) -> Section:
     """Samples of the model, real data, and samples of a normal distribution of PCA's codes."""
-    sampler = content.est.info()["parts"].get("sampler")
-    drawn = "from the model's prior" if sampler is None else f"of codes ({sampler})"
-    lead = f"Decoded draws {drawn}, next to real data"
-    if content.pca_codes is not None:
-        lead += " and to the simple method: draws of a normal distribution of PCA's codes, decoded"
     titles = {
         "data": ("Real data", figures.INK),
-        "model": (f"Drawn from the {_name(content)}", figures.MODEL),
+        "model": (f"Drawn from the {content.numbers.model.name}", figures.MODEL),
         "PCA": ("Drawn from PCA", figures.PCA),
     }
     pictures = []
@@ -363,45 +318,36 @@ def _generated(content: Content) -> Section:
         alt = f"{title}: {count(len(events), content.plotter.noun)}."
         figure = content.plotter.batch(events, title, color)
         pictures.append(Picture(f"generated-{name.lower()}", figure, alt))
-    return Section("generated", "New samples", f"{lead}.", pictures)
+    return _section("generated", "New samples", content, pictures)
 
 
 def _training(content: Content) -> Section:
     """The loss curves."""
     est = content.est
-    lead = f"{count(est.n_iter_, 'epoch')}; the weights of epoch {est.best_epoch_} were kept"
-    lead += " (0 is before training)." if est.best_epoch_ == 0 else "."
-    lead += f" Stopped: {est.stop_reason_.rstrip('.')}." if est.stop_reason_ else ""
     alt = "The training loss and its terms over the epochs."
     pictures = [Picture("loss", figures.training_loss(est.history_), alt)]
     scores = np.asarray(est.validation_curve_, dtype=np.float64)
     if len(scores):
         figure = figures.validation_curve(scores, est.best_epoch_)
         pictures.append(Picture("validation", figure, "The validation score over the epochs."))
-    return Section("training", "Training", lead, pictures)
+    return _section("training", "Training", content, pictures)
 
 
 def _errors(content: Content) -> Section:
     """How the error differs between rows."""
     n = content.numbers
     means = {m.name: m.mse for m in _methods(n)}
-    lead = "How many rows have which error"
     alt = "Histogram of the rows' mean squared errors. " + ", ".join(
         f"{name}: mean {significant(mean)}" for name, mean in means.items()
     )
     pictures = [Picture("errors", figures.error_histogram(n.histogram, means), f"{alt}.")]
     if n.pca is not None:
         rows = content.map_rows
-        lead += ", and each row's error compared with its error by PCA"
         log = n.histogram.logarithmic
         figure = figures.error_scatter(n.model.errors[rows], n.pca.errors[rows], log)
         alt = "Each row's error by the model over its error by PCA."
         pictures.append(Picture("errors-rows", figure, alt))
-    return Section("errors", "Error per row", f"{lead}.", pictures)
-
-
-def _name(content: Content) -> str:
-    return type(content.est).__name__
+    return _section("errors", "Error per row", content, pictures)
 
 
 def _methods(n: Numbers) -> list[Method]:
@@ -416,31 +362,19 @@ def _comparison(content: Content) -> Section:
     """The model and PCA in numbers."""
     n = content.numbers
     ratio = "–" if n.ratio is None else significant(n.ratio)
-    rows = []
-    for method, ratio_shown, codes in zip(
-        _methods(n), (ratio, "1"), ("codes", "pca"), strict=False
-    ):
-        errors = [method.name, significant(method.mse), ratio_shown, f"{method.r2:.4f}"]
-        rows.append([*errors, _accuracy(n, codes)])
+    rows = [[*_scores(n.model, ratio), _accuracy(n, "codes")]]
+    if n.pca is not None:
+        rows.append([*_scores(n.pca, "1"), _accuracy(n, "pca")])
     header = ["", "Error", "× PCA's", "R²"]
-    note = (
-        "Error: mean squared error per element in scaled units. R²: pooled over all elements, in "
-        "the data's own units."
-    )
     if n.probes:
         header.append("Linear probe")
-        raw = f"Raw data, {count(n.sizes.n_elements, 'number')}"
+        raw = f"Raw data, {count(content.X[0].size, 'number')}"
         rows.append([raw, "", "", "", _accuracy(n, "raw")])
         rows.append(["Most frequent class", "", "", "", f"{n.majority:.3f}"])
-        n_rows = count(next(iter(n.probes.values())).n_rows, "row")
-        note += (
-            " Linear probe: accuracy of logistic regression on standardised inputs, mean ± "
-            f"standard deviation over the folds of a cross-validation, {n_rows}."
-        )
-    k = count(n.sizes.latent_dim, "number")
+    k = count(n.latent_dim, "number")
     caption = f"The model and PCA, both at {k} {article(content.plotter.noun)}"
     cells = [row[: len(header)] for row in rows]
-    table = Table(caption, header, cells, f"{note} {n.probe_note}".strip(), wide=True)
+    table = Table(caption, header, cells, _text("comparison", content), wide=True)
     return Section("comparison", "Compared with PCA", "", tables=[table])
 
 
@@ -455,18 +389,18 @@ def _accuracy(n: Numbers, name: str) -> str:
 
 def _cost(content: Content) -> Section:
     """Time and sizes."""
-    n, s = content.numbers, content.numbers.sizes
-    methods = _methods(n)
+    n, X = content.numbers, content.X
+    methods, k = _methods(n), n.latent_dim
     time = Table("Time, measured on this machine in batches", ["", *(m.name for m in methods)], [
-        ["Fitting", *[duration(n.fit_seconds), ""][: len(methods)]],
+        ["Fitting", *[duration(content.est.fit_seconds_), ""][: len(methods)]],
         ["Encoding one row", *(duration(m.encode_seconds) for m in methods)],
         ["Decoding one row", *(duration(m.decode_seconds) for m in methods)],
         ["Parameters", *(f"{m.n_parameters:,}" for m in methods)],
     ])  # fmt: skip
     sizes = Table("Sizes", ["", "Numbers", "Bytes"], [
-        ["One row", f"{s.n_elements:,}", byte_size(s.row_bytes)],
-        ["Its code", f"{s.latent_dim:,}", byte_size(s.code_bytes)],
-        ["The model's file", "", byte_size(s.model_bytes)],
+        ["One row", f"{X[0].size:,}", byte_size(X[0].nbytes)],
+        ["Its code", f"{k:,}", byte_size(4 * k)],
+        ["The model's file", "", byte_size(n.model_bytes)],
     ], "Codes are 32-bit floats, neither rounded nor entropy coded.")  # fmt: skip
     return Section("cost", "Time and sizes", "", tables=[time, sizes])
 

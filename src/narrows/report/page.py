@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from narrows.exceptions import FileError
 from narrows.io.write import atomic_write, check_output
 from narrows.report.figures import png_bytes
+from narrows.report.formatting import count, percent, significant
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -93,21 +94,24 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML; every text is escaped."""
     encoded = {name: base64.b64encode(png).decode("ascii") for name, png in page.pngs.items()}
-    return _template().render(page=page, style=asset("page.css") + page.style, pngs=encoded)
+    style = asset("page.css") + page.style
+    return template("page.html.jinja").render(page=page, style=style, pngs=encoded)
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A jinja2 template of the folder ``templates``; one called .html.jinja escapes its values."""
     import jinja2
 
-    # undefined names are errors, not empty text
     environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
+        loader=jinja2.PackageLoader("narrows.report"),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        undefined=jinja2.StrictUndefined,  # a name that is missing is an error, not empty text
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.from_string(asset("page.html.jinja"))
+    environment.filters |= {"count": count, "percent": percent, "significant": significant}
+    return environment.get_template(name)
 
 
 def asset(name: str) -> str:

@@ -13,23 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from narrows.report.figures import (
-    CLASSES,
-    CODE_RANGE,
-    DIVERGING,
-    FAINT,
-    INK,
-    MODEL,
-    MUTED,
-    PCA,
-    SEQUENTIAL,
-    code_cells,
-    full_axes,
-    new_axes,
-    new_figure,
-    safe_text,
-    style_axes,
-)
+from narrows.report import figures
+from narrows.report.figures import code_cells, full_axes, new_axes, new_figure, safe_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +79,7 @@ class Strip:
         if self.colormap != "gray":
             left, right, bottom, top = box
             x, y = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
-            ax.plot(x, y, color=FAINT, lw=0.8)
+            ax.plot(x, y, color=figures.FAINT, lw=0.8)
 
 
 @dataclass(frozen=True)
@@ -147,18 +132,24 @@ class ImagePlotter:
 
     def gallery(self, samples: Samples) -> Figure:
         """Original, code, reconstruction and error, PCA's below, one column for each sample."""
-        original, restored = samples.original, {"restored": (samples.restored, MODEL)}
+        original, restored = samples.original, {"restored": (samples.restored, figures.MODEL)}
         if samples.pca is not None:
-            restored["PCA"] = (samples.pca, PCA)
+            restored["PCA"] = (samples.pca, figures.PCA)
         errors = {name: self.difference(x, original) for name, (x, _) in restored.items()}
         # both methods' errors in the same colours, with at least 2 % of the range as the darkest
         limits = (0.0, max(0.02, *(float(error.max()) for error in errors.values())))
         codes = np.stack([code_cells(code) for code in samples.codes])
         strips = [
-            Strip("original", INK, self.pixels(original)),
-            Strip(f"code\n{samples.codes.shape[1]}", INK, codes, DIVERGING, CODE_RANGE,
-                  0.32 / self._aspect),
-        ]  # fmt: skip
+            Strip("original", figures.INK, self.pixels(original)),
+            Strip(
+                f"code\n{samples.codes.shape[1]}",
+                figures.INK,
+                codes,
+                figures.DIVERGING,
+                figures.CODE_RANGE,
+                0.32 / self._aspect,
+            ),
+        ]
         for name, (x, color) in restored.items():
             strips.append(Strip(name, color, self.pixels(x)))
             strips.append(Strip("error", color, errors[name], "Reds", limits))
@@ -166,9 +157,9 @@ class ImagePlotter:
 
     def rows(self, named: dict[str, NDArray[Any]]) -> Figure:
         """Rows of pictures, each with its name on the left."""
-        colors = {"denoised": MODEL, "PCA": PCA}
+        colors = {"denoised": figures.MODEL, "PCA": figures.PCA}
         strips = [
-            Strip(name, colors.get(name, INK), self.pixels(events))
+            Strip(name, colors.get(name, figures.INK), self.pixels(events))
             for name, events in named.items()
         ]
         return self._sheet(strips, width=4.4, left=0.2 + 0.07 * max(map(len, named)))
@@ -187,7 +178,9 @@ class ImagePlotter:
     def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
         """One row for each interpolation, the two originals at its ends, in one figure."""
         pixels = self.pixels(np.concatenate([starts[:, None], walks, ends[:, None]], axis=1))
-        return [self._sheet([Strip("", INK, cells) for cells in pixels], width=8.8, left=0.0)]
+        return [
+            self._sheet([Strip("", figures.INK, cells) for cells in pixels], width=8.8, left=0.0)
+        ]
 
     def _sheet(
         self, strips: list[Strip], width: float, left: float, titles: Sequence[str] = ()
@@ -210,7 +203,7 @@ class ImagePlotter:
         for column, title in enumerate(titles):
             x = left + column * (side + gap) + side / 2
             ax.text(x, height - top + 0.05, safe_text(title, 16), ha="center", fontsize=7.5,
-                    color=MUTED)  # fmt: skip
+                    color=figures.MUTED)  # fmt: skip
         ax.set(xlim=(0, figure.get_figwidth()), ylim=(0, height))
         return figure
 
@@ -245,11 +238,11 @@ class LineStyle:
 
 STYLES = {  # in the order of drawing, the later ones on top
     "noisy": LineStyle("#9aa4b1", 0.7, ".", 16),
-    "original": LineStyle(INK, 2.2, "|", 90, alpha=0.35),
-    "clean": LineStyle(INK, 2.2, "|", 90, alpha=0.35),
-    "PCA": LineStyle(PCA, 1.0, "x", 16),
-    "restored": LineStyle(MODEL, 1.2, "o", 14),
-    "denoised": LineStyle(MODEL, 1.2, "o", 14),
+    "original": LineStyle(figures.INK, 2.2, "|", 90, alpha=0.35),
+    "clean": LineStyle(figures.INK, 2.2, "|", 90, alpha=0.35),
+    "PCA": LineStyle(figures.PCA, 1.0, "x", 16),
+    "restored": LineStyle(figures.MODEL, 1.2, "o", 14),
+    "denoised": LineStyle(figures.MODEL, 1.2, "o", 14),
 }
 
 
@@ -317,15 +310,25 @@ class LinePlotter:
         for i, title in enumerate(samples.titles):
             self._overlay(axes[2 * i], {name: rows[i] for name, rows in drawn.items()}, title)
             cells = axes[2 * i + 1]
-            low, high = CODE_RANGE
+            low, high = figures.CODE_RANGE
             cells.imshow(
-                code_cells(samples.codes[i]), cmap=DIVERGING, vmin=low, vmax=high, aspect="auto"
+                code_cells(samples.codes[i]),
+                cmap=figures.DIVERGING,
+                vmin=low,
+                vmax=high,
+                aspect="auto",
             )
             cells.set_xticks([])
             cells.set_yticks([])
-            cells.spines[:].set_color(FAINT)
+            cells.spines[:].set_color(figures.FAINT)
             cells.set_ylabel(
-                "code", rotation=0, ha="right", va="center", color=INK, fontsize=8.5, labelpad=6
+                "code",
+                rotation=0,
+                ha="right",
+                va="center",
+                color=figures.INK,
+                fontsize=8.5,
+                labelpad=6,
             )
         self._legend(figure, axes[0])
         return figure
@@ -356,8 +359,8 @@ class LinePlotter:
         """Each interpolation as curves that change colour on their way; the originals dotted."""
         import matplotlib
 
-        figures = []
-        colors = matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
+        drawn = []
+        colors = matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
         for walk, start, end in zip(walks, starts, ends, strict=True):
             figure, ax = new_axes(2.6)
             for event, color in zip(walk, colors, strict=True):
@@ -368,9 +371,9 @@ class LinePlotter:
             if self._dots:
                 ticks = [safe_text(name, 14) for name in self.names]
                 ax.set_xticks(range(self.shape[0]), ticks, rotation=50, ha="right", fontsize=7)
-                ax.set_ylabel(self.unit, color=MUTED, fontsize=8.5)
-            figures.append(figure)
-        return figures
+                ax.set_ylabel(self.unit, color=figures.MUTED, fontsize=8.5)
+            drawn.append(figure)
+        return drawn
 
     def _overlay(self, ax: Axes, versions: dict[str, NDArray[Any]], title: str = "") -> None:
         """The versions of one sample over one another, in the order of ``STYLES``."""
@@ -386,17 +389,17 @@ class LinePlotter:
                              alpha=style.alpha, label=name)  # fmt: skip
         self._style(ax, title)
         if self._dots:
-            ax.set_xlabel(self.unit, color=MUTED, fontsize=8.5)
+            ax.set_xlabel(self.unit, color=figures.MUTED, fontsize=8.5)
             ax.set_yticks(range(self.shape[0]), [safe_text(name, 22) for name in self.names])
             ax.set_ylim(self.shape[0] - 0.5, -0.5)
-            ax.grid(axis="y", color=FAINT, lw=0.6)
+            ax.grid(axis="y", color=figures.FAINT, lw=0.6)
             ax.set_axisbelow(True)
             ax.tick_params(axis="y", length=0)
             ax.spines["left"].set_visible(False)
 
     def _style(self, ax: Axes, title: str = "") -> None:
         """Ticks on the vertical axis only if channels were not moved apart."""
-        style_axes(ax, title=title, y="" if self._dots else self.unit)
+        figures.style_axes(ax, title=title, y="" if self._dots else self.unit)
         if self._channels:
             ax.set_yticks([])
             ax.spines["left"].set_visible(False)
@@ -413,7 +416,7 @@ class LinePlotter:
     def _legend(self, figure: Figure, ax: Axes) -> None:
         handles, names = ax.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False,
-                      fontsize=8, labelcolor=INK, markerscale=0.9)  # fmt: skip
+                      fontsize=8, labelcolor=figures.INK, markerscale=0.9)  # fmt: skip
 
     def _small_curves(
         self,
@@ -436,11 +439,11 @@ class LinePlotter:
         ]
         figure = new_figure(width, 0.3 + width * 0.8 * rows / columns)
         ax = full_axes(figure, name, color)
-        ax.add_collection(LineCollection([frame + c for c in corners], color=FAINT, lw=0.8))
+        ax.add_collection(LineCollection([frame + c for c in corners], color=figures.FAINT, lw=0.8))
         for channel in reversed(range(curves.shape[1])):
             heights = 0.06 + 0.88 * (curves[:, channel] - low) / span
             lines = [np.c_[x, y] + corner for y, corner in zip(heights, corners, strict=True)]
-            shade = color if channel == 0 else CLASSES[channel]
+            shade = color if channel == 0 else figures.CLASSES[channel]
             ax.add_collection(LineCollection(lines, color=shade, lw=0.9))
         ax.set(xlim=(-0.02, 1.08 * columns - 0.06), ylim=(-0.02, 1.08 * rows - 0.06))
         return figure
