@@ -101,7 +101,7 @@ def test_what_makes_no_sense_is_refused_at_the_door(
 ) -> None:
     one, out = scans / "0.png", tmp_path / "b.png"
     assert "one of the images given" in refused("denoise", one, "-o", one)
-    assert "tell noise" in refused("denoise", one, "-o", out, "-m", digits)
+    assert "remove noise" in refused("denoise", one, "-o", out, "-m", digits)
     assert "--noise-level" in refused("denoise", one, "-o", out, "--noise-level", "-1")
     assert ".html" in refused("denoise", one, "-o", out, "--compare", "page.txt")
     assert "10 pixels" in refused("denoise", one, "-o", out, "--max-pixels", "10")

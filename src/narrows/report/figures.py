@@ -265,25 +265,19 @@ def training_loss(history: list[dict[str, float]]) -> Figure:
     figure, ax = new_axes(3.0)
     epochs = np.array([record["epoch"] for record in history])
     no_term = {"epoch", "step", "seconds", "validation", "learning_rate"}
-    curves = {
-        # a value that was no number is None in a saved model: a gap in the curve
-        name: np.array([record.get(name) for record in history], dtype=np.float64)
-        for name in (history[0] if history else {})
-        if name not in no_term
-    }
-    # a model with one term has the loss twice
-    drawn = [
-        name
-        for name, curve in curves.items()
-        if name == "loss" or not np.allclose(curve, curves["loss"], rtol=1e-4, equal_nan=True)
-    ]
-    for name, color in zip(drawn, (MODEL, *CLASSES[1:]), strict=False):
-        ax.plot(
-            epochs, curves[name], color=color, lw=1.5, label=safe_text(name), marker=_marker(epochs)
-        )
+    names = [name for name in (history[0] if history else {}) if name not in no_term]
+    # a value that was no number is None in a saved model: a gap in the curve
+    values = {name: [record.get(name) for record in history] for name in names}
+    curves = {name: np.array(value, dtype=np.float64) for name, value in values.items()}
+    for name in names:  # a model with one term has the loss twice
+        same = np.allclose(curves[name], curves["loss"], rtol=1e-4, equal_nan=True)
+        if same and name != "loss":
+            del curves[name]
+    for (name, curve), color in zip(curves.items(), (MODEL, *CLASSES[1:]), strict=False):
+        ax.plot(epochs, curve, color=color, lw=1.5, label=safe_text(name), marker=_marker(epochs))
     _integer_ticks(ax)
     style_axes(ax, x="epoch", y="nats per sample", title="Training loss")
-    if len(drawn) > 1:
+    if len(curves) > 1:
         ax.legend(frameon=False, fontsize=8, labelcolor=INK)
     return figure
 

@@ -285,11 +285,13 @@ def _grid(content: Content) -> Section:
     """Decoded points of the map."""
     plotter, grid = content.plotter, content.grid
     size = " × ".join(map(str, grid.decoded.shape[:2]))
-    figure = plotter.grid(grid, content.numbers.model.name, figures.MODEL)
+    cells = grid.decoded.reshape(*grid.decoded.shape[:2], *plotter.shape)
+    figure = plotter.mosaic(cells, content.numbers.model.name, figures.MODEL)
     pictures = [Picture("grid", figure, f"A grid of {size} decoded points.")]
     if content.est.pca_ is not None and content.pca_codes is not None:
         grid = decoded_grid(content.est.pca_, content.pca_codes, size=plotter.grid_size)
-        figure = plotter.grid(grid, "PCA", figures.PCA)
+        cells = grid.decoded.reshape(*grid.decoded.shape[:2], *plotter.shape)
+        figure = plotter.mosaic(cells, "PCA", figures.PCA)
         pictures.append(Picture("grid-pca", figure, "The same grid on PCA's map."))
     return _section("grid", "Decoded grid", content, pictures)
 
@@ -307,6 +309,7 @@ def _interpolations(content: Content) -> Section:
 
 def _generated(content: Content) -> Section:
     """Samples of the model, real data, and samples of a normal distribution of PCA's codes."""
+    plotter = content.plotter
     titles = {
         "data": ("Real data", figures.INK),
         "model": (f"Drawn from the {content.numbers.model.name}", figures.MODEL),
@@ -315,8 +318,10 @@ def _generated(content: Content) -> Section:
     pictures = []
     for name, events in content.generated(N_GENERATED).items():
         title, color = titles[name]
-        alt = f"{title}: {count(len(events), content.plotter.noun)}."
-        figure = content.plotter.batch(events, title, color)
+        side = min(plotter.max_side, int(np.sqrt(len(events))))
+        cells = events[: side * side].reshape(side, side, *plotter.shape)
+        alt = f"{title}: {count(len(events), plotter.noun)}."
+        figure = plotter.mosaic(cells, title, color, width=3.4)
         pictures.append(Picture(f"generated-{name.lower()}", figure, alt))
     return _section("generated", "New samples", content, pictures)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from narrows.estimators.base import Estimator
-    from narrows.report.manifold import DecodedGrid
 
 MAX_NAMED = 24  # tables of up to so many columns are drawn as dots beside the columns' names
 MAX_CHANNELS = 4  # channels of a signal that are drawn
@@ -58,11 +57,8 @@ def choose_plotter(est: Estimator, X: NDArray[Any], names: list[str] | None) -> 
 
 # ------------------------------------------------------------------ images
 
-Box = tuple[float, float, float, float]  # left, right, bottom, top
 
-
-@dataclass(frozen=True, slots=True)
-class Strip:
+class Strip(NamedTuple):
     """A row of cells (columns, H, W) or (columns, H, W, 3), and how their values are coloured."""
 
     name: str
@@ -71,15 +67,6 @@ class Strip:
     colormap: str = "gray"
     limits: tuple[float, float] = (0.0, 1.0)
     height: float = 1.0  # as a multiple of a picture's
-
-    def draw(self, ax: Axes, cell: NDArray[np.float64], box: Box) -> None:
-        """One cell in ``box``; all but pictures get a thin frame."""
-        low, high = self.limits
-        ax.imshow(cell, cmap=self.colormap, vmin=low, vmax=high, extent=box, aspect="auto")
-        if self.colormap != "gray":
-            left, right, bottom, top = box
-            x, y = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
-            ax.plot(x, y, color=figures.FAINT, lw=0.8)
 
 
 @dataclass(frozen=True)
@@ -95,6 +82,7 @@ class ImagePlotter:
     noun: ClassVar = "image"
     n_ranked: ClassVar = 4  # samples in each gallery
     n_noisy: ClassVar = 5  # samples in each figure of denoising
+    max_side: ClassVar = 6  # of a square of new samples
     walk_note: ClassVar = "the originals stand at both ends."
     wide_walks: ClassVar = True
 
@@ -164,17 +152,6 @@ class ImagePlotter:
         ]
         return self._sheet(strips, width=4.4, left=0.2 + 0.07 * max(map(len, named)))
 
-    def grid(self, grid: DecodedGrid, name: str, color: str) -> Figure:
-        """The decoded points as one mosaic."""
-        decoded = grid.decoded.reshape(*grid.decoded.shape[:2], *self.shape)
-        return self._mosaic(self.pixels(decoded), name, color, 4.4)
-
-    def batch(self, events: NDArray[Any], name: str, color: str) -> Figure:
-        """A square of images under a title."""
-        side = max(1, int(np.sqrt(len(events))))
-        cells = self.pixels(events[: side * side])
-        return self._mosaic(cells.reshape(side, side, *cells.shape[1:]), name, color, 3.4)
-
     def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
         """One row for each interpolation, the two originals at its ends, in one figure."""
         pixels = self.pixels(np.concatenate([starts[:, None], walks, ends[:, None]], axis=1))
@@ -197,9 +174,14 @@ class ImagePlotter:
             y -= tall + gap
             ax.text(left - 0.07, y + tall / 2, safe_text(strip.name), ha="right", va="center",
                     color=strip.color, fontsize=8.5)  # fmt: skip
+            low, high = strip.limits
             for column, cell in enumerate(strip.cells):
                 x = left + column * (side + gap)
-                strip.draw(ax, cell, (x, x + side, y, y + tall))
+                box = (x, x + side, y, y + tall)
+                ax.imshow(cell, cmap=strip.colormap, vmin=low, vmax=high, extent=box, aspect="auto")
+                if strip.colormap != "gray":  # all but pictures get a thin frame
+                    frame_x, frame_y = [x, x + side, x + side, x, x], [y, y, y + tall, y + tall, y]
+                    ax.plot(frame_x, frame_y, color=figures.FAINT, lw=0.8)
         for column, title in enumerate(titles):
             x = left + column * (side + gap) + side / 2
             ax.text(x, height - top + 0.05, safe_text(title, 16), ha="center", fontsize=7.5,
@@ -207,26 +189,25 @@ class ImagePlotter:
         ax.set(xlim=(0, figure.get_figwidth()), ylim=(0, height))
         return figure
 
-    def _mosaic(self, cells: NDArray[np.float64], name: str, color: str, side: float) -> Figure:
-        """Cells (rows, columns, H, W, ...) as one picture ``side`` inches wide, with thin gaps."""
-        rows, columns, height, width = cells.shape[:4]
-        gap = max(1, round(0.04 * max(height, width)))
+    def mosaic(self, events: NDArray[Any], title: str, color: str, width: float = 4.4) -> Figure:
+        """Images (rows, columns, *shape) as one picture with thin gaps, under a title."""
+        cells = self.pixels(events)
+        rows, columns, height, length = cells.shape[:4]
+        gap = max(1, round(0.04 * max(height, length)))
         cells = cells if cells.ndim == 5 else np.repeat(cells[..., None], 3, axis=-1)
-        padded = np.ones((rows, columns, height + gap, width + gap, 3))
-        padded[:, :, :height, :width] = cells
-        mosaic = padded.transpose(0, 2, 1, 3, 4).reshape(
-            rows * (height + gap), columns * (width + gap), 3
-        )
-        figure = new_figure(side, 0.3 + side * rows * self._aspect / columns)
-        full_axes(figure, name, color).imshow(mosaic[:-gap, :-gap], aspect="auto")
+        padded = np.ones((rows, columns, height + gap, length + gap, 3))
+        padded[:, :, :height, :length] = cells
+        shape = (rows * (height + gap), columns * (length + gap), 3)
+        picture = padded.transpose(0, 2, 1, 3, 4).reshape(shape)[:-gap, :-gap]
+        figure = new_figure(width, 0.3 + width * rows * self._aspect / columns)
+        full_axes(figure, title, color).imshow(picture, aspect="auto")
         return figure
 
 
 # ------------------------------------------------------------------ table rows and signals
 
 
-@dataclass(frozen=True, slots=True)
-class LineStyle:
+class LineStyle(NamedTuple):
     """How one version of a sample is drawn: as a curve, or as dots beside the columns' names."""
 
     color: str
@@ -259,6 +240,7 @@ class LinePlotter:
     grid_size: ClassVar = 6
     n_ranked: ClassVar = 3  # samples in each gallery
     n_noisy: ClassVar = 2  # samples in each figure of denoising
+    max_side: ClassVar = 5  # of a square of new samples
     walk_note: ClassVar = "from dark to light, the originals dotted."
     wide_walks: ClassVar = False
 
@@ -309,27 +291,7 @@ class LinePlotter:
             drawn["PCA"] = samples.pca
         for i, title in enumerate(samples.titles):
             self._overlay(axes[2 * i], {name: rows[i] for name, rows in drawn.items()}, title)
-            cells = axes[2 * i + 1]
-            low, high = figures.CODE_RANGE
-            cells.imshow(
-                code_cells(samples.codes[i]),
-                cmap=figures.DIVERGING,
-                vmin=low,
-                vmax=high,
-                aspect="auto",
-            )
-            cells.set_xticks([])
-            cells.set_yticks([])
-            cells.spines[:].set_color(figures.FAINT)
-            cells.set_ylabel(
-                "code",
-                rotation=0,
-                ha="right",
-                va="center",
-                color=figures.INK,
-                fontsize=8.5,
-                labelpad=6,
-            )
+            self._draw_code(axes[2 * i + 1], samples.codes[i])
         self._legend(figure, axes[0])
         return figure
 
@@ -342,18 +304,6 @@ class LinePlotter:
             self._overlay(ax, {name: rows[i] for name, rows in named.items()})
         self._legend(figure, axes[0])
         return figure
-
-    def grid(self, grid: DecodedGrid, name: str, color: str) -> Figure:
-        """The decoded points, each as a small curve."""
-        rows, columns = grid.decoded.shape[:2]
-        curves = self.heights(grid.decoded.reshape(-1, *self.shape))
-        return self._small_curves(curves, rows, columns, name, color, 4.4)
-
-    def batch(self, events: NDArray[Any], name: str, color: str) -> Figure:
-        """Some samples as small curves under a title."""
-        side = max(1, min(5, int(np.sqrt(len(events)))))
-        curves = self.heights(events[: side * side])
-        return self._small_curves(curves, side, side, name, color, 3.4)
 
     def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
         """Each interpolation as curves that change colour on their way; the originals dotted."""
@@ -413,23 +363,25 @@ class LinePlotter:
             marker = "." if len(curve) == 1 else None
             ax.plot(curve - shift * channel, label=name, marker=marker, **style)
 
+    def _draw_code(self, ax: Axes, code: NDArray[np.float64]) -> None:
+        low, high = figures.CODE_RANGE
+        ax.imshow(code_cells(code), cmap=figures.DIVERGING, vmin=low, vmax=high, aspect="auto")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color(figures.FAINT)
+        ax.set_ylabel("code", rotation=0, ha="right", va="center", color=figures.INK, fontsize=8.5,
+                      labelpad=6)  # fmt: skip
+
     def _legend(self, figure: Figure, ax: Axes) -> None:
         handles, names = ax.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False,
                       fontsize=8, labelcolor=figures.INK, markerscale=0.9)  # fmt: skip
 
-    def _small_curves(
-        self,
-        curves: NDArray[np.float64],
-        rows: int,
-        columns: int,
-        name: str,
-        color: str,
-        width: float,
-    ) -> Figure:
-        """Small curves (n, channels, length) side by side, all on one scale."""
+    def mosaic(self, events: NDArray[Any], title: str, color: str, width: float = 4.4) -> Figure:
+        """Samples (rows, columns, *shape) as small curves on one scale, under a title."""
         from matplotlib.collections import LineCollection
 
+        rows, columns = events.shape[:2]
+        curves = self.heights(events.reshape(-1, *self.shape))
         curves = np.repeat(curves, 2, axis=-1) if curves.shape[-1] == 1 else curves
         low, span = curves.min(), float(np.ptp(curves)) or 1.0
         x = np.linspace(0.06, 0.94, curves.shape[-1])
@@ -438,7 +390,7 @@ class LinePlotter:
             1.08 * np.array([i % columns, rows - 1 - i // columns]) for i in range(len(curves))
         ]
         figure = new_figure(width, 0.3 + width * 0.8 * rows / columns)
-        ax = full_axes(figure, name, color)
+        ax = full_axes(figure, title, color)
         ax.add_collection(LineCollection([frame + c for c in corners], color=figures.FAINT, lw=0.8))
         for channel in reversed(range(curves.shape[1])):
             heights = 0.06 + 0.88 * (curves[:, channel] - low) / span
