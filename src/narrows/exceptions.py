@@ -22,8 +22,8 @@ from __future__ import annotations
 class NarrowsError(Exception):
     """Any error narrows raises on purpose."""
 
-    # whether another process of the same run tells the user already; None before they met
-    told: bool | None = None
+    # True if rank 0 of this run has reported the error already; None outside a group of processes
+    reported: bool | None = None
     exit_code = 1  # of the command that ends with it
 
 

@@ -35,7 +35,9 @@ from narrows.parts.priors.samplers import (
     refuse_sampler,
 )
 from narrows.training.batches import Rows, Scaling
-from narrows.training.loop import Budget, TrainConfig, TrainState, train
+from narrows.training.loop import train
+from narrows.training.process_group import Group
+from narrows.training.state import Budget, TrainConfig, TrainState
 
 X = load_digits().images[:150]
 SMALL: dict[str, Any] = {
@@ -57,7 +59,7 @@ def fit(sampler: Sampler, codes: Tensor, epochs: int, rate: float = 1e-2) -> Sam
     if sampler.trained:
         rows, recipe = Rows(left, Scaling.none()), TrainConfig(rate, 0.0, 128, warmup_steps=10)
         state = TrainState(rng=seeded(1), order=seeded(2))
-        for _ in train(sampler, WeightedObjective(), rows, recipe, Budget(epochs), state):
+        for _ in train(sampler, WeightedObjective(), rows, recipe, Budget(epochs), state, Group()):
             pass
     return sampler.eval()
 

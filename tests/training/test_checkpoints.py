@@ -15,8 +15,8 @@ import torch
 
 import narrows
 from helpers.small_data import curve
-from narrows.training import loop
 from narrows.training.monitor import Monitor
+from narrows.training.state import StepRecord
 
 X = curve(300)
 IMAGES = np.random.default_rng(0).integers(0, 9, size=(120, 9, 7)).astype(np.uint8)
@@ -51,7 +51,7 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, fit: Callable[[], Any]
     """Run ``fit`` and kill it when the loop has taken so many steps."""
     see, seen = Monitor.see, []
 
-    def see_or_die(self: Monitor, record: loop.StepRecord) -> bool:
+    def see_or_die(self: Monitor, record: StepRecord) -> bool:
         seen.append(record)
         if len(seen) > step:
             raise Killed
@@ -112,7 +112,7 @@ def test_finished_epochs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     steps: list[int] = []
     see = Monitor.see
 
-    def noting(self: Monitor, record: loop.StepRecord) -> bool:
+    def noting(self: Monitor, record: StepRecord) -> bool:
         steps.append(record.step)
         return see(self, record)
 
@@ -259,9 +259,9 @@ import signal, sys, warnings
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run behind a shell
 import numpy as np
 import narrows
-from narrows.training.monitor import Watch
+from narrows.training.monitor import Monitor
 
-see, seen = Watch.see, []
+see, seen = Monitor.see, []
 
 def see_and_say(watch, record):
     seen.append(record)
@@ -270,7 +270,7 @@ def see_and_say(watch, record):
         sys.stdin.readline()  # until the signal has come
     return see(watch, record)
 
-Watch.see = see_and_say
+Monitor.see = see_and_say
 X = np.load(sys.argv[1])
 ae = narrows.Autoencoder(latent_dim=2, max_epochs=6, batch_size=32, random_state=3,
     checkpoint=sys.argv[2], checkpoint_every="1h", resume=True)

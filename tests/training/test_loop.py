@@ -12,8 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 import narrows
 from helpers.small_data import curve
-from narrows.training import loop
+from narrows._types import Clock
+from narrows.training.batches import Rows
+from narrows.training.loop import train
 from narrows.training.monitor import Monitor
+from narrows.training.process_group import Group
+from narrows.training.state import Budget, StepRecord, TrainConfig, TrainState
 
 X = curve(400)
 KWARGS: dict[str, Any] = {"latent_dim": 1, "random_state": 0}
@@ -55,7 +59,7 @@ def test_a_time_budget_is_kept_and_the_schedule_follows_it() -> None:
 
 @pytest.mark.parametrize("hold", [0.0, 0.05, 0.5])
 def test_the_rate_warms_up_is_kept_and_falls_to_zero(hold: float) -> None:
-    recipe = loop.TrainConfig(learning_rate=1.0, weight_decay=0.0, batch_size=1, hold=hold)
+    recipe = TrainConfig(learning_rate=1.0, weight_decay=0.0, batch_size=1, hold_fraction=hold)
     rates = [recipe.rate(step, step / 10_000) for step in range(10_001)]
     assert rates[0] == pytest.approx(1 / 200)
     assert rates[199 : 200 + round(10_000 * max(0.0, hold - 0.02))] == pytest.approx(
@@ -82,8 +86,8 @@ def test_each_part_learns_at_its_own_pace() -> None:
     assert {times(m.bias) for m in linear} == {1.0}
     groups = ae._state.optimizers["model"].param_groups
     rate = ae.history_[-1]["learning_rate"]
-    assert [g["lr"] for g in groups] == pytest.approx([rate * g["pace"] for g in groups])
-    assert {g["pace"] for g in groups} == {times(p) for p in ae.model_.parameters()}
+    assert [g["lr"] for g in groups] == pytest.approx([rate * g["lr_multiplier"] for g in groups])
+    assert {g["lr_multiplier"] for g in groups} == {times(p) for p in ae.model_.parameters()}
 
 
 def test_warm_start_goes_on_and_cold_start_does_not() -> None:
@@ -117,7 +121,7 @@ def test_rows_of_x_val_are_what_is_validated_on() -> None:
 def test_ctrl_c_keeps_the_best_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     see, seen = Monitor.see, []
 
-    def interrupted(self: Monitor, record: loop.StepRecord) -> bool:
+    def interrupted(self: Monitor, record: StepRecord) -> bool:
         seen.append(record)
         if len(seen) == 25:
             raise KeyboardInterrupt
@@ -160,12 +164,12 @@ def test_a_part_with_after_step_gets_every_trace() -> None:
             self.seen += len(trace.x)
 
     data = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
-    rows = loop.Rows(data, narrows_scaling(data))
+    rows = Rows(data, narrows_scaling(data))
     q = Counting()
     model = build_model(Parts(q=q), CHOICES, None, torch.Generator().manual_seed(0))
-    state = loop.TrainState(torch.Generator(), torch.Generator())
-    recipe = loop.TrainConfig(learning_rate=1e-3, weight_decay=0.0, batch_size=16)
-    list(loop.train(model, WeightedObjective(), rows, recipe, loop.Budget(2), state))
+    state = TrainState(torch.Generator(), torch.Generator())
+    recipe = TrainConfig(learning_rate=1e-3, weight_decay=0.0, batch_size=16)
+    list(train(model, WeightedObjective(), rows, recipe, Budget(2), state, Group()))
     assert q.seen == 80
 
 
@@ -277,7 +281,7 @@ def test_distances_and_terms_are_summed_in_float32(model: Any) -> None:
     fitted = model(**KWARGS, max_epochs=1, precision="bfloat16").fit(X)
     x = fitted.scaling_.apply(torch.from_numpy(X))
     with torch.autocast("cpu", torch.bfloat16):
-        trace = fitted.model_(x, loop.Clock(), torch.Generator().manual_seed(0))
+        trace = fitted.model_(x, Clock(), torch.Generator().manual_seed(0))
     fitted.objective_(fitted.model_, trace)
     assert torch.equal(trace.distance, fitted.model_.D.distance(x, trace.output))
     assert {term.dtype for term in trace.terms.values()} == {torch.float32}

@@ -13,8 +13,8 @@ from torch import Tensor
 import narrows
 from helpers.small_data import curve
 from narrows.estimators import checkpoint_writer as checkpointing
-from narrows.training import loop
 from narrows.training.monitor import Monitor
+from narrows.training.state import StepRecord
 
 X = curve(300)
 SHORT: dict[str, Any] = {"latent_dim": 2, "max_epochs": 6, "batch_size": 32, "random_state": 3}
@@ -24,7 +24,7 @@ def breaking(at: list[int], *, before: bool = False) -> Callable[..., bool]:
     """``Monitor.see``, for which the loss is no number at the steps ``at`` of the whole run."""
     see, seen = Monitor.see, [0]
 
-    def see_nan(self: Monitor, record: loop.StepRecord) -> bool:
+    def see_nan(self: Monitor, record: StepRecord) -> bool:
         seen[0] += 1
         if seen[0] in at:
             for module in self.modules.values():

@@ -18,6 +18,8 @@ from narrows.parts.model import Model
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.training import loop
 from narrows.training.batches import Rows, fit_scaling
+from narrows.training.process_group import Group
+from narrows.training.state import Budget, TrainConfig, TrainState
 from narrows.training.statistics import statistics
 
 
@@ -90,9 +92,9 @@ def test_no_parameter_has_two_owners() -> None:
 def test_the_loop_trains_two_players_as_it_is() -> None:
     model, objective, rows = build()
     before = [p.clone() for p in objective.parameters()]
-    state = loop.TrainState(torch.Generator().manual_seed(0), torch.Generator().manual_seed(0))
-    recipe = loop.TrainConfig(learning_rate=1e-2, weight_decay=0.0, batch_size=16)
-    records = list(loop.train(model, objective, rows, recipe, loop.Budget(20), state))
+    state = TrainState(torch.Generator().manual_seed(0), torch.Generator().manual_seed(0))
+    recipe = TrainConfig(learning_rate=1e-2, weight_decay=0.0, batch_size=16)
+    records = list(loop.train(model, objective, rows, recipe, Budget(20), state, Group()))
     first, last = records[0], records[-1]
     assert float(last.terms["distance"].detach()) < 0.7 * float(first.terms["distance"].detach())
     assert set(last.losses) == {"model", "adversary"}

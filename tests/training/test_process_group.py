@@ -22,9 +22,9 @@ import narrows
 from helpers.small_data import curve
 from helpers.started_processes import training
 from narrows.exceptions import InputError, ParameterError, WorkerError
-from narrows.training import process_group as distributed
 from narrows.training.launcher import run_workers
 from narrows.training.loop import step_players
+from narrows.training.process_group import Group, current_group
 
 X = curve(301)  # odd: the shares of a batch differ by a row
 IMAGES = curve(60, 35).reshape(60, 5, 7)
@@ -70,7 +70,7 @@ def gradients(share: tuple[int, int], absent: str = "") -> tuple[dict[str, Any],
         losses,
         players,
         optimizers,
-        between=lambda: distributed.average(players, losses, terms, len(x)),
+        after_backward=lambda: current_group().average(players, losses, terms, len(x)),
     )
     found = {
         name: [None if p.grad is None else p.grad.numpy() for p in players[name]] for name in losses
@@ -87,22 +87,25 @@ def digest(estimator: Any) -> str:
 
 def everything() -> dict[str, Any]:
     """All that two processes can be asked at once: to start them takes longest."""
-    here = distributed.world()
-    found: dict[str, Any] = {"world": distributed.all_gather((here.rank, here.size))}
+    group = current_group()
+    found: dict[str, Any] = {"ranks": group.all_gather(group.share)}
     for name, (estimator, data) in FITS.items():
         estimator.fit(data)
         found[name] = estimator.loss_curve_, estimator.validation_curve_
-        found[f"{name} bits"] = distributed.all_gather(digest(estimator))
-    found["steps"] = [gradients((here.rank, here.size), absent) for absent in ("", "critic")]
-    found["agree"] = distributed.all_gather(distributed.agree(10.0 + here.rank, here.rank == 1))
+        found[f"{name} bits"] = group.all_gather(digest(estimator))
+    found["steps"] = [gradients(group.share, absent) for absent in ("", "critic")]
+    found["stop"] = group.all_gather(group.all_reduce_stop(10.0 + group.rank, group.rank == 1))
+    found["reason"] = group.all_gather(group.all_reduce_reason("enough" if group.rank else ""))
+    found["sum"] = group.all_gather(group.all_reduce_sum(0.5 + group.rank))
+    found["first"] = group.all_gather(group.broadcast(f"from {group.rank}"))
     many = curve(20_000)
     PLAIN.fit(X)
     found["asked"] = PLAIN.transform(many), PLAIN.reconstruct(many), PLAIN.score_samples(many)
     found["alone"] = PLAIN.__getstate__()
     many[18_000] = 1e30
-    found["far"] = distributed.all_gather(said(lambda: PLAIN.transform(many)))
+    found["far"] = group.all_gather(said(lambda: PLAIN.transform(many)))
     found["few"] = said(lambda: PLAIN.set_params(batch_size=1).fit(X))
-    found["other data"] = distributed.all_gather(said(lambda: PLAIN.fit(X + here.rank)))
+    found["other data"] = group.all_gather(said(lambda: PLAIN.fit(X + group.rank)))
     return found
 
 
@@ -121,8 +124,8 @@ def two() -> dict[str, Any]:
 
 
 def test_each_process_knows_its_place(two: dict[str, Any]) -> None:
-    assert two["world"] == [(0, 2), (1, 2)]
-    assert distributed.world() == distributed.World(0, 1)
+    assert two["ranks"] == [(0, 2), (1, 2)]
+    assert current_group() == Group(0, 1)
 
 
 def test_two_processes_follow_the_curve_of_one(two: dict[str, Any]) -> None:
@@ -162,8 +165,16 @@ def test_shares_of_unequal_size_give_the_step_of_the_whole_batch(
 
 
 def test_time_and_the_wish_to_stop_are_the_same_everywhere(two: dict[str, Any]) -> None:
-    assert two["agree"] == [(10.0, True), (10.0, True)]
-    assert distributed.agree(3.0, False) == (3.0, False)
+    assert two["stop"] == [(10.0, True), (10.0, True)]
+    assert two["reason"] == ["enough", "enough"]
+    assert Group().all_reduce_stop(3.0, False) == (3.0, False)
+    assert Group().all_reduce_reason("") == ""
+
+
+def test_numbers_are_summed_and_rank_zeros_object_is_given_to_all(two: dict[str, Any]) -> None:
+    assert two["sum"] == [2.0, 2.0]
+    assert two["first"] == ["from 0", "from 0"]
+    assert Group().broadcast("alone") == "alone"
 
 
 def test_answers_of_a_group_are_those_of_one_process_in_order(two: dict[str, Any]) -> None:
@@ -246,11 +257,11 @@ def test_one_cuda_device_is_not_shared() -> None:
 
 def die(folder: Path) -> None:
     """The second process is killed while the first waits for it."""
-    rank = distributed.world().rank
+    rank = current_group().rank
     (folder / str(rank)).write_text(str(os.getpid()))
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    distributed.all_gather(rank)
+    current_group().all_gather(rank)
 
 
 def test_a_killed_worker_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
@@ -288,10 +299,10 @@ def test_a_stop_by_hand_keeps_the_best_model(tmp_path: Path) -> None:
 
 
 def refuse(rows: Any) -> None:
-    if distributed.world().rank == 1:
+    if current_group().rank == 1:
         rows[0] = 1.0  # a worker's own copy
         raise InputError("this row cannot be used.")
-    distributed.all_gather(None)
+    current_group().all_gather(None)
 
 
 def test_an_error_in_a_worker_is_raised_as_itself() -> None:

@@ -21,7 +21,7 @@ import click
 
 from narrows.cli import apply, compress, denoise, fit, show
 from narrows.exceptions import NarrowsError
-from narrows.training.torchrun import given_rank, launched
+from narrows.training.launcher import given_rank, launched
 from narrows.version import __version__
 
 __all__ = ["commands", "main"]
@@ -85,7 +85,7 @@ def _run(words: list[str], debug: bool) -> int:
         for kind, (status, sentence) in ENDINGS.items():
             if isinstance(error, kind):
                 status = getattr(error, "exit_code", status) if kind is NarrowsError else status
-                return _end(status, "" if _is_told(error) else sentence(error))
+                return _end(status, "" if _reported_elsewhere(error) else sentence(error))
         raise
 
 
@@ -95,14 +95,14 @@ def _check_torchrun(words: list[str]) -> None:
         raise click.UsageError("torchrun is for `narrows fit` only; run this without torchrun.")
 
 
-def _is_told(error: BaseException) -> bool:
+def _reported_elsewhere(error: BaseException) -> bool:
     """Whether another process of the same run reports this error."""
-    told = getattr(error, "told", False)
+    reported = getattr(error, "reported", False)
     # errors before the processes are connected, of usage and by Ctrl-C are the same in all
-    same_in_all = told is None or isinstance(
+    same_in_all = reported is None or isinstance(
         error, click.ClickException | click.Abort | KeyboardInterrupt
     )
-    return bool(told) or (given_rank() > 0 and same_in_all)
+    return bool(reported) or (given_rank() > 0 and same_in_all)
 
 
 def _end(status: int, sentence: str) -> int:

@@ -31,9 +31,9 @@ from narrows.estimators.setup import Training, new_state, pick_device, refuse_ch
 from narrows.estimators.summary import given_parameters, versions
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.image_list import Array, Images, as_stored, check_image
-from narrows.training.loop import TrainState
 from narrows.training.patches import as_planes
 from narrows.training.process_group import broadcast
+from narrows.training.state import TrainState
 
 SEVERAL = 4_000_000  # pixels up to which sides="auto" looks at an image from eight sides
 

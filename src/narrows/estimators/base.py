@@ -33,9 +33,9 @@ from narrows.estimators.workers import alone
 from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
 from narrows.parts.priors.samplers import SAMPLERS, refuse_sampler
-from narrows.training.loop import Budget
 from narrows.training.monitor import Monitor
 from narrows.training.process_group import joined
+from narrows.training.state import Budget
 
 
 class Fitted(GenerativeMixin):

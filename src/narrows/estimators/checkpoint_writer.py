@@ -24,10 +24,10 @@ from narrows.estimators.summary import plain
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import read_file, write_file
 from narrows.io.write import check_output
-from narrows.training.checkpoint import Saved, pack
-from narrows.training.loop import StepRecord
+from narrows.training.checkpoint import Saved, state_dict
 from narrows.training.monitor import Monitor
 from narrows.training.process_group import world
+from narrows.training.state import StepRecord
 
 # what may differ between a run and the one that goes on with it
 FREE_ON_RESUME = {
@@ -98,7 +98,7 @@ class CheckpointWriter:
         sound = all(bool(total.isfinite()) for total in self.watch.sums.values())
         if self.path is None or not sound:
             return
-        saved = pack(self.training.state, self.watch)
+        saved = state_dict(self.training.state, self.watch)
         tensors, header = self._best_so_far(saved)
         tensors |= {f"training.{name}": tensor for name, tensor in saved[0].items()}
         header["training"] = {

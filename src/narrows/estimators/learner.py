@@ -25,8 +25,8 @@ from narrows.estimators.run import Run, recipe_for, time_budget
 from narrows.estimators.setup import Training, lasting
 from narrows.estimators.workers import fit_in_workers, same_checkpoint, wants_workers
 from narrows.exceptions import ParameterError
-from narrows.training.loop import TrainState
 from narrows.training.process_group import all_or_none, joined
+from narrows.training.state import TrainState
 
 
 class Learner(RunParameters):

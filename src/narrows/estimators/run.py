@@ -21,12 +21,10 @@ from narrows.estimators.setup import Training
 from narrows.estimators.summary import describe_run
 from narrows.parts.networks.linear_path import pace
 from narrows.training.batches import inference_batch, n_batches
-from narrows.training.checkpoint import pack, restored, unpack
-from narrows.training.interrupts import Stop, stop_signals
+from narrows.training.checkpoint import load_from_file, load_state_dict, state_dict
 from narrows.training.listeners import Listeners
-from narrows.training.loop import Budget, TrainConfig, TrainState, train
-from narrows.training.monitor import Monitor, average_score
-from narrows.training.optimizer import make_optimizers
+from narrows.training.loop import train
+from narrows.training.monitor import Interrupt, Monitor, average_score, catch_interrupts
 from narrows.training.process_group import (
     agree,
     align,
@@ -37,6 +35,7 @@ from narrows.training.process_group import (
     rank_zero_only,
     world,
 )
+from narrows.training.state import Budget, TrainConfig, TrainState, make_optimizers
 
 SHORT = 10  # epochs up to which half a run goes on at the full rate
 
@@ -56,7 +55,7 @@ def recipe_for(estimator: Any, n_rows: int, *, constant: bool = False) -> TrainC
         weight_decay=float(params.weight_decay),
         batch_size=int(batch),
         # a short run has no time to lose at low rates; a long one over few rows must not overfit
-        hold=0.5 * min(1.0, SHORT / max(1, params.max_epochs)),
+        hold_fraction=0.5 * min(1.0, SHORT / max(1, params.max_epochs)),
         constant=constant,
         precision=estimator.choices_.precision,
         warmup_steps=20 if constant else 200,  # calls may be few and small
@@ -103,17 +102,17 @@ class Run:
 
     def _tell(self, entry: dict[str, float]) -> bool:
         """Tell the listeners of an epoch; whether any of them asks to stop."""
-        if self.watch.broke and self.training.state.slower == 1.0:
+        if self.watch.diverged and self.training.state.lr_backoff == 1.0:
             return False  # the epoch will be undone
         asked = self.listeners.on_epoch({**entry, "epoch": entry["epoch"] + self.after})
         return agree(0.0, asked)[1]
 
     def go(self) -> Monitor:
         """Train within the budget; the model ends as the best one seen (or as the last)."""
-        training, watch, stop = self.training, self.watch, Stop()
+        training, watch, stop = self.training, self.watch, Interrupt()
         before = len(training.saved[1]["history"]) if training.saved else self.after
         with self.listeners.following(describe_run(self.estimator, training, before)) as summary:
-            with stop_signals(stop, on_terminate=self.estimator.checkpoint is not None):
+            with catch_interrupts(stop, on_terminate=self.estimator.checkpoint is not None):
                 self._follow(stop)
             stopped = stop.reason if self.cut_short else ""
             watch.finish(stopped or self.reason)
@@ -124,7 +123,7 @@ class Run:
             self._speak(stopped)
         return watch
 
-    def _follow(self, stop: Stop) -> None:
+    def _follow(self, stop: Interrupt) -> None:
         """From the beginning or from a checkpoint to the end."""
         training, watch, state = self.training, self.watch, self.training.state
         state.global_draws = self.estimator.choices_.architecture == "own"
@@ -136,7 +135,7 @@ class Run:
         watch.started = time.monotonic()
         with _private_randomness(state, training.seed):
             if training.saved is not None:
-                restored(training.saved, state, watch, self.keeper.path)
+                load_from_file(training.saved, state, watch, self.keeper.path)
                 self.budget.started -= training.saved[1]["seconds"]
                 if world().rank > 0:  # the file holds the first one's
                     state.rng.manual_seed(rank_seed(training.seed + state.step))
@@ -150,19 +149,25 @@ class Run:
                     raise  # the others stand elsewhere: there is nothing to close together
                 stop.reason, self.cut_short = stop.reason or "interrupted", True
 
-    def _train(self, stop: Stop) -> None:
+    def _train(self, stop: Interrupt) -> None:
         """The loop; after a loss that is no number once more from before it, with small steps."""
         training, state = self.training, self.training.state
-        good = pack(state, self.watch)
+        good = state_dict(state, self.watch)
         while not self.watch.stop_reason:
             for record in train(
-                training.model, training.objective, training.rows, self.recipe, self.budget, state
+                training.model,
+                training.objective,
+                training.rows,
+                self.recipe,
+                self.budget,
+                state,
+                world(),
             ):
                 ended = self.watch.see(record)
-                if ended and self.watch.broke and state.slower == 1.0:
+                if ended and self.watch.diverged and state.lr_backoff == 1.0:
                     self.setback = len(self.watch.history)
-                    unpack(good, state, self.watch)
-                    state.slower = SLOWER
+                    load_state_dict(good, state, self.watch)
+                    state.lr_backoff = SLOWER
                     break
                 self.keeper.consider(record)
                 # a signal may come while they agree: it is heard after the next step
@@ -173,7 +178,7 @@ class Run:
                 if ended or wish:
                     return
                 if record.end_of_epoch:
-                    good = pack(state, self.watch)
+                    good = state_dict(state, self.watch)
             else:
                 return
 
@@ -191,7 +196,7 @@ class Run:
             )
         elif "no longer a number" in watch.stop_reason:
             # where the budget ended with it there was no time left to try again
-            again = self.training.state.slower < 1.0
+            again = self.training.state.lr_backoff < 1.0
             tried = f", also with {SLOWER} times the step size" if again else ""
             warnings.warn(
                 f"Training stopped because {watch.stop_reason}{tried}; the best model before it "
@@ -239,7 +244,7 @@ def selection_score(training: Training) -> float:
     align_buffers([model, objective])
     model.eval()  # the user's own layers may behave otherwise while training
     try:
-        return average_score(score, rows.in_order(inference_batch(rows.shape)), n_rows)
+        return average_score(score, rows.in_order(inference_batch(rows.shape)), n_rows, here)
     finally:
         model.train()
 

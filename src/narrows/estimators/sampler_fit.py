@@ -14,8 +14,9 @@ from narrows.exceptions import ParameterError
 from narrows.parts.objective import WeightedObjective
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, codes_of, make_sampler
 from narrows.training.batches import Rows, Scaling, inference_batch
-from narrows.training.loop import Budget, TrainConfig, TrainState, train
-from narrows.training.process_group import align
+from narrows.training.loop import train
+from narrows.training.process_group import align, world
+from narrows.training.state import Budget, TrainConfig, TrainState
 from narrows.training.streamed_batches import Stream
 
 MOST = 20_000  # rows whose codes a sampler is fitted to
@@ -57,11 +58,11 @@ def some_rows(training: Training) -> Iterable[Tensor]:
 def _train(sampler: Sampler, codes: Tensor, rng: torch.Generator, order: torch.Generator) -> None:
     batch = max(32, min(256, len(codes) // 10))
     epochs = max(1, min(MOST_EPOCHS, math.ceil(sampler.training_steps * batch / len(codes))))
-    recipe = TrainConfig(4e-3, 0.01, batch, warmup_steps=50, hold=0.3)
+    recipe = TrainConfig(4e-3, 0.01, batch, warmup_steps=50, hold_fraction=0.3)
     rows = Rows(codes, Scaling.none().to(codes.device))
     state = TrainState(rng=rng, order=order)
     sampler.train()
-    for _ in train(sampler, WeightedObjective(), rows, recipe, Budget(epochs), state):
+    for _ in train(sampler, WeightedObjective(), rows, recipe, Budget(epochs), state, world()):
         pass
 
 

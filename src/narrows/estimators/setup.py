@@ -35,8 +35,8 @@ from narrows.parts.networks.linear_path import path_fits
 from narrows.parts.objective import WeightedObjective
 from narrows.training.batches import Rows, Scaling, fit_scaling
 from narrows.training.checkpoint import Saved
-from narrows.training.loop import TrainState
 from narrows.training.process_group import broadcast, local_device, rank_seed, same_everywhere
+from narrows.training.state import TrainState
 from narrows.training.streamed_batches import Stream
 
 

@@ -1,106 +1,119 @@
-"""All that a run needs to go on with the same bits, as tensors and plain JSON.
+"""All that a run needs to continue with the same bits, as tensors and plain JSON.
 
-In memory it is what a run goes back to after a loss that was no number; in a file it is what makes
-a run survive being killed. Both are written and read by the same two functions.
+In memory, a run goes back to it after a loss that is not a number; in a checkpoint file, it lets a
+run continue after it was killed. Both use the same two functions. The names of tensors and numbers
+are part of the file format: old checkpoints must load, whatever the attributes are called now.
 """
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from narrows.exceptions import FileError
-from narrows.training.loop import TrainState
 from narrows.training.monitor import Monitor
+from narrows.training.state import TrainState
 
-Saved = tuple[dict[str, Tensor], dict[str, Any]]
-COUNTERS = ("step", "epoch", "batch", "first_step", "last_epoch", "slower")
+Saved = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and plain JSON
+
+# names in a file -> attributes of TrainState
+COUNTERS = {
+    "step": "step",
+    "epoch": "epoch",
+    "batch": "batch",
+    "first_step": "first_step",
+    "last_epoch": "last_epoch",
+    "slower": "lr_backoff",
+}
 
 
-def pack(state: TrainState, watch: Monitor) -> Saved:
+def state_dict(state: TrainState, monitor: Monitor) -> Saved:
     """Everything that the next step depends on, copied: later steps do not change it."""
     tensors = {"rng": state.rng.get_state(), "order": state.order.get_state()}
-    if state.order_then is not None:
-        tensors["order_then"] = state.order_then
+    if state.epoch_order is not None:
+        tensors["order_then"] = state.epoch_order
     if state.global_draws:
         tensors["global"] = torch.get_rng_state()
     for player, optimizer in state.optimizers.items():
         for i, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{player}.{i}.{slot}": value for slot, value in slots.items()}
-    for module in watch.modules:
-        tensors |= _named(f"last.{module}", watch.modules[module].state_dict())
-        tensors |= _named(f"best.{module}", watch.best.get(module, {}))
-    tensors |= _named("sum", watch.sums)
+            tensors |= _add_prefix(f"optimizer.{player}.{i}", slots)
+    for name, module in monitor.modules.items():
+        tensors |= _add_prefix(f"last.{name}", module.state_dict())
+        tensors |= _add_prefix(f"best.{name}", monitor.best.get(name, {}))
+    tensors |= _add_prefix("sum", monitor.sums)
     numbers = {
-        **{name: getattr(state, name) for name in COUNTERS},
-        **{name: list(getattr(watch, name)) for name in ("history", "scores")},
-        "best_epoch": watch.best_epoch,
-        "steps": watch.steps,
-        "stop_reason": watch.stop_reason,
-        "seconds": watch.seconds,
+        **{name: getattr(state, attribute) for name, attribute in COUNTERS.items()},
+        "history": list(monitor.history),
+        "scores": list(monitor.scores),
+        "best_epoch": monitor.best_epoch,
+        "steps": monitor.steps,
+        "stop_reason": monitor.stop_reason,
+        "seconds": monitor.seconds,
     }
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}, numbers
 
 
-def unpack(saved: Saved, state: TrainState, watch: Monitor) -> None:
-    """Put a run back to where ``pack`` found it; its optimisers must have been made."""
+def load_state_dict(saved: Saved, state: TrainState, monitor: Monitor) -> None:
+    """Put a run back to where ``state_dict`` was taken; its optimizers must have been made."""
     tensors = {name: tensor.clone() for name, tensor in saved[0].items()}
     numbers = saved[1]
     state.rng.set_state(tensors["rng"])
     state.order.set_state(tensors["order"])
-    state.order_then = tensors.get("order_then")
+    state.epoch_order = tensors.get("order_then")
     if state.global_draws:
         torch.set_rng_state(tensors["global"])
     for player, optimizer in state.optimizers.items():
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under(f"optimizer.{player}", tensors).items():
-            i, slot = name.split(".", 1)
-            slots.setdefault(int(i), {})[slot] = tensor
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        _lay_out(optimizer)
-    for module in watch.modules:
-        watch.modules[module].load_state_dict(_under(f"last.{module}", tensors))
-        watch.best[module] = _under(f"best.{module}", tensors)
-    watch.sums = _under("sum", tensors)
-    for name in COUNTERS:
-        setattr(state, name, numbers[name])
-    # JSON has no word for what is no number
-    watch.scores = [math.nan if score is None else score for score in numbers["scores"]]
-    watch.history = [
+        _load_optimizer(optimizer, _strip_prefix(f"optimizer.{player}", tensors))
+    for name, module in monitor.modules.items():
+        module.load_state_dict(_strip_prefix(f"last.{name}", tensors))
+        monitor.best[name] = _strip_prefix(f"best.{name}", tensors)
+    monitor.sums = _strip_prefix("sum", tensors)
+    for name, attribute in COUNTERS.items():
+        setattr(state, attribute, numbers[name])
+    # JSON has no NaN: it is null in a file
+    monitor.scores = [math.nan if score is None else score for score in numbers["scores"]]
+    monitor.history = [
         {name: math.nan if value is None else value for name, value in entry.items()}
         for entry in numbers["history"]
     ]
-    watch.best_epoch, watch.steps = numbers["best_epoch"], numbers["steps"]
-    watch.stop_reason = numbers["stop_reason"]
+    monitor.best_epoch, monitor.steps = numbers["best_epoch"], numbers["steps"]
+    monitor.stop_reason = numbers["stop_reason"]
 
 
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give each slot its parameter's order in memory: fused steps pair numbers by place."""
-    for parameter, slots in optimizer.state.items():
-        for name, value in slots.items():
+def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        i, slot = name.split(".", 1)
+        slots.setdefault(int(i), {})[slot] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    # in the parameter's own memory order: the fused step pairs numbers by their place in memory
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
             if value.shape == parameter.shape:
-                slots[name] = torch.empty_like(parameter).copy_(value)
+                values[name] = torch.empty_like(parameter).copy_(value)
 
 
-def restored(saved: Saved, state: TrainState, watch: Monitor, path: Any) -> None:
-    """``unpack`` what came from a file, whose content may be of any kind."""
+def load_from_file(saved: Saved, state: TrainState, monitor: Monitor, path: Path | None) -> None:
+    """``load_state_dict`` of what was read from a file. Raises FileError if it does not fit."""
     try:
-        unpack(saved, state, watch)
-        watch.started -= float(saved[1]["seconds"])  # the run began so long before
+        load_state_dict(saved, state, monitor)
+        monitor.started -= float(saved[1]["seconds"])  # the time before the interruption counts
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise FileError(
             f"{path} holds no run that can go on here ({error}); remove it to start afresh."
         ) from error
 
 
-def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _add_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     start = f"{prefix}."
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

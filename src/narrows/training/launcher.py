@@ -24,21 +24,31 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
-import torch.distributed as dist
-
 from narrows.exceptions import NarrowsError, WorkerError
-from narrows.training.process_group import group
 
 GRACE = 15.0  # seconds that the others get to end by themselves once one has failed
 ALIGNED = 64  # bytes: where an array may start
+
+# What torchrun, or a launcher like it, sets in the environment of each process that it starts.
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launched() -> bool:
+    """Whether torchrun, or a launcher like it, started this process as one of several."""
+    return all(v in os.environ for v in TORCHRUN_VARIABLES) and os.environ["WORLD_SIZE"] != "1"
+
+
+def given_rank() -> int:
+    """The rank that torchrun gave this process; 0 without torchrun."""
+    return int(os.environ["RANK"]) if launched() else 0
+
 
 # An interrupt while torch is being imported would only print a trace; it is heard of later.
 START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "sys.path[:] = {path!r}; from narrows.training.launcher import work; "
-    "work({folder!r}, {rank}, {size}, {parent})"
+    "from narrows.training.process_group import form_group; "
+    "work(form_group, {folder!r}, {rank}, {size}, {parent})"
 )
 
 
@@ -92,6 +102,8 @@ def _passing_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int
 
 
 def _start(folder: Path, rank: int, n: int) -> subprocess.Popen[bytes]:
+    import torch
+
     threads = str(max(1, torch.get_num_threads() // n))
     several = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {**os.environ, "LOCAL_RANK": str(rank), **dict.fromkeys(several, threads)}
@@ -149,8 +161,11 @@ def _answer(folder: Path, rank: int) -> Path:
 # ------------------------------------------------------------------ in a worker
 
 
-def work(folder: str, rank: int, size: int, parent: int) -> None:
+def work(form_group: Any, folder: str, rank: int, size: int, parent: int) -> None:
     """What a worker does from its start to its end."""
+    import torch
+    import torch.distributed as dist
+
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     place = Path(folder)
@@ -159,7 +174,7 @@ def work(folder: str, rank: int, size: int, parent: int) -> None:
         with _caught() as caught:
             task, arguments = _unpack(place / "task")
             store = dist.FileStore(str(place / "meeting"), size)  # type: ignore[attr-defined]
-            with group(store, rank, size):
+            with form_group(store, rank, size):
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 if (place / "stop").exists():
                     raise KeyboardInterrupt
@@ -205,6 +220,7 @@ def _portable(error: BaseException) -> BaseException:
 def _pack(path: Path, content: Any) -> None:
     """Write any object to ``path``, its arrays to a file beside it; a memory map as its place."""
     import cloudpickle
+    import numpy as np
 
     class Pickler(cloudpickle.Pickler):
         def reducer_override(self, item: Any) -> Any:
@@ -227,8 +243,10 @@ def _pack(path: Path, content: Any) -> None:
     beside.replace(path)  # a worker that was killed leaves no half answer
 
 
-def _place(mapped: np.memmap[Any, Any]) -> tuple[Any, ...] | None:
+def _place(mapped: Any) -> tuple[Any, ...] | None:
     """What maps the same rows of the same file again; None where it is more than rows of a file."""
+    import numpy as np
+
     whole = getattr(mapped, "_mmap", None)
     file = getattr(mapped, "filename", None)
     if whole is None or file is None or mapped.mode == "c" or not mapped.flags.c_contiguous:

@@ -1,30 +1,50 @@
-"""What listens to the loop from outside: validation, the best model, history, stopping, progress.
+"""Validation, early stopping, best weights, history, progress bar, and Ctrl-C.
 
-The loop yields a record a step; a ``Monitor`` sees each and says when to stop and why.
+The loop yields a record a step. A ``Monitor`` gets each of them and says when to stop and why;
+``catch_interrupts`` turns signals into a wish to stop, granted between two steps.
 """
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from narrows.training.loop import StepRecord
-from narrows.training.process_group import summed
+from narrows.training.process_group import Group
+from narrows.training.state import StepRecord
 
 
 class Monitor:
-    """Follow one run: validate after every epoch, keep the best weights, know when to stop.
+    """Follow one run: validate after every epoch, keep the best weights, decide when to stop.
 
-    ``evaluate`` gives the selection score, in nats a row; lower is better. ``patience`` is the
-    number of epochs without a better score after which to stop; None never stops. Without
-    ``keep_best`` the last weights count as the best. ``tell`` gets each epoch's entry of the
-    history; True stops the run. ``say`` is how a score is shown. Patience begins after the epoch
-    ``settled``: before it the weights of the loss still move to those of the score.
+    Parameters
+    ----------
+    modules : dict of modules
+        Whose weights are kept: "model" and "objective".
+    evaluate : callable
+        Returns the selection score, in nats a row; lower is better.
+    patience : int or None
+        Epochs without a better score after which to stop; None never stops.
+    verbose : bool
+        Show a progress bar if standard error is a terminal.
+    keep_best : bool
+        If False, the last weights with a finite score count as the best.
+    on_epoch : callable
+        Called with every entry of the history; True stops the run.
+    format_score : callable
+        How a score is shown in the progress bar.
+    patience_starts : int
+        The epoch from which patience counts. Before it the weights of the loss's terms still
+        change towards those of the score.
     """
 
     def __init__(
@@ -34,20 +54,21 @@ class Monitor:
         patience: int | None,
         verbose: bool,
         keep_best: bool = True,
-        tell: Callable[[dict[str, float]], bool] = lambda entry: False,
-        say: Callable[[float], str] = "{:.4g}".format,
-        settled: int = 0,
+        on_epoch: Callable[[dict[str, float]], bool] = lambda entry: False,
+        format_score: Callable[[float], str] = "{:.4g}".format,
+        patience_starts: int = 0,
     ) -> None:
         self.modules = modules
         self.evaluate, self.patience, self.keep_best = evaluate, patience, keep_best
-        self.tell, self.say, self.settled = tell, say, settled
+        self.on_epoch, self.format_score = on_epoch, format_score
+        self.patience_starts = patience_starts
         self.history: list[dict[str, float]] = []
-        self.scores: list[float] = []
+        self.scores: list[float] = []  # of the untrained model and after each epoch
         self.best: dict[str, dict[str, Tensor]] = {}
         self.best_epoch = 0
         self.stop_reason = ""
-        self.sums: dict[str, Tensor] = {}  # of the epoch under way
-        self.steps = 0
+        self.sums: dict[str, Tensor] = {}  # of the loss and its terms in the current epoch
+        self.steps = 0  # in the current epoch
         self.started = time.monotonic()
         self._last: StepRecord | None = None
         self._bar = _progress_bar(verbose)
@@ -59,19 +80,19 @@ class Monitor:
 
     @property
     def seconds(self) -> float:
-        """Since the run began, the time before a break counted in and the break not."""
+        """Training time so far: with what came before an interruption, without the break."""
         return time.monotonic() - self.started
 
     @property
-    def broke(self) -> bool:
-        """Whether the epoch just closed ended in a loss or a score that is no number."""
+    def diverged(self) -> bool:
+        """Whether the last epoch's loss or score is not a finite number."""
         return bool(self.history) and not (
             math.isfinite(self.history[-1]["loss"]) and math.isfinite(self.scores[-1])
         )
 
     def start(self) -> None:
-        """The untrained model (PCA, where it starts there) is the first candidate."""
-        self._candidate()
+        """Score the untrained model (PCA, if training starts there): the first candidate."""
+        self._score()
 
     def see(self, record: StepRecord) -> bool:
         """Take one record; True means stop now."""
@@ -80,21 +101,23 @@ class Monitor:
             total = self.sums.get(name)
             value = value.detach()
             self.sums[name] = value if total is None else total + value
-        if not record.end_of_epoch:
-            return False
-        self._close_epoch(record)
-        return bool(self.stop_reason)
+        if record.end_of_epoch:
+            self._close_epoch(record)
+        return record.end_of_epoch and bool(self.stop_reason)
 
-    def _candidate(self) -> None:
+    def _score(self) -> None:
         score = self.evaluate()
         self.scores.append(score)
         better = len(self.scores) == 1 or score < self.best_score or math.isnan(self.best_score)
         if better or (not self.keep_best and math.isfinite(score)):
             self.best_epoch = len(self.scores) - 1
-            self.best = {name: _copy(module) for name, module in self.modules.items()}
+            self.best = {
+                name: {n: tensor.detach().clone() for n, tensor in module.state_dict().items()}
+                for name, module in self.modules.items()
+            }
 
     def _close_epoch(self, record: StepRecord) -> None:
-        self._candidate()
+        self._score()
         means = {name: float(total) / self.steps for name, total in self.sums.items()}
         self.sums, self.steps = {}, 0
         entry = {
@@ -107,25 +130,20 @@ class Monitor:
         }
         self.history.append(entry)
         self._bar.update(round(100 * record.progress) - self._bar.n)
+        last, best = self.format_score(self.scores[-1]), self.format_score(self.best_score)
         self._bar.set_postfix_str(
-            f"epoch {len(self.history)}, loss {means['loss']:.4g}, "
-            f"validation {self.say(self.scores[-1])} (best {self.say(self.best_score)})"
+            f"epoch {len(self.history)}, loss {means['loss']:.4g}, validation {last} (best {best})"
         )
-        self._judge()
-        if self.tell(entry):
+        waited = len(self.scores) - 1 - max(self.best_epoch, self.patience_starts)
+        if self.diverged:
+            self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
+        elif self.patience and waited >= self.patience:
+            self.stop_reason = f"no better validation loss in {self.patience} epochs"
+        if self.on_epoch(entry):
             self.stop_reason = self.stop_reason or "a listener asked to stop"
 
-    def _judge(self) -> None:
-        if self.broke:
-            self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
-        elif self.patience and self._waited() >= self.patience:
-            self.stop_reason = f"no better validation loss in {self.patience} epochs"
-
-    def _waited(self) -> int:
-        return len(self.scores) - 1 - max(self.best_epoch, self.settled)
-
     def summary(self) -> dict[str, Any]:
-        """What listeners hear at the end."""
+        """How the run ended, as ``Listener.on_end`` gets it."""
         return {
             "stop_reason": self.stop_reason,
             "best_epoch": self.best_epoch,
@@ -134,7 +152,7 @@ class Monitor:
         }
 
     def finish(self, reason: str) -> None:
-        """Close the books (a part of an epoch counts as one) and go back to the best weights."""
+        """End the run: a part of an epoch counts as one, and the modules get the best weights."""
         if self.steps and self._last is not None:
             self._close_epoch(self._last)
         self.stop_reason = self.stop_reason or reason
@@ -143,14 +161,10 @@ class Monitor:
         self._bar.close()
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
 def _progress_bar(verbose: bool) -> Any:
     from tqdm import tqdm
 
-    # disable=None: a bar on a terminal, silence in a file or a pipe
+    # disable=None: shown on a terminal, not in a file or a pipe
     return tqdm(
         total=100,
         disable=None if verbose else True,
@@ -163,7 +177,52 @@ def _progress_bar(verbose: bool) -> Any:
 
 @torch.no_grad()
 def average_score(
-    score: Callable[[Tensor], Tensor], batches: Iterable[Tensor], n_rows: int
+    score: Callable[[Tensor], Tensor], batches: Iterable[Tensor], n_rows: int, group: Group
 ) -> float:
-    """The mean of ``score`` over all rows, each row counting once, whichever process has it."""
-    return summed(sum(float(score(batch)) * len(batch) for batch in batches)) / n_rows
+    """The mean over ``n_rows`` rows of ``score``, which returns the mean of a batch.
+
+    ``batches`` are this process's share of the rows; every row counts once.
+    """
+    total = sum(float(score(batch)) * len(batch) for batch in batches)
+    return group.all_reduce_sum(total) / n_rows
+
+
+# ------------------------------------------------------------------ interrupts
+
+
+@dataclass
+class Interrupt:
+    """The reason to stop: "", "interrupted" (Ctrl-C) or "terminated" (SIGTERM)."""
+
+    reason: str = ""
+
+
+@contextmanager
+def catch_interrupts(interrupt: Interrupt, *, on_terminate: bool) -> Iterator[None]:
+    """Within the block, a first Ctrl-C only sets ``interrupt.reason``; a second one raises.
+
+    With ``on_terminate`` SIGTERM sets it too; otherwise it ends the process as usual. Handlers that
+    the user has set stay. Outside the main thread, which alone gets signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle_interrupt(number: int, frame: FrameType | None) -> None:
+        if interrupt.reason:
+            raise KeyboardInterrupt
+        interrupt.reason = "interrupted"
+
+    def handle_terminate(number: int, frame: FrameType | None) -> None:
+        interrupt.reason = "terminated"
+
+    replaced = []
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        replaced.append((signal.SIGINT, signal.signal(signal.SIGINT, handle_interrupt)))
+    if on_terminate and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        replaced.append((signal.SIGTERM, signal.signal(signal.SIGTERM, handle_terminate)))
+    try:
+        yield
+    finally:
+        for number, handler in replaced:
+            signal.signal(number, handler)

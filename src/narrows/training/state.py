@@ -1,0 +1,129 @@
+"""What the loop is given and what it changes: configuration, budget, state and records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Generator, Tensor
+from torch.nn import Parameter
+from torch.optim import AdamW, Optimizer
+
+from narrows.training.process_group import Group
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How steps are taken: AdamW (Loshchilov & Hutter 2017) and its learning rate schedule.
+
+    The rate rises over ``warmup_steps``, stays until ``hold_fraction`` of the run is done, and
+    then falls linearly to zero.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_steps: int = 200
+    hold_fraction: float = 0.5
+    constant: bool = False  # partial_fit: the end is not known, so the rate never falls
+    precision: str = "float32"  # or "bfloat16": products only; weights and sums stay float32
+
+    def rate(self, step: int, progress: float) -> float:
+        """The learning rate of one step; ``progress`` is in [0, 1]."""
+        warmup = (step + 1) / self.warmup_steps
+        if self.constant:
+            return self.learning_rate * min(1.0, warmup)
+        # done after a tenth of the run at the latest: a short run must not only warm up
+        warmup = min(1.0, max(warmup, progress / 0.1))
+        return self.learning_rate * min(warmup, (1.0 - progress) / (1.0 - self.hold_fraction))
+
+
+@dataclass
+class Budget:
+    """How long to train: a number of epochs and, if given, a number of seconds."""
+
+    max_epochs: int
+    max_time: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def progress(self, epochs: float, group: Group) -> float:
+        """The larger of the shares of epochs and of time used, in [0, 1]; the same in all ranks."""
+        share = epochs / self.max_epochs if self.max_epochs else 1.0
+        if self.max_time is not None:
+            elapsed, _ = group.all_reduce_stop(time.monotonic() - self.started)
+            share = max(share, elapsed / self.max_time)
+        return min(1.0, share)
+
+
+@dataclass
+class TrainState:
+    """All that the loop changes besides the weights: a later call continues from it exactly."""
+
+    rng: Generator  # every draw inside a step, on the model's device
+    order: Generator  # the order of the rows, on the CPU
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)  # by player
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # batches done in the current epoch
+    epoch_order: Tensor | None = None  # the state of ``order`` when the current epoch began
+    first_step: int = 0  # of the current run
+    last_epoch: int | None = None  # of the current run; None before the first
+    lr_backoff: float = 1.0  # factor of every learning rate; below 1 after a loss became NaN
+    global_draws: bool = False  # the user's own layers draw from torch's global generator
+
+    def begin(self, max_epochs: int) -> None:
+        """Start a new run of ``max_epochs`` epochs from what was learned before."""
+        self.batch, self.lr_backoff = 0, 1.0
+        self.first_step, self.last_epoch = self.step, self.epoch + max_epochs
+
+    @property
+    def finished(self) -> bool:
+        """Whether the current run has used its epochs."""
+        return self.last_epoch is not None and self.epoch >= self.last_epoch
+
+    def draw_order(self) -> Generator:
+        """The generator for the current epoch's order: the same again if it was interrupted."""
+        if self.batch and self.epoch_order is not None:
+            self.order.set_state(self.epoch_order)
+        else:
+            self.epoch_order = self.order.get_state()
+        return self.order
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did. Its tensors are on the device: reading one waits for it."""
+
+    step: int
+    epochs: float  # passes over the data so far, with fractions
+    progress: float
+    learning_rate: float
+    terms: Mapping[str, Tensor]
+    losses: Mapping[str, Tensor]
+    end_of_epoch: bool
+
+
+LRMultiplier = Callable[[Parameter], float]  # factor of the learning rate of one parameter
+
+
+def make_optimizers(
+    players: Mapping[str, list[Parameter]],
+    config: TrainConfig,
+    lr_multiplier: LRMultiplier = lambda parameter: 1.0,
+) -> dict[str, Optimizer]:
+    """One AdamW a player, with a parameter group for each value of ``lr_multiplier``."""
+    made: dict[str, Optimizer] = {}
+    for name, parameters in players.items():
+        groups: dict[float, list[Parameter]] = {}
+        for parameter in parameters:
+            groups.setdefault(lr_multiplier(parameter), []).append(parameter)
+        made[name] = AdamW(
+            [{"params": members, "lr_multiplier": factor} for factor, members in groups.items()],
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,  # one kernel for all parameters; the same bits on any number of them
+        )
+    return made
