@@ -84,7 +84,7 @@ def test_tables_and_other_places_to_write_to(codec: Path, table: Path, tmp_path:
     np.testing.assert_array_equal(np.loadtxt(tmp_path / "t.csv", delimiter=",", skiprows=1), x)
     done("decompress", out, "-o", tmp_path / "t.npz")
     np.testing.assert_array_equal(np.load(tmp_path / "t.npz")["X"], x)
-    assert "no pictures" in refused("decompress", out, "-o", tmp_path / "t.png")
+    assert "not pictures" in refused("decompress", out, "-o", tmp_path / "t.png")
 
 
 def test_an_array_of_pictures_as_pictures(

@@ -58,7 +58,7 @@ def test_what_makes_no_sense_is_refused_at_the_door(
     assert "--model codec" in refused("compress", digits, X, "-o", out)
     np.save(place / "other.npy", np.zeros((5, 7), np.uint8))
     assert "(n, 8, 8)" in refused("compress", codec, place / "other.npy", "-o", out)
-    assert "not there" in refused("compress", codec, tmp_path / "no.npy", "-o", out)
+    assert "does not exist" in refused("compress", codec, tmp_path / "no.npy", "-o", out)
     assert "no size" in refused("decompress", lossy, "-o", tmp_path / "x", "--max-bytes", "many")
     assert "no codec" in refused("decompress", lossy, "-m", digits, "-o", tmp_path / "x.npy")
     assert "is not there" in refused("decompress", out, "-o", tmp_path / "x.npy")

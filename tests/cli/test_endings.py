@@ -107,7 +107,7 @@ def test_what_a_model_cannot_do(digits: Path, table: Path, tmp_path: Path) -> No
     assert "nothing to sample from" in refused("sample", digits, "-o", tmp_path / "x.npy")
     done("fit", table, "-o", tmp_path / "m.safetensors", *TINY)
     model = tmp_path / "m.safetensors"
-    assert "no pictures" in refused("reconstruct", model, table, "-o", tmp_path / "x.png")
+    assert "not pictures" in refused("reconstruct", model, table, "-o", tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
 
 

@@ -46,7 +46,7 @@ def test_large_data_is_read_lazily_and_comes_to_the_same(
     monkeypatch.setattr(Autoencoder, "fit", lambda self, X: [given.append(X), fit(self, X)][1])
     outputs = []
     for large in (2**30, 0):
-        monkeypatch.setattr(reading, "LARGE", large)
+        monkeypatch.setattr(reading, "LAZY_FROM_BYTES", large)
         out = tmp_path / str(large)
         out.mkdir()
         done("fit", folder, "-o", out / "m.safetensors", *TINY)

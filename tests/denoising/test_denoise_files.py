@@ -154,7 +154,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused("is empty", tmp_path / "empty", tmp_path / "out", error=InputError)
     (tmp_path / "out" / "a.png").mkdir(parents=True)
-    refused("it is a folder", given.parent, tmp_path / "out", overwrite=True)
+    refused("is a folder", given.parent, tmp_path / "out", overwrite=True)
 
 
 def test_two_that_would_be_one_file(tmp_path: Path) -> None:
@@ -169,7 +169,9 @@ def test_measured_by_clean_images(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png", np.full((4, 4), 100, np.uint8))
     save(tmp_path / "in" / "b.png", np.full((4, 4), 0, np.uint8))
     save(tmp_path / "clean" / "a.tif", np.full((4, 4), 155, np.uint8))
-    refused("no image .*b' beside", tmp_path / "in", tmp_path / "out", clean=tmp_path / "clean")
+    refused(
+        "no image .*b' to compare with", tmp_path / "in", tmp_path / "out", clean=tmp_path / "clean"
+    )
     save(tmp_path / "clean" / "b.png", np.full((4, 5), 0, np.uint8))
     outcome = denoise_files(tmp_path / "in", tmp_path / "out", invert, clean=tmp_path / "clean")
     before, after = outcome.done[0].psnr or (0, 0)

@@ -23,7 +23,7 @@ def exif_block(orientation: int = 6) -> bytes:
     return exif.tobytes()
 
 
-def told(block: bytes) -> tuple[dict[int, Any], ...]:
+def photo_tags(block: bytes) -> tuple[dict[int, Any], ...]:
     exif = Image.Exif()
     exif.load(block)
     ifds = (dict(exif.get_ifd(tag)) for tag in (34665, 34853))

@@ -1,4 +1,4 @@
-"""Data known by name: found on this machine, or downloaded, and never taken unchecked."""
+"""Data sets known by name: found on this machine, or downloaded, and always checked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checksums = tuple(hashlib.sha256(x).hexdigest() for x in (IMAGES_IDX, LABELS_IDX)) * 2
     tiny = replace(named.ARCHIVES["mnist"], checksums=checksums)
     monkeypatch.setitem(named.ARCHIVES, "mnist", tiny)
-    monkeypatch.setattr(named, "SYSTEM", (tmp_path / "system",))
+    monkeypatch.setattr(named, "SYSTEM_FOLDERS", (tmp_path / "system",))
     monkeypatch.setenv("NARROWS_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -86,7 +86,7 @@ def test_digits_are_scikit_learns() -> None:
 
 
 @pytest.mark.usefixtures("served")
-def test_downloaded_once_then_found(cache: Path, served: Path) -> None:
+def test_a_download_is_kept(cache: Path, served: Path) -> None:
     put(served)
     first = read("mnist")
     np.testing.assert_array_equal(first.X, IMAGES)
@@ -137,17 +137,6 @@ def test_offline_says_where_to_put_which_files(
     np.testing.assert_array_equal(read("mnist").X, IMAGES)
 
 
-def test_base_url_can_be_given(cache: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(served)
-    url = named.ARCHIVES["mnist"].base_url
-    monkeypatch.setitem(
-        named.ARCHIVES, "mnist", replace(named.ARCHIVES["mnist"], base_url="http://127.0.0.1:9/")
-    )
-    X, y, _ = named.read_named("mnist", base_url=url.rstrip("/"))
-    np.testing.assert_array_equal(X, IMAGES)
-    np.testing.assert_array_equal(y, LABELS)
-
-
 @pytest.mark.parametrize(
     "place", ["cache", "cache/mnist", "system/mnist", "MNIST/raw", "data/MNIST/raw"]
 )
@@ -167,7 +156,7 @@ def test_plain_or_gzipped_at_any_level(
     np.testing.assert_array_equal(read("mnist").X, IMAGES)
 
 
-def test_another_file_of_that_name_is_passed_over_and_mentioned(cache: Path, served: Path) -> None:
+def test_a_different_file_of_that_name_is_skipped_and_named(cache: Path, served: Path) -> None:
     put(cache / "mnist", lambda content: gzip.compress(content + b"!"))
     assert "is not the original" in refused()
     put(served)
@@ -186,10 +175,10 @@ def test_splits(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(named.ARCHIVES))
-def test_the_real_thing_where_this_machine_has_it(name: str) -> None:
+def test_the_real_files_if_this_machine_has_them(name: str) -> None:
     images = named.SPLITS["test"][0]
     checksum = dict(zip(named.FILES, named.ARCHIVES[name].checksums, strict=True))[images]
-    paths = [folder / f"{images}.gz" for folder in named._places(name)]
+    paths = [folder / f"{images}.gz" for folder in named._folders(name)]
     if not any(path.is_file() for path in paths):
         pytest.skip(f"{name} is not on this machine")
     data = read(f"{name}:test")

@@ -1,14 +1,20 @@
-"""Folders of images: every kind of pixel, every size, and files that are no images."""
+"""Folders of images: every kind of pixel, every size, lazily, and files that are not images."""
 
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.slice_checks import same, sentence, twins
 from narrows.exceptions import FileError, InputError, ParameterError
+from narrows.io import image_folders as images
+from narrows.io import read as reading
 from narrows.io.image_folders import parse_size
 from narrows.io.read import read
 
@@ -65,7 +71,9 @@ def test_grey_with_alpha_stays_grey(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("pixels", "shape"), [(GREY, (1, 6, 8)), (COLOUR, (1, 6, 8, 3))])
-def test_palettes_are_undone(tmp_path: Path, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
+def test_palettes_become_their_colours(
+    tmp_path: Path, pixels: np.ndarray, shape: tuple[int, ...]
+) -> None:
     image = Image.fromarray(pixels).convert("RGB")
     image.quantize(64, dither=Image.Dither.NONE).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as saved:
@@ -83,7 +91,7 @@ def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(X, DEEP[None])
 
 
-def test_eight_bits_beside_sixteen(tmp_path: Path) -> None:
+def test_eight_bits_with_sixteen(tmp_path: Path) -> None:
     save(tmp_path / "a.png", DEEP)
     save(tmp_path / "b.png", np.full_like(GREY, 255))
     X = read(tmp_path).X
@@ -164,7 +172,7 @@ def test_resize_does_not_wrap_around_at_sharp_edges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resize", [0, -3, "4x", "a", (1, 2, 3), (), True, 1.5, "4x0"])
-def test_resize_that_makes_no_sense(resize: object) -> None:
+def test_resize_that_is_not_a_size(resize: object) -> None:
     with pytest.raises(ParameterError, match="resize="):
         parse_size(resize)  # type: ignore[arg-type]
 
@@ -189,7 +197,7 @@ def test_subfolders_are_labels(tmp_path: Path) -> None:
     assert data.y.tolist() == [0, 1, 2]
 
 
-def test_no_labels_where_images_lie_beside_the_folders(tmp_path: Path) -> None:
+def test_no_labels_if_images_lie_outside_the_subfolders(tmp_path: Path) -> None:
     save(tmp_path / "one" / "a.png", GREY)
     assert read(tmp_path).y is None
     save(tmp_path / "two" / "a.png", GREY)
@@ -199,7 +207,7 @@ def test_no_labels_where_images_lie_beside_the_folders(tmp_path: Path) -> None:
     assert read(tmp_path).X.shape == (3, 6, 8)
 
 
-def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_skipped(tmp_path: Path) -> None:
     save(tmp_path / "A.PNG", GREY)
     for name in ("._A.png", ".hidden/x.png", "__MACOSX/x.png", "notes.txt", "Thumbs.db"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -219,7 +227,7 @@ def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("resize", [None, 4])
-def test_files_that_are_no_images_are_named(
+def test_files_that_are_not_images_are_named(
     tmp_path: Path, content: bytes, word: str, resize: int | None
 ) -> None:
     save(tmp_path / "a.png", GREY)
@@ -260,3 +268,123 @@ def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_text("")
     with pytest.raises(InputError, match=r"no images .*x\.npy"):
         read(tmp_path)
+
+
+# ------------------------------------------------------------------------------ read lazily
+
+
+def image_folder(folder: Path) -> None:
+    for i in range(12):
+        save(folder / f"{i}.png", GREY + i)
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(path, COLOUR, exif=exif)
+
+
+def test_lazy_images_of_one_kind(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    lazy, _ = twins(tmp_path)
+    np.testing.assert_array_equal(lazy.X[9:11], [GREY + 9, GREY + 10])
+
+
+def test_lazy_labels_in_colour_and_grey(tmp_path: Path) -> None:
+    save(tmp_path / "b" / "1.png", COLOUR)
+    save(tmp_path / "a" / "1.png", GREY)
+    Image.fromarray(GREY).convert("P").save(tmp_path / "a" / "2.gif")
+    lazy, _ = twins(tmp_path)
+    assert lazy.y_names == ["a", "b"]
+    assert lazy.axes == "HWC"
+    np.testing.assert_array_equal(lazy.X[0:1], np.stack([GREY] * 3, -1)[None])
+
+
+def test_lazy_eight_bits_with_sixteen(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", GREY)
+    save(tmp_path / "2.png", DEEP)
+    lazy, _ = twins(tmp_path)
+    assert lazy.X.dtype == np.uint16
+    np.testing.assert_array_equal(lazy.X[0:1], GREY[None].astype(np.uint16) * 257)
+
+
+def test_lazy_floating_point_images(tmp_path: Path) -> None:
+    save(tmp_path / "1.tif", DEEP.astype(np.float32) / 3)
+    assert twins(tmp_path)[0].X.dtype == np.float32
+    save(tmp_path / "2.tif", GREY)
+    with pytest.raises(InputError, match="floating-point"):
+        read(tmp_path, lazy=True)
+
+
+def test_lazy_orientation(tmp_path: Path) -> None:
+    turned(tmp_path / "1.png")
+    save(tmp_path / "2.png", np.rot90(COLOUR, -1))
+    lazy, _ = twins(tmp_path)
+    np.testing.assert_array_equal(lazy.X[0:1], lazy.X[1:2])
+
+
+def test_lazy_sizes_and_resize(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    save(tmp_path / "99.png", GREY[:5, :4])
+    for lazy in (True, False):
+        with pytest.raises(InputError) as caught:
+            read(tmp_path, lazy=lazy)
+        sentence(caught, "12 of 6x8, 1 of 5x4", "--resize 5x4")
+    assert twins(tmp_path, resize=(3, 5))[0].X.shape == (13, 3, 5)
+
+
+def late_orientation(path: Path) -> None:
+    """A PNG that tells only behind its pixels how the camera was held."""
+    turned(path)
+    content = path.read_bytes()
+    start = content.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    end = content.index(b"IEND") - 4
+    moved = content[:start] + content[stop:end] + content[start:stop] + content[end:]
+    path.write_bytes(moved)
+
+
+def test_an_orientation_that_follows_the_pixels(tmp_path: Path) -> None:
+    late_orientation(tmp_path / "1.png")
+    late_orientation(tmp_path / "2.png")
+    lazy, _ = twins(tmp_path)
+    np.testing.assert_array_equal(lazy.X[1:2], np.rot90(COLOUR, -1)[None])
+    save(tmp_path / "3.png", COLOUR)
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, lazy=True).X[2:]
+    sentence(caught, "3.png", "6x8", "8x6", "--resize 6")
+
+
+def test_a_thread_does_not_change_the_filters_of_warnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_folder(tmp_path)
+    X = read(tmp_path, lazy=True).X
+    filters: list[Any] = []
+    real = images.pixels
+    monkeypatch.setattr(
+        images, "pixels", lambda *given: [filters.append(list(warnings.filters)), real(*given)][1]
+    )
+    with ThreadPoolExecutor(1) as thread:
+        np.testing.assert_array_equal(thread.submit(lambda: X[3:4]).result(), [GREY + 3])
+    assert filters == [list(warnings.filters)]
+
+
+def test_an_image_that_changed_or_was_removed(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    X = read(tmp_path, lazy=True).X
+    save(tmp_path / "3.png", COLOUR)
+    (tmp_path / "4.png").unlink()
+    for i, word in ((3, "changed"), (4, "cannot be read")):
+        with pytest.raises(FileError) as caught:
+            X[i : i + 1]
+        sentence(caught, f"{i}.png", word)
+
+
+def test_lazy_auto_loads_what_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_folder(tmp_path)
+    assert type(read(tmp_path, lazy="auto").X) is np.ndarray
+    monkeypatch.setattr(reading, "LAZY_FROM_BYTES", 12 * 48)
+    assert type(read(tmp_path, lazy="auto").X) is np.ndarray
+    monkeypatch.setattr(reading, "LAZY_FROM_BYTES", 12 * 48 - 1)
+    same(read(tmp_path, lazy="auto").X, read(tmp_path).X)

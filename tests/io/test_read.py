@@ -1,4 +1,4 @@
-"""The reader of files: what goes in comes out, and what cannot is said in one sentence."""
+"""The reader: files give what was saved in them, and errors are one sentence with the name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from narrows.exceptions import FileError, InputError, NarrowsError, ParameterError
 from narrows.io.read import read, read_labels
@@ -56,7 +57,7 @@ def test_npy_keeps_values_and_dtype(tmp_path: Path, dtype: str) -> None:
     assert data.name == "x.npy"
 
 
-def test_npy_is_mapped_not_loaded(tmp_path: Path) -> None:
+def test_npy_is_memory_mapped(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.eye(3))
     assert isinstance(read(tmp_path / "x.npy").X, np.memmap)
 
@@ -75,12 +76,12 @@ def test_npz_gives_its_only_array(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.y, [0, 1, 2])
 
 
-def test_npz_with_a_choice_names_the_arrays(tmp_path: Path) -> None:
+def test_npz_with_several_arrays_names_them(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", left=np.eye(2), right=np.eye(2))
     assert "left, right" in refusal(tmp_path / "a.npz")
 
 
-def test_sparse_npz_is_named_as_such(tmp_path: Path) -> None:
+def test_a_sparse_npz_is_refused_by_name(tmp_path: Path) -> None:
     import scipy.sparse
 
     scipy.sparse.save_npz(tmp_path / "s.npz", scipy.sparse.csr_matrix(np.eye(3)))
@@ -115,7 +116,7 @@ def test_numpy_files_cut_anywhere_are_refused(tmp_path: Path, name: str) -> None
         (np.zeros(2, "i4,f4"), "numbers"),
     ],
 )
-def test_arrays_that_are_no_data(tmp_path: Path, X: np.ndarray, word: str) -> None:
+def test_arrays_that_are_not_rows_of_numbers(tmp_path: Path, X: np.ndarray, word: str) -> None:
     np.save(tmp_path / "x.npy", X)
     assert word in refusal(tmp_path / "x.npy")
 
@@ -182,12 +183,12 @@ def test_csv_leaves_nan_and_infinity_to_the_estimator(write: Write) -> None:
         ("1,2\n1_000,2\n", ["line 2", "'1_000'"]),
     ],
 )
-def test_csv_faults_name_line_and_column(write: Write, text: str, words: list[str]) -> None:
+def test_csv_errors_name_line_and_column(write: Write, text: str, words: list[str]) -> None:
     sentence = refusal(write("t.csv", text))
     assert [word for word in words if word not in sentence] == []
 
 
-def test_csv_fault_far_down_a_long_file(write: Write) -> None:
+def test_csv_error_far_down_a_long_file(write: Write) -> None:
     lines = ["1,2,3"] * 60_000
     lines[50_000] = "1,2,x"
     assert "line 50001, column 3" in refusal(write("t.csv", "\n".join(lines)))
@@ -196,48 +197,6 @@ def test_csv_fault_far_down_a_long_file(write: Write) -> None:
 @pytest.mark.parametrize("content", ["1,2\n3,4\n".encode("utf-16"), b"\xff\xfe\x00", b"\xe9,1\n"])
 def test_csv_that_is_not_text(write: Write, content: bytes) -> None:
     assert "UTF-8" in refusal(write("t.csv", content), FileError)
-
-
-def test_parquet_keeps_the_columns_type_and_leaves_the_index_out(tmp_path: Path) -> None:
-    pd = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
-    frame = pd.DataFrame({"a": [1, 2], "b": [3, 4]}, dtype="int16", index=["u", "v"])
-    frame.to_parquet(tmp_path / "t.parquet")
-    data = read(tmp_path / "t.parquet")
-    np.testing.assert_array_equal(data.X, [[1, 3], [2, 4]])
-    assert data.X.dtype == np.int16
-    assert data.feature_names == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("columns", "words"),
-    [
-        ({"a": [1, 2], "b": ["x", "y"]}, ['column "b"', "no numbers"]),
-        ({"a": [1.0, None]}, ["row 2", 'column "a"', "missing"]),
-        ({"a": []}, ["no rows"]),
-    ],
-)
-def test_parquet_faults_name_the_column(
-    tmp_path: Path, columns: dict[str, list[object]], words: list[str]
-) -> None:
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    sentence = refusal(tmp_path / "t.parquet")
-    assert [word for word in words if word not in sentence] == []
-
-
-def test_parquet_that_is_none(write: Write) -> None:
-    pytest.importorskip("pyarrow")
-    assert "damaged" in refusal(write("t.parquet", "a,b\n1,2\n"), FileError)
-
-
-def test_parquet_without_pyarrow_says_what_to_install(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "pip install pyarrow" in refusal(write("t.parquet", "x"), FileError)
 
 
 # ------------------------------------------------------------------------------------- IDX
@@ -250,7 +209,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
 def test_idx_of_every_type(write: Write, code: int, dtype: str, gz: bool) -> None:
     X = (np.arange(12).reshape(2, 3, 2) * 9 - 5).astype(dtype)
     content = idx_bytes(X, code)
-    # gzip is told by its first bytes, not by the name
+    # a gzip is recognised by its first bytes, not by the name
     data = read(write("some-idx3", gzip.compress(content) if gz else content))
     np.testing.assert_array_equal(data.X, X)
     assert data.X.dtype == np.dtype(dtype)
@@ -268,7 +227,7 @@ def test_idx_cut_or_grown_anywhere_is_refused(write: Write) -> None:
     whole = idx_bytes(np.arange(12, dtype="u1").reshape(3, 2, 2), 8)
     for length in range(1, len(whole)):
         refusal(write("x-idx3-ubyte", whole[:length]), FileError)
-    assert "promises 28 bytes" in refusal(write("x-idx3-ubyte", whole + b"0"), FileError)
+    assert "announces 28 bytes" in refusal(write("x-idx3-ubyte", whole + b"0"), FileError)
     packed = gzip.compress(whole)
     for length in range(3, len(packed)):
         refusal(write("x-idx3-ubyte.gz", packed[:length]), FileError)
@@ -276,10 +235,10 @@ def test_idx_cut_or_grown_anywhere_is_refused(write: Write) -> None:
 
 def test_idx_with_an_absurd_header_takes_no_memory(write: Write) -> None:
     content = bytes([0, 0, 14, 3]) + b"\xff" * 12 + b"abc"
-    assert "cut short" in refusal(write("x.idx", content), FileError)
+    assert "incomplete" in refusal(write("x.idx", content), FileError)
 
 
-def test_not_idx_in_spite_of_its_name(write: Write) -> None:
+def test_a_file_named_like_idx_that_is_not(write: Write) -> None:
     assert "not an IDX file" in refusal(write("train-images-idx3-ubyte", "1,2,3"), FileError)
 
 
@@ -305,7 +264,7 @@ def test_an_empty_file(write: Write) -> None:
     assert "empty" in refusal(write("x.csv", b""))
 
 
-def test_what_is_not_there_and_what_may_be_meant(write: Write, tmp_path: Path) -> None:
+def test_missing_files_and_similar_names(write: Write, tmp_path: Path) -> None:
     write("measured.csv", "1,2")
     assert "measured.csv" in refusal(tmp_path / "mesured.csv", FileError)
     assert "'fashion-mnist'" in refusal("fashion-mnst", FileError)
@@ -315,16 +274,28 @@ def test_what_is_not_there_and_what_may_be_meant(write: Write, tmp_path: Path) -
         refusal(name, FileError)
 
 
-def test_resize_is_for_folders(write: Write) -> None:
-    with pytest.raises(ParameterError, match="folders of images"):
-        read(write("x.csv", "1,2"), resize=8)
-    with pytest.raises(ParameterError, match="folders of images"):
-        read("digits", resize=8)
+def test_lazy_changes_nothing_for_data_in_memory(write: Write) -> None:
+    assert type(read(write("t.csv", "1,2\n3,4\n"), lazy=True).X) is np.ndarray
+    assert type(read("digits", lazy=True).X) is np.ndarray
 
 
-def test_reading_imports_neither_torch_nor_what_it_may_not_need() -> None:
+def test_resize_is_for_folders_of_images(write: Write, tmp_path: Path) -> None:
+    pa, zarr = pytest.importorskip("pyarrow"), pytest.importorskip("zarr")
+    from pyarrow.parquet import write_table
+
+    write_table(pa.table({"a": [1.0]}), tmp_path / "t.parquet")
+    zarr.create_array(tmp_path / "x.zarr", shape=(3, 3), dtype="f8")
+    others = [tmp_path, *(tmp_path / name for name in ("t.parquet", "x.zarr"))]
+    for source in ("digits", write("x.csv", "1,2"), *others):
+        with pytest.raises(ParameterError, match="folders of images"):
+            read(source, resize=8)
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")  # in a folder of both, images are read
+    assert read(tmp_path, resize=4).X.shape == (1, 4, 4)
+
+
+def test_importing_the_reader_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from narrows.engine import reading; "
+        "import sys; from narrows.io import read; "
         "heavy = {'torch', 'sklearn', 'pandas', 'pyarrow', 'pooch', 'PIL', 'zarr'}; "
         "heavy &= set(sys.modules); sys.exit(', '.join(heavy) or 0)"
     )
@@ -368,20 +339,20 @@ def test_labels_from_arrays(tmp_path: Path, write: Write) -> None:
     ("text", "word"),
     [("a,b\n1,2\n", "line 1"), ("label\n", "no labels"), ('1\n""\n2\n', "empty cell")],
 )
-def test_labels_that_are_none(write: Write, text: str, word: str) -> None:
+def test_files_that_are_not_labels(write: Write, text: str, word: str) -> None:
     with pytest.raises(InputError, match=word):
         read_labels(write("y.csv", text))
 
 
-def test_labels_of_two_columns_or_not_there(tmp_path: Path) -> None:
+def test_labels_of_two_columns_or_missing(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.eye(3))
     with pytest.raises(InputError, match=r"\(3, 3\)"):
         read_labels(tmp_path / "a.npy")
-    with pytest.raises(FileError, match="not there"):
+    with pytest.raises(FileError, match="does not exist"):
         read_labels(tmp_path / "b.npy")
 
 
-def test_a_class_called_y_is_no_header(tmp_path: Path) -> None:
+def test_a_class_called_y_is_not_a_header(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("y\nn\ny\nn\n")
     assert list(read_labels(tmp_path / "labels.txt")) == ["y", "n", "y", "n"]
     (tmp_path / "labels.txt").write_text("y\n1\n2\n")

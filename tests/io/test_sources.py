@@ -1,7 +1,10 @@
-"""Sources: every slice is what the whole array would give, and what cannot be read is said."""
+"""Sources: every slice is what the whole array gives, and items that cannot be read are named."""
 
 from __future__ import annotations
 
+import json
+import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.slice_checks import same, sentence
-from narrows.exceptions import InputError
+from helpers.slice_checks import same, sentence, twins
+from narrows.exceptions import FileError, InputError
 from narrows.io.read import read
 from narrows.io.sources import Source, as_source
 
-N = 23
+zarr = pytest.importorskip("zarr")
+
+N = 23  # rows
 
 # ---------------------------------------------------------------------------- what is a source
 
@@ -38,11 +43,11 @@ N = 23
     ],
     ids=lambda X: type(X).__name__,
 )
-def test_data_in_memory_is_no_source(X: object) -> None:
+def test_data_in_memory_is_not_a_source(X: object) -> None:
     assert as_source(X) is None
 
 
-def test_frames_tensors_and_sparse_matrices_are_no_sources() -> None:
+def test_frames_tensors_and_sparse_matrices_are_not_sources() -> None:
     import pandas as pd
     import polars as pl
     import scipy.sparse
@@ -79,14 +84,14 @@ def test_a_stored_array_is_its_own_source() -> None:
     assert as_source(X) is X
 
 
-def test_an_array_in_the_memory_of_a_device_is_no_source() -> None:
+def test_an_array_on_a_device_is_not_a_source() -> None:
     X = Stored(np.eye(3))
     X.__dlpack__ = None  # type: ignore[attr-defined]  # what such arrays share
     assert as_source(X) is None
 
 
 @pytest.mark.parametrize("rows", [slice(None, None, 2), slice(None, None, -1), 3, [1, 2], None])
-def test_only_plain_slices(rows: Any) -> None:
+def test_only_slices_with_step_1(rows: Any) -> None:
     source = dataset([1.0, 2.0, 3.0])
     with pytest.raises(InputError) as caught:
         source[rows]
@@ -207,3 +212,115 @@ def test_datasets_that_cannot_be_used() -> None:
     with pytest.raises(InputError) as caught:
         as_source(Items([]))
     sentence(caught, "Items", "no items")
+
+
+# ---------------------------------------------------------------------------------------- zarr
+
+
+def stored(path: Path, whole: np.ndarray, chunks: tuple[int, ...], **options: Any) -> Path:
+    zarr.create_array(path, shape=whole.shape, chunks=chunks, dtype=whole.dtype, **options)
+    zarr.open(str(path), mode="r+")[:] = whole
+    return path
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("compressors", ["auto", None])
+@pytest.mark.parametrize("chunks", [(5, 2, 3), (1, 4, 4), (23, 1, 4)])
+def test_zarr_arrays(
+    tmp_path: Path, chunks: tuple[int, ...], compressors: Any, version: int
+) -> None:
+    whole = np.random.default_rng(0).integers(0, 999, (N, 4, 4)).astype("i2")
+    options = {"compressors": compressors, "zarr_format": version}
+    lazy, eager = twins(stored(tmp_path / "x.zarr", whole, chunks, **options))
+    np.testing.assert_array_equal(eager.X, whole)
+    assert lazy.X.chunks == chunks
+    assert lazy.name == "x.zarr"
+
+
+def test_an_open_zarr_array_becomes_a_source(tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).normal(size=(N, 3))
+    same(as_source(zarr.open(str(stored(tmp_path / "x.zarr", whole, (4, 3))), mode="r")), whole)
+
+
+def test_zarr_groups(tmp_path: Path) -> None:
+    path = tmp_path / "g.zarr"
+    zarr.open_group(str(path), mode="w")
+    with pytest.raises(InputError) as caught:
+        read(path)
+    sentence(caught, "g.zarr", "no array")
+    whole = np.arange(12.0).reshape(6, 2)
+    stored(path / "b", whole, (4, 1))
+    np.testing.assert_array_equal(twins(path)[1].X, whole)
+    stored(path / "a", whole + 1, (4, 1))
+    with pytest.raises(InputError) as caught:
+        read(path, lazy=True)
+    sentence(caught, "a, b", str(path / "a"))
+    np.testing.assert_array_equal(twins(path / "a")[1].X, whole + 1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"zarr_format": 3, "node_type": "array"}', None])
+def test_a_damaged_zarr_description(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "x.zarr"
+    path.mkdir()
+    if text is not None:
+        (path / "zarr.json").write_text(text)
+    with pytest.raises(FileError) as caught:
+        read(path)
+    sentence(caught, "x.zarr", "damaged")
+
+
+def test_a_damaged_zarr_chunk(tmp_path: Path) -> None:
+    path = stored(tmp_path / "x.zarr", np.random.default_rng(0).normal(size=(N, 3)), (4, 3))
+    (path / "c" / "1" / "0").write_bytes(b"xx")
+    X = read(path, lazy=True).X
+    assert X[:4].shape == (4, 3)
+    with pytest.raises(FileError) as caught:
+        X[4:5]
+    sentence(caught, "x.zarr", "damaged")
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize(
+    ("whole", "word"), [(np.zeros(3), "(3,)"), (np.zeros((2, 2), "c8"), "complex64")]
+)
+def test_zarr_arrays_that_are_no_table(
+    tmp_path: Path, whole: np.ndarray, word: str, lazy: bool
+) -> None:
+    path = stored(tmp_path / "x.zarr", whole, whole.shape)
+    with pytest.raises(InputError) as caught:
+        read(path, lazy=lazy)
+    sentence(caught, "x.zarr", word, "expected")
+
+
+@pytest.mark.parametrize("place", ["filters", "compressor"])
+@pytest.mark.parametrize("dtype", ["<f8", "|O"])
+def test_zarr_never_opens_a_pickle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, dtype: str
+) -> None:
+    codec = {"id": "pickle", "protocol": 5}
+    about = {"zarr_format": 2, "shape": [2, 2], "chunks": [2, 2], "dtype": dtype, "order": "C"}
+    about |= {"fill_value": 0, "compressor": None, "filters": None}
+    path = tmp_path / "x.zarr"
+    path.mkdir()
+    (path / ".zarray").write_text(
+        json.dumps(about | {place: [codec] if place == "filters" else codec})
+    )
+    (path / "0.0").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises((FileError, InputError)):
+        read(path)
+    assert capsys.readouterr().out == ""
+
+
+class Bomb:
+    """Prints when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return print, ("unpickled",)
+
+
+def test_zarr_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.zarr").mkdir()
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(FileError) as caught:
+        read(tmp_path / "x.zarr", lazy=True)
+    sentence(caught, "x.zarr", "pip install zarr")

@@ -1,4 +1,4 @@
-"""Arrays and pictures written to files: what is read back, what is refused, nothing half."""
+"""Arrays and pictures written to files: read back the same, or refused, never half written."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_folder_with_other_things_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_sheet_shows_each_picture_in_reading_order(tmp_path: Path) -> None:
+def test_a_contact_sheet_is_in_reading_order(tmp_path: Path) -> None:
     shades = np.array([10, 20, 30, 40, 50], dtype=np.uint8)
     rows = np.broadcast_to(shades[:, None, None], (5, 64, 64))
     sheet = np.asarray(Image.open(write_rows(rows, tmp_path / "sheet.png")))
@@ -100,13 +100,13 @@ def test_channels_move_last() -> None:
     ("rows", "axes"),
     [(np.zeros((2, 5)), None), (np.zeros((2, 2, 9)), "CL"), (np.zeros((2, 2, 4, 4)), None)],
 )
-def test_what_is_no_picture_is_refused(rows: np.ndarray, axes: str | None, tmp_path: Path) -> None:
+def test_rows_that_are_not_pictures(rows: np.ndarray, axes: str | None, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"write them to \.npy"):
         write_rows(rows, tmp_path / "out.png", axes=axes)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_outputs_are_checked_at_the_door(tmp_path: Path) -> None:
+def test_check_output_refuses(tmp_path: Path) -> None:
     (tmp_path / "there.npy").touch()
     for out, reason in {
         "codes.xlsx": "ends in",

@@ -90,7 +90,7 @@ def denoise(
     from narrows.denoising.denoise_files import denoise_files
     from narrows.denoising.filters import check_installed
     from narrows.exceptions import FileError
-    from narrows.io.photo_files import plan
+    from narrows.io.photographs import plan
     from narrows.io.write import check_output
 
     estimator = None if model is None else loaded(model, "denoise")

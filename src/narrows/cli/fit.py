@@ -119,7 +119,7 @@ def fit(
 def _read(estimator: Any, data: str, resize: Resize) -> Data:
     """DATA as rows; for the Denoiser and the Codec, which take images of any size, a path."""
     from narrows.estimators.registry import WHOLE
-    from narrows.io.image_folders import SUFFIXES, find_images
+    from narrows.io.image_files import SUFFIXES, find_images
     from narrows.io.read import Data, read
 
     model, place = type(estimator).__name__, Path(data)

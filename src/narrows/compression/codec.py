@@ -39,7 +39,7 @@ from narrows.estimators.setup import Training, new_state, pick_device, refuse_ch
 from narrows.estimators.summary import given_parameters, versions
 from narrows.estimators.validation import validate_X
 from narrows.exceptions import ParameterError
-from narrows.io.image_list import Images
+from narrows.io.photographs import Images
 from narrows.training.process_group import broadcast
 
 Array = NDArray[Any]

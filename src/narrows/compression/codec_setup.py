@@ -19,7 +19,7 @@ from narrows.estimators.pca import MOST_COMPONENTS, PCA, fit_pca
 from narrows.estimators.resolved_config import Range, choose_scaling, find_range
 from narrows.estimators.split import divide, measured
 from narrows.exceptions import InputError, ParameterError
-from narrows.io.image_list import Images
+from narrows.io.photographs import Images
 from narrows.parts.networks.architectures import dense_widths
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.training.batches import Rows, Scaling, fit_scaling

@@ -30,7 +30,7 @@ from narrows.estimators.parameters import parameter
 from narrows.estimators.setup import Training, new_state, pick_device, refuse_changes, seed_of
 from narrows.estimators.summary import given_parameters, versions
 from narrows.exceptions import InputError, ParameterError
-from narrows.io.image_list import Array, Images, as_stored, check_image
+from narrows.io.photographs import Array, Images, as_stored, check_image
 from narrows.training.patches import as_planes
 from narrows.training.process_group import broadcast
 from narrows.training.state import TrainState

@@ -15,7 +15,7 @@ from narrows.denoising.denoiser_model import Restorer, RestoringObjective
 from narrows.denoising.noise_level import Stabilizer, noise_level, stabilizer
 from narrows.denoising.noise_pairs import AddedNoise, Halves, Recorruption
 from narrows.denoising.unet import multiple, whole_networks
-from narrows.io.image_list import Images
+from narrows.io.photographs import Images
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.training.batches import Rows
 from narrows.training.patches import Patches, as_planes

@@ -21,7 +21,7 @@ from narrows.estimators.lazy_rows import CheckedRows, in_steps
 from narrows.estimators.pca import PCA, filled
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import as_source
-from narrows.io.write import check_output, gather
+from narrows.io.write import check_output, concatenate_to
 from narrows.training.batches import Rows, Scaling, as_tensor, inference_batch
 from narrows.training.process_group import shared_out
 from narrows.training.streamed_batches import Stream
@@ -87,7 +87,7 @@ class ReconstructionMixin:
 
         def work(part: Array | CheckedRows, first: int) -> Array:
             parts = map(answer, self._scaled(part, first))
-            return gather(parts, len(part), out, overwrite=overwrite)
+            return concatenate_to(parts, len(part), out, overwrite=overwrite)
 
         if out is not None or not isinstance(rows, np.ndarray):
             return work(rows, 0)
@@ -128,7 +128,7 @@ class ReconstructionMixin:
         Z = _admit_codes(Z, self._n_codes())
         steps = in_steps(Z, inference_batch(self.layout_.shape))
         decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
-        return gather(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
+        return concatenate_to(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
 
     @property
     def _device(self) -> torch.device:
@@ -248,7 +248,9 @@ class ReconstructionMixin:
     @torch.no_grad()
     def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
         rows = self._admit(X)
-        return gather((measure(x).double().cpu().numpy() for x in self._scaled(rows)), len(rows))
+        return concatenate_to(
+            (measure(x).double().cpu().numpy() for x in self._scaled(rows)), len(rows)
+        )
 
 
 def _check_out(out: str | Path | None, overwrite: bool) -> None:

@@ -1,14 +1,18 @@
-"""Data known by name: digits, mnist, fashion-mnist, each with its labels.
+"""Data sets known by name (digits, mnist, fashion-mnist), and IDX, the file format of MNIST.
 
 ``mnist`` and ``fashion-mnist`` are the 60,000 training images; ``mnist:test`` and
 ``fashion-mnist:test`` the 10,000 test images. Their files are looked for on this machine first,
 then downloaded. Either way the unpacked content must have the checksum written here: the same
-content is gzipped differently by those who hand it on.
+content is gzipped differently by those who distribute it.
 
 - MNIST: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based learning applied to
   document recognition", Proceedings of the IEEE 86, 1998.
 - Fashion-MNIST: H. Xiao, K. Rasul and R. Vollgraf, arXiv:1708.07747, 2017.
 - digits: scikit-learn's ``load_digits``, 1,797 images of 8 by 8.
+
+IDX is a magic number, the sizes, then the numbers, big-endian. The first two bytes are zero, the
+third names the type, the fourth counts the dimensions; each size is four bytes (Y. LeCun,
+C. Cortes and C. Burges, "The MNIST database", 1998).
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,22 +33,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.exceptions import FileError, ParameterError
-from narrows.io.idx import GZIP_DAMAGE, content_of, parse_idx
 
 SPLITS = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 FILES = SPLITS["train"] + SPLITS["test"]
-LARGEST = 48 << 20  # bytes: no genuine file is larger, so no packed one can fill the memory
+MAX_FILE_BYTES = 48 << 20  # unpacked; MNIST's largest file has 45 << 20: no gzip fills the memory
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A data set of four IDX files: where it may be had, and the SHA-256 of each, unpacked."""
+    """A data set of four IDX files: where to download it, and the SHA-256 of each, unpacked."""
 
     base_url: str
-    elsewhere: tuple[str, ...]
+    folders: tuple[str, ...]  # where other libraries leave the files
     y_names: tuple[str, ...]
     checksums: tuple[str, ...]  # in the order of FILES
 
@@ -50,7 +55,7 @@ class Archive:
 ARCHIVES = {
     "mnist": Archive(
         base_url="https://ossci-datasets.s3.amazonaws.com/mnist/",
-        elsewhere=("MNIST/raw", "data/MNIST/raw", "~/data/MNIST/raw"),
+        folders=("MNIST/raw", "data/MNIST/raw", "~/data/MNIST/raw"),
         y_names=tuple("0123456789"),
         checksums=(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -61,10 +66,8 @@ ARCHIVES = {
     ),
     "fashion-mnist": Archive(
         base_url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        elsewhere=(
-            "FashionMNIST/raw",
-            "data/FashionMNIST/raw",
-            "~/data/FashionMNIST/raw",
+        folders=(
+            *("FashionMNIST/raw", "data/FashionMNIST/raw", "~/data/FashionMNIST/raw"),
             "~/.keras/datasets/fashion-mnist",
         ),
         y_names=(
@@ -80,9 +83,15 @@ ARCHIVES = {
     ),
 }
 NAMES = ("digits", *ARCHIVES)
-SYSTEM = (Path("/usr/share/datasets"), Path("/usr/local/share/datasets"))
+SYSTEM_FOLDERS = (Path("/usr/share/datasets"), Path("/usr/local/share/datasets"))
+
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+GZIP_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 
 Labelled = tuple[NDArray[Any], NDArray[Any], list[str]]
+
+
+# ------------------------------------------------------------------------------ by name
 
 
 def is_name(text: str) -> bool:
@@ -91,129 +100,181 @@ def is_name(text: str) -> bool:
     >>> is_name("Fashion_MNIST:test"), is_name("mnist.npz")
     (True, False)
     """
-    return _normal(text).partition(":")[0] in NAMES
+    return _normalized(text).partition(":")[0] in NAMES
 
 
-def _normal(text: str) -> str:
+def _normalized(text: str) -> str:
     return text.strip().lower().replace("_", "-")
 
 
-def read_named(text: str, *, base_url: str | None = None) -> Labelled:
-    """Images (n, H, W), labels (n,) and what the labels stand for.
+def read_named(text: str) -> Labelled:
+    """Images (n, H, W), labels (n,) and the names of the classes.
 
-    ``text`` is a name, or a name and a split such as ``"mnist:test"``; ``base_url`` is another
-    place to download from. Raises ParameterError for a split that does not exist and FileError
-    where the files are not here and cannot be had.
+    ``text`` is a name, or a name and a split such as ``"mnist:test"``. Raises ParameterError for a
+    split that does not exist and FileError if the files are neither here nor can be downloaded.
 
     >>> X, y, y_names = read_named("digits")
     >>> X.shape, y.shape, len(y_names)
     ((1797, 8, 8), (1797,), 10)
     """
-    name, _, split = _normal(text).partition(":")
-    if name == "digits" and split:
-        raise ParameterError(f"{text!r}: digits has no splits; give 'digits'.")
+    name, _, split = _normalized(text).partition(":")
     if name == "digits":
-        return _digits()
+        if split:
+            raise ParameterError(f"{text!r}: digits has no splits; give 'digits'.")
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return digits.images, digits.target, [str(name) for name in digits.target_names]
     if split not in ("", *SPLITS):
         raise ParameterError(f"{text!r}: the splits of {name} are '{name}:train', '{name}:test'.")
-    archive = ARCHIVES[name]
     images, labels = (
-        parse_idx(_content(name, file, base_url or archive.base_url), f"{name}/{file}")
-        for file in SPLITS[split or "train"]
+        parse_idx(_content(name, file), f"{name}/{file}") for file in SPLITS[split or "train"]
     )
-    return images, labels.astype(np.int64), list(archive.y_names)
-
-
-def _digits() -> Labelled:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return digits.images, digits.target, [str(name) for name in digits.target_names]
+    return images, labels.astype(np.int64), list(ARCHIVES[name].y_names)
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: NARROWS_DATA, or the user's cache."""
+    """The folder for downloads: NARROWS_DATA, or the user's cache."""
     import pooch
 
     return Path(os.environ.get("NARROWS_DATA") or pooch.os_cache("narrows")).expanduser()
 
 
-def _places(name: str) -> Iterator[Path]:
+def _folders(name: str) -> Iterator[Path]:
     cache = cache_folder()
-    yield from (cache / name, cache, *(folder / name for folder in SYSTEM))
-    yield from (Path(folder).expanduser() for folder in ARCHIVES[name].elsewhere)
+    yield from (cache / name, cache, *(folder / name for folder in SYSTEM_FOLDERS))
+    yield from (Path(folder).expanduser() for folder in ARCHIVES[name].folders)
 
 
-def _content(name: str, file: str, base_url: str) -> bytes:
-    """The bytes of one file of an archive, from this machine or else from ``base_url``."""
+def _content(name: str, file: str) -> bytes:
+    """The unpacked bytes of one file of an archive, from this machine or downloaded."""
     checksum = ARCHIVES[name].checksums[FILES.index(file)]
-    # The same files go by train-images-idx3-ubyte and, elsewhere, train-images.idx3-ubyte.
+    # Some call the files train-images-idx3-ubyte, others train-images.idx3-ubyte.
     spellings = [s + gz for s in (file, file.replace("-idx", ".idx")) for gz in ("", ".gz")]
-    other: list[Path] = []
-    for path in (folder / spelling for folder in _places(name) for spelling in spellings):
-        content = _readable(path)
-        if content is not None and hashlib.sha256(content).hexdigest() == checksum:
+    different: list[Path] = []
+    for path in (folder / spelling for folder in _folders(name) for spelling in spellings):
+        if not path.is_file():
+            continue
+        try:
+            content = read_gzipped(path, MAX_FILE_BYTES)
+        except (OSError, FileError):
+            content = b""
+        if hashlib.sha256(content).hexdigest() == checksum:
             return content
-        other += [path] if content is not None else []
-    return _download(name, file, base_url, other)
+        different.append(path)
+    return _download(name, file, checksum, different)
 
 
-def _readable(path: Path) -> bytes | None:
-    """What a file holds; None where there is none, b"" where it cannot be read."""
-    try:
-        return content_of(path, LARGEST) if path.is_file() else None
-    except (OSError, FileError):
-        return b""
-
-
-def _download(name: str, file: str, base_url: str, other: list[Path]) -> bytes:
-    """Fetch a file; pooch checks it before it is given its name in the cache."""
+def _download(name: str, file: str, checksum: str, different: list[Path]) -> bytes:
+    """Fetch a file; pooch checks it before it gets its name in the cache."""
     import pooch
 
-    folder, url = cache_folder() / name, f"{base_url.rstrip('/')}/{file}.gz"
-    checksum = "sha256:" + ARCHIVES[name].checksums[FILES.index(file)]
+    folder, url = cache_folder() / name, f"{ARCHIVES[name].base_url.rstrip('/')}/{file}.gz"
     try:
-        path = pooch.retrieve(url, checksum, file, folder, downloader=_unpacking(url))
+        path = pooch.retrieve(url, f"sha256:{checksum}", file, folder, downloader=_unpack_download)
+        return Path(path).read_bytes()
     except (OSError, *GZIP_DAMAGE) as error:
-        reason = f"could not be downloaded ({_reason(error)})"
-        raise FileError(_not_here(name, url, reason, other)) from None
+        response = getattr(error, "response", None)
+        reason = type(error).__name__
+        if response is not None:
+            response.close()  # pooch leaves the connection of a refused request open
+            reason = f"HTTP status {response.status_code}"
+        problem = f"{url} could not be downloaded ({reason})"
     except ValueError:
-        reason = "what was downloaded is not the original (its checksum differs)"
-        raise FileError(_not_here(name, url, reason, other)) from None
-    return Path(path).read_bytes()
+        problem = f"what {url} gives is not the original (its checksum differs)"
+    noted = f" ('{different[0]}' exists, but is not the original)" if different else ""
+    raise FileError(
+        f"{name} is not on this machine{noted} and {problem}: put "
+        f"{', '.join(f'{each}.gz' for each in FILES)} into '{folder}', or into a folder that the "
+        "environment variable NARROWS_DATA names."
+    ) from None
 
 
-def _reason(error: Exception) -> str:
-    response = getattr(error, "response", None)
-    if response is None:
-        return type(error).__name__
-    response.close()  # pooch leaves the connection of a refused request open
-    return f"HTTP status {response.status_code}"
-
-
-def _unpacking(url: str) -> Callable[[str, str, object], None]:
-    """A downloader that writes the unpacked bytes, so that the checksum is of the content."""
+def _unpack_download(url: str, output: str, _pooch: object) -> None:
+    """Write the unpacked bytes, so that the checksum is of the content: a downloader of pooch's."""
     import pooch
 
-    fetch = pooch.HTTPDownloader(
-        progressbar=bool(sys.stderr and sys.stderr.isatty()), chunk_size=1 << 16
+    progressbar = bool(sys.stderr and sys.stderr.isatty())
+    packed = io.BytesIO()
+    pooch.HTTPDownloader(progressbar=progressbar, chunk_size=1 << 16)(url, packed, None)
+    packed.seek(0)
+    with gzip.open(packed) as file:
+        Path(output).write_bytes(file.read(MAX_FILE_BYTES))
+
+
+# ------------------------------------------------------------------------------ gzip and IDX
+
+
+def read_gzipped(path: Path, limit: int = -1) -> bytes:
+    """The bytes of a file, unpacked if it is a gzip; at most ``limit`` of them if given.
+
+    Raises FileError if the gzip is damaged or incomplete.
+    """
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            return file.read(limit)
+    except GZIP_DAMAGE:
+        raise damaged_gzip(path) from None
+
+
+def damaged_gzip(path: Path) -> FileError:
+    """The error for a gzip that cannot be unpacked."""
+    return FileError(
+        f"'{path}' is a damaged or incomplete gzip file: copy it or download it again."
     )
 
-    def download(_url: str, output: str, _pooch: object) -> None:
-        packed = io.BytesIO()
-        fetch(url, packed, None)
-        packed.seek(0)
-        with gzip.open(packed) as file:
-            Path(output).write_bytes(file.read(LARGEST))
 
-    return download
+def is_idx(start: bytes) -> bool:
+    """Whether a file that starts with these bytes is IDX, by its first four.
+
+    >>> is_idx(bytes([0, 0, 8, 3])), is_idx(b"a,b,")
+    (True, False)
+    """
+    return len(start) >= 4 and start[:2] == b"\0\0" and start[2] in IDX_TYPES and 1 <= start[3] <= 8
 
 
-def _not_here(name: str, url: str, reason: str, other: list[Path]) -> str:
-    files = ", ".join(f"{file}.gz" for file in FILES)
-    noted = f" ('{other[0]}' is there and is not the original)" if other else ""
-    return (
-        f"{name} is not on this machine{noted} and {url} {reason}: put {files} into "
-        f"'{cache_folder() / name}', or into a folder that the environment variable NARROWS_DATA "
-        "names."
-    )
+def parse_idx(content: bytes, name: str) -> NDArray[Any]:
+    """The array that the bytes of an IDX file hold, in the machine's byte order.
+
+    Raises FileError if ``content`` is not IDX or has too few or too many bytes; ``name`` is what
+    the message calls it.
+
+    >>> parse_idx(bytes([0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 3, 7, 8, 9]), "three")
+    array([[7, 8, 9]], dtype=uint8)
+    """
+    if not is_idx(content[:4]):
+        raise FileError(
+            f"'{name}' is not an IDX file: it starts with {content[:4]!r}, where two zero bytes, "
+            "a type and a number of dimensions were expected."
+        )
+    n_dims, dtype = content[3], np.dtype(IDX_TYPES[content[2]])
+    start = 4 + 4 * n_dims
+    sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+    expected = start + math.prod(sizes) * dtype.itemsize
+    if len(content) != expected:
+        fault = "incomplete" if len(content) < expected else "damaged"
+        raise FileError(
+            f"'{name}' is {fault}: its header announces {expected:,} bytes and it holds "
+            f"{len(content):,}; copy it or download it again."
+        )
+    X = np.frombuffer(content, dtype, offset=start).reshape(sizes)
+    return X.astype(dtype.newbyteorder("="))
+
+
+def read_idx(path: Path) -> NDArray[Any]:
+    """The array in an IDX file, gzipped or not."""
+    return parse_idx(read_gzipped(path), str(path))
+
+
+def read_idx_labels(path: Path) -> NDArray[Any] | None:
+    """The labels in the folder of a file of images, if both have MNIST's usual names; else None."""
+    labels = path.name.replace("images", "labels").replace("idx3", "idx1")
+    stem = labels.removesuffix(".gz")
+    if labels == path.name:
+        return None
+    for name in (labels, stem, stem + ".gz"):
+        if path.with_name(name).is_file():
+            return read_idx(path.with_name(name))
+    return None

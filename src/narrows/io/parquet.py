@@ -1,4 +1,4 @@
-"""Parquet files, by pyarrow, read by row groups when their rows are asked for."""
+"""Parquet files, by pyarrow, read by row groups as their rows are used."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.exceptions import FileError, InputError
+from narrows.exceptions import InputError
 from narrows.io.csv_tables import columns_hold, missing_value
-from narrows.io.image_folders import natural_key
-from narrows.io.sources import LazyRows
-
-__all__ = ["ParquetRows", "find_parquet"]
+from narrows.io.image_files import natural_key
+from narrows.io.sources import LazyRows, damaged, import_package
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class _RowGroup:
     """One row group: the rows of the table from ``start`` to before ``stop``."""
 
     path: Path
@@ -27,11 +25,18 @@ class _Group:
     number: int  # in its file
     start: int
     stop: int
-    in_file: int  # the row of its file that is its first
+    start_in_file: int
+
+    @property
+    def counts_missing(self) -> bool:
+        """Whether the file itself says that a value is missing in these rows."""
+        columns = self.metadata.row_group(self.number)
+        statistics = (columns.column(j).statistics for j in range(columns.num_columns))
+        return any(found is not None and bool(found.null_count) for found in statistics)
 
 
 def find_parquet(folder: Path) -> list[Path]:
-    """The parquet files right in a folder, in natural order; hidden ones are passed over."""
+    """The parquet files directly in a folder, in natural order; hidden ones are skipped."""
     files = [path for path in folder.glob("*.parquet") if path.is_file() and path.name[0] != "."]
     return sorted(files, key=lambda path: (natural_key(path.name), path.name))
 
@@ -39,19 +44,19 @@ def find_parquet(folder: Path) -> list[Path]:
 class ParquetRows(LazyRows):
     """The columns of a parquet file, or of all files of a folder, side by side: (n, d).
 
-    The dtype is the columns' own type, or the widest where they differ; ``feature_names`` are
-    their names. An index stored by pandas is left out. The last row group is remembered, so that
-    slices in order read each of them once.
+    The dtype is the columns' own type, or the widest if they differ; ``feature_names`` are
+    their names. An index stored by pandas is left out. The last row group is kept in memory, so
+    that slices in order read each of them once.
 
     Raises InputError naming columns that hold no numbers, a file whose columns are not those of
-    the first, or a value that is missing; FileError where a file is damaged or pyarrow is not
-    installed. Where the files count their missing values, these are found before any is read.
+    the first, or a value that is missing; FileError if a file is damaged or pyarrow is not
+    installed. If the files count their missing values, these are found before any row is read.
     """
 
     def __init__(self, path: Path) -> None:
         self.feature_names: list[str] = []
-        self._groups: list[_Group] = []
-        self._last: tuple[_Group | None, NDArray[Any]] = None, np.empty((0, 0))
+        self._groups: list[_RowGroup] = []
+        self._last: tuple[_RowGroup | None, NDArray[Any]] = None, np.empty((0, 0))
         types: list[Any] = []
         for file in find_parquet(path) if path.is_dir() else [path]:
             types += self._add(file)
@@ -62,14 +67,14 @@ class ParquetRows(LazyRows):
         self.shape = n, len(self.feature_names)
         self.chunks = max(g.stop - g.start for g in self._groups), len(self.feature_names)
         for group in self._groups:
-            if _counted_nulls(group):
-                self._load(group)  # which names the first of them
+            if group.counts_missing:
+                self._load(group)  # raises and names the first of them
 
     def _add(self, path: Path) -> list[Any]:
-        """Take up the row groups of a file; the numpy types of its columns."""
-        with _opened(path) as file:
-            metadata, fields = file.metadata, list(_fields(file.schema_arrow).values())
-        if not metadata.num_rows:  # nor do its types mean anything
+        """Append the row groups of a file; return the numpy types of its columns."""
+        with _open(path) as file:
+            metadata, fields = file.metadata, list(_columns(file.schema_arrow).values())
+        if not metadata.num_rows:  # the types of an empty file mean nothing
             return []
         _refuse_words(path, fields)
         names = [field.name for field in fields]
@@ -81,10 +86,9 @@ class ParquetRows(LazyRows):
         self.feature_names = names
         start, row = self._groups[-1].stop if self._groups else 0, 0
         for number in range(metadata.num_row_groups):
-            size = metadata.row_group(number).num_rows
-            place = start + row, start + row + size
-            self._groups.append(_Group(path, metadata, number, *place, in_file=row))
-            row += size
+            stop = row + metadata.row_group(number).num_rows
+            self._groups.append(_RowGroup(path, metadata, number, start + row, start + stop, row))
+            row = stop
         return [field.type.to_pandas_dtype() for field in fields]
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
@@ -98,55 +102,47 @@ class ParquetRows(LazyRows):
             X[low - start : high - start] = rows
         return X
 
-    def _load(self, group: _Group) -> NDArray[Any]:
+    def _load(self, group: _RowGroup) -> NDArray[Any]:
         if self._last[0] is not group:
-            self._last = None, np.empty((0, 0))  # two of them need not fit in memory
-            self._last = group, self._decoded(group)
+            self._last = None, np.empty((0, 0))  # two of them may not fit in memory
+            self._last = group, self._decode(group)
         return self._last[1]
 
-    def _decoded(self, group: _Group) -> NDArray[Any]:
+    def _decode(self, group: _RowGroup) -> NDArray[Any]:
         import pyarrow as pa
 
-        with _opened(group.path, group.metadata) as file:
-            fields = _fields(file.schema_arrow)
+        with _open(group.path, group.metadata) as file:
+            columns = _columns(file.schema_arrow)
             try:
                 table = file.read_row_group(group.number)
             except (pa.ArrowException, OSError):
-                raise _damaged(group.path) from None
-        block = np.empty((table.num_rows, len(fields)), self.dtype)
-        # by place: names may occur twice, and pyarrow takes one with a point in it for a path
-        for j, (place, field) in enumerate(fields.items()):
-            column = table.column(place)
+                raise damaged(group.path, "a parquet file") from None
+        block = np.empty((table.num_rows, len(columns)), self.dtype)
+        # By position: names may occur twice, and pyarrow reads a point in a name as a path.
+        for j, (position, field) in enumerate(columns.items()):
+            column = table.column(position)
             if column.null_count:
-                row = group.in_file + int(column.is_null().to_numpy().argmax()) + 1
+                row = group.start_in_file + int(column.is_null().to_numpy().argmax()) + 1
                 where = f"'{group.path}', row {row}, column \"{field.name}\""
                 raise InputError(missing_value(where, ""))
             block[:, j] = column.to_numpy()
         return block
 
 
-def _opened(path: Path, metadata: Any = None) -> Any:
+def _open(path: Path, metadata: Any = None) -> Any:
+    pa: Any = import_package("pyarrow", path)
+    from pyarrow.parquet import ParquetFile
+
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise FileError(
-            f"Reading '{path}' needs pyarrow, which is not installed: pip install pyarrow."
-        ) from None
-    try:
-        return pq.ParquetFile(path, metadata=metadata)
+        return ParquetFile(path, metadata=metadata)
     except (pa.ArrowException, OSError):
-        raise _damaged(path) from None
+        raise damaged(path, "a parquet file") from None
 
 
-def _damaged(path: Path) -> FileError:
-    return FileError(f"'{path}' is damaged or not a parquet file.")
-
-
-def _fields(schema: Any) -> dict[int, Any]:
-    """The columns by their places, without an index that pandas stored."""
+def _columns(schema: Any) -> dict[int, Any]:
+    """The columns by their positions, without an index that pandas stored."""
     index = (schema.pandas_metadata or {}).get("index_columns", [])
-    return {place: field for place, field in enumerate(schema) if field.name not in index}
+    return {i: field for i, field in enumerate(schema) if field.name not in index}
 
 
 def _refuse_words(path: Path, fields: list[Any]) -> None:
@@ -159,10 +155,3 @@ def _refuse_words(path: Path, fields: list[Any]) -> None:
             f"'{path}': {columns_hold(words)} no numbers: remove or encode them first "
             "(for example with pandas.get_dummies)."
         )
-
-
-def _counted_nulls(group: _Group) -> bool:
-    """Whether the file itself says that a value is missing in these rows."""
-    columns = group.metadata.row_group(group.number)
-    counts = (columns.column(j).statistics for j in range(columns.num_columns))
-    return any(count is not None and bool(count.null_count) for count in counts)

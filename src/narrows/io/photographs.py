@@ -1,20 +1,25 @@
-"""Photographs as they are stored: their own depth, with transparency and metadata beside them.
+"""Photographs as they are stored: at their own depth, with transparency and metadata.
 
-What a photograph is read as here can be written again without loss:
+What a photograph is read as can be written again without loss:
 
 - 8 bits stay uint8, 16 bits uint16, floating point float32; nothing is scaled. Palettes become
-  the greys or colours they stand for, black and white 0 and 255.
+  greys or colours, black and white 0 and 255.
 - Transparency is kept apart from the colours, as it is.
 - EXIF is kept, and with it the orientation: pixels are not turned. So are the colour profile (ICC)
   and the resolution. Other metadata (XMP, comments) is left out.
-- CMYK and LAB become RGB, and their profile goes; of an animation there is the first frame. Both
-  are said in a warning.
-- An image may claim ``max_pixels``, which is looked at in its header, before anything is decoded.
+- CMYK and LAB become RGB, and their profile goes; of an animation there is the first frame. A
+  warning says either.
+- An image may claim ``max_pixels``: its header is checked before anything is decoded.
+
+`Images` is a list of photographs or arrays of any sizes; `plan` settles which file each photograph
+of a folder is written to before anything is computed.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,26 +27,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.exceptions import FileError, InputError, ParameterError
-from narrows.io.deep_images import (
-    below_eight_bits,
-    beyond_pillow,
-    kept_tags,
-    read_tiff,
-    turned_back,
-    write_png,
-    write_tiff,
+from narrows.exceptions import FileError, InputError, InputTypeError, ParameterError
+from narrows.io import image_files
+from narrows.io.image_files import ORIENTATION, find_photographs
+from narrows.io.write import (
+    already_exists,
+    atomic_write,
+    check_folder,
+    check_output,
+    listed,
 )
-from narrows.io.image_folders import ORIENTATION, SUFFIXES, explained, is_deep, is_grey
-from narrows.io.photo_files import WRITABLE, counterparts, find_photographs, plan
-from narrows.io.write import atomic_write, check_output
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 __all__ = [
     "MAX_PIXELS",
-    "PHOTO_SUFFIXES",
     "WRITABLE",
     "Photograph",
     "check_can_hold",
@@ -53,21 +55,33 @@ __all__ = [
     "write_photograph",
 ]
 
-PHOTO_SUFFIXES = SUFFIXES
+Array = NDArray[Any]
+Pair = tuple[Path, Path]  # the file that is read, and the one that is written
+
+WRITABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
+INSTEAD = ".png"  # for formats that are read and not written
 MAX_PIXELS = 200_000_000
-# None of Pillow's others: some of them run other programs.
+# Pillow's other formats are never tried: some of them run other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 CONVERTED = ("CMYK", "LAB")
 WHITES = (1.0, 255.0, 65535.0)  # what white may be in an image of floats
 EXIF_HEAD = b"Exif\0\0"
 
+PNG = {"format": "PNG"}  # these are options of Pillow's
+WEBP: dict[str, Any] = {"format": "WEBP", "lossless": True, "exact": True}
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
+
 DEPTHS = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floating-point numbers"}
 EIGHT, SIXTEEN, ANY = ("uint8",), ("uint8", "uint16"), tuple(DEPTHS)
 HOLDS = {".png": SIXTEEN, ".tif": ANY, ".tiff": ANY, ".jpg": EIGHT, ".jpeg": EIGHT, ".webp": EIGHT}
 OPAQUE = (".jpg", ".jpeg")
-LONGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
-LARGEST_JPEG_EXIF = 65_533  # bytes
-LARGEST_TIFF = 2**32 - 2**24  # bytes of pixels; its offsets have 32 bits
+MAX_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
+MAX_JPEG_EXIF = 65_533  # bytes: the length of a segment has 16 bits
+MAX_TIFF_BYTES = 2**32 - 2**24  # of pixels: offsets have 32 bits, and the directory needs room
+
+CLIPPED_SHARE = 2e-3  # of the pixels
+MAX_VALUE = 1e9  # beyond it, squares and their sums leave float32
+MAX_HELD = 2**30  # bytes of decoded images kept in memory; of more, files are read when needed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,70 +90,78 @@ class Photograph:
 
     ``pixels`` is (H, W) or (H, W, 3), uint8, uint16 or float32, as stored: not turned by EXIF's
     orientation; ``alpha`` (H, W) in the same dtype, or None; ``exif`` and ``icc`` the metadata and
-    the colour profile as bytes, empty where there are none; ``dpi`` the resolution in pixels per
+    the colour profile as bytes, empty if there are none; ``dpi`` the resolution in pixels per
     inch, across and down, or None.
 
     >>> Photograph(np.zeros((2, 3), np.uint8)).planes.shape
     (2, 3, 1)
     """
 
-    pixels: NDArray[Any]
-    alpha: NDArray[Any] | None = None
+    pixels: Array
+    alpha: Array | None = None
     exif: bytes = b""
     icc: bytes = b""
     dpi: tuple[float, float] | None = None
 
     @property
-    def planes(self) -> NDArray[Any]:
+    def planes(self) -> Array:
         """Colours and transparency together, (H, W, 1 to 4)."""
-        joined = [self.pixels] if self.alpha is None else [self.pixels, self.alpha]
-        return np.dstack(joined)
+        return np.dstack([self.pixels] if self.alpha is None else [self.pixels, self.alpha])
 
     @property
-    def upright(self) -> NDArray[Any]:
-        """``planes``, turned as EXIF says they are to be seen."""
-        from PIL import Image
+    def upright(self) -> Array:
+        """``planes`` as they are to be seen: turned as EXIF's orientation says."""
+        from PIL.Image import Exif
 
-        exif = Image.Exif()
+        exif = Exif()
         exif.load(self.exif)
-        orientation = exif.get(ORIENTATION) or 1
-        # to turn is to turn back the other way: a quarter's opposite is the other quarter
-        return turned_back(self.planes, {6: 8, 8: 6}.get(orientation, orientation))
+        return image_files.reorient(self.planes, exif.get(ORIENTATION) or 1)
 
-    def with_pixels(self, pixels: NDArray[Any]) -> Photograph:
-        """The same photograph with other pixels, of the same shape and dtype.
-
-        Raises InputError where they are of another.
-        """
+    def with_pixels(self, pixels: Array) -> Photograph:
+        """The same photograph with other pixels; InputError if shape or dtype differ."""
         old, new = (f"{p.dtype} of shape {p.shape}" for p in (self.pixels, pixels))
         if old != new:
             raise InputError(f"The new pixels are {new}, the photograph's {old}: give the same.")
         return replace(self, pixels=pixels)
 
 
-def white_of(pixels: NDArray[Any]) -> float:
-    """The value that stands for white: the largest of an integer dtype; of floats 1, 255 or 65535.
+def white_of(pixels: Array) -> float:
+    """The value of white: the largest of an integer dtype; of floats 1, 255 or 65535.
 
-    Of these it is the least that twice exceeds no value, as noise may pass white by far.
+    Of these three it is the first whose double no value exceeds, as noise may pass white by far.
 
     >>> white_of(np.zeros((2, 2), np.uint8)), white_of(np.array([[1.2, -0.1]]))
     (255.0, 1.0)
     """
     if pixels.dtype.kind in "ui":
         return float(np.iinfo(pixels.dtype).max)
-    most = float(np.abs(pixels).max(initial=0.0))
-    return next((white for white in WHITES if most <= 2 * white), most)
+    largest = float(np.abs(pixels).max(initial=0.0))
+    return next((white for white in WHITES if largest <= 2 * white), largest)
+
+
+# ------------------------------------------------------------------------------ reading
 
 
 def read_photograph(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photograph:
-    """Read the photograph in the file ``path``, at the depth it is stored in.
+    """Read the photograph in a file, at the depth it is stored in.
 
-    Parameters: ``path`` a file of one of ``PHOTO_SUFFIXES``; ``max_pixels`` the most pixels it may
-    claim. Warns of an animation, of which there is the first frame, and of CMYK and LAB colours,
-    which become RGB.
+    Warns of an animation, of which the first frame is read, and of CMYK and LAB colours, which
+    become RGB.
 
-    Raises FileError where the file is missing, damaged, no image, larger than ``max_pixels`` or
-    holds values that are no photograph's, and ParameterError where ``max_pixels`` is below 1.
+    Parameters
+    ----------
+    path : str or Path
+        A PNG, JPEG, BMP, GIF, TIFF, WebP or PNM file.
+    max_pixels : int
+        The largest size the file may claim.
+
+    Raises
+    ------
+    FileError
+        The file is missing, damaged, not an image, larger than ``max_pixels``, or holds values
+        that cannot be a photograph's.
+    ParameterError
+        ``max_pixels`` is below 1.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -153,10 +175,10 @@ def read_photograph(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photog
     if max_pixels < 1:
         raise ParameterError(f"max_pixels is {max_pixels}: give a number from 1 up.")
     if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
+        what = "is not a file" if path.exists() else "does not exist"
         raise FileError(f"The image '{path}' {what}: give the path of an image.")
     notes: list[str] = []
-    with explained(path, max_pixels):
+    with image_files.image_errors(path, max_pixels):
         found = _from_tifffile(path, max_pixels, notes) or _from_pillow(path, max_pixels, notes)
     for note in notes:
         warnings.warn(f"'{path}' {note}.", stacklevel=2)
@@ -167,22 +189,28 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     from PIL.Image import DecompressionBombError
 
     if width * height > max_pixels:
-        raise DecompressionBombError  # `explained` has the sentence
+        raise DecompressionBombError  # `image_errors` has the message
 
 
 def _from_tifffile(path: Path, max_pixels: int, notes: list[str]) -> Photograph | None:
-    """The photograph, where it is one of the TIFFs that Pillow does not read in full."""
-    tags = beyond_pillow(path)
+    """None if the file is for Pillow."""
+    from PIL.ExifTags import Base
+
+    tags = image_files.deep_tiff_tags(path)
     if tags is None:
         return None
-    _check_size(tags[256], tags[257], max_pixels)
-    planes, n_pages = read_tiff(path)
+    _check_size(tags[Base.ImageWidth], tags[Base.ImageLength], max_pixels)
+    planes, n_pages = image_files.read_tiff(path)
     if n_pages > 1:
         notes.append(f"holds {n_pages} pictures: only the first is read")
-    pixels, alpha = _split(path, planes)
-    scale = {2: 1.0, 3: 2.54}.get(tags.get(296, 2), 0.0)
-    dpi = _dpi([float(tags.get(tag, 0)) * scale for tag in (282, 283)])
-    return Photograph(pixels, alpha, kept_tags(tags), tags.get(34675, b""), dpi)
+    pixels, alpha = _split(planes)
+    # 2: pixels per inch, 3: per centimetre
+    per_inch = {2: 1.0, 3: 2.54}.get(tags.get(Base.ResolutionUnit, 2), 0.0)
+    resolution = (tags.get(Base.XResolution, 0), tags.get(Base.YResolution, 0))
+    dpi = _dpi(float(number) * per_inch for number in resolution)
+    return Photograph(
+        pixels, alpha, image_files.kept_tags(tags), tags.get(Base.InterColorProfile, b""), dpi
+    )
 
 
 def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
@@ -192,72 +220,59 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
         _check_size(*image.size, max_pixels)
         if getattr(image, "is_animated", False):
             notes.append("holds several pictures: only the first is read")
-        # before it is decoded: these see how it is stored
+        # These depend on how the image is stored: asked before it is decoded.
         exif, orientation = b"", 1
         if image.format == "TIFF":
-            exif, orientation = kept_tags(image.getexif()), image.getexif().get(ORIENTATION, 1)
-        planes = below_eight_bits(image, path)
-        image.load()  # some of the metadata stands behind the pixels
+            tags = image.getexif()
+            exif, orientation = image_files.kept_tags(tags), tags.get(ORIENTATION, 1)
+        planes: Array | None = image_files.sixteen_bit_colours(image, path)
+        image.load()  # some of the metadata comes after the pixels
         icc = image.info.get("icc_profile") or b""
         if image.mode in CONVERTED:
             lost = " and the colour profile is left out" if icc else ""
             notes.append(f"is {image.mode}: its colours become RGB{lost}")
         planes = _stored(image, icc) if planes is None else planes
-        pixels, alpha = _split(path, turned_back(planes, orientation))
-        alpha = _by_key(pixels, image.info.get("transparency")) if alpha is None else alpha
-        kept = b"" if image.mode in CONVERTED else icc
-        return Photograph(
-            pixels, alpha, exif or _exif(image), kept, _dpi(image.info.get("dpi", ()))
-        )
+        pixels, alpha = _split(image_files.undo_orientation(planes, orientation))
+        key = image.info.get("transparency")
+        if alpha is None and key is not None and pixels.dtype == np.uint16:
+            # the one colour that is transparent
+            shown = (pixels != np.array(key, np.uint16)).reshape(*pixels.shape[:2], -1).any(axis=2)
+            alpha = shown * np.uint16(65_535)
+        icc = b"" if image.mode in CONVERTED else icc
+        dpi = _dpi(image.info.get("dpi", ()))
+        return Photograph(pixels, alpha, exif or _exif(image), icc, dpi)
 
 
-def _by_key(pixels: NDArray[Any], key: Any) -> NDArray[Any] | None:
-    """The alpha of a deep image in which one colour, ``key``, stands for what is transparent."""
-    if key is None or pixels.dtype != np.uint16:
-        return None
-    shown = (pixels != np.array(key, np.uint16)).reshape(*pixels.shape[:2], -1).any(axis=2)
-    alpha: NDArray[Any] = shown * np.uint16(65_535)
-    return alpha
-
-
-def _stored(image: Image, icc: bytes) -> NDArray[Any]:
+def _stored(image: Image, icc: bytes) -> Array:
     """(H, W) or (H, W, C) of what Pillow reads at its own depth."""
-    if is_deep(image):
+    if image_files.is_deep(image):
         return np.asarray(image)
     transparent = image.has_transparency_data
     planes = np.asarray(image.convert("RGBA" if transparent else "RGB"))
-    # a profile for colours must not come to stand beside greys that a palette was made of
-    if is_grey(image) and not (image.mode == "P" and icc[16:20] == b"RGB "):
+    # A profile for colours must not be stored with greys that a palette was turned into.
+    if image_files.is_grey(image) and not (image.mode == "P" and icc[16:20] == b"RGB "):
         return planes[..., [0, 3]] if transparent else planes[..., 0]
     return planes
 
 
-def _split(path: Path, planes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _split(planes: Array) -> tuple[Array, Array | None]:
     """Pixels and alpha of (H, W[, C]), in one of the three dtypes."""
-    values = _settled(path, planes)
-    values = values[..., None] if values.ndim == 2 else values
+    values = np.atleast_3d(_as_photograph_dtype(planes))
     n_colours = 3 if values.shape[2] > 2 else 1
-    pixels = values[..., :n_colours] if n_colours == 3 else values[..., 0]
+    pixels = values[..., :3] if n_colours == 3 else values[..., 0]
     alpha = values[..., n_colours] if values.shape[2] > n_colours else None
     return np.array(pixels, order="C"), None if alpha is None else np.array(alpha, order="C")
 
 
-def _settled(path: Path, values: NDArray[Any]) -> NDArray[Any]:
+def _as_photograph_dtype(values: Array) -> Array:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
-            raise FileError(
-                f"The image '{path}' holds values that are no numbers (NaN or infinity): replace "
-                "them and save it again."
-            )
+            raise ValueError("it holds NaN or infinity")
         return values.astype(np.float32)
     if values.dtype == np.uint8:
         return values
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65_535:
-        raise FileError(
-            f"The image '{path}' holds whole numbers from {low:,} to {high:,}, and 0 to 65,535 can "
-            "be used: scale it and save it again."
-        )
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError(f"its values {values.min()} to {values.max()} are not in 0 to 65,535")
     return values.astype(np.uint16)
 
 
@@ -265,8 +280,8 @@ def _exif(image: Image) -> bytes:
     stored: bytes = image.info.get("exif", b"")
     if stored:
         return stored if stored.startswith(EXIF_HEAD) else EXIF_HEAD + stored
-    found = image.getexif()  # what is told elsewhere, such as in a PNG's text
-    return kept_tags(found) if len(found) else b""
+    found = image.getexif()  # which also looks elsewhere, such as in a PNG's text
+    return image_files.kept_tags(found) if len(found) else b""
 
 
 def _dpi(stored: Any) -> tuple[float, float] | None:
@@ -274,37 +289,38 @@ def _dpi(stored: Any) -> tuple[float, float] | None:
     return (found[0], found[1]) if len(found) == 2 and all(0 < d < 1e6 for d in found) else None
 
 
+# ------------------------------------------------------------------------------ writing
+
+
 def check_can_hold(photograph: Photograph, path: str | Path) -> None:
-    """Raise FileError where the format that ``path`` names cannot hold the photograph as it is.
+    """Raise FileError if the format that ``path`` names cannot hold the photograph as it is.
 
     >>> check_can_hold(Photograph(np.zeros((2, 2), np.uint16)), "a.jpg")
     Traceback (most recent call last):
     narrows.exceptions.FileError: 'a.jpg' cannot hold 16 bits: give a name in .png, .tif or .tiff.
     """
-    suffix, said = Path(path).suffix.lower(), f"'{path}' cannot"
-    fitting = [kind for kind in WRITABLE if not _wrong(photograph, kind)]
-    choice = ", ".join(fitting[:-1]) + (" or " if fitting[1:] else "") + "".join(fitting[-1:])
-    what = "be written" if suffix not in HOLDS else f"hold {_wrong(photograph, suffix)}"
+    suffix = Path(path).suffix.lower()
+    fitting = [kind for kind in WRITABLE if not _too_much(photograph, kind)]
     if suffix not in fitting:
-        raise FileError(f"{said} {what}: give a name in {choice or 'no format we know'}.")
+        what = f"hold {_too_much(photograph, suffix)}" if suffix in HOLDS else "be written"
+        choice = listed(fitting) or "no format that narrows writes"
+        raise FileError(f"'{path}' cannot {what}: give a name in {choice}.")
 
 
-def _wrong(photograph: Photograph, suffix: str) -> str:
-    """What the format cannot hold; nothing where it holds all."""
+def _too_much(photograph: Photograph, suffix: str) -> str:
+    """What the format cannot hold; empty if it holds everything."""
     height, width = photograph.pixels.shape[:2]
     depth = photograph.pixels.dtype.name
     if depth not in HOLDS[suffix]:
         return DEPTHS[depth]
     if suffix in OPAQUE and photograph.alpha is not None:
         return "transparency"
-    if max(height, width) > LONGEST_SIDE.get(suffix, height + width):
+    if max(height, width) > MAX_SIDE.get(suffix, height + width):
         return f"{width:,} × {height:,} pixels"
-    if suffix in OPAQUE and len(photograph.exif) > LARGEST_JPEG_EXIF:
+    if suffix in OPAQUE and len(photograph.exif) > MAX_JPEG_EXIF:
         return f"{len(photograph.exif):,} bytes of EXIF"
     n_bytes = height * width * 4 * photograph.pixels.itemsize  # at most
-    if suffix.startswith(".tif") and n_bytes > LARGEST_TIFF:
-        return f"{n_bytes:,} bytes"
-    return ""
+    return f"{n_bytes:,} bytes" if suffix.startswith(".tif") and n_bytes > MAX_TIFF_BYTES else ""
 
 
 def write_photograph(photograph: Photograph, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -313,30 +329,276 @@ def write_photograph(photograph: Photograph, path: str | Path, *, overwrite: boo
     The depth is the pixels' own. PNG, TIFF and WebP keep every bit; JPEG has quality 95 and full
     colour resolution (4:4:4).
 
-    Raises FileError where the format cannot hold it, as `check_can_hold` says, or nothing may be
-    written there, or something is there already and ``overwrite`` is false.
+    Raises FileError if the format cannot hold it, as `check_can_hold` says, if the folder cannot
+    be written to, or if the file exists and ``overwrite`` is false.
     """
     check_can_hold(photograph, path)
     path = check_output(path, WRITABLE, overwrite=overwrite)
+    suffix, planes = path.suffix.lower(), photograph.planes
+    exif, icc, dpi = photograph.exif, photograph.icc, photograph.dpi
     with atomic_write(path) as place:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            write_tiff(place, photograph.planes, photograph.exif, photograph.icc, photograph.dpi)
-        elif photograph.pixels.dtype == np.uint16:
-            write_png(place, photograph.planes, photograph.exif, photograph.icc, photograph.dpi)
+        if suffix in (".tif", ".tiff"):
+            image_files.write_tiff(place, planes, exif, icc, dpi)
+        elif planes.dtype == np.uint16:
+            image_files.write_png(place, planes, exif, icc, dpi)
         else:
-            _write_eight_bits(photograph, path.suffix.lower(), place)
+            from PIL import Image
+
+            image = Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes)
+            options = {".png": PNG, ".webp": WEBP}.get(suffix, JPEG)
+            known: dict[str, Any] = {"exif": exif, "icc_profile": icc, "dpi": dpi}
+            image.save(place, **options, **{name: value for name, value in known.items() if value})
     return path
 
 
-def _write_eight_bits(photograph: Photograph, suffix: str, place: Path) -> None:
-    from PIL import Image
+# --------------------------------------------------------------- from which file to which
 
-    kind = {".png": "PNG", ".webp": "WEBP"}.get(suffix, "JPEG")
-    options: dict[str, dict[str, Any]] = {
-        "WEBP": {"lossless": True, "exact": True},
-        "JPEG": {"quality": 95, "subsampling": 0},
-    }
-    known = {"exif": photograph.exif, "icc_profile": photograph.icc, "dpi": photograph.dpi}
-    planes = photograph.planes
-    image = Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes)
-    image.save(place, format=kind, **options.get(kind, {}), **{k: v for k, v in known.items() if v})
+
+def plan(given: str | Path, out: str | Path, *, overwrite: bool = False) -> list[Pair]:
+    """Which file each photograph of ``given`` is written to.
+
+    ``given`` is an image or a folder of them. ``out`` is a file or a folder for one image, and a
+    folder for a folder, whose names and subfolders are kept; formats that are read and not written
+    become .png.
+
+    Raises FileError if ``out`` cannot be written to, is or lies in ``given``, or exists already and
+    ``overwrite`` is false; InputError if there is no image, or two would go to one file.
+    """
+    given, place = Path(given), Path(out)
+    if not given.exists():
+        raise FileError(f"'{given}' does not exist: give an image, or a folder of images.")
+    if not given.is_dir() and not str(out).endswith(("/", os.sep)) and not place.is_dir():
+        _check_pairs([(given, place)])
+        check_output(place, WRITABLE, overwrite=overwrite)
+        return [(given, place)]
+    _check_folder(given, place)
+    root = given if given.is_dir() else given.parent
+    pairs = []
+    for path in find_photographs(given) if given.is_dir() else [given]:
+        name = path.relative_to(root)
+        name = name if name.suffix.lower() in WRITABLE else name.with_suffix(INSTEAD)
+        pairs.append((path, place / name))
+    _check_pairs(pairs)
+    for _, target in pairs:
+        if target.is_dir():
+            raise FileError(f"'{target}' is a folder: choose another folder to write to.")
+        if target.exists() and not overwrite:
+            raise already_exists(target)
+    return pairs
+
+
+def _check_folder(given: Path, place: Path) -> None:
+    """Raise FileError if ``place`` cannot be the folder that is written to."""
+    if place.exists() and not place.is_dir():
+        raise FileError(f"'{place}' is a file: give a folder to write to.")
+    if not place.exists() and place.suffix.lower() in WRITABLE:
+        raise FileError(f"'{given}' is a folder, and '{place}' names a file: give a folder.")
+    if given.is_dir() and place.resolve().is_relative_to(given.resolve()):
+        raise FileError(
+            f"'{place}' is or lies in '{given}', where the images are: give a folder elsewhere."
+        )
+    check_folder(place if place.exists() else place.parent, place)
+
+
+def _check_pairs(pairs: Sequence[Pair]) -> None:
+    """No file may be written over an image that is given, or twice."""
+    sources = {source.resolve() for source, _ in pairs}
+    first: dict[Path, Path] = {}
+    for source, target in pairs:
+        if target.resolve() in sources:
+            raise FileError(f"'{target}' is one of the images given: write to another place.")
+        other = first.setdefault(target, source)
+        if other != source:
+            raise InputError(
+                f"'{other}' and '{source}' would both be written to '{target}': rename one of them."
+            )
+
+
+def counterparts(pairs: Sequence[Pair], given: str | Path, others: str | Path) -> dict[Path, Path]:
+    """For each source of ``pairs``, the image of the same name in ``others``.
+
+    ``others`` is an image if ``given`` is one, and otherwise a folder laid out as ``given`` is;
+    suffixes may differ. Raises FileError if one is missing.
+    """
+    given, others = Path(given), Path(others)
+    if given.is_file() and others.is_file():
+        return {source: others for source, _ in pairs}
+    root = given if given.is_dir() else given.parent
+    known = {path.relative_to(others).with_suffix(""): path for path in find_photographs(others)}
+    found = {}
+    for source, _ in pairs:
+        name = source.relative_to(root).with_suffix("")
+        if name not in known:
+            raise FileError(
+                f"There is no image '{others / name}' to compare with '{source}': add it."
+            )
+        found[source] = known[name]
+    return found
+
+
+# --------------------------------------------------------------- images of any sizes
+
+
+class Images(Sequence[Any]):
+    """Images of any sizes in order; files are decoded when needed, or kept if there is room.
+
+    Parameters
+    ----------
+    given : str or Path, array, or a list of these
+        A file, a folder (with its subfolders), one image (H, W) or (H, W, 3), or several: a list,
+        (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements (or 1) are one
+        image.
+    white : float, optional
+        The value of white in all of them; otherwise `white_of` each image.
+
+    Attributes
+    ----------
+    sizes : list of (height, width); whites : list of float
+    pixels : int
+        Numbers in all images together.
+    channels : int
+        3 if any is in colour, otherwise 1; ``mixed``: there are both.
+    clipped : bool
+        Whether in one of them many pixels have the lowest or the highest value.
+    dtype : numpy.dtype
+        That of the first.
+
+    Raises
+    ------
+    InputError, FileError
+        There are none, or one of them is not an image; the message names it.
+    """
+
+    def __init__(self, given: Any, white: float | None = None) -> None:
+        self._sources = list(_named_sources(given))
+        self._held: dict[int, Array] = {}
+        self.sizes: list[tuple[int, int]] = []
+        self.whites: list[float] = []
+        self.pixels, self.clipped, nbytes = 0, False, 0
+        dimensions = set()
+        for i in range(len(self)):
+            image = self[i]
+            nbytes += image.nbytes
+            if nbytes <= MAX_HELD:
+                self._held[i] = image
+            self.sizes.append((image.shape[0], image.shape[1]))
+            self.whites.append(white_of(image) if white is None else white)
+            self.pixels += image.size
+            self.clipped = self.clipped or _is_clipped(image)
+            dimensions.add(image.ndim)
+        if not self._sources:
+            raise InputError("X holds no images.")
+        self.channels = 3 if 3 in dimensions else 1
+        self.mixed = len(dimensions) == 2
+        self.dtype = self[0].dtype
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        held = self._held.get(i)
+        return check_image(self.raw(i), self.name(i)) if held is None else held
+
+    def raw(self, i: int) -> Array:
+        """Image ``i`` as it was given."""
+        source = self._sources[i][1]
+        return read_photograph(source).pixels if isinstance(source, Path) else np.asarray(source)
+
+    def name(self, i: int) -> str:
+        """What messages call image ``i``."""
+        return self._sources[i][0]
+
+
+def _named_sources(given: Any) -> Iterator[tuple[str, Any]]:
+    """The name and the path or array of every image."""
+    if isinstance(given, str | Path):
+        path = Path(given)
+        if not path.exists():
+            raise FileError(f"'{path}' does not exist; give an image or a folder of images.")
+        paths = find_photographs(path) if path.is_dir() else [path]
+        yield from ((f"'{p}'", p) for p in paths)
+        return
+    if isinstance(given, list | tuple):
+        for i, item in enumerate(given):
+            if isinstance(item, str | Path):
+                yield from _named_sources(item)
+            else:
+                yield f"Image {i} of X", item
+        return
+    array = np.asarray(given)
+    if array.ndim == 0:
+        raise InputError(f"X is a {type(given).__name__}; give an image, several, or a folder.")
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4)):
+        yield "X", array
+    elif array.ndim in (3, 4):
+        yield from ((f"Image {i} of X", image) for i, image in enumerate(array))
+    else:
+        raise InputError(
+            f"X has shape {array.shape}; give one image (height, width) or (height, width, 3), "
+            "several of them, or a folder."
+        )
+
+
+def check_image(pixels: Any, name: str) -> Array:
+    """One image, (H, W) or (H, W, 3), in a dtype that torch can compute with.
+
+    Colours that are all grey become (H, W). Raises InputError, which calls the image ``name``.
+    """
+    image = np.asarray(pixels)
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * 255
+    if image.dtype.kind not in "uif":
+        raise InputTypeError(f"{name} holds {image.dtype}, but pixels are numbers.")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise InputError(
+            f"{name} has shape {image.shape}, but an image is (height, width) or "
+            "(height, width, 3); leave transparency out."
+        )
+    if not image.size:
+        raise InputError(f"{name} has shape {image.shape}: it holds no pixels.")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise InputError(f"{name} holds NaN or infinity; replace them first.")
+    if image.dtype.kind == "f" and np.abs(image).max() > MAX_VALUE:
+        largest = np.abs(image).max()
+        raise InputError(f"{name} holds values up to {largest:.0e}; divide it by its white.")
+    if image.ndim == 3 and (image[..., :1] == image[..., 1:]).all():
+        image = image[..., 0]  # the same noise three times is not noise in three channels
+    return np.ascontiguousarray(_as_torch_dtype(image, name))
+
+
+def _as_torch_dtype(image: Array, name: str) -> Array:
+    """uint8 or uint16, or float32 or float64, in this machine's byte order."""
+    if image.dtype.kind == "f":
+        return image.astype(np.float64 if image.dtype.itemsize >= 8 else np.float32, copy=False)
+    if image.dtype.itemsize > 2 or image.dtype.kind == "i":
+        if image.min() < 0 or image.max() > 65535:
+            raise InputError(
+                f"{name} holds {image.dtype} from {image.min()} to {image.max()}; give uint8, "
+                "uint16, or floats."
+            )
+        return image.astype(np.uint8 if image.max() <= 255 else np.uint16)
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
+
+
+def _is_clipped(image: Array) -> bool:
+    """Whether many pixels share the lowest or the highest value, as noise does not leave them."""
+    ends = (image == image.min()) | (image == image.max())
+    return float(ends.mean()) > CLIPPED_SHARE
+
+
+def as_stored(values: Tensor, like: Array) -> Array:
+    """(C, H, W) in the axes and dtype of the image ``like``; integers rounded and clipped."""
+    grey = like.ndim == 2 or like.shape[2] == 1
+    values = values.mean(0, keepdim=True) if grey else values
+    image = values.movedim(0, -1).cpu().numpy()
+    dtype = np.dtype(np.uint8) if like.dtype == bool else like.dtype
+    if dtype.kind in "ui":
+        ends = np.iinfo(dtype)
+        image = image.round().clip(max(ends.min, 0), min(ends.max, 65535))
+    # Grey that is stored in three channels was denoised as one.
+    image = np.broadcast_to(image, (*image.shape[:2], like.size // image[..., 0].size))
+    return np.ascontiguousarray(image.astype(dtype)).reshape(like.shape)

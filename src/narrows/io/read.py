@@ -2,16 +2,18 @@
 
 A source is a name (digits, mnist, fashion-mnist, with ``:test`` for the test split), a folder of
 images or of .parquet files, a .zarr, or a file: .npy, .npz, .parquet, .csv (.tsv, .txt, .data) or
-IDX, the last two gzipped or not. Nothing here is scaled or copied without need; what the numbers
-are, NaN included, is the estimator's question. Pickles are never opened.
+IDX, the last two gzipped or not. Nothing is scaled here, nor copied without need; NaN and infinity
+are left to the estimator. Pickles are never opened.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,47 +22,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.exceptions import FileError, InputError, ParameterError
-from narrows.io import (
-    csv_tables as tables,
-)
-from narrows.io import (
-    datasets as named,
-)
-from narrows.io import (
-    idx,
-    parquet,
-)
-from narrows.io import (
-    image_folders as images,
-)
-from narrows.io import (
-    zarr_arrays as zarrs,
-)
-from narrows.io.image_folders import Resize
-from narrows.io.sources import LazyRows, Source, nbytes
-
-__all__ = ["READABLE", "Data", "read", "read_any", "read_labels"]
+from narrows.io import csv_tables, datasets, parquet
+from narrows.io.image_files import SUFFIXES, find_images
+from narrows.io.image_folders import ImageFolder, Resize
+from narrows.io.sources import LazyRows, Source, ZarrRows, is_zarr, nbytes
 
 READABLE = (
-    "digits, mnist, fashion-mnist (mnist:test for the test split), a folder of images or .parquet "
-    "files, a .zarr, a .npy, .npz, .parquet, .csv or IDX file, the last two gz or not"
+    "digits, mnist or fashion-mnist (mnist:test is the test split), a folder of images or .parquet "
+    "files, a .zarr, or a .npy, .npz, .parquet, .csv or IDX file (the last two may be gzipped)"
 )
-LARGE = 2**30  # bytes in memory, above which lazy="auto" leaves rows where they are
+LAZY_FROM_BYTES = 2**30  # lazy="auto" leaves rows that take more on disk
 Lazy = bool | Literal["auto"]
-TEXT = frozenset({".csv", ".tsv", ".txt", ".data"})
+TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".data"})
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth")
 IDX_NAME = re.compile(r"(^|[-.])idx\d*([-.]|$)|ubyte(\.gz)?$")
-MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}  # the last: no array
+# The first bytes; the last are those of a .npz without arrays.
+MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
     """What was read.
 
-    ``X`` is (n, ...) in the source's own dtype, an array or, where it was to be read lazily, a
-    `narrows.io.sources.Source`; ``y`` (n,) its labels where the source has them;
-    ``axes`` what the estimators need to be told about ``X`` ("HWC" for colour images);
-    ``feature_names`` the columns of a table; ``name`` a short name for titles; ``y_names`` what
-    the integers of ``y`` stand for.
+    ``X`` is (n, ...) in the source's own dtype, an array or, if read lazily, a
+    `narrows.io.sources.Source`; ``y`` (n,) its labels if the source has them; ``axes`` what
+    the estimators need to know about ``X`` ("HWC" for colour images); ``feature_names`` the columns
+    of a table; ``name`` a short name for titles; ``y_names`` the names of the classes in ``y``.
     """
 
     X: Any
@@ -74,231 +61,211 @@ class Data:
 def read(source: str | Path, *, resize: Resize = None, lazy: Lazy = False) -> Data:
     """Read any source narrows knows.
 
-    A name wins over a file of that name; write ``./mnist`` for the folder. ``resize`` (pixels,
-    or height and width, for folders of images only) scales each image to cover that size and
-    crops what stands out. An .npz gives its array ``X`` (or its only one) and its ``y``; IDX
-    images find the labels that lie beside them under MNIST's usual names. With ``lazy``, rows of
-    images, parquet and zarr are read when they are asked for; "auto" does so where they would
-    take more than 1 GiB. An .npy is always mapped.
+    A name has precedence over a file of that name; write ``./mnist`` for the folder. An .npz gives
+    its array ``X`` (or its only one) and its ``y``; IDX images find the labels in the same folder
+    by MNIST's usual names.
 
-    Raises FileError where the source is missing, damaged or of no known kind, InputError where
-    its content cannot be used and ParameterError for a ``resize`` that makes no sense.
+    Parameters
+    ----------
+    source : str or Path
+        A name, a folder or a file.
+    resize : int, "HxW" or (H, W), optional
+        For folders of images only: pixels. Each image is scaled to cover that size, and what sticks
+        out is cropped.
+    lazy : bool or "auto"
+        Whether rows of images, parquet and zarr are read only when they are used; "auto": if
+        they take more than 1 GiB. An .npy is always memory-mapped.
+
+    Raises
+    ------
+    FileError
+        The source is missing, damaged or of no known kind.
+    InputError
+        Its content cannot be used.
+    ParameterError
+        ``resize`` is not a size, or the source is not a folder of images.
 
     >>> data = read("digits")
     >>> data.X.shape, data.y.shape, data.name
     ((1797, 8, 8), (1797,), 'digits')
     """
-    text, path = str(source), _path(source)
-    if isinstance(source, str) and named.is_name(text):
-        _refuse_resize(text, resize)
-        X, y, y_names = named.read_named(text)
-        return Data(X, y, name=text, y_names=y_names)
-    if not text or not _exists(path):
-        raise FileError(_not_there(text, path))
-    if path.is_dir() and not _is_table_or_array(path):
-        data = _from_images(images.ImageFolder(path, resize), path)
+    path = _path(source)
+    is_name = isinstance(source, str) and datasets.is_name(source)
+    if not is_name:
+        _check_exists(source, path)
+    is_images = not is_name and _is_image_folder(path)
+    if resize is not None and not is_images:
+        raise ParameterError(
+            f"resize={resize!r} is for folders of images and '{source}' is none: leave it out."
+        )
+    if is_name:
+        X, y, y_names = datasets.read_named(str(source))
+        return Data(X, y, name=str(source), y_names=y_names)
+    if is_images:
+        rows = ImageFolder(path, resize)
+        axes = "HWC" if len(rows.shape) == 4 else None
+        data = Data(rows, rows.y, axes, name=path.resolve().name, y_names=rows.y_names)
     else:
-        _refuse_resize(text, resize)
-        data = _from_folder(path) if path.is_dir() else _read_file(path)
-    return _settled(_checked(data, path), lazy)
+        data = _read_path(path)
+    _check_rows(data, path)
+    return _in_memory(data, lazy)
 
 
 def read_any(source: str | Path) -> Data:
     """Read numbers of any shape and type; images, a folder or one file, stay a path.
 
-    What `read` reads and arrays that are no rows, such as a .npy of one number or of complex ones,
-    for who only stores them.
+    For storing them only: besides what `read` reads, arrays without rows, such as an .npy of one
+    number, and of other types, such as complex numbers.
 
     >>> read_any("digits").X.shape
     (1797, 8, 8)
     """
-    text, path = str(source), _path(source)
-    if isinstance(source, str) and named.is_name(text):
-        return Data(named.read_named(text)[0], name=text)
-    if not text or not _exists(path):
-        raise FileError(_not_there(text, path, f"an image, {READABLE}"))
-    folder_of_images = path.is_dir() and not _is_table_or_array(path)
-    if folder_of_images or path.suffix.lower() in images.SUFFIXES:
+    path = _path(source)
+    if isinstance(source, str) and datasets.is_name(source):
+        return Data(datasets.read_named(source)[0], name=source)
+    _check_exists(source, path, f"an image, {READABLE}")
+    if _is_image_folder(path) or path.suffix.lower() in SUFFIXES:
         return Data(path, name=path.resolve().name)
-    data = _from_folder(path) if path.is_dir() else _read_file(path)
-    return _settled(data, "auto")
-
-
-def _is_table_or_array(folder: Path) -> bool:
-    return zarrs.is_zarr(folder) or bool(
-        parquet.find_parquet(folder) and not images.find_images(folder)
-    )
-
-
-def _from_images(rows: images.ImageFolder, path: Path) -> Data:
-    axes = "HWC" if len(rows.shape) == 4 else None
-    return Data(rows, rows.y, axes, name=path.resolve().name, y_names=rows.y_names)
-
-
-def _from_folder(path: Path) -> Data:
-    if zarrs.is_zarr(path):
-        return Data(zarrs.ZarrRows(path), name=path.resolve().name)
-    return _from_parquet(path)
-
-
-def _from_parquet(path: Path) -> Data:
-    rows = parquet.ParquetRows(path)
-    return Data(rows, feature_names=rows.feature_names, name=path.resolve().name)
-
-
-def _settled(data: Data, lazy: Lazy) -> Data:
-    """The rows in memory, or left where they are: what ``lazy`` says, or how large they are."""
-    stays = nbytes(data.X) > LARGE if lazy == "auto" else lazy
-    return data if stays or not isinstance(data.X, LazyRows) else replace(data, X=data.X[:])
+    return _in_memory(_read_path(path), "auto")
 
 
 def read_labels(path: str | Path) -> NDArray[Any]:
     """Labels, (n,), from a file of one column: text, .npy, IDX, or the ``y`` of an .npz.
 
-    Text gives integers where every label is one, floats where every label is a number, else
+    Text gives integers if every label is one, floats if every label is a number, otherwise
     strings. Raises FileError and InputError as :func:`read` does.
     """
-    text, path = str(path), _path(path)
-    if not _exists(path) or path.is_dir():
-        raise FileError(_not_there(text, path, expected="a file of one column"))
+    source, path = path, _path(path)
+    _check_exists(source, path, "a file of one column", folders=False)
     kind = _kind(path)
     if kind == "text":
-        return _typed(tables.read_column(path), path)
-    y = np.asarray(_from_npz(path, "y")[0] if kind == "npz" else _read_file(path).X)
+        return _typed(csv_tables.read_column(path), path)
+    y = np.asarray(_read_npz(path, "y")[0] if kind == "npz" else _read_path(path).X)
     y = _one_column(y)
     if y.ndim != 1 or y.dtype.kind not in "biufU":
-        raise InputError(f"'{path}' holds {_described(y)} where labels need one column, (n,).")
+        raise InputError(f"'{path}' holds {_description(y)} where labels need one column, (n,).")
     return y
 
 
 def _typed(labels: list[str], path: Path) -> NDArray[Any]:
     if not labels or "" in labels:
         raise InputError(f"'{path}' has an empty cell or no labels: every row needs a label.")
+    text = np.array(labels, dtype=np.str_)
     for dtype in (np.int64, np.float64):
-        try:
-            return np.array(labels, dtype=np.str_).astype(dtype)
-        except ValueError:
-            continue
-    return np.array(labels, dtype=np.str_)
+        with suppress(ValueError):
+            return text.astype(dtype)
+    return text
 
 
-def _refuse_resize(text: str, resize: Resize) -> None:
-    if resize is not None:
-        raise ParameterError(
-            f"resize={resize!r} is for folders of images and '{text}' is none: leave it out."
-        )
+# ------------------------------------------------------------------------------ paths
 
 
 def _path(source: str | Path) -> Path:
-    try:
-        return Path(source).expanduser()
-    except RuntimeError:  # ~name, where nobody is called that
-        return Path(source)
+    # Path.expanduser raises if ~name is not a user of this machine.
+    return Path(os.path.expanduser(source))  # noqa: PTH111
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long, or a folder that may not be looked into
-        return False
-
-
-def _not_there(text: str, path: Path, expected: str = READABLE) -> str:
-    folder = path.parent
+def _check_exists(
+    source: str | Path, path: Path, expected: str = READABLE, *, folders: bool = True
+) -> None:
+    """Raise FileError if nothing is there, with the nearest name if one is near."""
+    # Path.exists raises if a name is too long or a folder may not be read.
+    if str(source) and os.path.exists(path) and (folders or not path.is_dir()):  # noqa: PTH110
+        return
+    folder, names = path.parent, datasets.NAMES
     around = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    close = difflib.get_close_matches(path.name, [*named.NAMES, *around], n=1, cutoff=0.75)
+    close = difflib.get_close_matches(path.name, [*names, *around], n=1, cutoff=0.75)
     if close:
-        found = close[0] if close[0] in named.NAMES else folder / close[0]
-        return f"'{text}' is not there: did you mean '{found}'?"
+        found = close[0] if close[0] in names else folder / close[0]
+        raise FileError(f"'{source}' does not exist: did you mean '{found}'?")
     if not folder.is_dir():
-        return f"'{text}' is not there, and neither is the folder '{folder}'."
-    return f"'{text}' is not there: expected {expected}."
+        raise FileError(f"'{source}' does not exist, and neither does the folder '{folder}'.")
+    raise FileError(f"'{source}' does not exist: expected {expected}.")
+
+
+def _is_image_folder(path: Path) -> bool:
+    if not path.is_dir() or is_zarr(path):
+        return False
+    return not parquet.find_parquet(path) or bool(find_images(path))
 
 
 def _kind(path: Path) -> str:
-    """How a file is read: by its first bytes where they tell, else by its suffix."""
+    """How a file is read: by its first bytes if they are known, otherwise by its suffix."""
     name = path.name.lower()
     suffix = Path(name).suffix
     try:
-        start = idx.content_of(path, limit=8)
+        start = datasets.read_gzipped(path, limit=8)
     except OSError as error:
         raise FileError(f"'{path}' cannot be read: {error.strerror or error}.") from None
     if not start:
-        raise InputError(f"'{path}' is empty: it holds no bytes at all; save or copy it again.")
+        raise InputError(f"'{path}' is empty (0 bytes): save it or copy it again.")
     if suffix in (".npy", ".npz"):
         return next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), "not numpy")
     if suffix == ".parquet":
         return "parquet"
-    if Path(name.removesuffix(".gz")).suffix in TEXT:
+    if Path(name.removesuffix(".gz")).suffix in TEXT_SUFFIXES:
         return "text"
-    return "idx" if idx.is_idx(start) or IDX_NAME.search(name) else "unknown"
+    return "idx" if datasets.is_idx(start) or IDX_NAME.search(name) else "unknown"
 
 
-def _read_file(path: Path) -> Data:
-    kind = _kind(path)
+# ------------------------------------------------------------------------------ files
+
+
+def _read_path(path: Path) -> Data:
+    """A file, or a folder of a zarr array or of parquet files."""
+    if path.is_dir() and is_zarr(path):
+        return Data(ZarrRows(path), name=path.resolve().name)
+    kind = "parquet" if path.is_dir() else _kind(path)
     name = path.name.removesuffix(".gz")
-    if kind == "idx":
-        return Data(idx.read_idx(path), idx.read_idx_labels(path), name=name)
-    if kind == "text":
-        X, names = tables.read_csv(path)
-        return Data(X, feature_names=names, name=name)
     if kind == "parquet":
-        return _from_parquet(path)
+        rows = parquet.ParquetRows(path)
+        return Data(rows, feature_names=rows.feature_names, name=path.resolve().name)
+    if kind == "idx":
+        return Data(datasets.read_idx(path), datasets.read_idx_labels(path), name=name)
+    if kind == "text":
+        table, names = csv_tables.read_csv(path)
+        return Data(table, feature_names=names, name=name)
     if kind in ("npy", "npz"):
-        X, y = _from_npz(path, "x") if kind == "npz" else (_from_npy(path), None)
+        X, y = _read_npz(path, "x") if kind == "npz" else (_map_npy(path), None)
         return Data(X, y, name=name)
-    raise FileError(_unknown(path, kind))
-
-
-def _unknown(path: Path, kind: str) -> str:
     if kind == "not numpy":
-        return f"'{path}' is named like a numpy file and is none: save it with numpy.save."
-    if path.suffix.lower() in images.SUFFIXES:
-        return f"'{path}' is a single image: give the folder that holds the images."
-    if path.suffix.lower() in (".pkl", ".pickle", ".joblib", ".pt", ".pth"):
-        return (
-            f"'{path}' may run code when opened, so narrows never opens it: save the array "
-            "with numpy.save."
-        )
-    return f"'{path}' is of no kind narrows reads: expected {READABLE}."
+        raise FileError(f"'{path}' is not a numpy file: save the array with numpy.save.")
+    if path.suffix.lower() in SUFFIXES:
+        raise FileError(f"'{path}' is a single image: give the folder that holds the images.")
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise FileError(f"'{path}' may run code when opened: save the array with numpy.save.")
+    raise FileError(f"'{path}' is not a kind of file that narrows reads: expected {READABLE}.")
 
 
-def _from_npy(path: Path) -> NDArray[Any]:
+def _map_npy(path: Path) -> NDArray[Any]:
     try:
-        # A file is mapped, so that one larger than memory opens at once.
+        # Memory-mapped, so that a file larger than memory opens at once.
         X: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise _unreadable(path, error) from None
     return X
 
 
-def _from_npz(path: Path, wanted: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The array called ``wanted``, or the only one beside ``y``; and ``y``."""
+def _read_npz(path: Path, wanted: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The array called ``wanted``, or the only one if it is not ``y``; and ``y``."""
     try:
         # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = {name.lower(): name for name in archive.files}
             others = [name for key, name in names.items() if key not in ("x", "y")]
-            chosen = names.get(
-                wanted, others[0] if others and len(names.keys() - {"y"}) == 1 else ""
-            )
+            only = others[0] if others and len(names.keys() - {"y"}) == 1 else ""
+            chosen = names.get(wanted, only)
             X = archive[chosen] if chosen else None
             y = archive[names["y"]] if "y" in names else None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise _unreadable(path, error) from None
-    if X is None:
-        raise InputError(_no_array(path, list(names.values()), wanted))
-    return X, None if y is None else _one_column(y)
-
-
-def _no_array(path: Path, names: list[str], wanted: str) -> str:
-    if {"indptr", "indices"} <= set(names):
-        return f"'{path}' holds a sparse matrix: save X.toarray() with numpy.save."
+    if X is not None:
+        return X, None if y is None else _one_column(y)
+    if {"indptr", "indices"} <= set(names.values()):
+        raise InputError(f"'{path}' holds a sparse matrix: save X.toarray() with numpy.save.")
     called = "X (and its labels y)" if wanted == "x" else "y"
-    return (
-        f"'{path}' holds the arrays {', '.join(names) or '(none)'}: save the one to read as "
-        f"{called}."
-    )
+    found = ", ".join(names.values()) or "(none)"
+    raise InputError(f"'{path}' holds the arrays {found}: save the one to read as {called}.")
 
 
 def _one_column(y: NDArray[Any]) -> NDArray[Any]:
@@ -309,25 +276,33 @@ def _unreadable(path: Path, error: Exception) -> FileError:
     # numpy's own words, when it reads an array of Python objects and when it maps one
     if "Object arrays" in str(error) or "Python objects" in str(error):
         return FileError(
-            f"'{path}' holds Python objects (ragged rows, or mixed types), which only a pickle "
-            "can store: save one array of numbers."
+            f"'{path}' holds Python objects (rows of different lengths, or mixed types), which "
+            "only a pickle can store: save one array of numbers."
         )
-    return FileError(f"'{path}' is damaged or incomplete: save or copy it again.")
+    return FileError(f"'{path}' is damaged or incomplete: save it or copy it again.")
 
 
-def _described(X: NDArray[Any] | Source) -> str:
+# ------------------------------------------------------------------------------ rows
+
+
+def _in_memory(data: Data, lazy: Lazy) -> Data:
+    """The rows in memory, unless ``lazy`` says otherwise."""
+    stays = nbytes(data.X) > LAZY_FROM_BYTES if lazy == "auto" else lazy
+    return data if stays or not isinstance(data.X, LazyRows) else replace(data, X=data.X[:])
+
+
+def _description(X: NDArray[Any] | Source) -> str:
     return f"an array of shape {X.shape} and type {X.dtype}"
 
 
-def _checked(data: Data, path: Path) -> Data:
-    """Refuse what is certainly no data while the file's name is at hand."""
+def _check_rows(data: Data, path: Path) -> None:
+    """Refuse what cannot be rows of numbers while the file's name is known."""
     X, y = data.X, data.y
     if X.dtype.kind not in "biuf":
-        raise InputError(f"'{path}' holds {_described(X)}: expected numbers.")
+        raise InputError(f"'{path}' holds {_description(X)}: expected numbers.")
     if len(X.shape) < 2:
         raise InputError(
-            f"'{path}' holds {_described(X)}: expected rows, (n, d); one feature is (n, 1)."
+            f"'{path}' holds {_description(X)}: expected rows, (n, d); one feature is (n, 1)."
         )
     if y is not None and y.shape[:1] != X.shape[:1]:
-        raise InputError(f"'{path}' has {len(X)} rows and its labels are {_described(y)}.")
-    return data
+        raise InputError(f"'{path}' has {len(X)} rows and its labels are {_description(y)}.")

@@ -23,7 +23,7 @@ FORMAT = 2  # raised when the layout changes; every older one is still read
 
 
 def without_nan(value: Any) -> Any:
-    """Plain data with None for what JSON has no word for: NaN and infinity."""
+    """Plain data with None in place of NaN and infinity, which JSON cannot hold."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -43,7 +43,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 def write_file(
     path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Write tensors and a JSON header to one file."""
+    """Write tensors and a JSON header to one file; FileError if it cannot be written."""
     from safetensors.torch import save
 
     check_output(path, [path.suffix.lower() or ".safetensors"], overwrite=overwrite)
@@ -54,35 +54,39 @@ def write_file(
         with atomic_write(path) as place:
             place.write_bytes(data)
     except OSError as error:
-        raise FileError(f"{path} could not be written: {error.strerror or error}.") from error
+        raise FileError(f"'{path}' could not be written: {error.strerror or error}.") from error
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of a file, or one sentence about what is wrong with it."""
+    """The tensors and the header of a file.
+
+    Raises FileError if it is missing, damaged, newer than this narrows, or not a model file.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise FileError(f"{path} is not there." if not path.exists() else f"{path} is no file.")
+        what = "is not a file" if path.exists() else "does not exist"
+        raise FileError(f"'{path}' {what}: give the path of a model that narrows saved.")
     try:
         with safe_open(path, "pt") as stream:
             metadata = stream.metadata() or {}
             if "narrows" not in metadata:
-                raise FileError(f"{path} is a safetensors file, but not one that narrows wrote.")
+                raise FileError(f"'{path}' is a safetensors file that narrows did not write.")
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} is no readable model file; it is damaged, or no model.") from error
+        raise FileError(f"'{path}' is damaged or not a model file: copy it again.") from error
     text = metadata["narrows"]
     if metadata.get("sha256") != _digest(text, tensors):
-        raise FileError(f"{path} is damaged: its contents do not match their checksum.")
+        raise FileError(f"'{path}' is damaged: its contents do not match their checksum.")
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or not isinstance(header.get("format"), int):
-        raise FileError(f"{path} has no readable header.")
+        raise FileError(f"'{path}' is damaged: its header cannot be read.")
     if header["format"] > FORMAT:
         raise FileError(
-            f"{path} has format {header['format']}, but this narrows reads formats up to {FORMAT}; "
-            "upgrade narrows to open it."
+            f"'{path}' has format {header['format']}, but this narrows reads formats up to "
+            f"{FORMAT}; upgrade narrows to open it."
         )
     return tensors, header

@@ -1,33 +1,38 @@
 """Sources: data that is read slice by slice, so that it may be larger than the memory.
 
-`Source` says what the rest of narrows asks of one, `LazyRows` is what narrows' own are made of, and
-`as_source` recognises those of others: arrays that lie on a disk, and torch's map-style datasets.
+`Source` is the interface, `LazyRows` the base class of narrows' own sources, and `as_source`
+recognises those of others: arrays stored on disk (zarr, h5py), and torch's map-style datasets.
 """
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set, Sized
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.exceptions import InputError, InputTypeError
-
-__all__ = ["DatasetRows", "LazyRows", "Source", "StoredRows", "as_source", "nbytes"]
+from narrows.exceptions import FileError, InputError, InputTypeError
 
 Array = NDArray[Any]
+
+ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")  # one of them is in every zarr folder
+# What zarr's own code raises over a damaged description or chunk.
+ZARR_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows that are read when they are asked for: ``source[a:b]``, as numpy gives them.
+    """Rows that are read when they are used: ``source[a:b]`` is a numpy array.
 
-    Slices are contiguous (step 1) and may be asked for by a thread in the background, one thread
-    at a time. A source whose rows lie in blocks may have ``chunks``, as zarr and HDF5 do: the rows
-    of one block, then the block's other sides. Reading whole blocks in order is fast.
+    Slices are contiguous (step 1) and may be read by a thread in the background, one thread at a
+    time. A source whose rows lie in blocks may have ``chunks``, as zarr and HDF5 do: the rows of
+    one block, then the block's other sides. Reading whole blocks in order is fast.
     """
 
     @property
@@ -46,9 +51,9 @@ class Source(Protocol):
 
 
 class LazyRows(ABC):
-    """A source of which a subclass says how the rows from ``start`` to ``stop`` are read.
+    """A source whose subclass reads the rows from ``start`` to ``stop``.
 
-    It sets ``shape``, ``dtype`` and, where rows lie in blocks, ``chunks``.
+    It sets ``shape``, ``dtype`` and, if rows lie in blocks, ``chunks``.
     """
 
     shape: tuple[int, ...]
@@ -57,14 +62,14 @@ class LazyRows(ABC):
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> Array:
-        """The rows from ``start`` to before ``stop``, which is not below it."""
+        """The rows from ``start`` to before ``stop``, which is above ``start``."""
 
     def __len__(self) -> int:
         """The number of rows."""
         return self.shape[0]
 
     def __getitem__(self, rows: slice, /) -> Array:
-        """The rows of a slice, as numpy would give them; InputError where it is no plain one."""
+        """The rows of a slice, as numpy gives them; InputError unless its step is 1."""
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             raise InputError(
                 f"Rows that are read from a source cannot be picked by {rows!r}: take a slice "
@@ -86,11 +91,11 @@ def nbytes(source: Source) -> int:
 
 
 def as_source(X: Any) -> Source | None:
-    """``X`` as a source, or None where it is data in memory, or no data at all.
+    """``X`` as a source, or None if it is data in memory, or not data at all.
 
-    A `numpy.memmap` and arrays like those of h5py come back as they are; those of zarr, which have
-    no length, and torch's map-style datasets get one around them. Raises InputError where a
-    dataset has no length or no rows, or its first item is no array of numbers.
+    A `numpy.memmap` and arrays like those of h5py are returned as they are; those of zarr, which
+    have no length, and torch's map-style datasets are wrapped. Raises InputError if a dataset has
+    no length or no rows, or its first item is not an array of numbers.
 
     >>> as_source(np.eye(3)) is None
     True
@@ -100,17 +105,35 @@ def as_source(X: Any) -> Source | None:
     if isinstance(X, np.ndarray | np.generic):
         return None
     if isinstance(getattr(X, "dtype", None), np.dtype):
-        return _stored(X)
-    _refuse_iterable(X)
+        return _as_stored_array(X)
+    # Only with torch imported can X be a dataset of torch's.
+    torch_data = sys.modules.get("torch.utils.data")
+    if torch_data is not None and isinstance(X, torch_data.IterableDataset):
+        raise InputTypeError(
+            f"X is a {type(X).__name__}, an IterableDataset, whose rows can neither be counted nor "
+            "read twice: give a map-style Dataset (with __len__ and __getitem__) or an array."
+        )
     return DatasetRows(X) if _is_dataset(X) else None
 
 
-def _stored(X: Any) -> Source | None:
-    """An array that is not numpy's, if it lies on a disk rather than in a frame or a matrix."""
-    in_memory = any(hasattr(X, name) for name in ("to_frame", "columns", "toarray", "__dlpack__"))
-    if in_memory or not (hasattr(X, "__getitem__") and getattr(X, "shape", None)):
+def _as_stored_array(X: Any) -> Source | None:
+    """An array that is not numpy's, unless it is a frame, a sparse matrix or on a device."""
+    if _has_any(X, "to_frame", "columns", "toarray", "__dlpack__"):
         return None
-    return X if hasattr(X, "__len__") and isinstance(X, Source) else StoredRows(X)
+    if not (hasattr(X, "__getitem__") and getattr(X, "shape", None)):
+        return None
+    return X if isinstance(X, Source) else StoredRows(X)
+
+
+def _is_dataset(X: Any) -> bool:
+    if isinstance(X, Sequence | Mapping | Set) or not _has_any(X, "__getitem__"):
+        return False
+    is_array = _has_any(X, "shape", "__array__", "__dataframe__", "__arrow_c_stream__")
+    return isinstance(X, Sized) and not is_array
+
+
+def _has_any(X: Any, *names: str) -> bool:
+    return any(hasattr(X, name) for name in names)
 
 
 class StoredRows(LazyRows):
@@ -126,31 +149,77 @@ class StoredRows(LazyRows):
         return np.asarray(self._stored[start:stop])
 
 
-def _refuse_iterable(X: Any) -> None:
-    # Who hands over a torch dataset has imported torch.
-    utils = sys.modules.get("torch.utils.data")
-    if utils is not None and isinstance(X, utils.IterableDataset):
-        raise InputTypeError(
-            f"X is a {type(X).__name__}, an IterableDataset, whose rows can neither be counted nor "
-            "read twice: give a map-style Dataset (with __len__ and __getitem__) or an array."
+# ------------------------------------------------------------------------------ zarr
+
+
+def import_package(name: str, path: Path) -> ModuleType:
+    """A package that is not always installed; FileError if reading ``path`` fails without it."""
+    try:
+        return import_module(name)
+    except ImportError:
+        advice = f"which is not installed: pip install {name}"
+        raise FileError(f"Reading '{path}' needs {name}, {advice}.") from None
+
+
+def damaged(path: Path, kind: str) -> FileError:
+    """The error for a file that cannot be decoded."""
+    return FileError(f"'{path}' is damaged or not {kind}: save it or copy it again.")
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a zarr array or group, by its name or the files in it.
+
+    >>> is_zarr(Path("x.zarr"))
+    True
+    """
+    return folder.suffix.lower() == ".zarr" or any((folder / f).is_file() for f in ZARR_FILES)
+
+
+class ZarrRows(StoredRows):
+    """The zarr array in a folder, or the only one of a group; only the chunks needed are read.
+
+    Raises InputError naming the arrays of a group that does not hold exactly one, and FileError if
+    the folder is damaged or zarr is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__(self._open())
+
+    def _open(self) -> Any:
+        path = self._path
+        zarr: Any = import_package("zarr", path)
+        try:
+            found = zarr.open(str(path), mode="r")
+            arrays = dict(found.arrays()) if isinstance(found, zarr.Group) else {"": found}
+        except ZARR_DAMAGE:
+            raise damaged(path, "a zarr array") from None
+        if len(arrays) == 1:
+            return next(iter(arrays.values()))
+        if not arrays:
+            raise InputError(f"'{path}' is a zarr group that holds no array: give the path of one.")
+        names = sorted(arrays)
+        raise InputError(
+            f"'{path}' is a zarr group that holds the arrays {', '.join(names)}: give the path of "
+            f"one, such as '{path / names[0]}'."
         )
 
+    def _read(self, start: int, stop: int) -> Array:
+        try:
+            return super()._read(start, stop)
+        except ZARR_DAMAGE:
+            raise damaged(self._path, "a zarr array") from None
 
-def _is_dataset(X: Any) -> bool:
-    if isinstance(X, Sequence | Mapping | Set):
-        return False
-    others = ("shape", "__array__", "__dataframe__", "__arrow_c_stream__")
-    return all(hasattr(X, name) for name in ("__getitem__", "__len__")) and not any(
-        hasattr(X, name) for name in others
-    )
+
+# ------------------------------------------------------------------------------ torch's datasets
 
 
 class DatasetRows(LazyRows):
     """The x of every item of a map-style dataset, as torch's loaders take it.
 
     An item is x, or a tuple or dict that begins with x; x is a tensor, an array, a PIL image or
-    a number. The first item decides shape and dtype. Raises InputError where there is no item,
-    or one is of another shape, or of a dtype that the first one's cannot hold.
+    a number. The first item decides shape and dtype. Raises InputError if there is no item, or one
+    has another shape, or a dtype that the first one's cannot hold.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -165,15 +234,10 @@ class DatasetRows(LazyRows):
         rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for i in range(start, stop):
             x = self._item(i)
-            if x.shape != self.shape[1:]:
+            if x.shape != self.shape[1:] or not np.can_cast(x.dtype, self.dtype):
                 raise InputError(
-                    f"Item {i} of X has shape {x.shape}, the first one {self.shape[1:]}: bring all "
-                    "items to one shape."
-                )
-            if not np.can_cast(x.dtype, self.dtype):
-                raise InputError(
-                    f"Item {i} of X has dtype {x.dtype}, the first one {self.dtype}: bring all "
-                    "items to one dtype."
+                    f"Item {i} of X has shape {x.shape} and dtype {x.dtype}, the first one "
+                    f"{self.shape[1:]} and {self.dtype}: bring all items to one shape and dtype."
                 )
             rows[i - start] = x
         return rows
@@ -185,30 +249,26 @@ class DatasetRows(LazyRows):
         elif isinstance(item, tuple):
             item = item[0] if item else None
         try:
-            x = _pixels_or_numbers(item)
+            x = _as_array(item)
         except (ValueError, TypeError):
             x = np.array(None)
         if x.dtype.kind not in "biuf" or not x.size:
+            found = "nothing" if item is None else f"a {type(item).__name__}"
+            if isinstance(item, np.ndarray):
+                found = f"an array of shape {item.shape} and dtype {item.dtype}"
             raise InputTypeError(
-                f"Item {i} of X gives {_shown(item)} where numbers were expected: let each item be "
-                "a tensor, an array, a PIL image or a number, or a tuple or dict that begins with "
-                "one."
+                f"Item {i} of X is {found}: expected a tensor, an array of numbers, a PIL image "
+                "or a number, or a tuple or dict that begins with one."
             )
         return np.atleast_1d(x)
 
 
-def _pixels_or_numbers(x: Any) -> Array:
+def _as_array(x: Any) -> Array:
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         return np.asarray(x.float() if str(x.dtype) == "torch.bfloat16" else x)
     if hasattr(x, "getbands"):  # a PIL image
-        from narrows.io.image_folders import pixels
+        from narrows.io.image_files import pixels
 
         return pixels(x)
     return np.asarray(x)
-
-
-def _shown(item: Any) -> str:
-    if isinstance(item, np.ndarray):
-        return f"an array of shape {item.shape} and dtype {item.dtype}"
-    return "nothing" if item is None else f"a {type(item).__name__}"

@@ -1,6 +1,7 @@
 """Rows to files: arrays (.npy, .npz, .csv), one picture (.png) or a folder of pictures.
 
-Nothing is written half: a file or folder takes shape beside its place and is then renamed.
+Nothing is left half written: a file or folder is written under a temporary name in the same folder
+and then renamed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,24 +24,15 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = [
-    "ARRAYS",
-    "PICTURES",
-    "atomic_write",
-    "check_output",
-    "contact_sheet",
-    "gather",
-    "pictures",
-    "write_head",
-    "write_rows",
-]
-
 ARRAYS = (".npy", ".npz", ".csv")
 PICTURES = (".png", "")  # no suffix: a folder of pictures
 
-OURS = re.compile(r"\d+\.png")  # what a folder written by narrows holds
-GAP = 2  # pixels between the pictures of a sheet
-TILE = 64  # small pictures are enlarged on a sheet, until a side is about so long
+NUMBERED_PICTURE = re.compile(r"\d+\.png")  # the files in a folder that narrows wrote
+SHEET_GAP = 2  # pixels between the pictures of a contact sheet
+MIN_TILE = 64  # pixels: small pictures are enlarged on a sheet until a side is about this long
+
+
+# ------------------------------------------------------------------------------ outputs
 
 
 def check_output(
@@ -49,8 +40,8 @@ def check_output(
 ) -> Path:
     """The path ``out``, if one of ``kinds`` (suffixes; "" is a folder) may be written there.
 
-    Raises `FileError` when the suffix is another, the folder above is missing or may not be written
-    to, or something is there already and ``overwrite`` is false.
+    Raises `FileError` if the suffix is another, the folder above is missing or may not be written
+    to, or something exists there and ``overwrite`` is false.
 
     >>> check_output("codes.xlsx", ARRAYS)
     Traceback (most recent call last):
@@ -58,11 +49,10 @@ def check_output(
     """
     path = Path(out)
     if _kind(out) not in kinds:
-        raise FileError(f"Cannot write {str(out)!r}: give {_choices(kinds)}.")
-    if not path.parent.is_dir():
-        raise FileError(f"Cannot write {str(out)!r}: there is no folder {str(path.parent)!r}.")
-    if not os.access(path.parent, os.W_OK):
-        raise FileError(f"Cannot write {str(out)!r}: {str(path.parent)!r} may not be written to.")
+        folder = ", or a folder (a name that ends in /)" if "" in kinds else ""
+        suffixes = listed([kind for kind in kinds if kind])
+        raise FileError(f"Cannot write {str(out)!r}: give a name that ends in {suffixes}{folder}.")
+    check_folder(path.parent, out)
     if path.exists():
         _check_existing(path, overwrite)
     return path
@@ -73,74 +63,47 @@ def _kind(out: str | Path) -> str:
     return "" if is_folder else Path(out).suffix.lower()
 
 
-def _choices(kinds: Sequence[str]) -> str:
-    suffixes = [kind for kind in kinds if kind]
-    listed = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
-    folder = ", or a folder (a name that ends in /)" if "" in kinds else ""
-    return f"a name that ends in {listed}{folder}"
+def check_folder(folder: Path, out: str | Path) -> None:
+    """Raise `FileError` unless ``folder``, in which ``out`` is to be written, can be written to."""
+    if not folder.is_dir():
+        raise FileError(f"Cannot write {str(out)!r}: there is no folder {str(folder)!r}.")
+    if not os.access(folder, os.W_OK):
+        raise FileError(f"Cannot write {str(out)!r}: {str(folder)!r} may not be written to.")
+
+
+def already_exists(path: Path) -> FileError:
+    """The error for a file that would be overwritten."""
+    advice = "choose another name, or give --overwrite (overwrite=True in Python)"
+    return FileError(f"{str(path)!r} exists already; {advice}.")
+
+
+def listed(words: Sequence[str]) -> str:
+    """The alternatives in a sentence.
+
+    >>> listed(["a", "b", "c"]), listed(["a"])
+    ('a, b or c', 'a')
+    """
+    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _check_existing(path: Path, overwrite: bool) -> None:
     held = list(path.iterdir()) if path.is_dir() else [path]
     if held and not overwrite:
-        raise FileError(
-            f"{str(path)!r} exists already; choose another name, or give --overwrite "
-            "(overwrite=True in Python)."
-        )
+        raise already_exists(path)
     if path.is_file() and _kind(path) == "":
         raise FileError(f"{str(path)!r} is a file, not a folder; choose another name.")
-    if path.is_dir() and not all(item.is_file() and OURS.fullmatch(item.name) for item in held):
+    if path.is_dir() and not all(f.is_file() and NUMBERED_PICTURE.fullmatch(f.name) for f in held):
         raise FileError(
-            f"The folder {str(path)!r} holds other things than numbered pictures, and writing it "
-            "anew would remove them; choose another name."
+            f"The folder {str(path)!r} holds other things than numbered pictures, and overwriting "
+            "it would remove them; choose another name."
         )
-
-
-def write_rows(
-    rows: Array,
-    out: str | Path,
-    *,
-    names: Sequence[str] | None = None,
-    axes: str | None = None,
-    bounds: tuple[float, float] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write ``rows`` (n, ...) to ``out``, in the form its suffix names.
-
-    ``.npy`` and ``.npz`` (entry X) keep shape and dtype; ``.csv`` has a row for each sample, each
-    flattened, under ``names`` (else x0, x1, ...); ``.png`` lays all pictures out on one sheet; a
-    name with no suffix is a folder of numbered PNGs. ``axes`` and ``bounds`` are those of
-    `pictures`. Returns the path.
-
-    Raises `FileError` as `check_output` does, and `InputError` when pictures are asked for and rows
-    are none.
-
-    >>> import numpy as np, tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> out = write_rows(np.array([[1, 2], [3, 4]]), folder.name + "/two.csv", names=["a", "b"])
-    >>> out.read_text()
-    'a,b\\n1,2\\n3,4\\n'
-    >>> folder.cleanup()
-    """
-    path, kind = check_output(out, overwrite=overwrite), _kind(out)
-    if kind in PICTURES:
-        shown = pictures(rows, axes=axes, bounds=bounds)
-        write = _write_folder if kind == "" else _write_sheet
-        work: Callable[[Path], None] = partial(write, shown)
-    elif kind == ".csv":
-        work = partial(_write_csv, rows, names)
-    else:
-        work = partial(_write_array, rows, kind)
-    with atomic_write(path) as place:
-        work(place)
-    return path
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A place next to ``path`` to write to; it becomes ``path`` at the end, or disappears."""
+    """A temporary path in the folder of ``path``: renamed to ``path`` at the end, or removed."""
     place = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    _sweep(path)
+    _remove_abandoned(path)
     try:
         yield place
         if place.is_file():
@@ -159,42 +122,105 @@ def atomic_write(path: Path) -> Iterator[Path]:
         place.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what processes that were killed while they wrote ``path`` have left."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        writer = left.name.removesuffix(".partial").rpartition(".")[2]
-        if writer.isdigit() and left.is_file() and not _alive(int(writer)):
-            left.unlink(missing_ok=True)
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote ``path``."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        writer = partial.name.removesuffix(".partial").rpartition(".")[2]
+        if writer.isdigit() and partial.is_file() and not _is_running(int(writer)):
+            partial.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     if os.name != "posix":  # elsewhere os.kill would end the process
         return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # it runs, and belongs to someone else
         return True
     return True
 
 
-def gather(
+# ------------------------------------------------------------------------------ arrays
+
+
+def write_rows(
+    rows: Array,
+    out: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    axes: str | None = None,
+    bounds: tuple[float, float] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write ``rows`` (n, ...) to ``out``, in the form its suffix names, and return the path.
+
+    Parameters
+    ----------
+    rows : array (n, ...)
+    out : str or Path
+        ``.npy`` and ``.npz`` (entry X) keep shape and dtype; ``.csv`` has a row for each sample,
+        flattened; ``.png`` is one sheet of all pictures; a name without a suffix is a folder of
+        numbered PNGs.
+    names : list of str, optional
+        The columns of a ``.csv``; default: x0, x1, ...
+    axes, bounds
+        As `pictures` takes them.
+    overwrite : bool
+        Whether ``out`` may exist.
+
+    Raises
+    ------
+    FileError
+        As `check_output` does.
+    InputError
+        ``out`` is a picture or a folder, and rows are not pictures.
+
+    >>> import numpy as np, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> out = write_rows(np.array([[1, 2], [3, 4]]), folder.name + "/two.csv", names=["a", "b"])
+    >>> out.read_text()
+    'a,b\\n1,2\\n3,4\\n'
+    >>> folder.cleanup()
+    """
+    import numpy as np
+
+    path, kind = check_output(out, overwrite=overwrite), _kind(out)
+    shown = pictures(rows, axes=axes, bounds=bounds) if kind in PICTURES else rows
+    with atomic_write(path) as place:
+        if kind == "":
+            _write_folder(shown, place)
+        elif kind == ".csv":
+            _write_csv(rows, names, place)
+        else:
+            with place.open("wb") as file:
+                if kind == ".png":
+                    _save_png(contact_sheet(shown), file)
+                elif kind == ".npy":
+                    np.save(file, rows, allow_pickle=False)
+                else:
+                    np.savez_compressed(file, X=rows)
+    return path
+
+
+def concatenate_to(
     blocks: Iterable[Array], n: int, out: str | Path | None = None, *, overwrite: bool = False
 ) -> Array:
     """The n rows of ``blocks``, at least one, as one array.
 
-    With ``out``, a name that ends in .npy, they are written there as they come, and what is
-    returned is that file, mapped for reading: no more than a block is ever in memory. Raises
-    `FileError` as `check_output` does.
+    With ``out``, a name that ends in .npy, each block is written as soon as it is computed, and
+    the file is returned, memory-mapped: never more than a block is in memory. Raises `FileError`
+    as `check_output` does.
 
     >>> import numpy as np
-    >>> gather([np.zeros((2, 3)), np.ones((1, 3))], 3).shape
+    >>> concatenate_to([np.zeros((2, 3)), np.ones((1, 3))], 3).shape
     (3, 3)
     """
     import numpy as np
 
     if out is None:
+        # Filled block by block: numpy.concatenate would need twice the memory.
         whole, done = None, 0
         for block in blocks:
             whole = np.empty((n, *block.shape[1:]), block.dtype) if whole is None else whole
@@ -203,7 +229,7 @@ def gather(
         assert whole is not None
         return whole
     path = check_output(out, (".npy",), overwrite=overwrite)
-    # written, not mapped: a full disk must raise an error, and under a map it kills the process
+    # Written, not mapped: on a full disk a write raises an error, a map kills the process.
     with atomic_write(path) as place, place.open("wb") as file:
         for i, block in enumerate(blocks):
             if i == 0:
@@ -214,21 +240,11 @@ def gather(
 
 
 def write_head(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """The head of a .npy, after which the elements follow in C order."""
+    """The header of a .npy, after which the elements follow in C order."""
     from numpy.lib import format
 
-    head = {"descr": format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    format.write_array_header_1_0(file, head)
-
-
-def _write_array(rows: Array, kind: str, place: Path) -> None:
-    import numpy as np
-
-    with place.open("wb") as file:
-        if kind == ".npy":
-            np.save(file, rows, allow_pickle=False)
-        else:
-            np.savez_compressed(file, X=rows)
+    header = {"descr": format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    format.write_array_header_1_0(file, header)
 
 
 def _write_csv(rows: Array, names: Sequence[str] | None, place: Path) -> None:
@@ -245,19 +261,21 @@ def _write_csv(rows: Array, names: Sequence[str] | None, place: Path) -> None:
         np.savetxt(file, table, fmt="%s", delimiter=",")
 
 
-def _write_folder(shown: Array, place: Path) -> None:
-    from PIL import Image
+# ------------------------------------------------------------------------------ pictures
 
+
+def _write_folder(shown: Array, place: Path) -> None:
     place.mkdir()
     width = max(4, len(str(len(shown) - 1)))
     for i, picture in enumerate(shown):
-        Image.fromarray(picture).save(place / f"{i:0{width}d}.png")
+        with (place / f"{i:0{width}d}.png").open("wb") as file:
+            _save_png(picture, file)
 
 
-def _write_sheet(shown: Array, place: Path) -> None:
+def _save_png(picture: Array, file: BinaryIO) -> None:
     from PIL import Image
 
-    Image.fromarray(contact_sheet(shown)).save(place, format="PNG")
+    Image.fromarray(picture).save(file, format="PNG")
 
 
 def pictures(
@@ -265,11 +283,19 @@ def pictures(
 ) -> Array:
     """``rows`` as 8-bit pictures, (n, H, W) or (n, H, W, 3).
 
-    ``axes`` says what a row's axes mean: "HW", "CHW", "HWC"; None is HW for three dimensions and
-    CHW for four. ``bounds`` are the values of black and white; None takes the whole range of an
-    integer or boolean dtype, [0, 1] for floats inside it, else the range of ``rows``.
+    Parameters
+    ----------
+    rows : array (n, ...)
+    axes : {"HW", "CHW", "HWC"} or None
+        What a row's axes mean; None is HW for three dimensions and CHW for four.
+    bounds : (float, float) or None
+        The values of black and white; None takes the whole range of an integer or boolean dtype,
+        [0, 1] for floats inside it, otherwise the range of ``rows``.
 
-    Raises `InputError` when rows are no pictures.
+    Raises
+    ------
+    InputError
+        Rows are not pictures.
 
     >>> import numpy as np
     >>> pictures(np.array([[[0.0, 0.5, 1.0]]]))
@@ -291,7 +317,7 @@ def _channels_last(rows: Array, axes: str | None) -> Array:
     axes = axes or next(iter(known), None)
     if axes not in known:
         raise InputError(
-            f"Rows of shape {rows.shape[1:]} are no pictures; write them to .npy, .npz or .csv."
+            f"Rows of shape {rows.shape[1:]} are not pictures; write them to .npy, .npz or .csv."
         )
     if axes == "CHW":
         rows = rows.transpose(0, 2, 3, 1)
@@ -325,14 +351,14 @@ def contact_sheet(shown: Array) -> Array:
     import numpy as np
 
     n, height, width = shown.shape[:3]
-    factor = max(1, TILE // max(height, width))
+    factor = max(1, MIN_TILE // max(height, width))
     tiles = shown.repeat(factor, axis=1).repeat(factor, axis=2)
     columns = min(n, int(np.ceil(np.sqrt(n * height / width))))
     lines = -(-n // columns)
-    tall, wide = height * factor + GAP, width * factor + GAP
-    shape = (lines * tall - GAP, columns * wide - GAP, *shown.shape[3:])
-    sheet: np.ndarray = np.full(shape, 255, dtype=np.uint8)
+    tall, wide = height * factor + SHEET_GAP, width * factor + SHEET_GAP
+    shape = (lines * tall - SHEET_GAP, columns * wide - SHEET_GAP, *shown.shape[3:])
+    sheet: Array = np.full(shape, 255, dtype=np.uint8)
     for i, tile in enumerate(tiles):
         top, left = i // columns * tall, i % columns * wide
-        sheet[top : top + tall - GAP, left : left + wide - GAP] = tile
+        sheet[top : top + tall - SHEET_GAP, left : left + wide - SHEET_GAP] = tile
     return sheet
