@@ -25,7 +25,7 @@ from sklearn.model_selection import train_test_split
 
 import narrows
 from narrows import DenoisingAutoencoder
-from narrows.denoising.cleaning_comparison import compare_cleaning
+from narrows.denoising import compare_cleaning
 from records import HERE, Book, footnote, groups, show, table
 
 KEYS = ("data", "noise", "level")

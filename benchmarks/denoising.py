@@ -35,8 +35,7 @@ from numpy.typing import NDArray
 import narrows
 from denoising_table import write_table
 from narrows import Denoiser, photographs
-from narrows.denoising.filters import FILTERS
-from narrows.denoising.image_quality import psnr, ssim
+from narrows.denoising import FILTERS, psnr, ssim
 from records import HERE, Book
 
 Image = NDArray[np.float32]

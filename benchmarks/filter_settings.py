@@ -6,7 +6,7 @@
 scikit-image's own photographs, grey and colour apart, the middle 256 × 256 pixels of each, with
 white Gaussian noise (seed 0, not clipped), σ on the scale to 255. For each filter and σ, each
 setting's PSNR averaged over the photographs; the best one stands in ``results/filter_settings.md``
-beside what the rule in `narrows.denoising.filters` gives. A rule is as good as it is near the best.
+beside what the rule in `narrows.denoising.compare_filters` gives. A good rule is near the best.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import numpy as np
 import skimage
 from numpy.typing import NDArray
 
-from narrows.denoising.filters import FILTERS
-from narrows.denoising.image_quality import psnr
+from narrows.denoising import FILTERS, psnr
 
 GREY = ("camera", "coins", "moon", "page", "brick", "clock")
 COLOUR = ("astronaut", "coffee", "chelsea", "rocket", "immunohistochemistry")

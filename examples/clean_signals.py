@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from narrows import DenoisingAutoencoder
-from narrows.denoising.cleaning_comparison import compare_cleaning
+from narrows.denoising import compare_cleaning
 
 TIME = np.linspace(0, 1, 128)
 

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from narrows import DenoisingAutoencoder
-from narrows.denoising.cleaning_comparison import compare_cleaning
+from narrows.denoising import compare_cleaning
 
 
 def main(out: str, max_epochs: int) -> None:

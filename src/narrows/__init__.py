@@ -19,7 +19,7 @@ from narrows.version import __version__
 
 if TYPE_CHECKING:
     from narrows.compression.codec import Codec
-    from narrows.denoising.denoiser import Denoiser
+    from narrows.denoising import Denoiser
     from narrows.io import photographs
     from narrows.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
     from narrows.models.autoencoder import Autoencoder, DenoisingAutoencoder

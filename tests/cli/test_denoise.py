@@ -113,13 +113,13 @@ def test_the_page_gets_what_was_read_and_written(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    place = "narrows.denoising.denoising_page."
+    door = "narrows.denoising."
     filters = {"Gaussian": lambda image, noise: (image, noise)}
     monkeypatch.setattr(
-        place + "run_filters", lambda *seen: {name: f(*seen) for name, f in filters.items()}
+        door + "run_filters", lambda *seen: {name: f(*seen) for name, f in filters.items()}
     )
     monkeypatch.setattr(
-        place + "write_comparison", lambda entries, path, **more: given.extend(entries)
+        door + "write_comparison", lambda entries, path, **more: given.extend(entries)
     )
     page = tmp_path / "page.html"
     said = done("denoise", scans, "-o", tmp_path / "out", "--compare", page, "--clean", scans)

@@ -1,4 +1,4 @@
-"""The denoiser: that it learns, and what it promises whatever it has learned."""
+"""The Denoiser: how much noise it removes, what it accepts and what it refuses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fitted(photograph: np.ndarray) -> Denoiser:
     return Denoiser(channels=(8, 16, 16), max_epochs=6, patch_size=32, random_state=0).fit(images)
 
 
-def test_it_takes_noise_away_whatever_its_level(fitted: Denoiser, photograph: np.ndarray) -> None:
+def test_noise_of_any_level_is_removed(fitted: Denoiser, photograph: np.ndarray) -> None:
     for sigma in (10, 25, 50):
         rng = np.random.default_rng(sigma)
         noisy = photograph + rng.normal(0, sigma, photograph.shape)
@@ -43,7 +43,7 @@ def test_it_takes_noise_away_whatever_its_level(fitted: Denoiser, photograph: np
         assert psnr(photograph, restored) > psnr(photograph, noisy) + 3
 
 
-def test_it_learns_from_the_noisy_image_alone(photograph: np.ndarray) -> None:
+def test_one_noisy_image_is_enough_to_learn_from(photograph: np.ndarray) -> None:
     noisy = photograph + np.random.default_rng(0).normal(0, 25, photograph.shape)
     model = Denoiser(
         noisy_targets=True, channels=(8, 16, 16), max_epochs=6, patch_size=32, random_state=0
@@ -52,7 +52,7 @@ def test_it_learns_from_the_noisy_image_alone(photograph: np.ndarray) -> None:
     assert psnr(photograph, restored) > psnr(photograph, noisy) + 5
 
 
-def test_a_file_answers_with_the_same_bits(fitted: Denoiser, tmp_path: Path) -> None:
+def test_a_loaded_model_gives_the_same_bits(fitted: Denoiser, tmp_path: Path) -> None:
     path = fitted.save(tmp_path / "d.safetensors")
     again = narrows.load(path)
     image = np.random.default_rng(0).random((37, 41)).astype(np.float32)
@@ -65,9 +65,7 @@ def test_a_file_answers_with_the_same_bits(fitted: Denoiser, tmp_path: Path) -> 
         narrows.load(path)
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_bits(
-    photograph: np.ndarray, tmp_path: Path
-) -> None:
+def test_a_resumed_run_gives_the_same_bits(photograph: np.ndarray, tmp_path: Path) -> None:
     run, killed = tmp_path / "run.checkpoint", tmp_path / "killed.checkpoint"
     images = [photograph[:64, :64], photograph[64:128, :64]]
 
@@ -91,20 +89,18 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
         fit(checkpoint=run, resume=True)
 
 
-def test_two_processes_learn_what_one_does(photograph: np.ndarray) -> None:
+def test_two_processes_learn_as_well_as_one(photograph: np.ndarray) -> None:
     images = [photograph[:64, :64], photograph[64:128, :64]]
     given_ = {"channels": (4, 8), "max_epochs": 1, "random_state": 1, "patch_size": 16}
     one, two = (Denoiser(n_devices=n, **given_).fit(images) for n in (1, 2))
-    # what is drawn inside a step is each process's own: alike, not the same
+    # each process draws its own noise inside a step, so the results are similar, not the same
     assert two.info()["training"]["psnr"] == pytest.approx(one.info()["training"]["psnr"], abs=0.5)
     assert two.n_iter_ == 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (3, 400), (20, 30, 3)])
-def test_any_shape_and_dtype_comes_back(
-    fitted: Denoiser, shape: tuple[int, ...], dtype: type
-) -> None:
+def test_shape_and_dtype_are_kept(fitted: Denoiser, shape: tuple[int, ...], dtype: type) -> None:
     image = (np.random.default_rng(0).random(shape) * (1 if dtype is np.float32 else 200)).astype(
         dtype
     )
@@ -113,7 +109,7 @@ def test_any_shape_and_dtype_comes_back(
     assert np.isfinite(restored).all()
 
 
-def test_lists_stacks_files_and_folders(fitted: Denoiser, tmp_path: Path) -> None:
+def test_lists_stacks_files_and_folders_give_the_same(fitted: Denoiser, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (3, 20, 24), dtype=np.uint8)
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
@@ -128,19 +124,21 @@ def test_lists_stacks_files_and_folders(fitted: Denoiser, tmp_path: Path) -> Non
     assert fitted.estimate_noise(images[0]) == pytest.approx(fitted.estimate_noise([*images])[0])
 
 
-def test_white_is_white_in_any_unit(fitted: Denoiser, photograph: np.ndarray) -> None:
+def test_floats_to_1_and_to_255_give_the_same(fitted: Denoiser, photograph: np.ndarray) -> None:
     noisy = photograph[:64, :64] + np.random.default_rng(0).normal(0, 20, (64, 64))
     as_floats = fitted.denoise((noisy / 255).astype(np.float32))
     in_bytes = fitted.denoise(noisy.astype(np.float32))
     np.testing.assert_allclose(in_bytes, 255 * as_floats, atol=0.01)
 
 
-def test_clipped_noise_is_learned_from_as_halves(photograph: np.ndarray) -> None:
+def test_clipped_noise_and_single_images_use_halves(photograph: np.ndarray) -> None:
     noisy = photograph + np.random.default_rng(0).normal(0, 25, photograph.shape)
     clipped = noisy.round().clip(0, 255).astype(np.uint8)
     made = {}
     for name, images in {"whole": [noisy, noisy], "clipped": [clipped] * 2, "one": [noisy]}.items():
-        model = Denoiser(noisy_targets=True, channels=(4, 8), max_epochs=0, random_state=0)
+        model = Denoiser(
+            noisy_targets=True, channels=(4, 8), patch_size=16, max_epochs=0, random_state=0
+        )
         made[name] = model.fit(images).choices_.pairs
     assert made == {"whole": "recorrupted", "clipped": "halves", "one": "halves"}
     model = Denoiser(noisy_targets=True, channels=(8, 16), max_epochs=5, patch_size=32)
@@ -148,7 +146,7 @@ def test_clipped_noise_is_learned_from_as_halves(photograph: np.ndarray) -> None
     assert psnr(photograph, restored) > psnr(photograph, clipped) + 3
 
 
-def test_photon_noise_is_taken_away(photograph: np.ndarray) -> None:
+def test_photon_noise_is_removed(photograph: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     noisy = 6.0 * rng.poisson(photograph / 6.0)
     model = Denoiser(
@@ -175,7 +173,7 @@ def test_photon_noise_is_taken_away(photograph: np.ndarray) -> None:
         lambda x: np.lib.stride_tricks.as_strided(x, writeable=False),
     ],
 )
-def test_any_layout_in_memory_is_the_same_image(fitted: Denoiser, view: Any) -> None:
+def test_the_layout_in_memory_does_not_matter(fitted: Denoiser, view: Any) -> None:
     image = view(np.random.default_rng(0).integers(0, 255, (30, 36), dtype=np.uint8))
     plain = np.array(image, dtype=image.dtype.newbyteorder("="), order="C")
     restored = fitted.denoise(image)
@@ -183,16 +181,18 @@ def test_any_layout_in_memory_is_the_same_image(fitted: Denoiser, view: Any) -> 
     np.testing.assert_array_equal(restored, fitted.denoise(plain))
 
 
-def test_grey_kept_in_three_channels_is_grey(photograph: np.ndarray) -> None:
+def test_grey_stored_in_three_channels_is_treated_as_grey(photograph: np.ndarray) -> None:
     noisy = photograph[:96, :96] + np.random.default_rng(0).normal(0, 25, (96, 96))
     noisy = noisy.round().clip(0, 255).astype(np.uint8)
-    model = Denoiser(noisy_targets=True, channels=(4, 8), max_epochs=1, random_state=0)
+    model = Denoiser(
+        noisy_targets=True, channels=(4, 8), patch_size=16, max_epochs=1, random_state=0
+    )
     alone = model.fit([noisy]).denoise(noisy)
     three = np.dstack([noisy] * 3)
     np.testing.assert_array_equal(model.fit([three]).denoise(three), np.dstack([alone] * 3))
 
 
-def test_a_model_of_colours_cleans_grey_too(photograph: np.ndarray) -> None:
+def test_a_model_of_colour_images_denoises_grey_ones(photograph: np.ndarray) -> None:
     colour = load_sample_image("flower.jpg")[100:228, 150:278]
     model = Denoiser(channels=(8, 16), max_epochs=5, patch_size=32, random_state=0)
     model.fit([colour, colour[:64]])
@@ -201,27 +201,27 @@ def test_a_model_of_colours_cleans_grey_too(photograph: np.ndarray) -> None:
     assert psnr(clean, model.denoise(noisy)) > psnr(clean, noisy) + 3
 
 
-def test_images_to_validate_on_may_be_given(photograph: np.ndarray) -> None:
-    model = Denoiser(channels=(4, 8), max_epochs=1, random_state=0)
+def test_validation_images_can_be_given(photograph: np.ndarray) -> None:
+    model = Denoiser(channels=(4, 8), patch_size=16, max_epochs=1, random_state=0)
     model.fit([photograph[:64, :64]], X_val=[photograph[64:, :64]])
     assert model.info()["training"]["psnr"] > 10
     with pytest.raises(InputError, match="X_val holds colour"):
         model.fit([photograph[:64]], X_val=[load_sample_image("flower.jpg")[:50, :50]])
 
 
-def test_going_on_with_other_parameters_is_refused(photograph: np.ndarray) -> None:
-    model = Denoiser(channels=(4, 8), max_epochs=1, random_state=0, warm_start=True)
+def test_warm_start_with_other_parameters_is_refused(photograph: np.ndarray) -> None:
+    model = Denoiser(channels=(4, 8), patch_size=16, max_epochs=1, random_state=0, warm_start=True)
     model.fit([photograph[:64, :64]]).fit([photograph[:64, :64]])
     with pytest.raises(ParameterError, match="noisy_targets"):
         model.set_params(noisy_targets=True).fit([photograph[:64, :64]])
 
 
-def test_nothing_learned_is_said(photograph: np.ndarray) -> None:
+def test_a_fit_that_learned_nothing_warns(photograph: np.ndarray) -> None:
     with pytest.warns(UserWarning, match="Nothing was learned"):
         Denoiser(max_epochs=5, max_time=1e-6, random_state=0).fit([photograph])
 
 
-def test_few_counts_in_a_deep_image_are_learned_from(photograph: np.ndarray) -> None:
+def test_ten_bits_stored_in_sixteen_can_be_learned_from(photograph: np.ndarray) -> None:
     deep = (photograph * 2.0 + np.random.default_rng(0).normal(0, 50, photograph.shape)).clip(0)
     noisy = deep.round().astype(np.uint16)  # ten bits kept in sixteen
     model = Denoiser(
@@ -247,7 +247,7 @@ def test_few_counts_in_a_deep_image_are_learned_from(photograph: np.ndarray) -> 
         ([np.zeros((4, 4, 4), np.uint8)], "transparency"),
     ],
 )
-def test_what_is_no_image_is_refused(fitted: Denoiser, bad: object, said: str) -> None:
+def test_input_that_is_no_image_is_refused(fitted: Denoiser, bad: object, said: str) -> None:
     with pytest.raises(InputError, match=said):
         fitted.denoise(bad)
 
@@ -265,7 +265,7 @@ def test_what_is_no_image_is_refused(fitted: Denoiser, bad: object, said: str) -
         {"patch_size": 2},
     ],
 )
-def test_parameters_without_meaning_are_refused(bad: dict[str, object]) -> None:
+def test_wrong_parameters_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ParameterError):
         Denoiser(**bad).fit([np.zeros((32, 32), np.uint8)])  # type: ignore[arg-type]
 

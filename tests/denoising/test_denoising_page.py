@@ -1,4 +1,4 @@
-"""The page of denoised images: it stands alone, shows every method, and its figures are true."""
+"""The page of denoised images: one file, every method, correct figures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from PIL import Image
 
 from helpers.html_pages import Page, check_alone, check_readable
 from narrows import FileError, InputError
-from narrows.denoising.denoising_page import Entry, write_comparison
+from narrows.denoising.denoising_page import (
+    DETAIL_SIDE,
+    MAX_PICTURE_SIDE,
+    DenoisedImage,
+    find_details,
+    shades,
+    write_comparison,
+)
 from narrows.denoising.image_quality import psnr, ssim
-from narrows.denoising.side_by_side import CROP, LONGEST, detailed, shades
 
 RNG = np.random.default_rng(0)
 
@@ -27,7 +33,7 @@ def entry(
     dtype: Any = np.uint8,
     known: bool = True,
     ours: float = 5.0,
-) -> Entry:
+) -> DenoisedImage:
     """A slope with noise, and methods that leave more or less of it."""
     slope = 60 + 120 * np.linspace(0, 1, shape[1]).reshape(-1, *[1] * (len(shape) - 2))
     noise = RNG.normal(size=shape)
@@ -38,10 +44,12 @@ def entry(
         return (values * top).astype(dtype)
 
     others = {"filter": (image(9.0), 0.25), "weak filter": (image(15.0), 0.5)}
-    return Entry(name, image(20.0), image(ours), 19.5, 12.3, image(0.0) if known else None, others)
+    return DenoisedImage(
+        name, image(20.0), image(ours), 19.5, 12.3, image(0.0) if known else None, others
+    )
 
 
-def written(tmp_path: Path, *entries: Entry, **given: Any) -> Page:
+def written(tmp_path: Path, *entries: DenoisedImage, **given: Any) -> Page:
     return Page(write_comparison(entries, tmp_path / "page.html", **given))
 
 
@@ -76,7 +84,7 @@ def test_the_table_is_sorted_by_psnr_and_says_what_the_images_say(tmp_path: Path
         assert float(row[1]) == pytest.approx(psnr(given.clean, image), abs=0.006)
         assert float(row[2]) == pytest.approx(ssim(given.clean, image), abs=1e-4)
     assert [row[3] for row in rows] == ["250.0 ms", "12.3 s", "500.0 ms", "–"]
-    assert "Filter does better" in " ".join(page.words)
+    assert "Filter is better" in " ".join(page.words)
 
 
 def test_the_headline_says_by_how_much_narrows_wins(tmp_path: Path) -> None:
@@ -114,35 +122,35 @@ def test_a_detail_is_the_image_pixel_for_pixel(tmp_path: Path) -> None:
     assert given.clean is not None
     page = written(tmp_path, given)
     details = [image for image in page.images if "image/png" in image["src"][:15]]
-    places = detailed(given.clean)
+    places = find_details(given.clean)
     assert len(details) == len(places) * len(given.images)
     cuts = [
-        shades(image)[top : top + CROP, left : left + CROP]
+        shades(image)[top : top + DETAIL_SIDE, left : left + DETAIL_SIDE]
         for top, left in places
         for image in given.images.values()
     ]
     for image, cut in zip(details, cuts, strict=True):
         assert (decoded(image) == cut).all()
-        assert int(image["width"]) == 2 * CROP
+        assert int(image["width"]) == 2 * DETAIL_SIDE
 
 
 def test_details_are_where_the_detail_is_and_do_not_overlap() -> None:
     image = np.full((400, 600), 0.5, np.float32)
     image[200:260, 450:520] += 0.2 * RNG.random((60, 70), np.float32)
-    places = detailed(image)
+    places = find_details(image)
     top, left = places[0]
-    assert top <= 200 <= 260 <= top + CROP
-    assert left <= 450 <= 520 <= left + CROP
+    assert top <= 200 <= 260 <= top + DETAIL_SIDE
+    assert left <= 450 <= 520 <= left + DETAIL_SIDE
     assert len(places) == 3
     for i, (y, x) in enumerate(places):
-        assert all(abs(y - v) >= CROP or abs(x - u) >= CROP for v, u in places[:i])
+        assert all(abs(y - v) >= DETAIL_SIDE or abs(x - u) >= DETAIL_SIDE for v, u in places[:i])
 
 
 def test_large_images_are_shown_smaller_and_the_page_says_so(tmp_path: Path) -> None:
     page = written(tmp_path, entry(shape=(100, 2400), known=False))
     whole = [image for image in page.images if "image/jpeg" in image["src"][:16]]
-    assert {decoded(image).shape for image in whole} == {(50, LONGEST)}
-    assert f"Shown at {LONGEST:,} pixels" in page.text
+    assert {decoded(image).shape for image in whole} == {(50, MAX_PICTURE_SIDE)}
+    assert f"Shown at {MAX_PICTURE_SIDE:,} pixels" in page.text
     assert "Shown at" not in written(tmp_path, entry(), overwrite=True).text
 
 
@@ -153,7 +161,7 @@ def test_white_is_255_in_every_depth() -> None:
     assert (shades(np.array([[-1.0, 2.0]])) == [[0, 255]]).all()
 
 
-def test_names_are_shown_and_never_run(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     name = "<script>alert('\"&')</script>\udcff.png"
     page = written(tmp_path, entry(name, known=False), title="<b>")
     check_alone(page, tmp_path, scripts=1)
@@ -168,19 +176,19 @@ def test_names_are_shown_and_never_run(tmp_path: Path) -> None:
         ({"clean": np.zeros((4, 4), np.uint16)}, "clean image of 'a' .* uint16"),
         ({"baselines": {"x": (np.zeros((9, 9), np.uint8), 1.0)}}, r"x image of 'a' has shape"),
         ({"baselines": {"noisy": (np.zeros((4, 4), np.uint8), 1.0)}}, "called 'noisy'"),
-        ({"noisy": np.zeros((4, 4, 4), np.uint8)}, r"shape \(4, 4, 4\): give \(height"),
-        ({"noisy": np.zeros((4, 4), np.int64)}, "int64 has no value known to be white"),
+        ({"noisy": np.zeros((4, 4, 4), np.uint8)}, r"shape \(4, 4, 4\); give one image, \(height"),
+        ({"noisy": np.zeros((4, 4), np.int64)}, "int64 has no known value of white"),
         ({"noisy": np.full((4, 4), np.nan)}, "NaN"),
     ],
 )
 def test_images_that_do_not_belong_together_are_refused(given: dict[str, Any], words: str) -> None:
     image = np.zeros((4, 4), np.uint8)
     with pytest.raises(InputError, match=words):
-        Entry(**({"name": "a", "noisy": image, "denoised": image, "noise": 1.0, "seconds": 1.0}
-                 | given))  # fmt: skip
+        DenoisedImage(**({"name": "a", "noisy": image, "denoised": image, "noise": 1.0,
+                          "seconds": 1.0} | given))  # fmt: skip
 
 
-def test_a_page_that_is_there_stays_unless_told(tmp_path: Path) -> None:
+def test_an_existing_page_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("mine")
     with pytest.raises(FileError, match="exists already"):

@@ -1,4 +1,4 @@
-"""The noise found in an image is the noise that is in it."""
+"""The estimated noise level is the true one; the Anscombe transform makes photon noise white."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_image
 
-from narrows.denoising.noise_level import Stabilizer, noise_level, photon_noise, stabilizer
+from narrows.denoising.noise_level import (
+    AnscombeTransform,
+    estimate_noise_level,
+    estimate_photon_noise,
+    fit_anscombe,
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,38 +23,42 @@ def photograph() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("sigma", [10.0, 25.0, 50.0])
-def test_white_noise_on_a_photograph_is_found(photograph: torch.Tensor, sigma: float) -> None:
+def test_white_noise_on_a_photograph_is_estimated(photograph: torch.Tensor, sigma: float) -> None:
     rng = torch.Generator().manual_seed(int(sigma))
     noisy = photograph + sigma * torch.randn(photograph.shape, generator=rng)
     # the photograph's own finest texture is noise of about 4, which adds in squares
-    assert noise_level(noisy) == pytest.approx(np.hypot(sigma, noise_level(photograph)), rel=0.05)
+    assert estimate_noise_level(noisy) == pytest.approx(
+        np.hypot(sigma, estimate_noise_level(photograph)), rel=0.05
+    )
 
 
-def test_where_noise_was_clipped_it_is_not_looked_for(photograph: torch.Tensor) -> None:
+def test_clipped_noise_is_left_out(photograph: torch.Tensor) -> None:
     rng = torch.Generator().manual_seed(0)
     dark = torch.cat([photograph + 60, torch.zeros(300, 320)])  # more than half of it is black
     noisy = dark + 25 * torch.randn(dark.shape, generator=rng)
     above = noisy[: len(photograph)]
-    assert noise_level(noisy.clamp(0, 400)) == pytest.approx(noise_level(above), rel=0.05)
+    assert estimate_noise_level(noisy.clamp(0, 400)) == pytest.approx(
+        estimate_noise_level(above), rel=0.05
+    )
 
 
-def test_it_scales_with_the_image_and_does_not_see_a_shift(photograph: torch.Tensor) -> None:
-    level = noise_level(photograph)
-    assert noise_level(3 * photograph) == pytest.approx(3 * level, rel=1e-4)
-    assert noise_level(photograph + 1000) == pytest.approx(level, rel=1e-2)
+def test_the_estimate_scales_with_the_image_and_ignores_a_shift(photograph: torch.Tensor) -> None:
+    level = estimate_noise_level(photograph)
+    assert estimate_noise_level(3 * photograph) == pytest.approx(3 * level, rel=1e-4)
+    assert estimate_noise_level(photograph + 1000) == pytest.approx(level, rel=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (9, 300), (40, 8), (3, 100, 50)])
 def test_pure_noise_of_any_shape(shape: tuple[int, ...]) -> None:
     rng = torch.Generator().manual_seed(7)
-    assert noise_level(torch.randn(shape, generator=rng)) == pytest.approx(1, rel=0.1)
+    assert estimate_noise_level(torch.randn(shape, generator=rng)) == pytest.approx(1, rel=0.1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 2), (3, 20_000)])
-def test_tiny_and_thin_images_have_an_answer(shape: tuple[int, ...]) -> None:
+def test_tiny_and_thin_images_have_an_estimate(shape: tuple[int, ...]) -> None:
     rng = torch.Generator().manual_seed(7)
-    assert 0 <= noise_level(torch.rand(shape, generator=rng)) < 1
-    assert noise_level(torch.full(shape, 3.0)) == pytest.approx(0, abs=1e-5)
+    assert 0 <= estimate_noise_level(torch.rand(shape, generator=rng)) < 1
+    assert estimate_noise_level(torch.full(shape, 3.0)) == pytest.approx(0, abs=1e-5)
 
 
 def test_photon_noise_is_a_line_over_brightness() -> None:
@@ -58,7 +67,7 @@ def test_photon_noise_is_a_line_over_brightness() -> None:
     a, b = 2.0, 3.0
     noisy = a * torch.poisson(clean / a, generator=rng)
     noisy = noisy + b * torch.randn(clean.shape, generator=rng)
-    slope, floor = photon_noise(noisy)
+    slope, floor = estimate_photon_noise(noisy)
     assert slope == pytest.approx(a, rel=0.1)
     assert slope * 5 + floor**2 == pytest.approx(a * 5 + b**2, rel=0.35)
 
@@ -66,15 +75,15 @@ def test_photon_noise_is_a_line_over_brightness() -> None:
 def test_the_transform_makes_the_noise_one_everywhere_and_its_inverse_has_no_bias() -> None:
     rng = torch.Generator().manual_seed(0)
     a, b = 1.5, 2.0
-    lens = Stabilizer(a, b)
+    transform = AnscombeTransform(a, b)
     for brightness in (5.0, 20.0, 100.0, 250.0):
         clean = torch.full((400, 400), brightness)
         noisy = a * torch.poisson(clean / a, generator=rng)
         noisy = noisy + b * torch.randn(clean.shape, generator=rng)
-        seen = lens.forward(noisy)
-        assert float(seen.std()) == pytest.approx(1, rel=0.05)
-        assert float(lens.inverse(seen.mean())) == pytest.approx(brightness, rel=0.01)
+        stabilized = transform.forward(noisy)
+        assert float(stabilized.std()) == pytest.approx(1, rel=0.05)
+        assert float(transform.inverse(stabilized.mean())) == pytest.approx(brightness, rel=0.01)
 
 
 def test_an_image_without_photon_noise_has_no_transform() -> None:
-    assert stabilizer(torch.full((50, 50), 0.5)) is None
+    assert fit_anscombe(torch.full((50, 50), 0.5)) is None

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from narrows import denoising
 from narrows.cli.options import literal, output_option, overwrite_option
-
-if TYPE_CHECKING:
-    from narrows.denoising.denoise_files import Done, Failed, Restore
-    from narrows.denoising.denoising_page import Entry
 
 __all__ = ["denoise"]
 
@@ -87,8 +84,6 @@ def denoise(
     With a denoising autoencoder as MODEL, DATA is what that takes: a table, signals, small images.
     """
     from narrows.cli.apply import loaded
-    from narrows.denoising.denoise_files import denoise_files
-    from narrows.denoising.filters import check_installed
     from narrows.exceptions import FileError
     from narrows.io.photographs import plan
     from narrows.io.write import check_output
@@ -101,12 +96,12 @@ def denoise(
     if page is not None:
         check_output(page, [".html"], overwrite=overwrite)
     if page is not None or clean is not None:
-        check_installed()
+        denoising.check_filters_installed()
     if clean is not None and not Path(clean).exists():
         raise FileError(
             f"--clean {clean!r} is not there: give the image without noise, or a folder."
         )
-    outcome = denoise_files(
+    outcome = denoising.denoise_files(
         data,
         out,
         _restore(estimator, noise_level, max_time, seed, noise, quiet),
@@ -130,20 +125,17 @@ def _restore(
     seed: int | None,
     noise: str | None,
     quiet: bool,
-) -> Restore:
+) -> denoising.DenoisePixels:
     """By the model, or from each image alone."""
-    from narrows.denoising.denoise_files import restore_alone, restore_with
-
     if estimator is not None:
         if not (max_time is None and seed is None and noise is None):
             raise click.UsageError(
                 "--max-time, --noise and --seed are for learning: not with --model."
             )
-        return restore_with(estimator, noise_level)
-    from narrows.denoising.denoiser import Denoiser
+        return denoising.by_fitted_model(estimator, noise_level)
 
-    def make() -> Any:
-        return Denoiser(
+    def make() -> denoising.Denoiser:
+        return denoising.Denoiser(
             noisy_targets=True,
             noise=noise or "white",
             noise_level="auto" if noise_level is None else noise_level,
@@ -154,7 +146,7 @@ def _restore(
         )
 
     make().check_parameters()  # before anything is read
-    return restore_alone(make, noise_level)
+    return denoising.by_fit_to_each(make, noise_level)
 
 
 def _clean_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
@@ -174,10 +166,8 @@ def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _tell(item: Done | Failed, quiet: bool) -> None:
-    from narrows.denoising.denoise_files import Failed
-
-    if isinstance(item, Failed):
+def _tell(item: denoising.DenoisedFile | denoising.FailedFile, quiet: bool) -> None:
+    if isinstance(item, denoising.FailedFile):
         _warn(str(item))
     else:
         _say(str(item), quiet)
@@ -193,10 +183,13 @@ def _warn(line: str) -> None:
 
 
 def _compare(
-    done: Sequence[Done], page: str | None, max_pixels: int, overwrite: bool, quiet: bool
+    done: Sequence[denoising.DenoisedFile],
+    page: str | None,
+    max_pixels: int,
+    overwrite: bool,
+    quiet: bool,
 ) -> None:
     """The classical filters beside each image that was read and written, and a page of all."""
-    from narrows.denoising import denoising_page as comparison
     from narrows.io.photographs import read_photograph
 
     def pixels(path: Path) -> Any:
@@ -205,30 +198,30 @@ def _compare(
     entries = []
     for item in done:
         noisy = pixels(item.source)
-        entry = comparison.Entry(
+        entry = denoising.DenoisedImage(
             item.source.name,
             noisy=noisy,
             denoised=pixels(item.target),
             noise=item.noise,
             seconds=item.seconds,
             clean=None if item.clean is None else pixels(item.clean),
-            baselines=comparison.run_filters(noisy, item.noise),
+            baselines=denoising.run_filters(noisy, item.noise),
         )
         _say(_beside(entry), quiet)
         if page is not None:
             entries.append(entry)
     if page is not None:
-        comparison.write_comparison(entries, page, overwrite=overwrite)
+        denoising.write_comparison(entries, page, overwrite=overwrite)
         _say(f"wrote {page}", quiet)
 
 
-def _beside(entry: Entry) -> str:
+def _beside(entry: denoising.DenoisedImage) -> str:
     """What the filters made of the same image: by how many decibels, where that can be known."""
-    from narrows.denoising.image_quality import psnr
-
     clean = entry.clean
     shown = [
-        f"{name} {seconds:.1f} s" if clean is None else f"{name} {psnr(clean, image):.2f} dB"
+        f"{name} {seconds:.1f} s"
+        if clean is None
+        else f"{name} {denoising.psnr(clean, image):.2f} dB"
         for name, (image, seconds) in entry.baselines.items()
     ]
     return f"  beside it: {', '.join(shown)}"

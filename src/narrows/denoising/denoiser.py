@@ -1,8 +1,10 @@
-"""The denoiser of photographs: images of any size, with and without clean examples."""
+"""The Denoiser: removes noise from photographs of any size, with or without clean examples."""
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,18 +14,11 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Generator, Tensor
 
-from narrows.denoising.denoiser_model import Restorer
-from narrows.denoising.denoiser_setup import (
-    LEVEL,
-    DenoiserConfig,
-    build,
-    patches_of,
-    psnr_of_patches,
-)
-from narrows.denoising.noise_level import is_level, noise_level
-from narrows.denoising.tiling import clean_planes
+from narrows.denoising import noise_pairs
+from narrows.denoising.denoiser_model import DenoiserModel, PSNRObjective, size_multiple, unet
+from narrows.denoising.noise_level import AnscombeTransform, estimate_noise_level, fit_anscombe
 from narrows.estimators.learner import Learner
 from narrows.estimators.model_file import RUN, Contents
 from narrows.estimators.parameters import parameter
@@ -31,26 +26,64 @@ from narrows.estimators.setup import Training, new_state, pick_device, refuse_ch
 from narrows.estimators.summary import given_parameters, versions
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
-from narrows.training.patches import as_planes
+from narrows.parts.likelihoods.continuous import LIKELIHOODS
+from narrows.training.batches import Rows
+from narrows.training.patches import Patches, as_planes
 from narrows.training.process_group import broadcast
 from narrows.training.state import TrainState
 
-SEVERAL = 4_000_000  # pixels up to which sides="auto" looks at an image from eight sides
+MAX_PIXELS_FOR_8_VIEWS = 4_000_000  # with sides="auto"; eight views take eight times as long
+# Noisy images are scaled so that their noise has this level, so one kind of pair serves them all.
+TRAINING_LEVEL = 25 / 255
+MIN_NOISE = 1e-3  # of an image's range: an image without noise must not be divided by 0
+VALIDATION_PATCHES = 64, 256  # at least and at most, of 64 × 64 pixels; of larger ones fewer
 
 
-def _plain(X: Any) -> Any:
-    """An array, where X is one of another kind: a tensor, a PIL image."""
-    other = hasattr(X, "__array__") or hasattr(X, "__array_interface__")
-    return np.asarray(X) if other else X
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Every "auto" of a Denoiser, resolved; a model file keeps it."""
+
+    channels: int  # of the images: 1 or 3
+    widths: tuple[int, ...]
+    blocks: int
+    distance: str
+    pairs: str = "recorrupted"  # used with noisy targets only
+    architecture: str = "whole"
+    precision: str = "float32"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON, for the header of a model file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> DenoiserConfig:
+        """The inverse of ``as_json``."""
+        return cls(**{**data, "widths": tuple(data["widths"])})
+
+
+@dataclass(frozen=True)
+class _StabilizedImages:
+    """Those of the images with these indices, each after its transform if it has one."""
+
+    images: Images
+    indices: list[int]
+    transforms: Sequence[AnscombeTransform | None]
+
+    def __getitem__(self, i: int) -> Array:
+        image: Array = self.images[self.indices[i]]
+        transform = self.transforms[i]
+        if transform is None:
+            return image
+        return np.asarray(transform.forward(torch.from_numpy(image.astype(np.float32))))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Denoiser(Learner, BaseEstimator):
-    """min over f, g of E_x E_ε D(x, y − g(f(y, s))), y = x + ε: takes the noise from photographs.
+    """min over f, g of E_x E_ε D(x, y − g(f(y, s))), y = x + ε: removes noise from photographs.
 
-    f and g are convolutions without biases, with skips around the code, so images may have any
-    size. It learns from clean images, to which it adds noise; or, with ``noisy_targets``, from
-    noisy ones alone, down to a single one, which it then cleans.
+    f and g are a U-Net of convolutions without biases, so images may have any size. It learns
+    from clean images, to which it adds noise; or, with ``noisy_targets``, from noisy images only.
+    One noisy image is enough.
 
     Source: Mao, Shen & Yang, "Image restoration using very deep convolutional encoder-decoder
     networks with symmetric skip connections", NeurIPS 2016; Pang et al., "Recorrupted-to-
@@ -58,7 +91,7 @@ class Denoiser(Learner, BaseEstimator):
 
     Parameters
     ----------
-    The fields below, and how training goes: ``narrows.estimators.parameters.RunParameters``.
+    The fields below, and those of training: ``narrows.estimators.parameters.RunParameters``.
 
     Examples
     --------
@@ -78,35 +111,37 @@ class Denoiser(Learner, BaseEstimator):
     _usual_rate: ClassVar = 8.5e-3
 
     noisy_targets: bool = parameter(
-        False, "Learn from noisy images alone; X holds them.", kind=bool
+        False, "Learn from noisy images only; X contains them.", kind=bool
     )
     pairs: str = parameter(
         "auto",
-        "With noisy_targets, how input and target are made of a noisy image. recorrupted: for "
-        "white Gaussian noise that nothing clipped, of a level found in each image; halves: for "
-        "any noise that is independent from pixel to pixel. auto: recorrupted, and halves for a "
-        "single image or where noise was clipped at black or white.",
+        "With noisy_targets, how input and target are made from a noisy image. recorrupted "
+        "(Recorrupted-to-Recorrupted): for white Gaussian noise that was not clipped, its level "
+        "estimated in each image; halves (Zero-shot Noise2Noise): for any noise that is "
+        "independent from pixel to pixel. auto: recorrupted; halves for a single image or if "
+        "noise was clipped at black or white.",
         choices=("auto", "recorrupted", "halves"),
     )
     noise: str = parameter(
         "white",
-        "white: as strong everywhere; photon: its variance grows with brightness, as in "
-        "photographs from a sensor, and the image is transformed to have white noise first.",
+        "white: equally strong everywhere; photon: its variance grows with brightness, as in "
+        "photographs from a sensor, and images are first transformed to have white noise "
+        "(Anscombe transform).",
         choices=("white", "photon"),
     )
     noise_level: Any = parameter(
         "auto",
-        "Standard deviation on the scale where white is 255: of what is added to clean images, a "
-        "number or a range drawn from for each; with noisy_targets a number, that of their noise. "
-        "auto: 0,55; found in each image.",
+        "Standard deviation of the noise, white being 255. Of noise added to clean images: a "
+        "number, or a range from which each image's level is drawn. With noisy_targets: a number, "
+        "the level of their noise. auto: 0,55; with noisy_targets estimated in each image.",
         kind="range",
         auto=True,
         low=0,
     )
     white: Any = parameter(
         "auto",
-        "The value of white. auto: the largest of 8 or 16 bits; of floats 1, 255 or 65535, "
-        "whichever an image's largest value goes with. Give 4095 for 12 bits kept in 16.",
+        "The value of white. auto: 255 or 65535 for 8 or 16 bits; for floats 1, 255 or 65535, "
+        "chosen by an image's largest value. Give 4095 for 12 bits stored in 16.",
         kind=float,
         low=0,
         open=True,
@@ -114,8 +149,8 @@ class Denoiser(Learner, BaseEstimator):
     )
     channels: Any = parameter(
         "auto",
-        "Widths of f's stages, each half the size of the one before, as 16,32,64,96, which is "
-        "auto; for a single noisy image 16,32,48.",
+        "Widths of f's stages; each stage has half the resolution of the one before. auto: "
+        "16,32,64,96; for a single noisy image 16,32,48.",
         kind=tuple,
         low=1,
         high=4096,
@@ -123,24 +158,24 @@ class Denoiser(Learner, BaseEstimator):
     )
     blocks: int = parameter(1, "Residual blocks in a stage.", kind=int, low=1, high=64)
     patch_size: int = parameter(
-        64, "Side of the squares that are learned from, in pixels.", kind=int, low=16, high=512
+        64, "Side of the square patches used in training, in pixels.", kind=int, low=16, high=512
     )
     distance: str = parameter(
         "auto",
-        "D between the clean image and the answer. auto: mae; mse where targets are noisy.",
+        "D between the target and the output. auto: mae; with noisy_targets mse.",
         choices=("auto", "mse", "mae", "huber"),
     )
     sides: Any = parameter(
         "auto",
-        "Answer once, or with the mean over the image turned and mirrored in eight ways: better, "
-        "and eight times the time. auto: 8 for images of up to 4 million pixels.",
+        "1: denoise once. 8: mean over the image's eight rotations and mirror images, which is "
+        "better and takes eight times as long. auto: 8 for images of up to 4 million pixels.",
         choices=("auto", 1, 8),
     )
     batch_size: int | str = parameter(16, "Patches in a step.", kind=int, low=1, auto=True)
     learning_rate: float | str = parameter(
         "auto",
-        "Largest step size of AdamW; warmed up, then lowered to zero along a line. auto: 0.003 for "
-        "batches of 16, as the root of their size.",
+        "Largest step size of AdamW; warmed up, then lowered linearly to zero. auto: 0.003 for "
+        "batches of 16, proportional to the square root of their size.",
         kind=float,
         low=0,
         open=True,
@@ -148,46 +183,50 @@ class Denoiser(Learner, BaseEstimator):
     )
 
     def check_parameters(self) -> None:
-        """Refuse what cannot be."""
+        """Raise ParameterError if a parameter is out of range or contradicts another one."""
         super().check_parameters()
-        several = isinstance(self.noise_level, tuple | list)
-        found = isinstance(self.noise_level, str)
-        if self.noisy_targets and self.noise == "photon" and not found:
-            raise ParameterError("noise='photon' has no single level: leave noise_level='auto'.")
-        if self.noisy_targets and several:
+        if not self.noisy_targets:
+            return
+        if self.noise == "photon" and not isinstance(self.noise_level, str):
             raise ParameterError(
-                f"With noisy_targets, noise_level is one number or 'auto'. Got {self.noise_level}."
+                f"noise_level={self.noise_level} with noise='photon': photon noise has no single "
+                "level; leave noise_level='auto'."
             )
-        if self.noisy_targets and self.distance not in ("auto", "mse"):
+        if isinstance(self.noise_level, tuple | list):
             raise ParameterError(
-                f"distance={self.distance!r} does not find the clean image behind noisy targets; "
-                "only the squared distance does: leave distance='auto'."
+                f"noise_level={self.noise_level} with noisy_targets=True; give one number or "
+                "'auto'."
+            )
+        if self.distance not in ("auto", "mse"):
+            raise ParameterError(
+                f"distance={self.distance!r} with noisy_targets=True: only the squared distance "
+                "leads to the clean image; leave distance='auto'."
             )
 
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
-        """Learn to take noise from images like X.
+        """Learn to remove noise from images like X.
 
         Parameters
         ----------
         X : str, Path, array, or a list of these
             A folder of images, or images (H, W) or (H, W, 3) of any sizes: clean ones, or with
-            ``noisy_targets`` noisy ones. One is enough then.
+            ``noisy_targets`` noisy ones, of which one is enough.
         y : ignored
         X_val : like X, optional
-            Images to validate on, in place of a share of X.
+            Images to validate on; without them a share of X is held out.
 
         Raises
         ------
         InputError, FileError
-            X holds no images, or one of them cannot be read.
+            X contains no images, or one of them cannot be read.
         ParameterError
             A parameter is out of range.
         """
         self._fit(X, X_val)
         if self.best_epoch_ == 0 < self.max_epochs:
             warnings.warn(
-                f"Nothing was learned ({self.stop_reason_}), so images stay as they are; give "
-                "more time (max_time), or more epochs.",
+                f"Nothing was learned ({self.stop_reason_}), so denoise returns images unchanged; "
+                "give more time (max_time) or more epochs (max_epochs).",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -197,8 +236,8 @@ class Denoiser(Learner, BaseEstimator):
         images = self._images(X)
         if images.mixed and self.noisy_targets:
             raise InputError(
-                "X mixes grey and colour images, whose noises are not alike; with noisy_targets "
-                "give images of one kind."
+                "X mixes grey and colour images, whose noise differs; with noisy_targets=True give "
+                "either grey or colour images."
             )
         return images
 
@@ -208,18 +247,17 @@ class Denoiser(Learner, BaseEstimator):
     def _prepare(self, rows: Images, held: Images | None) -> Training:
         alone = len(rows) == 1 and self.noisy_targets
         widths = (16, 32, 48) if alone else (16, 32, 64, 96)
-        asked = self.channels
         distance = "mse" if self.noisy_targets else "mae"
         pairs = "halves" if alone or rows.clipped else "recorrupted"
         self.choices_ = DenoiserConfig(
             channels=rows.channels,
-            widths=widths if isinstance(asked, str) else tuple(int(w) for w in asked),
+            widths=widths if isinstance(self.channels, str) else tuple(map(int, self.channels)),
             blocks=int(self.blocks),
             distance=distance if self.distance == "auto" else self.distance,
             pairs=pairs if self.pairs == "auto" else self.pairs,
         )
         seed, device = broadcast(seed_of(self.random_state)), pick_device(self.device)
-        model, objective = build(self, torch.Generator().manual_seed(seed))
+        model, objective = self._build(torch.Generator().manual_seed(seed))
         state = new_state(seed, device)
         return self._training(model.to(device), objective.to(device), state, rows, held, seed)
 
@@ -231,8 +269,8 @@ class Denoiser(Learner, BaseEstimator):
 
     def _training(
         self,
-        model: Restorer,
-        objective: Any,
+        model: DenoiserModel,
+        objective: PSNRObjective,
         state: TrainState,
         rows: Images,
         held: Images | None,
@@ -241,11 +279,84 @@ class Denoiser(Learner, BaseEstimator):
         for name, images in (("X", rows), ("X_val", held)):
             if images is not None and images.channels > self.choices_.channels:
                 raise InputError(
-                    f"{name} holds colour images, but the model is one of grey ones; give grey "
-                    "ones, or fit anew."
+                    f"{name} holds colour images, but this model is for grey ones; give grey "
+                    "images or fit a new model."
                 )
-        patches, validation = patches_of(self, rows, held, seed, state.rng.device)
+        patches, validation = self._split_patches(rows, held, seed, state.rng.device)
         return Training(model, objective, state, patches, validation, seed)  # type: ignore[arg-type]
+
+    def _build(self, rng: Generator | None) -> tuple[DenoiserModel, PSNRObjective]:
+        """The model of ``choices_`` with weights drawn from ``rng`` (None: not drawn), and loss."""
+        config = self.choices_
+        f, g = unet(config.channels, config.widths, config.blocks, rng)
+        c: noise_pairs.NoisePairs
+        if not self.noisy_targets:
+            level = (0.0, 55.0) if isinstance(self.noise_level, str) else self.noise_level
+            low, high = level if isinstance(level, tuple | list) else (level, level)
+            c = noise_pairs.AddedNoise(float(low) / 255, float(high) / 255)
+        elif config.pairs == "halves":
+            c = noise_pairs.ZeroShotNoise2Noise(TRAINING_LEVEL)
+        else:
+            c = noise_pairs.RecorruptedToRecorrupted(TRAINING_LEVEL)
+        return DenoiserModel(f, g, LIKELIHOODS[config.distance](), c), PSNRObjective()
+
+    def _split_patches(
+        self, images: Images, held: Images | None, seed: int, device: torch.device
+    ) -> tuple[Patches, Rows]:
+        """Random patches to learn from, and fixed ones to validate on.
+
+        Whole images are held out, at least one of two or more; a single image is both.
+        """
+        n, share = len(images), self.validation_fraction
+        order = np.random.default_rng(seed).permutation(n).tolist()
+        n_held = 0 if held is not None or not share or n == 1 else max(1, round(n * share))
+        kept = sorted(order[n_held:])
+        patches = self._patches(images, kept, device)
+        if held is not None:
+            validation = self._patches(held, list(range(len(held))), device)
+        else:
+            validation = self._patches(images, sorted(order[:n_held]) or kept, device)
+        least, most = VALIDATION_PATCHES
+        n_patches = min(most, max(least, len(patches) // 16))
+        n_patches = n_patches * 64**2 // max(64, patches.side) ** 2
+        return patches, validation.fixed(max(1, n_patches), seed)
+
+    def _patches(self, images: Images, indices: list[int], device: torch.device) -> Patches:
+        """Patches of some of the images, scaled as the network is trained on them."""
+        whites, transforms = zip(*(self._scale(images, i) for i in indices), strict=True)
+        # of a pixel in memory: torch has no 16-bit integers, and a transform gives float32
+        narrow = images.dtype == np.uint8 and not (self.noisy_targets and self.noise == "photon")
+        multiple = size_multiple(self.choices_.widths)
+        if self.noisy_targets and self.choices_.pairs == "halves":
+            multiple *= 2  # the network gets images of half the size
+        return Patches(
+            images=_StabilizedImages(images, indices, transforms),
+            sizes=[images.sizes[i] for i in indices],
+            whites=whites,
+            side=-(-int(self.patch_size) // multiple) * multiple,
+            channels=self.choices_.channels,
+            nbytes=images.pixels * len(indices) // len(images) * (1 if narrow else 4),
+            device=device,
+        )
+
+    def _scale(self, images: Images, i: int) -> tuple[float, AnscombeTransform | None]:
+        """What image i is divided by in training, and the transform that it gets before, if any.
+
+        White becomes 1 in clean images; in noisy ones the noise gets the level TRAINING_LEVEL.
+        """
+        white = images.whites[i]
+        if not self.noisy_targets:
+            return white, None
+        image = images[i]  # once: it may have to be decoded
+        transform = fit_anscombe(as_planes(image)) if self.noise == "photon" else None
+        if transform is not None:
+            return 1.0 / TRAINING_LEVEL, transform
+        if isinstance(self.noise_level, str):
+            level = estimate_noise_level(as_planes(image))
+        else:
+            level = white * float(self.noise_level) / 255
+        spread = float(image.max()) - float(image.min())
+        return max(level, MIN_NOISE * spread or 1.0) / TRAINING_LEVEL, None
 
     @property
     def _device(self) -> torch.device:
@@ -253,84 +364,94 @@ class Denoiser(Learner, BaseEstimator):
         return device
 
     def _measure(self, training: Training) -> dict[str, float | None]:
-        """PSNR on the validation patches, before and after; nothing without clean images."""
+        """PSNR of the validation patches before and after denoising; None without clean images."""
         if self.noisy_targets:
             return dict.fromkeys(self._errors)
         rows: Any = training.validation
-        return dict(
-            zip(self._errors, psnr_of_patches(self.model_, rows, training.seed), strict=True)
-        )
+        return dict(zip(self._errors, self.model_.mean_psnr(rows, training.seed), strict=True))
 
     def denoise(self, X: Any, noise_level: float | None = None) -> Any:
-        """X without its noise.
+        """Remove the noise from X.
 
         Parameters
         ----------
         X : str, Path, array, or a list of these
             An image (H, W) or (H, W, 3), several of them, or files.
         noise_level : float, optional
-            The noise's standard deviation, white being 255; found in each image unless given.
+            The noise's standard deviation, white being 255. Default: estimated in each image.
 
         Returns
         -------
-        array like X for an image or an array of images, else a list of arrays; each has its image's
-        shape and dtype (what is bool comes back as uint8)
+        array like X for an image or an array of images, else a list of arrays
+            Each image keeps its shape and dtype (bool becomes uint8).
 
         Raises
         ------
         InputError
-            What is given is no image, or is grey where the model learned from noisy colour images.
-            (One fitted on grey images cleans the channels of a colour image one by one.)
+            X contains something that is no image, or a grey image if the model learned from noisy
+            colour images. (A model of grey images denoises the channels of colour one by one.)
         ParameterError
-            noise_level is below 0, or is given where noise is "photon".
+            noise_level is below 0, or is given although noise is "photon".
         """
         check_is_fitted(self, "model_")
-        if noise_level is not None and not is_level(noise_level):
-            raise ParameterError(
-                f"noise_level must be a number from 0. Got {noise_level!r} instead."
-            )
-        if noise_level is not None and self.noise == "photon":
-            raise ParameterError(
-                "noise='photon' is noise of no single level: leave noise_level out."
-            )
-        X = _plain(X)
+        if noise_level is not None:
+            number = isinstance(noise_level, int | float | np.number)
+            if not number or isinstance(noise_level, bool) or not 0 <= noise_level < math.inf:
+                raise ParameterError(
+                    f"noise_level={noise_level!r}; give a number of at least 0, the noise's "
+                    "standard deviation where white is 255."
+                )
+            if self.noise == "photon":
+                raise ParameterError(
+                    f"noise_level={noise_level} with noise='photon': photon noise has no single "
+                    "level; leave noise_level out."
+                )
         images = self._images(X)
         self.model_.eval()
-        cleaned = [self._clean(images, i, noise_level) for i in range(len(images))]
-        if isinstance(X, np.ndarray):
-            alone = len(cleaned) == 1 and cleaned[0].ndim == X.ndim
-            return cleaned[0] if alone else np.stack(cleaned).reshape(X.shape)
-        single = isinstance(X, str | Path) and not Path(X).is_dir()
-        return cleaned[0] if single else cleaned
+        denoised = [self._denoise_image(images, i, noise_level) for i in range(len(images))]
+        if isinstance(X, list | tuple):
+            return denoised
+        if isinstance(X, str | Path):
+            return denoised if Path(X).is_dir() else denoised[0]
+        X = np.asarray(X)  # a tensor, for example, or an image of Pillow's
+        alone = len(denoised) == 1 and denoised[0].ndim == X.ndim
+        return denoised[0] if alone else np.stack(denoised).reshape(X.shape)
 
-    def _clean(self, images: Images, i: int, level: float | None) -> Array:
+    def _denoise_image(self, images: Images, i: int, level: float | None) -> Array:
         n_channels, white = self.choices_.channels, images.whites[i]
         raw = images.raw(i)
         planes = as_planes(check_image(raw, images.name(i))).to(self._device).float() / white
         if n_channels == 3 and len(planes) == 1:
             if self.noisy_targets:
                 raise InputError(
-                    f"{images.name(i)} is grey, but the model has only seen the noise of colour "
-                    "images; fit one on grey ones."
+                    f"{images.name(i)} is grey, but the model was fitted on noisy colour images; "
+                    "fit a model on grey images."
                 )
-            planes = planes.expand(3, -1, -1)  # clean colour images were shown to it in grey, too
-        parts = planes.split(n_channels)  # a model of grey images sees the channels one by one
-        each = [self._restore_planes(part, level) for part in parts]
-        return as_stored(torch.cat(each) * white, raw)
+            planes = planes.expand(3, -1, -1)  # training from clean images has grey ones too
+        parts = planes.split(n_channels)  # a model of grey images takes the channels one by one
+        return as_stored(torch.cat([self._denoise_planes(p, level) for p in parts]) * white, raw)
 
-    def _restore_planes(self, planes: Tensor, level: float | None) -> Tensor:
-        sides = self.sides
-        if isinstance(sides, str):
-            sides = 8 if planes[0].numel() <= SEVERAL else 1
+    def _denoise_planes(self, planes: Tensor, level: float | None) -> Tensor:
+        """Planes (C, H, W) with white = 1 without their noise; ``level`` is as in ``denoise``."""
+        views = self.sides
+        if isinstance(views, str):
+            views = 8 if planes[0].numel() <= MAX_PIXELS_FOR_8_VIEWS else 1
+        transform = fit_anscombe(planes) if self.noise == "photon" else None
+        if transform is not None:
+            stabilized = transform.forward(planes)
+            white = stabilized.max()  # as the noise has standard deviation 1, its level is 1/white
+            scaled = stabilized / white
+            restored = self.model_.restore_image(scaled, float(1 / white), views)
+            return transform.inverse(restored * white)
         if level is None and self.noisy_targets and not isinstance(self.noise_level, str):
             level = float(self.noise_level)
-        s = None if level is None else level / 255
-        return clean_planes(self.model_, planes, s, self.noise == "photon", sides)
+        s = estimate_noise_level(planes) if level is None else level / 255
+        return self.model_.restore_image(planes, s, views) if s > 0 else planes
 
     def estimate_noise(self, X: Any) -> Any:
-        """The standard deviation of the noise in X, white being 255.
+        """Estimate the standard deviation of the noise in X, white being 255; needs no fit.
 
-        See ``narrows.denoising.noise_level.noise_level``; needs no fit.
+        The method is described in ``narrows.denoising.noise_level.estimate_noise_level``.
 
         Parameters
         ----------
@@ -340,17 +461,15 @@ class Denoiser(Learner, BaseEstimator):
         -------
         float for one image, else a list of floats
         """
-        X = _plain(X)
         images = self._images(X)
-        found = []
-        for i in range(len(images)):
-            planes = as_planes(images[i]).float()
-            found.append(255 * noise_level(planes) / images.whites[i])
-        one = isinstance(X, np.ndarray | str | Path) and len(found) == 1
-        return found[0] if one else found
+        levels = [
+            255 * estimate_noise_level(as_planes(images[i]).float()) / images.whites[i]
+            for i in range(len(images))
+        ]
+        return levels[0] if len(levels) == 1 and not isinstance(X, list | tuple) else levels
 
     def info(self) -> dict[str, Any]:
-        """What was chosen, what was trained and how it went, as plain JSON."""
+        """Parameters, automatic choices and results of training, as plain JSON."""
         check_is_fitted(self, "model_")
         rows = self.rows_
         return {
@@ -378,13 +497,13 @@ class Denoiser(Learner, BaseEstimator):
 
     @torch.no_grad()
     def _reply(self, x: Tensor) -> tuple[Tensor, ...]:
-        side = self.model_.cell * -(-32 // self.model_.cell)
+        side = self.model_.multiple * -(-32 // self.model_.multiple)
         x = torch.nn.functional.interpolate(x, (side, side))
-        return (self.model_.restore(x.to(self._device), LEVEL).cpu(),)
+        return (self.model_.restore(x.to(self._device), TRAINING_LEVEL).cpu(),)
 
     def _contents(self) -> Contents:
         tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
-        return tensors, {"choices": asdict(self.choices_)}
+        return tensors, {"choices": self.choices_.as_json()}
 
     def _restore(
         self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any], own: Any
@@ -392,8 +511,8 @@ class Denoiser(Learner, BaseEstimator):
         if own is not None:
             raise ParameterError(f"{path} holds its own networks; load it without f and g.")
         self.choices_ = DenoiserConfig.from_json(header["fitted"]["choices"])
-        with torch.device("meta"):  # a skeleton: nothing is allocated before all shapes agree
-            model, self.objective_ = build(self, None)
+        with torch.device("meta"):  # no memory is allocated before all shapes agree
+            model, self.objective_ = self._build(None)
         state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         model.load_state_dict(state, assign=True)
         self.model_ = model.eval()

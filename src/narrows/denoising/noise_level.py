@@ -1,63 +1,63 @@
-"""How noisy an image is, from the image alone.
+"""Estimate how noisy a photograph is, from the photograph alone; make photon noise white.
 
-Small patches of a clean image lie near a plane of few dimensions; white noise fills all dimensions
-alike. So the smallest eigenvalues of the patches' covariance are the variance of the noise: what
-PCA leaves over.
+Small patches of a clean image lie near a plane of few dimensions, while white noise spreads over
+all dimensions equally. So the smallest eigenvalues of the covariance of the patches, which PCA
+would leave out, are the variance of the noise.
 """
 
 from __future__ import annotations
 
 import math
-import numbers
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 8  # of a patch; its square is the number of eigenvalues
-KEPT = 2  # of the smallest eigenvalues: more of them hold more of the image's texture
-MOST = 2**16  # patches looked at
-BINS = 10  # of brightness, for noise that grows with it
-FEWEST = 4 * SIDE**2  # patches of like brightness from which a covariance can be told
+PATCH_SIDE = 8  # pixels; a patch has 64, and the covariance as many eigenvalues
+N_EIGENVALUES = 2  # the smallest ones; further ones hold more of the image's texture
+MAX_PATCHES = 2**16
+BRIGHTNESS_BINS = 10
+MIN_PATCHES_IN_BIN = 4 * PATCH_SIDE**2  # a covariance needs more patches than they have pixels
+MAX_QUANTILE_VALUES = 2**20  # torch.quantile takes at most 2**24 numbers
 
 
-def noise_level(image: Tensor) -> float:
+def estimate_noise_level(image: Tensor) -> float:
     """The standard deviation of white noise in an image, in the image's own unit.
 
         σ² = mean of the smallest eigenvalues of cov(patches) / the same of noise with σ = 1
 
     Patches are 8 × 8 (smaller in smaller images). After Chen, Zhu & Heng, "An efficient statistical
-    method for image noise level estimation", ICCV 2015, who take as many eigenvalues as are alike;
-    here it is the smallest two, and what chance makes of them is found from noise made for it.
-    Fine texture counts as noise. Patches that are clipped at black or white are left out, as far
-    as there are others; where all are, the noise is found smaller than it was.
+    method for image noise level estimation", ICCV 2015, who choose the number of eigenvalues from
+    the data; here it is the smallest two, compared with those of simulated noise. Fine texture
+    counts as noise. Patches that are clipped at black or white are left out if enough others
+    remain; if not, the estimate is too low.
 
     Parameters
     ----------
     image : Tensor of shape (H, W) or (C, H, W)
-        Channels are looked at one by one; the answer is the root of their mean variance.
+        Each channel is estimated alone; the answer is the root of their mean variance.
 
     Examples
     --------
     >>> rng = torch.Generator().manual_seed(0)
     >>> ramp = torch.linspace(0, 1, 128).expand(128, 128)
-    >>> round(noise_level(ramp + 0.1 * torch.randn(128, 128, generator=rng)), 2)
+    >>> round(estimate_noise_level(ramp + 0.1 * torch.randn(128, 128, generator=rng)), 2)
     0.1
     """
     planes = image if image.ndim == 3 else image[None]
-    variances = [_variance(_patches(plane)) for plane in planes]
+    variances = [_noise_variance(_patches(plane)) for plane in planes]
     return math.sqrt(sum(variances) / len(variances))
 
 
-def photon_noise(image: Tensor) -> tuple[float, float]:
-    """a and b of noise whose variance is a·x + b² where the clean image is x: photons and reading.
+def estimate_photon_noise(image: Tensor) -> tuple[float, float]:
+    """a and b of noise whose variance is a·x + b² where the clean image is x.
 
-    The variance is found as in ``noise_level`` among patches of like brightness, and a line is
-    laid through it (Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for
-    single-image raw-data", IEEE TIP 17, 2008, has the model). Both are at least 0.
+    a comes from counting photons, b from reading the sensor; both are at least 0. The variance is
+    estimated as in ``estimate_noise_level`` from patches of similar brightness, ten times, and a
+    line is fitted to it (Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for
+    single-image raw-data", IEEE TIP 17, 2008, has the model).
 
     Parameters
     ----------
@@ -67,118 +67,115 @@ def photon_noise(image: Tensor) -> tuple[float, float]:
     means, variances = [], []
     for plane in planes:
         patches = _patches(plane)
-        if len(patches) < FEWEST:
+        if len(patches) < MIN_PATCHES_IN_BIN:
             continue
         brightness = patches.mean(1)
-        edges = torch.quantile(_some(brightness), torch.linspace(0, 1, BINS + 1).to(brightness))
+        some = brightness[:: max(1, len(brightness) // MAX_QUANTILE_VALUES)]
+        edges = torch.quantile(some, torch.linspace(0, 1, BRIGHTNESS_BINS + 1).to(some))
         for low, high in pairwise(edges):
             inside = patches[(brightness >= low) & (brightness <= high)]
-            if len(inside) >= FEWEST:
+            if len(inside) >= MIN_PATCHES_IN_BIN:
                 means.append(float(inside.mean()))
-                variances.append(_variance(inside))
+                variances.append(_noise_variance(inside))
     if not means:
-        return 0.0, noise_level(image)
-    return _line(torch.tensor(means).double(), torch.tensor(variances).double())
+        return 0.0, estimate_noise_level(image)
+    return _fit_line(torch.tensor(means).double(), torch.tensor(variances).double())
 
 
-def _some(values: Tensor) -> Tensor:
-    return values[:: max(1, len(values) // 2**20)]  # torch.quantile takes 2**24 numbers at most
+def _unfold(plane: Tensor, side: int, step: int) -> Tensor:
+    """The square patches of an (H, W) image as rows, (n, side²); one every ``step`` pixels."""
+    return plane.unfold(0, side, step).unfold(1, side, step).reshape(-1, side * side)
 
 
 def _patches(plane: Tensor) -> Tensor:
-    """Patches of an (H, W) image as rows; of a large one those on a coarser grid."""
+    """Patches of an (H, W) image that are not clipped, as rows; of a large image only some."""
     plane = plane.float()
     height, width = plane.shape
-    # a covariance needs several times as many patches as they have pixels
-    sizes = range(min(SIDE, height, width), 0, -1)
+    # as in MIN_PATCHES_IN_BIN: four times as many patches as they have pixels
+    sizes = range(min(PATCH_SIDE, height, width), 0, -1)
     side = next((s for s in sizes if (height - s + 1) * (width - s + 1) >= 4 * s * s), 1)
     count = (height - side + 1) * (width - side + 1)
-    step = max(1, math.ceil(math.sqrt(count / MOST)))
-    cut = plane.unfold(0, side, step).unfold(1, side, step).reshape(-1, side * side)
-    cut = cut[cut.amax(1) > cut.amin(1)]  # a border of one colour has no noise to tell of
-    if not len(cut):
-        return cut
-    # where several pixels of a patch stand at an end, the noise was clipped there
-    ends = (cut == plane.min()) | (cut == plane.max())
-    whole = cut[ends.sum(1) <= 1]
-    return whole if len(whole) >= 4 * side * side else cut
+    patches = _unfold(plane, side, max(1, math.ceil(math.sqrt(count / MAX_PATCHES))))
+    patches = patches[patches.amax(1) > patches.amin(1)]  # a border of one colour has no noise
+    if not len(patches):
+        return patches
+    # noise that was clipped makes several pixels of a patch black or white
+    extreme = (patches == plane.min()) | (patches == plane.max())
+    unclipped = patches[extreme.sum(1) <= 1]
+    return unclipped if len(unclipped) >= 4 * side * side else patches
 
 
-def _variance(patches: Tensor) -> float:
+def _noise_variance(patches: Tensor) -> float:
     """The variance of white noise in patches, (n, d)."""
     n, d = patches.shape
     if n < 2 or d < 2:
-        return 0.0  # a single pixel says nothing of its noise
-    return _smallest(patches) / _smallest_of_noise(n, d)
+        return 0.0  # noise cannot be estimated from single pixels
+    return _smallest_eigenvalues(patches) / _smallest_eigenvalues_of_noise(n, d)
 
 
-def _smallest(patches: Tensor) -> float:
+def _smallest_eigenvalues(patches: Tensor) -> float:
+    """Their mean."""
     centred = (patches - patches.mean(0)).double()
     values = torch.linalg.eigvalsh(centred.T @ centred / (len(patches) - 1))
-    return float(values[:KEPT].clamp_min(0.0).mean())
+    return float(values[:N_EIGENVALUES].clamp_min(0.0).mean())
 
 
 @lru_cache(maxsize=64)
-def _smallest_of_noise(n: int, d: int) -> float:
-    """What chance makes of the smallest eigenvalues of n patches of pure noise: below 1."""
+def _smallest_eigenvalues_of_noise(n: int, d: int) -> float:
+    """The same of n patches of simulated noise with σ = 1: below 1, as the smallest of a sample."""
     rng = torch.Generator().manual_seed(0)
     side = round(math.sqrt(d))
     rows = math.ceil(math.sqrt(n)) + side - 1  # patches overlap, as those of an image do
     noise = torch.randn((rows, rows), generator=rng)
-    cut = noise.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, d)[:n]
-    return max(_smallest(cut), 1e-3)
+    return max(_smallest_eigenvalues(_unfold(noise, side, 1)[:n]), 1e-3)
 
 
-def _line(means: Tensor, variances: Tensor) -> tuple[float, float]:
-    """a ≥ 0 and b ≥ 0 of variance = a·mean + b², by least absolute deviations."""
+def _fit_line(means: Tensor, variances: Tensor) -> tuple[float, float]:
+    """a ≥ 0 and b ≥ 0 of variance = a·mean + b², by least absolute deviations.
+
+    Least squares 50 times, each time with weights that are the inverse distances to the last line.
+    """
     weights = torch.ones_like(means)
     a = b = 0.0
-    for _ in range(50):  # least squares, again and again, with far points counting less
+    for _ in range(50):
         total = weights.sum()
         x, y = (weights * means).sum() / total, (weights * variances).sum() / total
         spread = (weights * (means - x).square()).sum()
         slope = float((weights * (means - x) * (variances - y)).sum() / spread) if spread > 0 else 0
         a = max(0.0, slope)
         b = float(y) - a * float(x)
-        if b < 0:  # through the origin
+        if b < 0:  # a line through the origin
             b, square = 0.0, float((weights * means.square()).sum())
             a = max(0.0, float((weights * means * variances).sum()) / square) if square > 0 else 0.0
-        off = (variances - a * means - b).abs()
-        weights = 1.0 / off.clamp_min(1e-3 * float(variances.median()) + 1e-12)
+        distances = (variances - a * means - b).abs()
+        weights = 1.0 / distances.clamp_min(1e-3 * float(variances.median()) + 1e-12)
     return a, math.sqrt(b)
 
 
-def stabilizer(image: Tensor) -> Stabilizer | None:
-    """What makes an image's photon noise white; None where there is none to speak of."""
-    a, b = photon_noise(image)
-    least = 1e-6 * float(image.abs().max())
-    return Stabilizer(a, b) if a > least else None
-
-
-class Stabilizer:
-    """Make noise of variance a·x + b² the same everywhere, and back.
+class AnscombeTransform:
+    """Stabilise the variance of photon noise: a·x + b² becomes 1 everywhere, and back.
 
         t(x) = (2/a) √(a x + 3/8 a² + b²)
 
-    has noise of variance close to 1 (the generalised Anscombe transform); the way back is the
-    closed form of its exact unbiased inverse. Source: Mäkitalo & Foi, "Optimal inversion of the
-    generalized Anscombe transformation for Poisson-Gaussian noise", IEEE TIP 22 (2013).
+    is the generalised Anscombe transform; the inverse is the closed form of its exact unbiased
+    inverse. Source: Mäkitalo & Foi, "Optimal inversion of the generalized Anscombe transformation
+    for Poisson-Gaussian noise", IEEE TIP 22 (2013).
 
     Parameters
     ----------
     a, b : float
-        a above 0, in the image's unit; b the standard deviation of what does not grow with it.
+        The noise, as ``estimate_photon_noise`` gives it; a above 0.
     """
 
     def __init__(self, a: float, b: float) -> None:
         self.a, self.b = a, b
 
     def forward(self, x: Tensor) -> Tensor:
-        """t(x); below where the root has a number, 0."""
+        """t(x); 0 where the root is of a number below 0."""
         return 2 / self.a * torch.sqrt(F.relu(self.a * x + 0.375 * self.a**2 + self.b**2))
 
     def inverse(self, t: Tensor) -> Tensor:
-        """The x whose noisy t(x) is t on average."""
+        """The clean x of which noisy values have the mean t after the transform."""
         d = t.clamp_min(2 * math.sqrt(0.375 + (self.b / self.a) ** 2)).double()
         photons = (
             d.square() / 4
@@ -191,7 +188,8 @@ class Stabilizer:
         return (self.a * photons).to(t.dtype)
 
 
-def is_level(value: Any) -> bool:
-    """Whether ``value`` can be a standard deviation: a number from 0."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return bool(number and 0 <= value < math.inf)
+def fit_anscombe(image: Tensor) -> AnscombeTransform | None:
+    """The transform that makes an image's photon noise white; None if it has no photon noise."""
+    a, b = estimate_photon_noise(image)
+    negligible = 1e-6 * float(image.abs().max())
+    return AnscombeTransform(a, b) if a > negligible else None

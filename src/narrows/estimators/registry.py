@@ -155,7 +155,7 @@ MODELS: dict[str, Entry] = {
 # Those that take images of any sizes: no fixed shape, so none of scikit-learn's generic checks.
 WHOLE: dict[str, Entry] = {
     "Denoiser": Entry(
-        "narrows.denoising.denoiser",
+        "narrows.denoising",
         "Removes noise from photographs of any size; learns from clean ones, from noisy ones only "
         "(noisy_targets=True), or from the one to be cleaned.",
     ),

@@ -1,4 +1,4 @@
-"""What stands beside a model that cleans: doing nothing, the mean, PCA and filters, all honest."""
+"""What denoised rows are compared with: doing nothing, the mean, PCA and filters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.signal import savgol_filter
 
 from helpers.small_data import curve, plane
 from narrows import Autoencoder, DenoisingAutoencoder, InputError, ParameterError
-from narrows.denoising.cleaning_comparison import Cleaned, compare_cleaning
+from narrows.denoising import Cleaned, compare_cleaning
 
 RNG = np.random.default_rng(0)
 TIME = np.linspace(0, 1, 48)
@@ -53,7 +53,7 @@ def test_the_best_width_of_pca_is_the_one_that_made_the_data() -> None:
     assert rows[3].mse == pytest.approx(0.3**2 * 9 / 10, rel=0.15)
 
 
-def test_filters_of_signals_have_the_width_that_errs_least_and_may_win() -> None:
+def test_filters_of_signals_have_the_best_width() -> None:
     est = fit(WAVES[:200], axes="CL", noise_level=0.5)
     noisy = est.corrupt(WAVES, 1)
     rows = compare_cleaning(est, WAVES, X_noisy=noisy)
@@ -67,7 +67,7 @@ def test_filters_of_signals_have_the_width_that_errs_least_and_may_win() -> None
     }
     assert rows[7].mse == pytest.approx(min(errors.values()), rel=0.1)
     assert int(rows[7].method.split()[-1]) in sorted(errors, key=errors.__getitem__)[:3]
-    assert rows[7].mse < rows[2].mse  # one epoch at three numbers is no match
+    assert rows[7].mse < rows[2].mse  # as one epoch with three numbers learns little
     assert all(row.seconds >= 0 for row in rows)
 
 
@@ -81,15 +81,15 @@ def test_filters_of_signals_have_the_width_that_errs_least_and_may_win() -> None
         (RNG.normal(size=(60, 1, 2)), {"axes": "CL", "latent_dim": 1}),
     ],
 )
-def test_every_shape_and_dtype_is_scored_by_all(X: Any, kwargs: dict[str, Any]) -> None:
+def test_every_shape_and_dtype_is_scored(X: Any, kwargs: dict[str, Any]) -> None:
     rows = compare_cleaning(fit(X, **kwargs), X)
     assert all(np.isfinite(row.mse) for row in rows)
     wide = X.shape[-1] != 2  # too short to be smoothed
     assert any("median" in row.method for row in rows) == wide
 
 
-def test_a_median_keeps_edges_that_a_mean_smears() -> None:
-    """Which axes are smoothed: with the channels' a median of 3 would mix the three."""
+def test_a_median_keeps_edges_that_a_mean_blurs() -> None:
+    """A median over the channels too would mix the three, so this shows which axes are smoothed."""
     steps = (RNG.uniform(0.2, 0.8, (200, 1)) < TIME) * 1.0
     X = np.stack([steps, -steps, 5 * steps], 1)
     est = fit(X, axes="CL", noise="salt_and_pepper", noise_level=0.05)
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_errors() -> None:
     assert first == again != other
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_wrong_models_and_rows_are_refused() -> None:
     X = curve(60)
     with pytest.raises(ParameterError, match="Autoencoder does not; fit a Denoising"):
         compare_cleaning(Autoencoder(max_epochs=0).fit(X), X)

@@ -1,4 +1,4 @@
-"""Classical filters and measures: closed forms, and what every filter must keep and gain."""
+"""PSNR, SSIM and classical filters: closed forms, and what every filter must keep and gain."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from narrows import InputError, ParameterError
-from narrows.denoising.denoising_page import run_filters
-from narrows.denoising.filters import FILTERS, OPPONENT, total_variation
+from narrows.denoising.compare_filters import FILTERS, OPPONENT, run_filters, total_variation
 from narrows.denoising.image_quality import psnr, ssim
 
 RNG = np.random.default_rng(0)
@@ -26,7 +25,7 @@ def scene(colour: bool) -> Any:
     return image.astype(np.float32)
 
 
-# ---------------------------------------------------------------- measures
+# ---------------------------------------------------------------- PSNR and SSIM
 
 
 @pytest.mark.parametrize(("dtype", "white"), [("u1", 255), ("u2", 65535), ("f4", 1.0)])
@@ -59,12 +58,12 @@ def test_images_too_small_for_a_window_have_no_ssim() -> None:
 
 
 @pytest.mark.parametrize("measure", [psnr, ssim])
-def test_measures_refuse_what_cannot_be_compared(measure: Any) -> None:
+def test_psnr_and_ssim_refuse_other_shapes_and_dtypes(measure: Any) -> None:
     clean = np.zeros((8, 8), np.uint8)
     for other in (clean[:4], clean.astype(np.uint16)):
         with pytest.raises(InputError, match="one shape and dtype"):
             measure(clean, other)
-    with pytest.raises(InputError, match="no value known to be white"):
+    with pytest.raises(InputError, match="no known value of white"):
         measure(clean.astype(int), clean.astype(int))
 
 
@@ -73,7 +72,7 @@ def test_measures_refuse_what_cannot_be_compared(measure: Any) -> None:
 
 @every_filter
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_any_shape_comes_back_in_float32(name: str, shape: tuple[int, ...]) -> None:
+def test_filters_keep_the_shape_and_return_float32(name: str, shape: tuple[int, ...]) -> None:
     image = RNG.random(shape, np.float32)
     before = image.copy()
     out = FILTERS[name](image, 0.1)
@@ -86,16 +85,16 @@ def test_any_shape_comes_back_in_float32(name: str, shape: tuple[int, ...]) -> N
 @every_filter
 @pytest.mark.parametrize("colour", [False, True], ids=["grey", "colour"])
 @pytest.mark.parametrize("sigma", [10, 50])
-def test_every_filter_brings_noise_far_down(name: str, colour: bool, sigma: int) -> None:
+def test_every_filter_removes_noise(name: str, colour: bool, sigma: int) -> None:
     clean = scene(colour)
     noisy = clean + sigma / 255 * RNG.normal(size=clean.shape).astype(np.float32)
     gain = psnr(clean, FILTERS[name](noisy, sigma / 255)) - psnr(clean, noisy)
-    assert gain > (1.5 if sigma == 10 else 7)  # a blur alone loses the edges it cannot see
+    assert gain > (1.5 if sigma == 10 else 7)  # the Gaussian gains least: it blurs edges
 
 
 @every_filter
 @pytest.mark.parametrize("colour", [False, True], ids=["grey", "colour"])
-def test_nothing_is_lost_without_noise_and_flat_images_stay(name: str, colour: bool) -> None:
+def test_images_without_noise_and_flat_images_stay_as_they_are(name: str, colour: bool) -> None:
     clean = scene(colour)
     assert (FILTERS[name](clean, 0.0) == clean).all()
     flat = np.full_like(clean, 0.3)
@@ -103,19 +102,19 @@ def test_nothing_is_lost_without_noise_and_flat_images_stay(name: str, colour: b
 
 
 @every_filter
-def test_a_filter_turns_with_its_image(name: str) -> None:
-    """Transposing commutes with every filter: no axis is treated unlike the other."""
+def test_filtering_commutes_with_transposing(name: str) -> None:
+    """No axis is treated unlike the other."""
     noisy = scene(False)[:, :80] + 0.1 * RNG.normal(size=(96, 80)).astype(np.float32)
     out, turned = FILTERS[name](noisy, 0.1), FILTERS[name](np.ascontiguousarray(noisy.T), 0.1)
     assert np.abs(out - turned.T).mean() < 1e-3
 
 
-def test_lightness_is_the_mean_and_the_turn_is_orthogonal() -> None:
+def test_lightness_is_the_mean_and_the_colour_rotation_is_orthogonal() -> None:
     assert np.allclose(OPPONENT[0], 1 / 3)
     assert np.allclose(3 * OPPONENT @ OPPONENT.T, np.eye(3))
 
 
-def test_grey_shown_in_colour_is_filtered_like_grey_of_less_noise() -> None:
+def test_grey_in_three_channels_is_filtered_like_grey_of_less_noise() -> None:
     """Lightness is filtered as a grey image of noise σ/√3, and equal channels have nothing else."""
     noisy = scene(False) + 0.1 * RNG.normal(size=(96, 96)).astype(np.float32)
     colour = total_variation(np.repeat(noisy[..., None], 3, axis=2), 0.1)
@@ -149,7 +148,7 @@ def test_a_missing_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_running_all_filters_keeps_dtype_and_scale(dtype: Any) -> None:
+def test_run_filters_keeps_dtype_and_scale(dtype: Any) -> None:
     """σ is on the scale to 255 whatever the depth: the same image gives the same answer."""
     clean = scene(False)
     noisy = (clean + 20 / 255 * RNG.normal(size=clean.shape)).clip(0, 1)

@@ -1,4 +1,4 @@
-"""The walk over files to denoise: what is written where, and what is refused before it begins."""
+"""Denoising files: what is written where, and what is refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from narrows.denoising.denoise_files import (
-    Done,
-    Failed,
-    Restored,
+from narrows.denoising.denoise_folder import (
+    DenoisedFile,
+    FailedFile,
+    by_fit_to_each,
+    by_fitted_model,
     denoise_files,
-    restore_alone,
-    restore_with,
 )
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.photographs import Photograph, read_photograph, write_photograph
@@ -24,13 +23,13 @@ from narrows.io.photographs import Photograph, read_photograph, write_photograph
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
 
-def invert(pixels: np.ndarray) -> Restored:
-    """Leaves its trace in every pixel, whatever the dtype."""
+def invert(pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Changes every pixel, whatever the dtype."""
     white = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-    return Restored((white - pixels).astype(pixels.dtype), noise=25.0, seconds=0.5)
+    return (white - pixels).astype(pixels.dtype), 25.0
 
 
-def never(pixels: np.ndarray) -> Restored:
+def never(pixels: np.ndarray) -> tuple[np.ndarray, float]:
     raise AssertionError("nothing may be computed")
 
 
@@ -50,10 +49,10 @@ def test_a_folder_keeps_its_names_and_depths(tmp_path: Path) -> None:
     save(scans / "deep" / "er" / "b.gif")
     given = Photograph(GREY.astype(np.uint16) * 200, GREY.astype(np.uint16), dpi=(300, 300))
     write_photograph(given, scans / "c.png")
-    heard: list[Done | Failed] = []
-    outcome = denoise_files(scans, out, invert, echo=heard.append)
+    echoed: list[DenoisedFile | FailedFile] = []
+    outcome = denoise_files(scans, out, invert, echo=echoed.append)
     assert tree(out) == ["a.jpg", "c.png", "deep/er/b.png"]
-    assert heard == outcome.done
+    assert echoed == outcome.done
     assert outcome.failed == []
     found = read_photograph(out / "c.png")
     np.testing.assert_array_equal(found.pixels, 65_535 - given.pixels)
@@ -69,7 +68,7 @@ def test_one_image_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_photograph(path).pixels, 255 - GREY)
 
 
-def test_what_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+def test_failed_files_are_named_and_the_others_denoised(tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     for name in ("a.png", "b.png", "c.png", "d.png", "e.png"):
         save(scans / name)
@@ -79,7 +78,7 @@ def test_what_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     save(scans / "d.png", np.stack([GREY] * 3, -1))
     save(scans / "e.png", GREY[:1])
 
-    def only_grey(pixels: np.ndarray) -> Restored:
+    def only_grey(pixels: np.ndarray) -> tuple[np.ndarray, float]:
         if pixels.ndim == 3:
             raise InputError("The model was fitted on grey images, this one is in colour.")
         if len(pixels) == 1:
@@ -95,15 +94,15 @@ def test_what_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == ["a.png"]
 
 
-def test_a_parameter_that_makes_no_sense_is_no_files_fault(tmp_path: Path) -> None:
-    def refuse(pixels: np.ndarray) -> Restored:
+def test_a_wrong_parameter_is_raised(tmp_path: Path) -> None:
+    def refuse(pixels: np.ndarray) -> tuple[np.ndarray, float]:
         raise ParameterError("max_time is -1.")
 
     with pytest.raises(ParameterError, match="max_time"):
         denoise_files(save(tmp_path / "a.png"), tmp_path / "b.png", refuse)
 
 
-def test_what_was_stored_so_that_it_cannot_be_held_is_not_computed(tmp_path: Path) -> None:
+def test_an_image_that_the_format_cannot_hold_is_not_denoised(tmp_path: Path) -> None:
     given = save(tmp_path / "a.png", GREY.astype(np.uint16))
     outcome = denoise_files(given, tmp_path / "b.jpg", never)
     assert "cannot hold 16 bits" in str(outcome.failed[0])
@@ -115,7 +114,7 @@ def refused(words: str, *arguments: Any, error: type[Exception] = FileError, **m
         denoise_files(*arguments, never, **more)
 
 
-def test_what_is_given_is_never_written_to(tmp_path: Path) -> None:
+def test_the_input_is_never_written_to(tmp_path: Path) -> None:
     given = save(tmp_path / "in" / "a.png")
     (tmp_path / "linked").symlink_to(tmp_path / "in")
     (tmp_path / "alias.png").symlink_to(given)
@@ -133,7 +132,7 @@ def test_what_is_given_is_never_written_to(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_photograph(given).pixels, GREY)
 
 
-def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
+def test_existing_files_are_not_replaced(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "b.png")
     save(tmp_path / "out" / "b.png", 255 - GREY)
@@ -157,7 +156,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
     refused("is a folder", given.parent, tmp_path / "out", overwrite=True)
 
 
-def test_two_that_would_be_one_file(tmp_path: Path) -> None:
+def test_two_images_that_would_be_one_file(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "a.gif")
     words = r"a\.gif' and '.*a\.png' would both be written to"
@@ -180,12 +179,12 @@ def test_measured_by_clean_images(tmp_path: Path) -> None:
     assert "shape (4, 5)" in outcome.failed[0].why
 
 
-class Learner:
-    """A denoiser that remembers what it was fitted on."""
+class FakeDenoiser:
+    """Remembers what it was fitted on; returns images unchanged, or plus the level."""
 
     stop_reason_, best_epoch_ = "the budget was used", 3
 
-    def fit(self, images: list[np.ndarray]) -> Learner:
+    def fit(self, images: list[np.ndarray]) -> FakeDenoiser:
         self.seen = images
         return self
 
@@ -197,29 +196,29 @@ class Learner:
         return pixels + np.uint8(noise_level or 0)
 
 
-def test_each_image_is_learnt_from_alone() -> None:
-    made: list[Learner] = []
-    restore = restore_alone(lambda: [learner := Learner(), made.append(learner)][0])
+def test_each_image_has_its_own_fit() -> None:
+    made: list[FakeDenoiser] = []
+    denoise = by_fit_to_each(lambda: [fake := FakeDenoiser(), made.append(fake)][0])
     for image in (GREY, GREY.T):
-        restored = restore(image)
-        np.testing.assert_array_equal(restored.pixels, image)
-        assert restored.noise == 7
-    assert [len(learner.seen) for learner in made] == [1, 1]
-    told = restore_with(Learner().fit([GREY]), noise_level=3.0)(GREY)
-    assert told.noise == 3
-    np.testing.assert_array_equal(told.pixels, GREY + 3)
+        pixels, noise = denoise(image)
+        np.testing.assert_array_equal(pixels, image)
+        assert noise == 7
+    assert [len(fake.seen) for fake in made] == [1, 1]
+    pixels, noise = by_fitted_model(FakeDenoiser().fit([GREY]), noise_level=3.0)(GREY)
+    assert noise == 3
+    np.testing.assert_array_equal(pixels, GREY + 3)
 
 
-def test_an_image_of_which_nothing_was_learnt_is_not_passed_off_as_clean() -> None:
-    learner = Learner()
-    learner.best_epoch_ = 0
+def test_a_fit_that_learned_nothing_is_an_error() -> None:
+    fake = FakeDenoiser()
+    fake.best_epoch_ = 0
     with pytest.raises(InputError, match="--max-time"):
-        restore_alone(lambda: learner)(GREY)
-    learner.stop_reason_ = "interrupted"
+        by_fit_to_each(lambda: fake)(GREY)
+    fake.stop_reason_ = "interrupted"
     with pytest.raises(KeyboardInterrupt):
-        restore_alone(lambda: learner)(GREY)
+        by_fit_to_each(lambda: fake)(GREY)
 
 
-def test_an_image_without_noise_is_not_learnt_from() -> None:
-    restored = restore_alone(Learner, noise_level=0.0)(GREY)
-    assert restored.pixels is GREY and restored.noise == 0
+def test_an_image_without_noise_is_not_fitted() -> None:
+    pixels, noise = by_fit_to_each(FakeDenoiser, noise_level=0.0)(GREY)
+    assert pixels is GREY and noise == 0

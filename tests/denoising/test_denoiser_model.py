@@ -1,4 +1,4 @@
-"""What denoisers are made of: networks for images of any size, tiles, targets and patches."""
+"""The U-Net, its tiles, the pairs it learns from, and patches of images of any size."""
 
 from __future__ import annotations
 
@@ -11,23 +11,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from narrows._types import Clock
-from narrows.denoising import tiling
-from narrows.denoising.denoiser_model import Restorer, RestoringObjective
-from narrows.denoising.noise_pairs import AddedNoise, Halves, Recorruption
-from narrows.denoising.tiling import restore_whole, tiles
-from narrows.denoising.unet import multiple, reach, whole_networks
+from narrows.denoising import denoiser_model
+from narrows.denoising.denoiser_model import (
+    DenoiserModel,
+    PSNRObjective,
+    receptive_radius,
+    size_multiple,
+    tile_spans,
+    unet,
+)
+from narrows.denoising.noise_pairs import (
+    AddedNoise,
+    RecorruptedToRecorrupted,
+    ZeroShotNoise2Noise,
+)
 from narrows.parts.likelihoods.continuous import MSE
 from narrows.training.patches import Patches, fill, symmetry, undo_symmetry
 
 WIDTHS = (4, 6, 8)
 
 
-def random_model(seed: int = 0, channels: int = 1, blocks: int = 1) -> Restorer:
-    """One that changes what it sees: its last layer is not zero."""
+def random_model(seed: int = 0, channels: int = 1, blocks: int = 1) -> DenoiserModel:
+    """A model whose last layer is not zero, so that it changes its input."""
     rng = torch.Generator().manual_seed(seed)
-    f, g = whole_networks(channels, WIDTHS, blocks, rng)
+    f, g = unet(channels, WIDTHS, blocks, rng)
     torch.nn.init.normal_(g.tail.weight, 0, 0.1, generator=rng)
-    return Restorer(f, g, MSE(), AddedNoise(0, 0.2)).double()
+    return DenoiserModel(f, g, MSE(), AddedNoise(0, 0.2)).double()
 
 
 def random_image(height: int, width: int, channels: int = 1) -> torch.Tensor:
@@ -38,46 +47,45 @@ def random_image(height: int, width: int, channels: int = 1) -> torch.Tensor:
 # ---------------------------------------------------------------- networks and tiles
 
 
-def test_it_starts_by_changing_nothing() -> None:
-    f, g = whole_networks(1, WIDTHS, 1, torch.Generator().manual_seed(0))
-    model, image = Restorer(f, g, MSE(), AddedNoise(0, 1)), random_image(16, 16).float()
+def test_a_new_model_changes_nothing() -> None:
+    f, g = unet(1, WIDTHS, 1, torch.Generator().manual_seed(0))
+    model, image = DenoiserModel(f, g, MSE(), AddedNoise(0, 1)), random_image(16, 16).float()
     assert torch.equal(model.restore(image[None], 0.1)[0], image)
 
 
 @pytest.mark.parametrize("times", [0.1, 3.0, 255.0])
-def test_brighter_images_with_more_noise_are_the_same_images(times: float) -> None:
+def test_scaling_image_and_noise_scales_the_output(times: float) -> None:
     model, image = random_model(), random_image(24, 20)
     with torch.no_grad():
         once = model.restore(image[None], 0.1)
         more = model.restore(times * image[None], 0.1 * times)
     torch.testing.assert_close(more, times * once)
-    assert not torch.allclose(model.restore(image[None], 0.2), once)  # and the level is heard
+    assert not torch.allclose(model.restore(image[None], 0.2), once)  # and the level matters
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_nothing_beyond_its_reach_has_an_influence(blocks: int) -> None:
+def test_the_receptive_radius_is_an_upper_bound(blocks: int) -> None:
     model = random_model(blocks=blocks)
-    border = reach(WIDTHS, blocks)
-    side = 2 * border + 4 * multiple(WIDTHS)
+    radius = receptive_radius(WIDTHS, blocks)
+    side = 2 * radius + 4 * size_multiple(WIDTHS)
     image = random_image(side, side)[None].requires_grad_()
     middle = side // 2
     model.restore(image, 0.1)[0, 0, middle, middle].backward()
     assert image.grad is not None
-    felt = image.grad[0, 0].nonzero()
-    far = int((felt - middle).abs().max())
-    # and the reach is no wild guess: tiles would be wasteful
-    assert border / 2 <= far <= border
+    farthest = int((image.grad[0, 0].nonzero() - middle).abs().max())
+    # a bound that is far too large would make tiles slow
+    assert radius / 2 <= farthest <= radius
 
 
 @given(height=st.integers(1, 70), width=st.integers(1, 70), side=st.sampled_from([8, 16, 40]))
 @settings(max_examples=40, deadline=None)
-def test_tiled_is_whole(height: int, width: int, side: int) -> None:
+def test_tiles_give_what_the_whole_image_gives(height: int, width: int, side: int) -> None:
     model, image = random_model(), random_image(height, width)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiling, "TILE", 10**6)
-        whole = restore_whole(model, image, 0.1, 1)
-        patch.setattr(tiling, "TILE", side)
-        tiled = restore_whole(model, image, 0.1, 1)
+        patch.setattr(denoiser_model, "TILE_SIDE", 10**6)
+        whole = model.restore_image(image, 0.1, 1)
+        patch.setattr(denoiser_model, "TILE_SIDE", side)
+        tiled = model.restore_image(image, 0.1, 1)
     assert whole.shape == image.shape
     torch.testing.assert_close(tiled, whole)
 
@@ -85,24 +93,27 @@ def test_tiled_is_whole(height: int, width: int, side: int) -> None:
 def test_tiles_cover_each_pixel_once() -> None:
     seen = np.zeros((100, 130), int)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiling, "TILE", 32)
-        for ((top, bottom), (left, right)), outer in tiles(100, 130, 16, 4):
+        patch.setattr(denoiser_model, "TILE_SIDE", 32)
+        for (top, bottom, *_), (left, right, *_) in product(
+            tile_spans(100, 16, 4), tile_spans(130, 16, 4)
+        ):
             seen[top:bottom, left:right] += 1
-            assert outer[0][0] <= top < bottom <= outer[0][1] <= 100
-            assert outer[1][0] % 4 == 0
+        for start, stop, first, last in tile_spans(130, 16, 4):
+            assert 0 <= first <= start < stop <= last <= 130
+            assert first % 4 == 0
     assert (seen == 1).all()
 
 
-def test_eight_sides_make_the_answer_turn_with_the_image() -> None:
+def test_with_eight_views_the_output_rotates_with_the_image() -> None:
     model = random_model()
     even = random_image(20, 32)
-    answer = restore_whole(model, even, 0.1, 8)
+    answer = model.restore_image(even, 0.1, 8)
     for k in range(8):
-        turned = restore_whole(model, symmetry(even, k).contiguous(), 0.1, 8)
+        turned = model.restore_image(symmetry(even, k).contiguous(), 0.1, 8)
         torch.testing.assert_close(undo_symmetry(turned, k), answer)
 
 
-def test_symmetries_are_eight_and_undone() -> None:
+def test_the_eight_symmetries_differ_and_are_undone() -> None:
     image = random_image(5, 5)
     all_eight = [symmetry(image, k) for k in range(8)]
     assert all(torch.equal(undo_symmetry(s, k), image) for k, s in enumerate(all_eight))
@@ -110,7 +121,7 @@ def test_symmetries_are_eight_and_undone() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (5, 16)])
-def test_filling_mirrors_as_numpy_does(height: int, width: int) -> None:
+def test_fill_pads_like_numpy_symmetric(height: int, width: int) -> None:
     image = random_image(height, width)
     filled = fill(image, 12, 16)
     below, beside = max(0, 12 - height), max(0, 16 - width)
@@ -118,44 +129,44 @@ def test_filling_mirrors_as_numpy_does(height: int, width: int) -> None:
     np.testing.assert_array_equal(filled.numpy(), expected)
 
 
-# ---------------------------------------------------------------- what is learned from
+# ---------------------------------------------------------------- pairs and patches
 
 
 def test_the_noises_of_input_and_target_are_independent() -> None:
     rng = torch.Generator().manual_seed(0)
     sigma, n = 0.3, 400_000
     noise = sigma * torch.randn((1, 1, 1, n), generator=rng)
-    given_, target, level = Recorruption(sigma, alpha=0.5).pair(noise, rng)
+    given_, target, level = RecorruptedToRecorrupted(sigma, alpha=0.5).pair(noise, rng)
     covariance = float((given_ * target).mean())
     assert abs(covariance) < 4 * float(given_.std() * target.std()) / np.sqrt(n)
     assert float(given_.std()) == pytest.approx(float(level), rel=0.01)
     assert float(target.std()) == pytest.approx(sigma * np.sqrt(1 + 4), rel=0.01)
 
 
-def test_halves_share_no_pixel_and_keep_the_mean() -> None:
+def test_input_and_target_of_half_size_share_no_pixel_and_keep_the_mean() -> None:
     rng = torch.Generator().manual_seed(0)
     image = torch.arange(48.0).reshape(1, 1, 6, 8).requires_grad_()
-    given_, target, level = Halves(0.2).pair(image, rng)
+    given_, target, level = ZeroShotNoise2Noise(0.2).pair(image, rng)
     grads = [torch.autograd.grad(x.sum(), image, retain_graph=True)[0] for x in (given_, target)]
     assert torch.equal(grads[0] + grads[1], torch.full_like(image, 0.5))
     assert not (grads[0] * grads[1]).any()
     assert float(level) == pytest.approx(0.2 / np.sqrt(2))
 
 
-def test_noisy_targets_lead_where_clean_ones_do() -> None:
+def test_noisy_targets_give_the_minimum_of_clean_targets() -> None:
     # one number per image to learn, so both minima are closed forms: the gradient of the mean
     # loss over noisy pairs is that over clean pairs at the input's level
     rng = torch.Generator().manual_seed(0)
     clean = torch.randn((4000, 1, 8, 8), generator=rng)
     sigma = 0.5
     y = clean + sigma * torch.randn(clean.shape, generator=rng)
-    given_, target, level = Recorruption(sigma).pair(y, rng)
+    given_, target, level = RecorruptedToRecorrupted(sigma).pair(y, rng)
     learned = float((given_ * target).mean() / given_.square().mean())
     s = float(level[0])
     assert learned == pytest.approx(1 / (1 + s**2), rel=0.02)
 
 
-def test_added_noise_has_the_level_it_says() -> None:
+def test_added_noise_has_its_level() -> None:
     rng = torch.Generator().manual_seed(0)
     x = torch.zeros((2000, 1, 16, 16))
     y, target, level = AddedNoise(0.1, 0.3).pair(x, rng)
@@ -170,7 +181,7 @@ def test_the_score_is_minus_the_psnr() -> None:
     model, rng = random_model().float(), torch.Generator().manual_seed(0)
     with torch.no_grad():
         trace = model(random_image(16, 16)[None].float(), Clock(), rng)
-    objective = RestoringObjective()
+    objective = PSNRObjective()
     objective(model, trace)
     error = float((trace.x - trace.output[0]).square().mean())
     assert float(objective.score(trace)) == pytest.approx(10 * np.log10(error), rel=1e-4)
@@ -187,7 +198,7 @@ def patches(images: list[np.ndarray], side: int = 16) -> Patches:
     )
 
 
-def test_patches_are_the_same_from_the_same_order_and_go_on_where_they_stopped() -> None:
+def test_patches_follow_from_the_order_and_can_skip_batches() -> None:
     images = [np.full((40, 30), 10 * i, np.uint8) for i in range(1, 9)]
     every = list(patches(images).shuffled(16, torch.Generator().manual_seed(3)))
     again = list(patches(images).shuffled(16, torch.Generator().manual_seed(3), skip=10))
@@ -201,7 +212,7 @@ def test_patches_are_the_same_from_the_same_order_and_go_on_where_they_stopped()
         assert torch.equal(whole, torch.cat([first, second]))
 
 
-def test_patches_of_more_images_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patches_of_images_that_do_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     from narrows.training import patches as module
 
     monkeypatch.setattr(module, "MOST_HELD", 3000)
