@@ -124,7 +124,7 @@ def test_the_page_gets_what_was_read_and_written(
     page = tmp_path / "page.html"
     said = done("denoise", scans, "-o", tmp_path / "out", "--compare", page, "--clean", scans)
     assert f"wrote {page}" in said
-    assert said.count("beside it: Gaussian inf dB") == 2
+    assert said.count("filters: Gaussian inf dB") == 2
     assert [entry.name for entry in given] == ["0.png", "1.png"]
     np.testing.assert_array_equal(given[0].noisy, GREY)
     np.testing.assert_array_equal(given[0].clean, GREY)
