@@ -23,7 +23,7 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,10 +45,9 @@ from compression_data import (
 )
 from compression_table import write_table
 from narrows import Codec
-from narrows.compression.other_coders import REFUSALS, Packed, pack_bounded, pack_lossless
-from narrows.compression.other_image_coders import lossy_coders
-from narrows.compression.other_images import curve, fidelity, forms_of, images_of
+from narrows.compression.other_coders import ImageFiles, images_of
 from records import HERE, Book, Row
+from timed_coders import TimedResult, image_curves, mean_psnr, timed_bounded, timed_lossless
 
 Array = NDArray[Any]
 SECTIONS = ("mnist-lossless", "mnist-lossy", "fashion", "photos", "fields", "tables", "speed")
@@ -56,8 +55,6 @@ BOUNDS = (1e-2, 1e-3, 1e-4)
 SMALL_RATE = 100 / 784  # bits for each pixel of the middle level on images of 28 by 28
 GREY_RATE, COLOUR_RATE = 0.4, 0.15  # the same for each number in a photograph
 PLAIN_ERRORS = (2, 5, 10, 20, 40)  # of 255: what plain prediction alone makes a curve of
-POINTS = 9  # on the curve of an image coder
-CURVE_FILES = 500  # of more images a sample tells the curve of coders of one at a time
 PACKAGES = ("torch", "pillow", "imagecodecs", "pysz", "zstandard")
 
 
@@ -95,10 +92,12 @@ class Bench:
         found = {"section": self.section, "data": data, "mode": mode, "method": method}
         self.book.add({**found, **size, "bits": bits, **row, **self.facts})
 
-    def others(self, data: str, X: Any, mode: str, rows: Sequence[Packed], **more: Any) -> None:
+    def others(
+        self, data: str, X: Any, mode: str, rows: Sequence[TimedResult], **more: Any
+    ) -> None:
         """What ordinary coders made of X."""
-        for packed in rows:
-            row = asdict(packed)
+        for result in rows:
+            row = asdict(result)
             self.add(data, X, mode, row.pop("name"), {**row, **more})
 
     def ours(self, data: str, X: Any, mode: str, method: str, codec: Codec, **how: Any) -> Row:
@@ -110,7 +109,7 @@ class Bench:
     def lossless(self, pair: Pair, codec: Codec) -> None:
         """The file with the autoencoder, without it, and everyone else's."""
         self.both(pair, codec, "lossless")
-        rows = pack_lossless(pair.test, thorough=not self.args.quick)
+        rows = timed_lossless(pair.test, thorough=not self.args.quick)
         self.others(pair.name, pair.test, "lossless", rows)
 
     def both(self, pair: Pair, codec: Codec, mode: str, **how: Any) -> None:
@@ -125,7 +124,7 @@ class Bench:
         for share in shares if spread > 0 else ():
             how = {"max_error": share * spread, "share": share}
             self.both(pair, codec, "bounded", **how)
-            rows = pack_bounded(pair.test, share * spread)
+            rows = timed_bounded(pair.test, share * spread)
             bound = share * spread
             self.others(pair.name, pair.test, "bounded", rows, share=share, bound=bound)
 
@@ -148,8 +147,8 @@ class Bench:
             how = {"max_error": error, "autoencoder": False}
             row = measure(models["narrows"], pair.test, "bounded", pooled=pooled, **how)
             self.add(pair.name, pair.test, "lossy", "narrows, autoencoder off", row)
-        for name, packed in image_curves(pair.test, pooled, self.args.quick):
-            self.others(pair.name, pair.test, "lossy", [packed], quality=name)
+        for setting, result in image_curves(pair.test, pooled, self.args.quick):
+            self.others(pair.name, pair.test, "lossy", [result], quality=setting)
 
 
 def measure(
@@ -174,7 +173,8 @@ def measure(
     images, answers = images_of(X), images_of(found)
     psnr = None
     if images is not None and answers is not None and mode != "lossless":
-        psnr = fidelity(images, answers, pooled)[0]
+        whole = ImageFiles("", images, images).fidelity(answers)[0]
+        psnr = whole if pooled else mean_psnr(images, answers)
     return {
         "nbytes": len(stream.getvalue()),
         "psnr": psnr,
@@ -198,20 +198,6 @@ def largest_error(X: Any, found: Any) -> float:
         return float("inf")
     differences = (np.abs(x.astype(np.longdouble) - y.astype(np.longdouble)) for x, y in pairs)
     return max(float(difference.max(initial=0)) for difference in differences)
-
-
-def image_curves(X: Any, pooled: bool, quick: bool) -> Iterator[tuple[float, Packed]]:
-    """Settings and what each image coder makes of X there."""
-    for form in forms_of(X, 50 if quick else CURVE_FILES):
-        for coder in lossy_coders():
-            last, points = len(coder.settings) - 1, 3 if quick else POINTS
-            settings = [coder.settings[round(last * i / points)] for i in range(points)]
-            try:
-                found = curve(coder, form, settings, pooled)
-            except REFUSALS:
-                continue
-            for coded in found:
-                yield coded.setting, coded.row(f"{coder.name}, {form.name}", coded.psnr)
 
 
 def mnist_lossless(bench: Bench, args: argparse.Namespace) -> None:
@@ -269,9 +255,9 @@ def speed(bench: Bench, args: argparse.Namespace) -> None:
             times = {key: min(row[key] for row in every) for key in ("seconds", "decode_seconds")}
             bench.add(name, X, mode, "narrows", {**every[0], **times})
             if mode == "bounded":
-                bench.others(name, X, mode, pack_bounded(X, how["max_error"]))
+                bench.others(name, X, mode, timed_bounded(X, how["max_error"]))
             if mode == "lossless":
-                bench.others(name, X, mode, pack_lossless(X))
+                bench.others(name, X, mode, timed_lossless(X))
 
 
 RUN = dict(

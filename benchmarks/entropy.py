@@ -23,8 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from narrows.compression.format.entropy_coder import HEAD, Decoder, Encoder
-from narrows.compression.format.frequency_tables import TOTAL, Tables, frequencies_of
+from narrows.compression.format.entropy_coder import (
+    HEAD,
+    TOTAL,
+    Decoder,
+    Encoder,
+    Tables,
+    frequencies_of,
+)
 from narrows.exceptions import Corrupt
 from records import HERE, Book, Row, footnote, groups, median, show, table
 

@@ -23,8 +23,7 @@ from narrows.compression import codec_setup as coding
 from narrows.compression.format import chunk_methods as methods
 from narrows.compression.format import quantize_prior as freezing_prior
 from narrows.compression.format.entropy_coder import Encoder
-from narrows.compression.format.lossless import encode_exact, numbers
-from narrows.compression.format.raw_bytes import encode_deflate
+from narrows.compression.format.lossless import encode_deflate, encode_exact, to_real
 
 FOLDER = Path(__file__).parent / "golden" / "compressed"
 RNG = np.random.default_rng(0)
@@ -41,7 +40,7 @@ PHOTOS = [
     RNG.integers(0, 4, (3, 2, 3)).repeat(9, 0).repeat(8, 1).astype(np.uint8) * 60,
     RNG.integers(0, 4, (2, 4)).repeat(7, 0).repeat(6, 1).astype(np.uint8) * 50,
 ]
-Way = Callable[[Any, methods.Wish], methods.Coded]
+Way = Callable[[Any, methods.CodingSettings], methods.CodedChunk]
 # kind: what a codec is fitted on, with which parameters, and what of it goes into a file
 MODELS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "digits": (DIGITS, {}, DIGITS[:12]),
@@ -78,7 +77,7 @@ def small() -> Iterator[None]:
     options = coding.context_options
     with ExitStack() as stack:
         for where, name, value in (
-            (coding, "CONTEXT", 6),
+            (coding, "PRIOR_WIDTH", 6),
             (
                 coding,
                 "context_options",
@@ -91,22 +90,29 @@ def small() -> Iterator[None]:
         yield
 
 
-def raw(chunk: Any, wish: methods.Wish) -> methods.Coded:
-    return methods.Coded(methods.RAW, chunk.tobytes(), chunk)
+def raw(chunk: Any, settings: methods.CodingSettings) -> methods.CodedChunk:
+    return methods.CodedChunk(methods.RAW, chunk.tobytes(), chunk)
 
 
-def deflate(chunk: Any, wish: methods.Wish) -> methods.Coded:
-    payload = encode_deflate(chunk.tobytes(), numbers(chunk).itemsize)
-    return methods.Coded(methods.DEFLATE, payload, chunk)
+def deflate(chunk: Any, settings: methods.CodingSettings) -> methods.CodedChunk:
+    payload = encode_deflate(chunk.tobytes(), to_real(chunk).itemsize)
+    return methods.CodedChunk(methods.DEFLATE, payload, chunk)
 
 
-def exact(chunk: Any, wish: methods.Wish) -> methods.Coded:
-    return methods.Coded(methods.INTEGERS, encode_exact(numbers(chunk)), chunk)
+def exact(chunk: Any, settings: methods.CodingSettings) -> methods.CodedChunk:
+    return methods.CodedChunk(methods.INTEGERS, encode_exact(to_real(chunk)), chunk)
 
 
-def residual(chunk: Any, wish: methods.Wish) -> methods.Coded:
-    grid = wish.model.grid(chunk.shape, wish.images)  # type: ignore[union-attr]
-    coded = methods._residual(chunk, wish, grid, 1 << 30)
+def coder_of(settings: methods.CodingSettings) -> methods.ModelCoder:
+    assert settings.model is not None and settings.analysis is not None
+    return methods.ModelCoder(settings.model, settings.analysis, settings)
+
+
+def residual(chunk: Any, settings: methods.CodingSettings) -> methods.CodedChunk:
+    coder = coder_of(settings)
+    grid = coder.model.grid(chunk.shape, settings.images)
+    assert grid is not None
+    coded = coder.residual(chunk, grid, 1 << 30)
     assert coded is not None
     return coded
 
@@ -114,18 +120,18 @@ def residual(chunk: Any, wish: methods.Wish) -> methods.Coded:
 def expected(level: int) -> Way:
     """The context network, with the answer of a level beside."""
 
-    def way(chunk: Any, wish: methods.Wish) -> methods.Coded:
-        model = wish.model
-        assert model is not None and model.context is not None
-        grid = model.grid(chunk.shape, False)
-        codes, data, side = None, b"", None
-        if level != methods.NO_ANSWER:
-            codes, data = methods._codes(methods._latents(chunk, wish, grid), wish, level)
-            side = methods._answer(codes, level, model)
+    def way(chunk: Any, settings: methods.CodingSettings) -> methods.CodedChunk:
+        coder = coder_of(settings)
+        model, grid = coder.model, coder.model.grid(chunk.shape, False)
+        assert model.context is not None and grid is not None
+        data, side = b"", None
+        if level != methods.NO_CODES:
+            codes, encoder = coder.codes(coder.latents(chunk, grid), level)
+            data, side = encoder.finish(), model.approximation(codes, level)
         encoder = Encoder()
         model.context.encode(model.planes(chunk, grid), side, encoder)
         payload = methods.HEAD.pack(level, len(data)) + data + encoder.finish()
-        return methods.Coded(methods.CONTEXT, payload, chunk)
+        return methods.CodedChunk(methods.CONTEXT, payload, chunk)
 
     return way
 
@@ -152,7 +158,7 @@ def ways(kind: str, codec: Codec) -> dict[str, tuple[Way | None, dict[str, Any]]
         "rough": (None, {"quality": -codec.decoder_.level}),
         "bounded": (residual, {"max_error": "0.02rel"}),
         "lossless": (residual, LOSSLESS),
-        "context": (expected(methods.NO_ANSWER), LOSSLESS),
+        "context": (expected(methods.NO_CODES), LOSSLESS),
         "context beside": (expected(1), LOSSLESS),
     }
     chosen = {

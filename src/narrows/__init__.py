@@ -18,13 +18,14 @@ from narrows.training.loggers import MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:
-    from narrows.compression.codec import Codec
+    from narrows.compression import Codec
     from narrows.denoising import Denoiser
     from narrows.io import photographs
     from narrows.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
-    from narrows.models.autoencoder import Autoencoder, DenoisingAutoencoder
+    from narrows.models.autoencoder import Autoencoder
     from narrows.models.conditional_vae import ConditionalVAE
     from narrows.models.curved import PoincareVAE, SphericalVAE
+    from narrows.models.denoising_autoencoder import DenoisingAutoencoder
     from narrows.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE
     from narrows.models.flow import FlowVAE
     from narrows.models.hamiltonian import HamiltonianVAE, RiemannianHamiltonianVAE
@@ -129,9 +130,10 @@ def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> A
     NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
         The file cannot be decoded; all are children of ``FileError``.
     """
-    from narrows.compression.format.open_file import decompress as read
+    from importlib import import_module
 
-    return read(source, model, max_bytes=max_bytes)
+    compression: Any = import_module("narrows.compression")  # NumPy, and not before it is needed
+    return compression.decompress(source, model, max_bytes=max_bytes)
 
 
 def __getattr__(name: str) -> Any:

@@ -35,10 +35,11 @@ def weight_at(weight: Weight, clock: Clock) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a part may need to know to make its parameters: the shapes of x and z."""
+    """What a part may need to know to make its parameters: the shapes of x and z, and classes."""
 
     shape: tuple[int, ...]  # (d,), (C, L) or (C, H, W)
     latent_dim: int
+    n_classes: int = 0  # of the labels that a class-conditional model is given
 
 
 @dataclass(slots=True)

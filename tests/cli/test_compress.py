@@ -40,7 +40,7 @@ def test_the_model_may_be_in_the_file(codec: Path, place: Path, tmp_path: Path) 
     out = tmp_path / "x.narrow"
     said = done("compress", codec, place / "X.npy", "-o", out, "--embed-model", "--no-compare")
     assert "in the file" in said
-    assert "beside it" not in said
+    assert "compared with" not in said
     done("decompress", out, "-o", tmp_path / "x.npy")
     assert "in the file" in done("inspect", out)
     assert "all of it is right" in done("inspect", out, "--verify")

@@ -61,7 +61,7 @@ def test_what_makes_no_sense_is_refused_at_the_door(
     assert "does not exist" in refused("compress", codec, tmp_path / "no.npy", "-o", out)
     assert "no size" in refused("decompress", lossy, "-o", tmp_path / "x", "--max-bytes", "many")
     assert "no codec" in refused("decompress", lossy, "-m", digits, "-o", tmp_path / "x.npy")
-    assert "is not there" in refused("decompress", out, "-o", tmp_path / "x.npy")
+    assert "does not exist" in refused("decompress", out, "-o", tmp_path / "x.npy")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -112,13 +112,13 @@ def test_a_rate_is_met(codec: Codec) -> None:
 
 def test_a_file_is_as_large_as_the_model_says(codec: Codec) -> None:
     """Within 0.5 % and 64 bytes, beside the header and the frames."""
-    from narrows.compression.api import Latents
-    from narrows.compression.quantize_weights import bits_of
+    from narrows.compression.codec import LatentEncoder
+    from narrows.compression.quantize_weights import code_bits
 
-    model, latents = codec.decoder_, Latents(codec.model_, codec.choices_)
+    model, latents = codec.decoder_, LatentEncoder(codec.model_, codec.choices_)
     y = latents.latents(model.planes(DIGITS, model.grid(DIGITS.shape, False)))
     for level in range(model.n_levels):
-        estimate = bits_of(latents.quantise(y, level), model.tables, level) / 8
+        estimate = code_bits(latents.quantise(y, level), model.tables, level) / 8
         stream = io.BytesIO()
         summary = codec.compress_to(stream, DIGITS, quality=level - model.level)
         assert summary.coded == len(stream.getvalue())
@@ -171,7 +171,7 @@ def test_threads_change_no_bit(blocks: Codec) -> None:
 def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, or parts of rows: the answer is the same shape, and errors stay within their bound."""
     for at_once in (3500, 1500):
-        monkeypatch.setattr("narrows.compression.format.pack.AT_ONCE", at_once)
+        monkeypatch.setattr("narrows.compression.format.pack.CHUNK_ELEMENTS", at_once)
         X = FIELD[:2, :40]
         for how in ({"mode": "lossless"}, {"max_error": 0.5}, {}):
             back = blocks.decompress(blocks.compress(X, **how))
@@ -184,7 +184,7 @@ def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyP
 
 def test_images_cut_into_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = tiny(PHOTOS, block=(4, 4))
-    monkeypatch.setattr("narrows.compression.format.pack.AT_ONCE", 8000)
+    monkeypatch.setattr("narrows.compression.format.pack.CHUNK_ELEMENTS", 8000)
     large = np.tile(PHOTOS[1], (4, 1))
     for how in ({}, {"mode": "lossless"}):
         back = codec.decompress(codec.compress([large, PHOTOS[0]], **how))
@@ -254,8 +254,8 @@ def test_what_cannot_be_coded_is_refused(codec: Codec, X: Any, how: Any, words: 
         ({"mode": "lossless", "max_error": 1}, "go together"),
         ({"quality": 9}, "from -3 to 3"),
         ({"quality": 1.5}, "from -3 to 3"),
-        ({"mode": "lossless", "quality": 1}, "no meaning"),
-        ({"autoencoder": False}, "nothing can be lossy"),
+        ({"mode": "lossless", "quality": 1}, "for mode='lossy'"),
+        ({"autoencoder": False}, "need the autoencoder"),
     ],
 )
 def test_wishes_without_a_meaning_are_refused(codec: Codec, how: Any, words: str) -> None:
@@ -312,24 +312,23 @@ def test_every_way_that_was_tried_comes_back(
     kind: str, mode: str, codec: Codec, blocks: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only the one that won."""
-    from narrows.compression.api import Latents
+    from narrows.compression.codec import LatentEncoder
     from narrows.compression.format.chunk_methods import (
         CONTEXT,
-        Analysis,
-        Wish,
+        CodingSettings,
         _tried,
         decode_chunk,
     )
 
     X = {"digits": DIGITS[:60], "fields": FIELD[:, :30, :40]}.get(kind, KINDS["colours"][0])
     own = {"digits": codec, "fields": blocks}.get(kind) or tiny(X, axes="HWC")
-    half = Latents(own.model_, own.choices_)
+    half = LatentEncoder(own.model_, own.choices_)
     error = 2.0 if mode == "bounded" else None
-    wish = Wish(mode, False, error, own.decoder_, None, Analysis(half.latents, half.quantise))
-    monkeypatch.setattr("narrows.compression.format.chunk_methods.HOPELESS", 1e9)
-    tried = _tried(X, wish)
+    settings = CodingSettings(mode, False, error, own.decoder_, None, half)
+    monkeypatch.setattr("narrows.compression.format.chunk_methods.MAX_ESTIMATE", 1e9)
+    tried = _tried(X, settings)
     for coded in tried:
-        back = decode_chunk(coded.method, coded.payload, X.shape, X.dtype, wish)
+        back = decode_chunk(coded.method, coded.payload, X.shape, X.dtype, settings)
         assert same(np.ascontiguousarray(back), coded.decoded), coded.method
         assert coded.code_bytes <= len(coded.payload)
     if mode == "lossless" and X.dtype == np.uint8:
@@ -350,11 +349,11 @@ def test_pixels_are_expected_with_and_without_an_answer(
         seen.append(255 if side is None else len(seen) - 1)
         return cheap.get(seen[-1], 1e9)
 
-    monkeypatch.setattr("narrows.compression.format.context_decoder.ContextModel.bits", bits)
+    monkeypatch.setattr("narrows.compression.format.context_model.ContextModel.bits", bits)
     data = codec.compress(DIGITS[:200], mode="lossless")
     assert same(codec.decompress(data), DIGITS[:200])
     assert len(seen) == 1 + codec.decoder_.n_levels
-    assert methods.NO_ANSWER == 255
+    assert methods.NO_CODES == 255
 
 
 @pytest.mark.parametrize("n", [0, 1, 1000, 300_000])
@@ -368,16 +367,16 @@ def test_noise_grows_by_next_to_nothing(n: int, codec: Codec) -> None:
 
 def test_files_of_images_are_as_large_as_the_model_says() -> None:
     """Also where most codes cost next to nothing: at the coarsest level of blocks."""
-    from narrows.compression.api import Latents
-    from narrows.compression.quantize_weights import bits_of
+    from narrows.compression.codec import LatentEncoder
+    from narrows.compression.quantize_weights import code_bits
 
     codec = tiny(PHOTOS)
     image = np.tile(PHOTOS[0], (6, 6, 1))
-    model, half = codec.decoder_, Latents(codec.model_, codec.choices_)
+    model, half = codec.decoder_, LatentEncoder(codec.model_, codec.choices_)
     grid = model.grid(image.shape, True)
     assert grid is not None
     y = half.latents(model.planes(image, grid))
     for level in range(model.n_levels):
-        estimate = bits_of(half.quantise(y, level), model.tables, level) / 8
+        estimate = code_bits(half.quantise(y, level), model.tables, level) / 8
         summary = codec.compress_to(io.BytesIO(), [image], quality=level - model.level)
         assert estimate <= summary.codes <= 1.005 * estimate + 64

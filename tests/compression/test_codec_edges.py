@@ -14,13 +14,13 @@ import torch
 import narrows
 from helpers.quick_codecs import few_patches  # noqa: F401
 from narrows import Codec
-from narrows.compression.format.chunk_methods import HEAD, RESIDUAL, Wish
+from narrows.compression.format.chunk_methods import HEAD, RESIDUAL, CodingSettings
 from narrows.compression.format.container import Header, Item, Writer, model_id
-from narrows.compression.format.decoder import Model
+from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.entropy_coder import Decoder, Encoder
 from narrows.compression.format.integer_arrays import decode_integers, encode_integers
-from narrows.compression.format.model_payload import Payload
-from narrows.compression.format.pack import AT_ONCE, _item_of, _parts, pack
+from narrows.compression.format.integer_networks import Payload
+from narrows.compression.format.pack import CHUNK_ELEMENTS, _item_of, _parts, pack
 from narrows.exceptions import Corrupt, InputError
 
 RNG = np.random.default_rng(0)
@@ -92,16 +92,18 @@ def test_each_image_is_decoded_once() -> None:
             return IMAGES[0]
 
     item: Any = Counted()
-    pack(io.BytesIO(), [item], Wish("lossless", True))
+    pack(io.BytesIO(), [item], CodingSettings("lossless", True))
     assert item.asked == 1
 
 
-@pytest.mark.parametrize("width", [AT_ONCE // 100, AT_ONCE // 3, AT_ONCE // 50])
+@pytest.mark.parametrize(
+    "width", [CHUNK_ELEMENTS // 100, CHUNK_ELEMENTS // 3, CHUNK_ELEMENTS // 50]
+)
 def test_strips_of_wide_images_stay_within_a_chunk(width: int) -> None:
     image = np.broadcast_to(np.float64(0), (150, width))
     parts = [part.shape for part in _parts(image, _item_of(image, None), True)]
     assert sum(rows for rows, _ in parts) == 150
-    assert all(rows * width <= AT_ONCE for rows, _ in parts)
+    assert all(rows * width <= CHUNK_ELEMENTS for rows, _ in parts)
     assert len({rows for rows, _ in parts[:-1]}) == 1
     assert parts[0][0].bit_count() == 1  # no block of a power of two is cut
 
@@ -212,7 +214,7 @@ def test_the_head_of_a_model_has_one_form(of_rows: Codec, word: bytes) -> None:
 
 def test_a_prior_of_lone_cells_has_no_grid(of_rows: Codec) -> None:
     payload = of_rows.payload_
-    model = Model(replace(payload, structure={**payload.structure, "event": None}))
+    model = ExactDecoder(replace(payload, structure={**payload.structure, "event": None}))
     with pytest.raises(Corrupt, match="alone"):
         model.tables.decode(Decoder(Encoder().finish()), (1, model.latent_dim, 2, 3), 0)
 

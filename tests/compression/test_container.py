@@ -120,7 +120,7 @@ def test_arrays_are_checked_as_little_endian_bytes_in_c_order() -> None:
     chunk.check(np.frombuffer(decode(chunk), item.little).reshape(chunk.shape))
     chunk.check(array)
     for wrong in (array[:, :, ::-1], array[:1], array.astype(np.float64)):
-        with pytest.raises(Corrupt, match="item 0, chunk 0 does not decode to what"):
+        with pytest.raises(Corrupt, match="item 0, chunk 0 does not decode to the data"):
             chunk.check(wrong)
 
 

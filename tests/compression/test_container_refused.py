@@ -15,9 +15,9 @@ import pytest
 from helpers.containers import Pipe, example, read, write
 from helpers.mutated_files import end_of, index_of, join, preamble, seal, split
 from narrows.compression.format import frames as layout
-from narrows.compression.format.container import Header, Item, Reader, model_id, need_model
+from narrows.compression.format.container import Header, Item, Reader, check_model, model_id
 from narrows.compression.format.frames import CHUNK, INDEX, ITEM, MODEL, Frame
-from narrows.compression.format.raw_bytes import decode_deflate, decode_raw
+from narrows.compression.format.lossless import decode_deflate, decode_raw
 from narrows.exceptions import (
     Corrupt,
     NotOurFile,
@@ -80,13 +80,17 @@ def test_every_flipped_bit_is_noticed() -> None:
 
 @pytest.mark.parametrize("data", [b"PK\3\4 something else", b"\x89PNG\r\n\x1a\n", b"\0" * 99])
 def test_other_files_are_not_ours(data: bytes) -> None:
-    refused(data, NotOurFile, "no compressed file of narrows")
+    refused(data, NotOurFile, "not a compressed file of narrows")
 
 
 @pytest.mark.parametrize("version", [(1, 1), (2, 0), (0, 0), (65535, 65535)])
 def test_other_versions_are_refused(version: tuple[int, int]) -> None:
     data = preamble(HEADER, version)
-    refused(data, UnsupportedVersion, f"format {version[0]}.{version[1]}, and this narrows reads")
+    refused(
+        data,
+        UnsupportedVersion,
+        f"format {version[0]}.{version[1]}, and this version of narrows reads",
+    )
 
 
 HEADERS: dict[str, tuple[bytes, type[Exception], str]] = {
@@ -98,7 +102,7 @@ HEADERS: dict[str, tuple[bytes, type[Exception], str]] = {
     ),
     "coder kind": (changed({"coder": [1]}), UnsupportedVersion, "does not know"),
     "unknown field": (changed({"zip": 1}), Corrupt, "unknown field 'zip'"),
-    "null": (changed({"items": None}), Corrupt, "not written as it must"),
+    "null": (changed({"items": None}), Corrupt, "not canonical JSON"),
     "kind": (changed({"kind": "film"}), Corrupt, "kind 'film'"),
     "kind as list": (changed({"kind": ["array"]}), Corrupt, "kind"),
     "mode": (changed({"mode": 3}), Corrupt, "mode 3"),
@@ -106,20 +110,20 @@ HEADERS: dict[str, tuple[bytes, type[Exception], str]] = {
     "model": (changed({"model": "A" * 64}), Corrupt, "model"),
     "level": (changed({"level": -1}), Corrupt, "level -1"),
     "items": (changed({"items": True}), Corrupt, "items True"),
-    "more items": (changed({"items": 1}), Corrupt, "0 items, not 1"),
-    "list": (b"[]", Corrupt, "not written"),
-    "nothing": (b"", Corrupt, "not written"),
-    "not UTF-8": (b'{"kind":"\xff"}', Corrupt, "not written"),
-    "space": (HEADER.replace(b":", b": ", 1), Corrupt, "not written"),
-    "order": (b'{"mode":"lossy","kind":"array"}', Corrupt, "not written"),
-    "twice": (HEADER[:-1] + b',"mode":"lossless"}', Corrupt, "not written"),
-    "nan": (HEADER[:-1] + b',"x":NaN}', Corrupt, "NaN is no integer"),
-    "fraction": (HEADER[:-1] + b',"x":0.5}', Corrupt, "0.5 is no integer"),
+    "more items": (changed({"items": 1}), Corrupt, "0 items; its header says 1"),
+    "list": (b"[]", Corrupt, "not canonical JSON"),
+    "nothing": (b"", Corrupt, "not canonical JSON"),
+    "not UTF-8": (b'{"kind":"\xff"}', Corrupt, "not canonical JSON"),
+    "space": (HEADER.replace(b":", b": ", 1), Corrupt, "not canonical JSON"),
+    "order": (b'{"mode":"lossy","kind":"array"}', Corrupt, "not canonical JSON"),
+    "twice": (HEADER[:-1] + b',"mode":"lossless"}', Corrupt, "not canonical JSON"),
+    "nan": (HEADER[:-1] + b',"x":NaN}', Corrupt, "NaN is not an integer"),
+    "fraction": (HEADER[:-1] + b',"x":0.5}', Corrupt, "0.5 is not an integer"),
     "large": (HEADER[:-1] + b',"x":9223372036854775808}', Corrupt, "more than 63 bits"),
-    "very large": (HEADER[:-1] + b',"x":1' + b"0" * 9999 + b"}", Corrupt, "not written"),
-    "deep": (HEADER[:-1] + b',"x":' + b"[" * 16 + b"]" * 16 + b"}", Corrupt, "not written"),
-    "very deep": (b"[" * 60_000, Corrupt, "not written"),
-    "long": (HEADER + b" " * 65_536, TooLarge, "more than the 65536"),
+    "very large": (HEADER[:-1] + b',"x":1' + b"0" * 9999 + b"}", Corrupt, "not canonical JSON"),
+    "deep": (HEADER[:-1] + b',"x":' + b"[" * 16 + b"]" * 16 + b"}", Corrupt, "not canonical JSON"),
+    "very deep": (b"[" * 60_000, Corrupt, "not canonical JSON"),
+    "long": (HEADER + b" " * 65_536, TooLarge, "at most 65536"),
 }
 for wrong in ("1e-3", "inf", "nan", "-0x0.0p+0", "-0x1.0000000000000p+0", "0x1p+0", 1, "0x1p99999"):
     fields = {"mode": "bounded", "error": wrong}
@@ -146,8 +150,8 @@ ITEMS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "codec": ({"codec": {}}, Corrupt, "codec"),
     "axes": ({"shape": [1] * 33}, TooLarge, "33 axes"),
     "many axes": ({"shape": [2**62] * 3000}, TooLarge, "3000 axes"),
-    "header bomb": ({"shape": [2**62, 2**62]}, TooLarge, "more than any memory"),
-    "empty bomb": ({"shape": [0, 2**62, 2**62]}, TooLarge, "more than any memory"),
+    "header bomb": ({"shape": [2**62, 2**62]}, TooLarge, "fits no memory"),
+    "empty bomb": ({"shape": [0, 2**62, 2**62]}, TooLarge, "fits no memory"),
     "bomb": ({"shape": [2**31 + 1]}, TooLarge, "decodes to 2147483649 bytes"),
     "rows": ({"shape": [1, 2**26 + 1]}, TooLarge, "rows of 67108865 bytes"),
 }
@@ -172,7 +176,7 @@ CHUNKS: dict[str, tuple[list[Frame], type[Exception], str]] = {
     "too many rows": ([replace(RAW, rows=3)], Corrupt, "3 rows from 0"),
     "no rows": ([replace(RAW, rows=0), RAW], Corrupt, "0 rows from 0"),
     "method": ([replace(RAW, method=6)], Corrupt, "method 6, which does not exist"),
-    "model": ([RAW, Frame(MODEL, 0, b"")], Corrupt, "is not where one may be"),
+    "model": ([RAW, Frame(MODEL, 0, b"")], Corrupt, "at a place where none is allowed"),
     "decoded": ([replace(RAW, decoded_crc=1)], Corrupt, "item 0, chunk 0 does not decode"),
     "payload": ([replace(RAW, payload=b"abc")], Corrupt, "3 bytes where 2 belong"),
     "deflated": ([replace(RAW, method=1)], Corrupt, "is damaged"),
@@ -220,7 +224,7 @@ def test_more_than_the_user_allows_is_refused() -> None:
 def test_there_is_a_most_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     content = [(Item(shape=(0,), dtype="|u1", row_axes=1), b"")] * 6
     data = write(Header(kind="array", mode="lossy"), content)
-    monkeypatch.setattr(layout, "MOST_FRAMES", 5)
+    monkeypatch.setattr(layout, "MAX_FRAMES", 5)
     refused(data, TooLarge, "more than the 5 items and chunks")
     with pytest.raises(TooLarge, match="more than the 5 items and chunks"):
         write(Header(kind="array", mode="lossy"), content)
@@ -243,8 +247,8 @@ def test_the_end_must_fit() -> None:
     refused(FILE[:-44] + bytes(32) + tail[32:], Corrupt, "SHA-256")
     refused(FILE[:-12] + b"\0" + FILE[-11:], Corrupt, "does not end as it should")
     refused(FILE[:-1] + b"\0", Corrupt, "does not end as it should")
-    refused(FILE + b"\0", Corrupt, "goes on after its end")
-    refused(FILE + FILE, Corrupt, "goes on after its end")
+    refused(FILE + b"\0", Corrupt, "bytes after the end of the file")
+    refused(FILE + FILE, Corrupt, "bytes after the end of the file")
 
 
 def test_an_index_that_points_elsewhere_is_refused() -> None:
@@ -269,12 +273,12 @@ def test_a_model_in_the_file_is_checked() -> None:
 
 def test_another_model_is_refused_by_name() -> None:
     header = Header(kind="array", mode="lossy", model="ab" * 32)
-    need_model(header, "ab" * 32)
-    need_model(Header(kind="array", mode="lossy"), None)
+    check_model(header, "ab" * 32)
+    check_model(Header(kind="array", mode="lossy"), None)
     with pytest.raises(WrongModel, match=r"needs the model abababababab .* and none was given"):
-        need_model(header, None)
+        check_model(header, None)
     with pytest.raises(WrongModel, match=r"abababababab .* and cdcdcdcdcdcd was given"):
-        need_model(header, "cd" * 32)
+        check_model(header, "cd" * 32)
 
 
 def test_payloads_of_another_length_are_refused() -> None:

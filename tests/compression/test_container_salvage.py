@@ -108,7 +108,9 @@ def test_of_a_truncated_file_comes_what_there_is(header: Header) -> None:
             for number, rows in came.items():
                 assert rows | lost.get(number, set()) == set(range(CONTENT[number][0].rows))
     if header.items is not None:
-        assert any("items, not 4" in part.why for part in salvage(io.BytesIO(data[:400]))[2])
+        assert any(
+            "items; its header says 4" in part.why for part in salvage(io.BytesIO(data[:400]))[2]
+        )
 
 
 def test_a_damaged_end_is_said_and_costs_nothing() -> None:
@@ -163,7 +165,7 @@ def test_a_writer_refuses_what_a_reader_would() -> None:
         start(kind="film")
     with pytest.raises(ParameterError, match="an error in mode 'lossy'"):
         start(error=0.5)
-    with pytest.raises(ParameterError, match="not the one the header names"):
+    with pytest.raises(ParameterError, match="not the one that the header names"):
         Writer(io.BytesIO(), Header(kind="array", mode="lossy"), b"x")
     big = bytes(2**26 + 1)
     with pytest.raises(TooLarge, match="the model has 67108865 bytes"):
@@ -173,7 +175,7 @@ def test_a_writer_refuses_what_a_reader_would() -> None:
         (Item(shape=(2,), dtype="|u1", row_axes=2), "row_axes 2"),
         (Item(shape=(2,), dtype="|u1", row_axes=1, name="../x"), "name '../x'"),
         (Item(shape=(2,), dtype="|u1", row_axes=1, name="\udc80"), "cannot be written"),
-        (Item(shape=(2,), dtype="|u1", row_axes=1, codec={"a": 0.5}), "0.5 is no integer"),
+        (Item(shape=(2,), dtype="|u1", row_axes=1, codec={"a": 0.5}), "0.5 is not an integer"),
         (Item(shape=(2,), dtype="|u1", row_axes=1, codec={"a": object()}), "cannot be written"),
     ]:
         with pytest.raises(ParameterError, match=words):
@@ -188,12 +190,16 @@ def test_a_writer_refuses_chunks_that_do_not_fit() -> None:
         writer.item(Item(shape=(4, 3), dtype="<i2", row_axes=1))
         return writer
 
-    for size, words in [(5, "no whole rows of 6 bytes"), (30, "5 rows from 0"), (0, "0 rows")]:
+    for size, words in [
+        (5, "not a whole number of rows of 6 bytes"),
+        (30, "5 rows from 0"),
+        (0, "0 rows"),
+    ]:
         with pytest.raises(ParameterError, match=words):
             start().chunk(0, b"", bytes(size))
     with pytest.raises(ParameterError, match="method 6"):
         start().chunk(6, b"", bytes(6))
-    with pytest.raises(ParameterError, match="no whole rows"):
+    with pytest.raises(ParameterError, match="not a whole number of rows"):
         Writer(io.BytesIO(), Header(kind="array", mode="lossy")).chunk(0, b"", b"")
     with pytest.raises(TooLarge, match="a chunk has"):
         start().chunk(0, bytes(2**26 + 1025), bytes(6))
@@ -201,7 +207,7 @@ def test_a_writer_refuses_chunks_that_do_not_fit() -> None:
         start().close()
     with pytest.raises(ParameterError, match="ends after 0 of its 4 rows"):
         start().item(Item(shape=(), dtype="|u1", row_axes=0))
-    with pytest.raises(ParameterError, match="0 items, not 1"):
+    with pytest.raises(ParameterError, match="0 items; its header says 1"):
         Writer(io.BytesIO(), Header(kind="array", mode="lossy", items=1)).close()
     writer = start()
     writer.chunk(0, b"x", np.zeros((4, 3), ">i2"))

@@ -16,10 +16,10 @@ from sklearn.datasets import load_digits
 
 from helpers.context_decoder import Reader
 from narrows.compression.context_network import ContextNetwork, context_options
-from narrows.compression.format.context_decoder import ContextModel
-from narrows.compression.format.context_layers import exact_kind
+from narrows.compression.format.context_model import ContextModel, exact_kind
 from narrows.compression.format.entropy_coder import Decoder, Encoder
-from narrows.compression.format.exact_products import product
+from narrows.compression.format.integer_networks import product
+from narrows.compression.quantize_weights import quantize_context
 from narrows.exceptions import Corrupt, InputError
 
 Images = NDArray[np.uint8]
@@ -96,7 +96,7 @@ def test_what_is_decoded_is_what_was_coded(shape: tuple[int, int, int], kind: st
         "few": (rng.random((n, *shape)) < 0.1).astype(np.uint8) * 255,
     }[kind]
     side = images // 32 * 32
-    model = ContextModel(*trained(images, 3, side, width=8).freeze())
+    model = ContextModel(*quantize_context(trained(images, 3, side, width=8)))
     for beside in (None, side):
         data = coded(model, images, beside)
         assert np.array_equal(decoded(model, data, n, beside), images)
@@ -109,7 +109,7 @@ def test_a_second_decoder_reads_the_same(kind: str, shown: bool) -> None:
     images = digits()[:200] if kind == "values" else photographs(200, (3, 5, 4))
     net = trained(images, 30, images // 16 * 16, width=12)
     assert net.options.residual == (kind == "differences")
-    model, some = ContextModel(*net.freeze()), images[:5]
+    model, some = ContextModel(*quantize_context(net)), images[:5]
     side = some // 16 * 16 if shown else None
     data = coded(model, some, side)
     reader = Reader(*model.arrays())
@@ -117,9 +117,9 @@ def test_a_second_decoder_reads_the_same(kind: str, shown: bool) -> None:
 
 
 def test_many_images_are_coded_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("narrows.compression.format.context_decoder.MOST_ABREAST", 7)
+    monkeypatch.setattr("narrows.compression.format.context_model.IMAGES_AT_ONCE", 7)
     images = digits()[:20]
-    model = ContextModel(*trained(images, 3, images).freeze())
+    model = ContextModel(*quantize_context(trained(images, 3, images)))
     data = coded(model, images, images)
     assert np.array_equal(decoded(model, data, 20, images), images)
 
@@ -127,7 +127,9 @@ def test_many_images_are_coded_part_by_part(monkeypatch: pytest.MonkeyPatch) -> 
 def test_freezing_loses_next_to_nothing(digits_net: ContextNetwork) -> None:
     test = digits()[1500:]
     wanted = expected_bits(digits_net, test)
-    assert ContextModel(*digits_net.freeze()).bits(test) == pytest.approx(wanted, rel=0.003)
+    assert ContextModel(*quantize_context(digits_net)).bits(test) == pytest.approx(
+        wanted, rel=0.003
+    )
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -136,13 +138,13 @@ def test_freezing_differences_and_sides_loses_next_to_nothing(shown: bool) -> No
     net = trained(images, 40, images // 16 * 16)
     assert net.options.residual
     side = images // 16 * 16 if shown else None
-    model = ContextModel(*net.freeze())
+    model = ContextModel(*quantize_context(net))
     assert model.bits(images, side) == pytest.approx(expected_bits(net, images, side), rel=0.003)
 
 
 def test_the_file_is_as_large_as_the_model_thinks(digits_net: ContextNetwork) -> None:
     test = digits()[1200:]
-    model = ContextModel(*digits_net.freeze())
+    model = ContextModel(*quantize_context(digits_net))
     estimate = model.bits(test) / 8
     assert estimate <= len(coded(model, test)) <= estimate * 1.005 + 64
     assert estimate * 8 / test.size < 2.3  # of 4.09 if all 17 values were equally likely
@@ -152,7 +154,7 @@ def test_equally_likely_values_cost_all_their_bits() -> None:
     images = np.random.default_rng(0).integers(0, 2, (500, 1, 6, 6)).astype(np.uint8) * 200
     net = trained(images, 150)
     fresh = np.random.default_rng(1).integers(0, 2, (500, 1, 6, 6)).astype(np.uint8) * 200
-    assert 0.999 <= ContextModel(*net.freeze()).bits(fresh) / fresh.size < 1.02
+    assert 0.999 <= ContextModel(*quantize_context(net)).bits(fresh) / fresh.size < 1.02
 
 
 def test_a_markov_chain_costs_its_entropy() -> None:
@@ -166,18 +168,22 @@ def test_a_markov_chain_costs_its_entropy() -> None:
 
     net, test = trained(chain(2000), 200), chain(500)
     entropy = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25)) * 11 / 12
-    assert entropy * 0.98 < ContextModel(*net.freeze()).bits(test) / test.size < entropy * 1.03
+    assert (
+        entropy * 0.98
+        < ContextModel(*quantize_context(net)).bits(test) / test.size
+        < entropy * 1.03
+    )
 
 
 def test_an_approximation_that_tells_all_leaves_little() -> None:
     images = np.random.default_rng(0).integers(0, 2, (500, 1, 6, 6)).astype(np.uint8) * 255
-    model = ContextModel(*trained(images, 150, images).freeze())
+    model = ContextModel(*quantize_context(trained(images, 150, images)))
     assert model.bits(images, images) < 0.2 * images.size
     assert 0.99 * images.size < model.bits(images) < 1.05 * images.size
 
 
 def test_some_of_the_pixels_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("narrows.compression.context_network.PIXELS_A_STEP", 100)
+    monkeypatch.setattr("narrows.compression.context_network.PIXELS_PER_STEP", 100)
     images = torch.from_numpy(digits()[:20])
     net = ContextNetwork(context_options(digits()), torch.Generator().manual_seed(0))
     rng = torch.Generator().manual_seed(1)
@@ -189,7 +195,7 @@ def test_some_of_the_pixels_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_training_draws_from_its_own_generator_only() -> None:
     state = torch.get_rng_state()
-    first, second = (trained(digits()[:100], 3).freeze()[0] for _ in range(2))
+    first, second = (quantize_context(trained(digits()[:100], 3))[0] for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -197,8 +203,8 @@ def test_training_draws_from_its_own_generator_only() -> None:
 CODE = """
 import sys
 import numpy as np
-from narrows.codec.context import ContextModel
-from narrows.codec.rans import Encoder
+from narrows.compression.format.context_decoder import ContextModel
+from narrows.compression.format.entropy_coder import Encoder
 setting, path = sys.argv[1:]
 if setting.startswith("numpy"):
     sys.modules["torch"] = None
@@ -223,7 +229,7 @@ sys.stdout.buffer.write(encoder.finish())
 def test_threads_and_libraries_change_no_byte(
     digits_net: ContextNetwork, tmp_path: Any, wide: str
 ) -> None:
-    arrays, _ = digits_net.freeze()
+    arrays, _ = quantize_context(digits_net)
     big = np.random.default_rng(0).integers(-(2**31), 2**31, arrays["w2"].shape).astype(np.int32)
     path = tmp_path / "model.npz"
     np.savez(path, images=digits()[:200], big=big, **arrays)
@@ -259,7 +265,7 @@ def test_products_are_those_of_whole_numbers(kind: Any, monkeypatch: pytest.Monk
 
 
 def test_images_and_approximations_must_fit(digits_net: ContextNetwork) -> None:
-    model = ContextModel(*digits_net.freeze())
+    model = ContextModel(*quantize_context(digits_net))
     with pytest.raises(InputError, match="was given uint8 of shape"):
         model.bits(np.zeros((3, 1, 9, 8), np.uint8))
     with pytest.raises(InputError, match="int64"):
@@ -269,7 +275,7 @@ def test_images_and_approximations_must_fit(digits_net: ContextNetwork) -> None:
 
 
 def test_damaged_bytes_are_refused_or_give_images(digits_net: ContextNetwork) -> None:
-    model = ContextModel(*digits_net.freeze())
+    model = ContextModel(*quantize_context(digits_net))
     data = bytearray(coded(model, digits()[:50]))
     rng = np.random.default_rng(0)
     refused = 0
@@ -305,7 +311,7 @@ STRANGE: list[tuple[str, Any]] = [
 def test_a_strange_structure_is_refused(
     digits_net: ContextNetwork, name: str, value: object
 ) -> None:
-    arrays, structure = digits_net.freeze()
+    arrays, structure = quantize_context(digits_net)
     with pytest.raises(Corrupt):
         ContextModel(arrays, structure | {name: value})
     del structure[name]
@@ -314,7 +320,7 @@ def test_a_strange_structure_is_refused(
 
 
 def test_strange_arrays_are_refused(digits_net: ContextNetwork) -> None:
-    arrays, structure = digits_net.freeze()
+    arrays, structure = quantize_context(digits_net)
     huge = np.full_like(arrays["w2"], 2**31 - 1, dtype=np.int32)
     strange: list[tuple[str, Any]] = [
         ("own", np.array([[0, 1]])),

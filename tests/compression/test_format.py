@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from narrows.compression.format.container import Header, Item, Writer, model_id
-from narrows.compression.format.entropy_coder import Encoder
-from narrows.compression.format.frequency_tables import Tables, frequencies_of
-from narrows.compression.format.raw_bytes import encode_deflate
+from narrows.compression.format.entropy_coder import Encoder, Tables, frequencies_of
+from narrows.compression.format.lossless import encode_deflate
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 

@@ -33,11 +33,11 @@ from helpers.quick_codecs import few_patches  # noqa: F401
 from narrows import Codec
 from narrows.compression.format import chunk_methods as methods
 from narrows.compression.format import pack as packing
-from narrows.compression.format.decoder import Model
+from narrows.compression.format.decoder import ExactDecoder
+from narrows.compression.format.entropy_coder import Tables, frequencies_of
 from narrows.compression.format.frames import MODEL
-from narrows.compression.format.frequency_tables import Tables, frequencies_of
-from narrows.compression.format.model_payload import Payload
-from narrows.compression.format.open_file import load_model
+from narrows.compression.format.integer_networks import Payload
+from narrows.compression.format.pack import load_model
 from narrows.exceptions import Corrupt, FileError
 from narrows.io.safetensors_file import read_file, write_file
 
@@ -118,8 +118,8 @@ def made(codecs: dict[str, Codec]) -> Iterator[Good]:
 def by(method: int, one: Codec, X: Any, **how: Any) -> bytes:
     """A file whose chunks are coded by this method, where it can."""
 
-    def encode(chunk: Any, wish: Any) -> Any:
-        tried = list(methods._tried(chunk, wish))
+    def encode(chunk: Any, settings: Any) -> Any:
+        tried = list(methods._tried(chunk, settings))
         return min(tried, key=lambda coded: (coded.method != method, len(coded.payload)))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -183,11 +183,11 @@ def lying(codecs: dict[str, Codec], name: str, **arrays: Any) -> Payload:
 )
 def test_units_are_numbers(codecs: dict[str, Codec], unit: str, value: float) -> None:
     with pytest.raises(Corrupt, match="are not all"):
-        Model(lying(codecs, "digits", **{unit: np.full((1, 1, 1), value)}))
+        ExactDecoder(lying(codecs, "digits", **{unit: np.full((1, 1, 1), value)}))
 
 
 def test_huge_units_end_at_the_bounds(codecs: dict[str, Codec]) -> None:
-    model = Model(lying(codecs, "digits", scale=np.full((1, 1, 1), 1e308)))
+    model = ExactDecoder(lying(codecs, "digits", scale=np.full((1, 1, 1), 1e308)))
     grid = model.grid((2, 8, 8), False)
     assert grid is not None
     answer = model.predict(np.full(model.code_shape(grid), 9), 0, grid)
@@ -201,7 +201,7 @@ def test_sides_of_kernels_are_bounded(codecs: dict[str, Codec]) -> None:
         out, into = payload.arrays[name].shape[:2]
         large = np.zeros((out, into, 17, 17), np.int8)
         with pytest.raises(Corrupt):
-            Model(lying(codecs, "blocks", **{name: large}))
+            ExactDecoder(lying(codecs, "blocks", **{name: large}))
 
 
 def test_chunks_of_very_many_codes_have_no_place(codecs: dict[str, Codec]) -> None:
@@ -219,15 +219,12 @@ def test_very_many_tables_take_little_room() -> None:
     many, index = Tables(rows), rng.integers(0, 5000, 20000)
     slots = rng.integers(0, 1 << 16, 20000)
     tracemalloc.start()
-    found = many.symbols(index, slots)
+    found = many.find((index << 16) + slots)
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
     assert (
         found[:500]
-        == [
-            Tables(rows[i : i + 1]).symbols(0, k)
-            for i, k in zip(index[:500], slots[:500], strict=True)
-        ]
+        == [Tables(rows[i : i + 1]).find(k) for i, k in zip(index[:500], slots[:500], strict=True)]
     ).all()
 
 

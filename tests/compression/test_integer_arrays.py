@@ -13,8 +13,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from helpers import integer_decoder as plain_decoder
-from narrows.compression.format.integer_arrays import decode_integers, encode_integers
-from narrows.compression.format.plan_integers import coded, simple, smallest
+from narrows.compression.format.integer_arrays import (
+    coded,
+    decode_integers,
+    encode_integers,
+    simple,
+    smallest,
+)
 from narrows.compression.format.predictors import (
     COLUMNS,
     CUBIC,

@@ -8,15 +8,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from narrows.compression.conditional_prior import LEAST_SCALE, ConditionalPrior, groups_of
-from narrows.compression.format.entropy_coder import Decoder, Encoder
-from narrows.compression.format.frequency_tables import Tables, frequencies_of
-from narrows.compression.format.integer_networks import EXACT, MOST, Layer, Network
-from narrows.compression.format.model_payload import Payload
-from narrows.compression.format.prior_decoder import Conditional
-from narrows.compression.format.quantize_network import freeze_network
-from narrows.compression.format.quantize_prior import GroupWeights, freeze_prior, no_tables
-from narrows.compression.quantize_weights import _weights
+from narrows.compression.entropy_models import MIN_SCALE, ConditionalPrior, groups_of
+from narrows.compression.format.entropy_coder import Decoder, Encoder, Tables, frequencies_of
+from narrows.compression.format.integer_networks import (
+    EXACT,
+    MAX_INPUT,
+    IntegerLayer,
+    IntegerNetwork,
+    Payload,
+    quantize_network,
+)
+from narrows.compression.format.latent_codes import (
+    ConditionalPriorCoder,
+    GroupWeights,
+    placeholder_tables,
+    quantize_prior,
+)
+from narrows.compression.quantize_weights import group_weights
 from narrows.exceptions import Corrupt, FileError
 
 
@@ -33,7 +41,7 @@ def made_up(
     ]
     steps = rng.uniform(0.1, 1, (2, k))
     sample = rng.integers(-9, 10, (20, k, 4, 4)) * steps[0][:, None, None]
-    arrays, structure = freeze_network(path, net, steps, sample)
+    arrays, structure = quantize_network(path, net, steps, sample)
     return Payload(arrays, structure), [path, *net], steps
 
 
@@ -46,22 +54,22 @@ def test_whole_numbers_answer_as_floats_do(reach: int) -> None:
     conv = torch.nn.functional.conv2d
     h = torch.relu(conv(a, *layers[1], padding=reach))
     expected = conv(a, *layers[0]) + conv(h, *layers[2])
-    found = Network(payload)(codes, 1) * 2.0 ** -payload.structure["fraction"]
+    found = IntegerNetwork(payload)(codes, 1) * 2.0 ** -payload.structure["fraction"]
     assert np.abs(found - expected.numpy()).max() < 3e-3 * float(expected.abs().max())
 
 
 def test_bands_of_a_large_grid_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     payload, _, _ = made_up(5, 1)
     codes = np.random.default_rng(6).integers(-9, 10, (2, 5, 23, 4))
-    whole = Network(payload)(codes, 0)
-    monkeypatch.setattr("narrows.compression.format.integer_networks.AT_ONCE", 100)
-    assert (Network(payload)(codes, 0) == whole).all()
+    whole = IntegerNetwork(payload)(codes, 0)
+    monkeypatch.setattr("narrows.compression.format.integer_networks.BLOCK_NUMBERS", 100)
+    assert (IntegerNetwork(payload)(codes, 0) == whole).all()
 
 
 def test_answers_do_not_depend_on_who_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     payload, _, _ = made_up(7, 1)
     codes = np.random.default_rng(8).integers(-2000, 2000, (3, 5, 9, 9))
-    whole = Network(payload)(codes, 0)
+    whole = IntegerNetwork(payload)(codes, 0)
     rng = np.random.default_rng(9)
 
     def shuffled(a: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -72,15 +80,15 @@ def test_answers_do_not_depend_on_who_multiplies(monkeypatch: pytest.MonkeyPatch
         return total
 
     monkeypatch.setattr("narrows.compression.format.integer_networks.product", shuffled)
-    assert (Network(payload)(codes, 0) == whole).all()
+    assert (IntegerNetwork(payload)(codes, 0) == whole).all()
 
 
 def test_a_layer_that_could_be_inexact_is_refused() -> None:
     weight = np.full((1, 1 << 15, 1, 1), 32767, np.int16)
     with pytest.raises(Corrupt, match="exact"):
-        Layer(weight, np.zeros(1, np.int64), 3, MOST)
+        IntegerLayer(weight, np.zeros(1, np.int64), 3, MAX_INPUT)
     with pytest.raises(Corrupt, match="exact"):
-        Layer(weight[:, :1], np.array([EXACT]), 3, 1)
+        IntegerLayer(weight[:, :1], np.array([EXACT]), 3, 1)
 
 
 @given(seed=st.integers(0, 10**6), rows=st.integers(1, 5), columns=st.integers(1, 5))
@@ -98,7 +106,7 @@ def test_codes_come_back_by_a_conditional_prior(seed: int, rows: int, columns: i
         decoder.finish()
 
 
-def prior_of(seed: int, reach: int, channels: int = 6) -> Conditional:
+def prior_of(seed: int, reach: int, channels: int = 6) -> ConditionalPriorCoder:
     """A frozen prior of random weights, with tables that know no number but 0 to 200 apart."""
     rng = np.random.default_rng(seed)
     side, passes, hidden, levels = 2 * reach + 1, 4 if reach else 1, 8, 2
@@ -114,12 +122,12 @@ def prior_of(seed: int, reach: int, channels: int = 6) -> Conditional:
         for a, b in groups_of(channels)
     ]
     sample = rng.integers(-20, 20, (10, channels, side, side))
-    arrays, shifts = freeze_prior(groups, [b for _, b in groups_of(channels)], sample)
-    flat = no_tables()
+    arrays, shifts = quantize_prior(groups, [b for _, b in groups_of(channels)], sample)
+    flat = placeholder_tables()
     flat[:, 100:150] = 1000
     flat = frequencies_of(flat.astype(np.int64)).astype("<u2")
     payload = Payload(arrays | {"prior.frequencies": flat}, {"prior": shifts})
-    return Conditional(Payload.from_bytes(payload.data), levels, channels)
+    return ConditionalPriorCoder(Payload.from_bytes(payload.data), levels, channels)
 
 
 @pytest.mark.parametrize("reach", [0, 1])
@@ -127,26 +135,26 @@ def prior_of(seed: int, reach: int, channels: int = 6) -> Conditional:
 def test_a_frozen_prior_means_what_the_trained_one_does(reach: int) -> None:
     prior = ConditionalPrior(2, 6, 8, reach)
     rng = torch.Generator().manual_seed(2)
-    prior.begin(rng)
+    prior.init_weights(rng)
     for p in prior.parameters():
         p += 0.3 * torch.randn(p.shape, generator=rng)
     prior.double()
     codes = torch.randint(-9, 10, (5, 6, *((6, 5) if reach else (1, 1))), generator=rng).double()
-    groups = [_weights(net) for net in prior.nets]
-    arrays, shifts = freeze_prior(groups, [b for _, b in prior.groups], codes.numpy())
-    arrays["prior.frequencies"] = no_tables()
-    frozen = Conditional(Payload(arrays, {"prior": shifts}), 2, 6)
+    groups = [group_weights(net) for _, _, net in prior.group_networks()]
+    arrays, shifts = quantize_prior(groups, [b for _, b in prior.groups], codes.numpy())
+    arrays["prior.frequencies"] = placeholder_tables()
+    frozen = ConditionalPriorCoder(Payload(arrays, {"prior": shifts}), 2, 6)
     level = torch.full((5,), 1)
     for at, (i, j) in enumerate(frozen.passes):
-        mask, _ = prior._known(codes, at)
-        for (a, b), net, step in zip(prior.groups, prior.nets, frozen.steps, strict=True):
+        mask, _ = prior._known_cells(codes, at)
+        for (a, b), net, step in zip(prior.groups, prior.nets, frozen.groups, strict=True):
             known = torch.cat([codes[:, :a], codes[:, a:b] * mask], 1)
             mean, scale = (x[:, :, i::2, j::2] for x in net(known, level, at))
             pad = torch.nn.functional.pad(known, (reach,) * 4).movedim(1, -1)
             m, r = (x / 256 for x in step(pad.numpy(), 1, at))
             wrong = np.abs(m - mean.movedim(1, -1).numpy())
             assert wrong.max() < 0.02 + 2e-3 * float(mean.abs().max())
-            found = np.maximum(r, 0) + LEAST_SCALE
+            found = np.maximum(r, 0) + MIN_SCALE
             wrong = np.abs(found - scale.movedim(1, -1).numpy())
             assert wrong.max() < 0.02 + 2e-3 * float(scale.max())
 
@@ -170,7 +178,7 @@ def test_damaged_payloads_are_refused_or_whole(data: st.DataObject) -> None:
         at = data.draw(st.integers(0, min(len(raw) - 1, 700)))
         raw[at] = data.draw(st.integers(0, 255))
     try:
-        network = Network(Payload.from_bytes(bytes(raw)))
+        network = IntegerNetwork(Payload.from_bytes(bytes(raw)))
     except FileError:
         return
     codes = np.full((1, network.latent_dim, 1, 1), 32767)

@@ -22,8 +22,7 @@ from sklearn.datasets import load_digits, load_iris
 import narrows
 from helpers.quick_codecs import few_patches  # noqa: F401
 from narrows import Codec
-from narrows.compression.format.integer_arrays import decode_integers
-from narrows.compression.format.integer_forms import Symbols, head_of
+from narrows.compression.format.integer_arrays import Residuals, decode_integers, head_of
 from narrows.compression.format.predictors import Plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -79,7 +78,7 @@ def codec() -> Callable[[str], Codec]:
         if kind not in made:
             X, kwargs = KINDS[kind]
             # tables of codes seldom seen are as good here
-            with patch("narrows.compression.quantize_weights.COUNTED", 1 << 14):
+            with patch("narrows.compression.quantize_weights.COUNTED_NUMBERS", 1 << 14):
                 made[kind] = Codec(**{**base, **kwargs}).fit(X)
         return made[kind]
 
@@ -249,6 +248,6 @@ def test_plans_that_no_encoder_would_choose(
     plan: Plan, step: int, size: int, shape: tuple[int, ...]
 ) -> None:
     q = np.random.default_rng(size).integers(-size, size, shape, endpoint=True)
-    coded = bytes([2, 0]) + head_of(plan) + Symbols(q, plan, step).payload()
+    coded = bytes([2, 0]) + head_of(plan) + Residuals(q, plan, step).payload()
     found = decoder.integers.integers(coded, shape, step)
     assert np.array_equal(found, decode_integers(coded, shape, step=step))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from helpers.counted_source import Counted, readers
 from helpers.small_data import curve
 from narrows import Autoencoder, FileError, InputError, VariationalAutoencoder, load
-from narrows.estimators import lazy_rows as lazy
+from narrows.estimators import validation
 from narrows.estimators.validation import validate_X
 from narrows.training import streamed_batches as streams
 from narrows.training.streamed_batches import Stream
@@ -56,7 +56,9 @@ def test_a_fit_on_a_map_ends_where_one_in_memory_does(folder: Path, scaling: str
         fit(mapped(X, folder), in_memory=choice, scaling=scaling) for choice in (True, False)
     )
     assert np.array_equal(here.transform(X), fit(X, scaling=scaling).transform(X))
-    assert isinstance(validate_X(there, mapped(X, folder), reset=False), lazy.CheckedRows)
+    assert isinstance(
+        validate_X(there, mapped(X, folder), there.state_.spec)[0], validation.CheckedRows
+    )
     assert there.score(X) == pytest.approx(here.score(X), abs=0.1)  # another order of rows
     assert there.rows_ == here.rows_ == {"given": 400, "validation": 40}
     assert there.score(X) > there.pca_.score(X) + 0.05
@@ -137,19 +139,19 @@ def test_auto_loads_what_is_small_beside_free_memory(
 ) -> None:
     data = mapped(X, folder)
     ae = Autoencoder(**KWARGS)
-    assert isinstance(validate_X(ae, data, reset=True), np.ndarray)
-    monkeypatch.setattr(lazy, "MEMORY", folder / "meminfo")
-    monkeypatch.setattr(lazy, "LIMIT", folder / "memory.max")
-    assert lazy._free_memory() > 2**20  # where that file is not there
-    lazy.MEMORY.write_text(f"MemFree: 1 kB\nMemAvailable: {4 * X.nbytes // 1024} kB\n")
-    assert isinstance(validate_X(ae, data, reset=True), lazy.CheckedRows)
-    lazy.MEMORY.write_text(f"MemFree: 1 kB\nMemAvailable: {4 * X.nbytes // 1024 + 1} kB\n")
-    assert isinstance(validate_X(ae, data, reset=True), np.ndarray)
-    lazy.LIMIT.write_text("max\n")
-    assert isinstance(validate_X(ae, data, reset=True), np.ndarray)
-    lazy.LIMIT.write_text(f"{4 * X.nbytes}\n")
-    assert isinstance(validate_X(ae, data, reset=True), lazy.CheckedRows)
-    assert isinstance(validate_X(ae, X, reset=True), np.ndarray)  # it is in memory already
+    assert isinstance(validate_X(ae, data, None)[0], np.ndarray)
+    monkeypatch.setattr(validation, "MEMINFO", folder / "meminfo")
+    monkeypatch.setattr(validation, "CGROUP_LIMIT", folder / "memory.max")
+    assert validation._free_memory() > 2**20  # where that file is not there
+    validation.MEMINFO.write_text(f"MemFree: 1 kB\nMemAvailable: {4 * X.nbytes // 1024} kB\n")
+    assert isinstance(validate_X(ae, data, None)[0], validation.CheckedRows)
+    validation.MEMINFO.write_text(f"MemFree: 1 kB\nMemAvailable: {4 * X.nbytes // 1024 + 1} kB\n")
+    assert isinstance(validate_X(ae, data, None)[0], np.ndarray)
+    validation.CGROUP_LIMIT.write_text("max\n")
+    assert isinstance(validate_X(ae, data, None)[0], np.ndarray)
+    validation.CGROUP_LIMIT.write_text(f"{4 * X.nbytes}\n")
+    assert isinstance(validate_X(ae, data, None)[0], validation.CheckedRows)
+    assert isinstance(validate_X(ae, X, None)[0], np.ndarray)  # it is in memory already
 
 
 def put(value: float, row: int, *where: int, shape: tuple[int, ...] = (400, 6)) -> NDArray[Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from narrows.compression.format import raw_bytes as raw
 from narrows.compression.format.container import Chunk, Header, Item, Reader, Writer
+from narrows.compression.format.lossless import decode_deflate, decode_raw, encode_deflate
 from narrows.exceptions import Corrupt
 
 Content = list[tuple[Item, bytes]]
@@ -30,9 +30,9 @@ class Pipe(io.RawIOBase):
 def decode(chunk: Chunk) -> bytes:
     """What methods 0 and 1 decode to, checked."""
     if chunk.method == 0:
-        data = raw.decode_raw(chunk.payload, chunk.decoded_size)
+        data = decode_raw(chunk.payload, chunk.decoded_size)
     elif chunk.method == 1:
-        data = raw.decode_deflate(chunk.payload, chunk.decoded_size, chunk.item.itemsize)
+        data = decode_deflate(chunk.payload, chunk.decoded_size, chunk.item.itemsize)
     else:
         raise Corrupt(f"{chunk} is coded by a method that this test does not know")
     chunk.check(data)
@@ -49,7 +49,7 @@ def write(header: Header, content: Content, cuts: int = 3, **more: Any) -> bytes
         for k in range(0, len(data), step or 1):
             piece = data[k : k + step]
             method = k // step % 2
-            coded = raw.encode_deflate(piece, item.itemsize) if method else raw.encode_raw(piece)
+            coded = encode_deflate(piece, item.itemsize) if method else piece
             writer.chunk(method, coded, piece)
     assert writer.close() == len(stream.getvalue())
     return stream.getvalue()

@@ -21,8 +21,8 @@ from narrows.compression.format.frames import (
     PLAIN,
     PREAMBLE,
     TAIL,
+    ByteSource,
     Frame,
-    Source,
     read_frame,
 )
 
@@ -47,7 +47,7 @@ VALUES += [b'"<f4"', b'">i2"', b'"<f16"', b'"|O8"', b'"lossy"', b'"bounded"', b'
 
 def split(data: bytes) -> tuple[bytes, list[Frame], bytes]:
     """The header's text, the frames, and the tail of a good file."""
-    source = Source(io.BytesIO(data))
+    source = ByteSource(io.BytesIO(data))
     length = PREAMBLE.unpack(source.take(PREAMBLE.size))[3]
     text = source.take(length)
     source.take(4)

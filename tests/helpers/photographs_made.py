@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from narrows.io.photographs import HOLDS, Photograph
+from narrows.io.photographs import FORMAT_DTYPES, Photograph
 
 LOSSLESS = (".png", ".tif", ".webp")
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -45,7 +45,7 @@ def photograph(size: tuple[int, int], dtype: str, colour: bool, alpha: bool) -> 
 KINDS = [
     (dtype, suffix, colour, alpha)
     for suffix in LOSSLESS
-    for dtype in HOLDS[suffix]
+    for dtype in FORMAT_DTYPES[suffix]
     for colour in (False, True)
     for alpha in (False, True)
     if colour or suffix != ".webp"  # which has no greys

@@ -12,7 +12,7 @@ def few_patches() -> Iterator[None]:
     """An epoch of few patches, and few numbers that are counted and measured."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("narrows.training.patches.LEAST", 32)
-        patched.setattr("narrows.compression.codec_setup.VALIDATION", 16)
-        patched.setattr("narrows.compression.quantize_weights.COUNTED", 1 << 17)
-        patched.setattr("narrows.compression.quantize_weights.MEASURED", 1 << 15)
+        patched.setattr("narrows.compression.codec_setup.VALIDATION_PATCHES", 16)
+        patched.setattr("narrows.compression.quantize_weights.COUNTED_NUMBERS", 1 << 17)
+        patched.setattr("narrows.compression.quantize_weights.MEASURED_NUMBERS", 1 << 15)
         yield

@@ -28,7 +28,13 @@ from helpers.photographs_made import (
     random,
 )
 from narrows.exceptions import FileError
-from narrows.io.photographs import HOLDS, WRITABLE, Photograph, read_photograph, write_photograph
+from narrows.io.photographs import (
+    FORMAT_DTYPES,
+    WRITABLE,
+    Photograph,
+    read_photograph,
+    write_photograph,
+)
 
 
 def same(one: Photograph, other: Photograph) -> None:
@@ -65,7 +71,7 @@ def test_write_then_read_gives_the_same_bits(
     same(read_photograph(path), given)
 
 
-@pytest.mark.parametrize(("suffix", "dtype"), [(s, d) for s in WRITABLE for d in HOLDS[s]])
+@pytest.mark.parametrize(("suffix", "dtype"), [(s, d) for s in WRITABLE for d in FORMAT_DTYPES[s]])
 def test_metadata_are_kept(tmp_path: Path, suffix: str, dtype: str) -> None:
     plain = photograph((5, 7), dtype, colour=True, alpha=False)
     given = Photograph(plain.pixels, None, exif_block(), SRGB, (300.0, 150.0))
@@ -86,7 +92,7 @@ def test_pixels_are_not_turned_and_the_orientation_is_kept(
     plain = photograph((4, 6), dtype, colour=True, alpha=False)
     given = Photograph(plain.pixels, None, exif_block(orientation))
     for suffix in LOSSLESS:
-        if dtype in HOLDS[suffix]:
+        if dtype in FORMAT_DTYPES[suffix]:
             path = write_photograph(given, tmp_path / f"a{suffix}")
             found = read_photograph(path)
             same(found, given)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from helpers.toy_densities import linear_gaussian_log_prob, toy_model
 from narrows import CIWAE, IWAE, MIWAE, PIWAE
 from narrows._types import Clock, Node, Trace
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.exceptions import ParameterError
 from narrows.parts import bounds
 from narrows.parts.bounds import Bound

@@ -294,7 +294,7 @@ def test_a_critic_of_classes_is_refused() -> None:
 
 
 def test_a_critic_needs_a_prior_to_draw_from() -> None:
-    from narrows.estimators.build_model import Parts
+    from narrows.estimators.build import Parts
     from narrows.parts.latents.base import Point
     from narrows.parts.objective import Term
     from narrows.parts.regularizers.critics import CodeCritic

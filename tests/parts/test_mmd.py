@@ -10,7 +10,7 @@ import torch
 
 from helpers.unfitted_models import built, traced
 from narrows import InfoVAE, ParameterError, WassersteinAE
-from narrows.estimators.build_model import parts_of
+from narrows.estimators.build import parts_of
 from narrows.parts.regularizers import mmd as divergences
 from narrows.parts.regularizers.mmd import SCALES, mmd
 

@@ -15,7 +15,7 @@ from torch import nn
 from helpers.toy_densities import agrees, ratios, toy_model
 from narrows import ParameterError, VampVAE
 from narrows._types import Clock
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.parts.class_conditional_model import WAYS
 from narrows.parts.latents.base import DiagonalGaussian, FullGaussian, normal_log_prob
 from narrows.parts.priors.vamp import VampPrior, mixture_log_prob

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import narrows
 from narrows._types import Clock, Sizes, Trace
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.estimators.registry import model_class
 from narrows.exceptions import ParameterError
 from narrows.parts.latents.base import DiagonalGaussian

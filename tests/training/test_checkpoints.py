@@ -103,7 +103,7 @@ def test_a_run_without_a_seed_goes_on_with_its_own(
     unseeded = {**SHORT, **kept, "random_state": None}
     killed_at(20, monkeypatch, lambda: narrows.Autoencoder(**unseeded).fit(X))
     ae = narrows.Autoencoder(**unseeded).fit(X)
-    seed = ae._seed
+    seed = ae.state_.seed
     same(narrows.Autoencoder(**{**SHORT, "random_state": seed}).fit(X), ae)
 
 
@@ -143,9 +143,9 @@ def test_a_checkpoint_loads_as_the_best_model_so_far(
 
 
 def loop_split(estimator: Any) -> tuple[Any, Any]:
-    from narrows.estimators.split import split
+    from narrows.estimators.setup import split_indices
 
-    training, held = split(len(X), estimator.validation_fraction, 3)
+    training, held = split_indices(len(X), estimator.validation_fraction, 3)
     return X[training], X[held]
 
 

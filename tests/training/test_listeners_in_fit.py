@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_a_listener_hears_what_the_model_keeps() -> None:
     json.dumps(about, allow_nan=False)
     assert about["model"] == "VariationalAutoencoder"
     assert about["parameters"] == {"latent_dim": 1, "max_epochs": 4, "random_state": 0}
-    assert about["choices"] == json.loads(json.dumps(vae.choices_.as_json()))
+    assert about["choices"] == json.loads(json.dumps(asdict(vae.choices_)))
     assert (about["rows"], about["seed"], about["epoch"]) == (
         {"training": 180, "validation": 20},
         0,

@@ -84,7 +84,7 @@ def test_each_part_learns_at_its_own_pace() -> None:
         [min(3.0, math.sqrt(512 / m.in_features)) for m in linear]
     )
     assert {times(m.bias) for m in linear} == {1.0}
-    groups = ae._state.optimizers["model"].param_groups
+    groups = ae.state_.train_state.optimizers["model"].param_groups
     rate = ae.history_[-1]["learning_rate"]
     assert [g["lr"] for g in groups] == pytest.approx([rate * g["lr_multiplier"] for g in groups])
     assert {g["lr_multiplier"] for g in groups} == {times(p) for p in ae.model_.parameters()}
@@ -153,7 +153,7 @@ def test_progress_is_silent_unless_on_a_terminal(capsys: pytest.CaptureFixture[s
 def test_a_part_with_after_step_gets_every_trace() -> None:
     from test_players import CHOICES
 
-    from narrows.estimators.build_model import Parts, build_model
+    from narrows.estimators.build import Parts, build_model
     from narrows.parts.latents.base import Point
     from narrows.parts.objective import WeightedObjective
 
@@ -235,7 +235,7 @@ def test_going_on_with_other_parameters_is_refused() -> None:
     with pytest.raises(narrows.ParameterError, match=r"with other .*beta"):
         vae.fit(X)
     vae.set_params(beta=1.0, latent_dim=1, max_epochs=2, weight_decay=0.5).fit(X)
-    assert vae._state.optimizers["model"].param_groups[0]["weight_decay"] == 0.5
+    assert vae.state_.train_state.optimizers["model"].param_groups[0]["weight_decay"] == 0.5
 
 
 def test_own_layers_train_in_training_mode_and_are_judged_in_the_other() -> None:
@@ -290,7 +290,7 @@ def test_distances_and_terms_are_summed_in_float32(model: Any) -> None:
 def test_precision_is_chosen_by_hardware_and_by_what_pca_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from narrows.estimators import resolved_config as choices
+    from narrows.estimators import auto as choices
 
     cpu = torch.device("cpu")
     monkeypatch.setattr(choices, "multiplies_bfloat16", lambda device: True)

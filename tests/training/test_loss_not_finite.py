@@ -12,7 +12,7 @@ from torch import Tensor
 
 import narrows
 from helpers.small_data import curve
-from narrows.estimators import checkpoint_writer as checkpointing
+from narrows.estimators import fit_and_resume as checkpointing
 from narrows.training.monitor import Monitor
 from narrows.training.state import StepRecord
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from helpers.plain_backward import plain_backward
 from helpers.unfitted_models import CHOICES as SMALL
 from narrows._types import Clock, Trace
-from narrows.estimators.build_model import Parts, build_model
+from narrows.estimators.build import Parts, build_model
 from narrows.exceptions import ParameterError
 from narrows.parts.latents.base import Point
 from narrows.parts.model import Model

@@ -9,18 +9,22 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import click
 
+from narrows import compression
 from narrows.cli.options import output_option, overwrite_option
-
-if TYPE_CHECKING:
-    from narrows.compression.format.decoder import Model
-    from narrows.compression.unpack import Unpacked
-
-__all__ = ["compress", "decompress", "inspect"]
+from narrows.exceptions import (
+    Corrupt,
+    FileError,
+    NarrowsError,
+    ParameterError,
+    TooLarge,
+    Truncated,
+    WrongModel,
+)
 
 STATUSES = (
     "Exit status: 0 success; 1 another error, such as with OUT; 3 FILE is not a .narrow file; 4 "
@@ -29,7 +33,6 @@ STATUSES = (
 )
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 MAX_LISTED = 20  # items that inspect lists
-CORRUPT = 7
 
 
 @click.command
@@ -81,7 +84,6 @@ def compress(
     Prints sizes and quality, and the sizes by ordinary coders.
     """
     from narrows.cli.apply import loaded
-    from narrows.compression.compression_summary import compress_file, lines
     from narrows.io.read import read_any
     from narrows.io.write import check_output
 
@@ -96,20 +98,14 @@ def compress(
         "embed_model": embed_model,
         "autoencoder": not no_autoencoder,
     }
-    beside_it = "none" if no_compare or quiet else "all" if compare_all else "sample"
+    compare = "none" if no_compare or quiet else "all" if compare_all else "sample"
     with _progress("compress", quiet) as watch, _naming(out):
         target: Any = sys.stdout.buffer if out == "-" else out
-        facts = compress_file(
-            codec,
-            source.X,
-            target,
-            how=how,
-            overwrite=overwrite,
-            beside_it=beside_it,
-            watch=watch,
+        facts = compression.compress_file(
+            codec, source.X, target, how=how, overwrite=overwrite, compare=compare, watch=watch
         )
     if not quiet:
-        click.echo("\n".join(lines(facts)), err=out == "-")
+        click.echo("\n".join(compression.report_lines(facts)), err=out == "-")
 
 
 def _check_options(
@@ -126,10 +122,8 @@ def _check_options(
         raise click.UsageError("--no-autoencoder needs --max-error or --lossless.")
 
 
-def read_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def _read_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     """A number of bytes from ``500M`` or ``2GiB``; K, M, G and T are powers of 1024."""
-    if value is None:
-        return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
     if found is None:
         raise click.BadParameter(
@@ -150,8 +144,10 @@ def read_bytes(ctx: click.Context, param: click.Parameter, value: str | None) ->
 @click.option(
     "--max-bytes",
     metavar="SIZE",
-    callback=read_bytes,
-    help="Refuse a file that decodes to more, such as 500M or 4G.  [default: 2G]",
+    default="2G",
+    show_default=True,
+    callback=_read_bytes,
+    help="Refuse a file that decodes to more, such as 500M or 4G.",
 )
 @click.option(
     "--salvage",
@@ -167,7 +163,7 @@ def decompress(
     file: str,
     model: str | None,
     out: str,
-    max_bytes: int | None,
+    max_bytes: int,
     salvage: bool,
     item: int | None,
     overwrite: bool,
@@ -178,48 +174,42 @@ def decompress(
     FILE may be -, standard input. OUT is written only if all of FILE is valid. Images are written
     as .png under their own names (floats as .tif, what neither can hold as .npy).
     """
-    from narrows.compression.format.open_file import load_model
-    from narrows.compression.format.pack import Unpacker
-
     if salvage and item is not None:
         raise click.UsageError("--salvage and --item exclude each other: give one of them.")
-    decoder: Model | None = None if model is None else load_model(model)
+    decoder = None if model is None else compression.load_model(model)
     with _opened(file) as stream, _naming(out), _about(file):
-        most = 1 << 31 if max_bytes is None else max_bytes
-        unpacker = Unpacker(stream, decoder, max_bytes=most, salvage=salvage)
+        unpacker = compression.Unpacker(stream, decoder, max_bytes=max_bytes, salvage=salvage)
         done = _unpack(unpacker, out, item, overwrite)
     for lost in done.lost:
         click.echo(f"narrows: lost: {_lost(lost)}", err=True)
     if not quiet:
         click.echo(_said(done, out), err=out == "-")
-    return CORRUPT if done.lost else 0
+    return Corrupt.exit_code if done.lost else 0
 
 
-def _unpack(unpacker: Any, out: str, item: int | None, overwrite: bool) -> Unpacked:
-    from narrows.compression.unpack import unpack_item, unpack_to, unpack_to_stream
-
+def _unpack(
+    unpacker: compression.Unpacker, out: str, item: int | None, overwrite: bool
+) -> compression.Decompressed:
     if item is not None:
         if out == "-":
             raise click.UsageError("--item needs a file to write to, not -.")
-        return unpack_item(unpacker, item, out, overwrite=overwrite)
+        return compression.decompress_item(unpacker, item, out, overwrite=overwrite)
     if out != "-":
-        return unpack_to(unpacker, out, overwrite=overwrite)
+        return compression.decompress_to(unpacker, out, overwrite=overwrite)
     stream = sys.stdout.buffer
-    done = unpack_to_stream(unpacker, stream)
+    done = compression.decompress_to_stream(unpacker, stream)
     stream.flush()
     return done
 
 
-def _said(done: Unpacked, out: str) -> str:
-    from narrows.compression.inspection import described
-
+def _said(done: compression.Decompressed, out: str) -> str:
     item, where = done.first, "standard output" if out == "-" else str(done.path)
     if done.names or item is None:
         return f"{where}: {done.items:,} image{'s' * (done.items != 1)}"
-    return f"{where}: {described(item)}"
+    return f"{where}: {compression.describe_item(item)}"
 
 
-def _lost(lost: Any) -> str:
+def _lost(lost: compression.Lost) -> str:
     if lost.item is None:
         return str(lost.why)
     if lost.rows is None:
@@ -242,60 +232,38 @@ def inspect(file: str, verify: bool, model: str | None, every: bool, as_json: bo
     Nothing is decoded, and only the headers of its parts are read; --verify also checks the rest.
     FILE may be -, standard input.
     """
-    from narrows.compression.format.outline import look
-    from narrows.compression.inspection import card, shown, verified
-
     with _opened(file) as stream, _about(file):
-        found = verified(stream, model) if verify else card(look(stream))
+        found = compression.describe_file(stream, verify=verify, model=model)
     if as_json:
         click.echo(json.dumps({"file": file, **found}, indent=2, ensure_ascii=False))
     else:
-        click.echo(
-            "\n".join([f"{file}: {found['what']}", *shown(found, None if every else MAX_LISTED)])
-        )
+        items = compression.description_lines(found, None if every else MAX_LISTED)
+        click.echo("\n".join([f"{file}: {found['what']}", *items]))
 
 
-@contextmanager
-def _opened(file: str) -> Iterator[Any]:
+def _opened(file: str) -> AbstractContextManager[Any]:
     """The bytes of a file, or of standard input."""
-    from narrows.compression.format.open_file import opened
-
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    with opened(file) as stream:
-        yield stream
+    return nullcontext(sys.stdin.buffer) if file == "-" else compression.opened(file)
 
 
 @contextmanager
 def _about(file: str) -> Iterator[None]:
     """Add the file's name, and advice, to an error of a .narrow file."""
-    from narrows.exceptions import (
-        Corrupt,
-        FileError,
-        NotOurFile,
-        ParameterError,
-        TooLarge,
-        Truncated,
-        UnsupportedVersion,
-        WrongModel,
-    )
-
-    advice: dict[type[FileError | ParameterError], str] = {
-        NotOurFile: "",
-        UnsupportedVersion: "",
+    advice: dict[type[NarrowsError], str] = {
         WrongModel: " (give it with -m MODEL)",
         TooLarge: " (--max-bytes)",
         Truncated: " (--salvage keeps what is good)",
         Corrupt: " (--salvage keeps what is good)",
-        ParameterError: "",  # such as an item that does not exist
     }
     try:
         yield
-    except tuple(advice) as error:
-        kind = next(kind for kind in advice if isinstance(error, kind))
+    except (FileError, ParameterError) as error:
+        kind = type(error)
+        if kind is FileError:  # of another file, such as OUT
+            raise
         name = "standard input" if file == "-" else f"'{file}'"
-        raise kind(f"{name}: {str(error).removesuffix('.')}{advice[kind]}.") from error
+        reason = str(error).removesuffix(".")
+        raise kind(f"{name}: {reason}{advice.get(kind, '')}.") from error
 
 
 @contextmanager
@@ -314,8 +282,8 @@ def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A progress bar, on a terminal only."""
     from tqdm import tqdm
 
-    off = quiet or not sys.stderr.isatty()
-    with tqdm(desc=what, unit="B", unit_scale=True, leave=False, disable=off or None) as bar:
+    # disable=None: no bar unless standard error is a terminal
+    with tqdm(desc=what, unit="B", unit_scale=True, leave=False, disable=quiet or None) as bar:
 
         def watch(done: int, total: int) -> None:
             bar.total = total or None

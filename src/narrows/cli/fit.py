@@ -75,7 +75,7 @@ def fit(
     A run of more than half a minute writes OUT.checkpoint: if the run is interrupted, the same
     command with --resume continues it to the same result.
     """
-    from narrows.estimators.checkpoint_writer import refuse_other
+    from narrows.estimators.fit_and_resume import refuse_other_parameters
     from narrows.estimators.registry import model_class
     from narrows.io.safetensors_file import read_file
     from narrows.io.write import check_output
@@ -94,20 +94,20 @@ def fit(
     estimator.set_params(checkpoint=run, listeners=listeners)
     estimator.check_parameters()  # before anything is read
     if estimator.resume and path.exists() and not (goes_on or overwrite):
-        refuse_other(estimator, path, read_file(path)[1], free={"axes"})
+        refuse_other_parameters(estimator, path, read_file(path)[1], optional={"axes"})
         if not quiet and given_rank() == 0:
             click.echo(f"{path} is complete already; give --overwrite to fit again.")
         return
-    from narrows.training.process_group import all_or_none, joined  # torch: only now
+    from narrows.training.process_group import join_group  # torch: only now
 
-    with joined():
-        with all_or_none():
+    with join_group() as group:
+        with group.all_or_none():
             source = _read(estimator, data, resize)
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # only now that DATA could be read
         _learn(estimator, source, labels)
         estimator.set_params(verbose=False)  # printing is no property of the model
-        with all_or_none():
+        with group.all_or_none():
             estimator.save(path, overwrite=may)
     if estimator.stop_reason_ != "interrupted":
         run.unlink(missing_ok=True)
@@ -236,7 +236,7 @@ def _denoiser_lines(estimator: Denoiser, card: dict[str, Any], name: str) -> lis
 
 def _codec_lines(estimator: Codec, card: dict[str, Any], name: str) -> list[str]:
     """The bits and the error of the usual level, and the bits of PCA with the same coder."""
-    from narrows.compression.compare_coders import pca_bits
+    from narrows import compression
 
     whole = estimator.choices_.event is not None
     sides = card["cell"] if whole or card["cell"][0] > 1 else card["cell"][1:]
@@ -251,7 +251,7 @@ def _codec_lines(estimator: Codec, card: dict[str, Any], name: str) -> list[str]
         f"validation rows, level {level} of 0 to {len(levels) - 1}: {bits:.4g} bits a number, "
         f"{_quality_of(estimator, mse)}",
     ]
-    pca = pca_bits(levels, mse)
+    pca = compression.pca_bits(levels, mse)
     if pca is not None and bits > 0:
         more = f"{abs(pca / bits - 1):.1%} {'more' if pca > bits else 'fewer'}"
         lines.append(f"PCA with the same coder takes {pca:.4g} bits at that error, {more}")

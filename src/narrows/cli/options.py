@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from narrows.estimators.parameters import OBJECTS, Parameters, in_order
+from narrows.estimators.parameters import MODULE, OBJECT, Parameters, in_order, names_in_scope
 from narrows.estimators.registry import find_model, model_class
 from narrows.training.loggers import TRACKERS, tracker
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from narrows.io.image_folders import Resize
     from narrows.training.listeners import Listener
 
-NOT_OFFERED = OBJECTS | {"warm_start", "verbose"}  # no meaning where a command ends after one fit
+# no Python objects; and what has no meaning where a command ends after one fit
+NOT_OFFERED = {*names_in_scope(Parameters, MODULE, OBJECT), "warm_start", "verbose"}
 RENAMED = {"random_state": "--seed"}
 DEFAULT_MODEL = "Autoencoder"
 METAVARS = {int: "INT", float: "NUMBER", tuple: "INT,INT,…", "time": "TIME", "seed": "INT",

@@ -1,9 +1,16 @@
-"""The codec: learns to compress, writes files, and decodes them to the same bits everywhere."""
+"""The codec: learns to compress, writes .narrow files, decodes them to the same bits everywhere.
+
+Also what ``compress`` accepts: arrays, images and files, and the options for each mode.
+"""
 
 from __future__ import annotations
 
+import io
 import math
-from dataclasses import asdict, dataclass
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,46 +21,115 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from narrows.compression.api import Packs
+from narrows.compression.codec_network import CodecNetwork
 from narrows.compression.codec_setup import (
-    WHOLE,
+    MAX_WHOLE,
     CodecConfig,
-    Prepared,
-    build_coder,
+    CodecData,
+    build_network,
     build_objective,
-    choose,
-    pca_coder,
+    pca_network,
     prepare_blocks,
     prepare_images,
-    prepare_whole,
+    prepare_samples,
+    resolve_config,
 )
-from narrows.compression.coder import Coder
-from narrows.compression.format.decoder import Model
-from narrows.compression.format.model_payload import Payload
-from narrows.compression.quantize_weights import freeze, measured, some_rows
-from narrows.estimators.layout import Layout
-from narrows.estimators.learner import Learner
-from narrows.estimators.model_file import RUN, Contents
-from narrows.estimators.parameters import AXES, WIDEST, parameter
-from narrows.estimators.setup import Training, new_state, pick_device, refuse_changes, seed_of
-from narrows.estimators.summary import given_parameters, versions
-from narrows.estimators.validation import validate_X
-from narrows.exceptions import ParameterError
-from narrows.io.photographs import Images
-from narrows.training.process_group import broadcast
+from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, CodingSettings
+from narrows.compression.format.decoder import ExactDecoder
+from narrows.compression.format.integer_networks import Payload
+from narrows.compression.format.latent_codes import MAX_CODE
+from narrows.compression.format.pack import (
+    Given,
+    Summary,
+    check_binary,
+    decompress,
+    ends_of,
+    pack,
+    range_of,
+    row_axes,
+)
+from narrows.compression.quantize_weights import measure_levels, quantize_model, sample_batches
+from narrows.estimators.base import Learner
+from narrows.estimators.build import Networks
+from narrows.estimators.parameters import (
+    AXES,
+    WIDEST,
+    lasting,
+    parameter,
+    refuse_changes,
+    seed_of,
+)
+from narrows.estimators.pca import PCA
+from narrows.estimators.setup import FitData, Training, new_train_state, start_history
+from narrows.estimators.state import (
+    FittedState,
+    History,
+    pick_device,
+    refuse_own_networks,
+    without_prefix,
+)
+from narrows.estimators.summary import given_parameters, run_summary, versions
+from narrows.estimators.validation import Given as GivenRows
+from narrows.estimators.validation import InputSpec, Layout, validate_X
+from narrows.exceptions import InputError, InputTypeError, ParameterError
+from narrows.io.photographs import Images, find_photographs, read_photograph
+from narrows.training.batches import inference_batch
+from narrows.training.process_group import Group
+from narrows.training.state import TrainState
 
 Array = NDArray[Any]
-PATCHES = 16  # in a step
-SHOWN = 32  # samples that stand for all in a checkpoint
+MODES = ("lossy", "bounded", "lossless")
+PATCHES_PER_STEP = 16
+CHECKPOINT_SAMPLES = 32  # validation samples whose codes are counted for a checkpoint's tables
+
+
+ERRORS = ("bits_per_number", "mse")  # of the default level, on the validation rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecState(FittedState):
+    """What a Codec learns.
+
+    ``payload`` is the quantised model that files are decoded with, ``levels`` the rate and error of
+    each level; both are known after training. ``pca`` (of the cells) and ``validation_sample``,
+    from which a checkpoint's payload is made, are known during training only.
+    """
+
+    keys: ClassVar[frozenset[str]] = FittedState.keys | {"levels", "layout"}
+
+    model: CodecNetwork
+    config: CodecConfig
+    spec: InputSpec | None  # None: images of any size
+    payload: Payload | None = None
+    levels: list[dict[str, float]] = field(default_factory=list)
+    pca: PCA | None = None
+    validation_sample: Tensor | None = None
+
+    @property
+    def layout(self) -> Layout | None:
+        """The shape of a sample; None for images of any size."""
+        return None if self.spec is None else self.spec.layout
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors of a file, and what its header holds under "fitted"."""
+        tensors, header = super().to_tensors()
+        payload = self.payload
+        if payload is None:  # a checkpoint: training has not ended
+            assert self.validation_sample is not None
+            level, samples = len(self.config.sigmas) // 2, [self.validation_sample]
+            payload = quantize_model(self.model, self.config, level, samples, self.objective)
+        tensors["payload"] = torch.from_numpy(np.frombuffer(payload.data, np.uint8).copy())
+        layout = None if self.layout is None else asdict(self.layout)
+        return tensors, {**header, "levels": self.levels, "layout": layout}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Codec(Packs, Learner, BaseEstimator):
+class Codec(Learner[CodecState], BaseEstimator):
     """min over f, g of E [ Σ (x − g(z))² / 2σ² − log p(z) ], z = round(f(x)): data as small files.
 
-    Small images, signals and rows of tables are coded whole, larger images block by block with a
-    look at the blocks around. What is decoded is made of whole numbers only: a file gives the same
-    bits on every machine. A code starts at PCA with one step for all components.
+    Small images, signals and rows of tables are coded whole, larger images block by block, each
+    with the blocks around it in view. Decoding uses whole numbers only: a file gives the same bits
+    on every machine. Training starts at PCA with one quantisation step for all components.
 
     Source: Ballé, Laparra & Simoncelli, "End-to-end optimized image compression", ICLR 2017;
     Ballé, Johnston & Minnen, "Integer networks for data compression with latent-variable models",
@@ -61,7 +137,7 @@ class Codec(Packs, Learner, BaseEstimator):
 
     Parameters
     ----------
-    The fields below, and how training goes: ``narrows.estimators.parameters.RunParameters``.
+    The fields below, and those of training: ``narrows.estimators.parameters.RunParameters``.
 
     Examples
     --------
@@ -78,40 +154,39 @@ class Codec(Packs, Learner, BaseEstimator):
     True
     """
 
-    _in_file: ClassVar = frozenset({"choices", "levels", "layout", *RUN})
-    _errors: ClassVar = ("bits_per_number", "mse")
+    _file_keys: ClassVar = CodecState.keys
     _usual_rate: ClassVar[float] = 4e-3
 
     rate: float | str = parameter(
         "auto",
-        "Bits for each number of X (each pixel of a grey image) that the middle level aims at. "
-        "auto: as many as leave 2 % of the variance to PCA.",
+        "Target of the middle level, in bits per number of X (per pixel of a grey image). auto: "
+        "the rate at which PCA leaves 2 % of the variance.",
         kind=float,
         low=0,
         open=True,
         auto=True,
     )
     levels: int = parameter(
-        7, "Qualities that one model serves, each 3 dB from the next.", kind=int, low=1, high=16
+        7, "Quality levels of one model, each 3 dB from the next.", kind=int, low=1, high=16
     )
     quantizer: str = parameter(
         "noise",
-        "noise: codes of any size, learned with uniform noise; fsq: a fixed number of values.",
+        "noise: codes of any size, trained with uniform noise; fsq: a fixed number of values.",
         choices=("noise", "fsq"),
     )
     n_values: int = parameter(
-        7, "With fsq, the values that a number of the code may have.", kind=int, low=3, high=255
+        7, "With fsq, the number of values of each number in the code.", kind=int, low=3, high=255
     )
     prior: str = parameter(
         "conditional",
-        "conditional: a number of the code is told from those before it; factorised: each number "
-        "has a table of its own, which is faster.",
+        "conditional: each number of the code is predicted from those before it; factorised: each "
+        "has a fixed table, which is faster.",
         choices=("conditional", "factorised"),
     )
     latent_dim: int | str = parameter(
         "auto",
-        "Numbers in the code of a cell. auto: the PCA components that are worth half a bit "
-        "or more at the finest level.",
+        "Numbers in the code of a cell. auto: the PCA components that take at least half a bit at "
+        "the finest level.",
         kind=int,
         low=1,
         high=WIDEST,
@@ -119,8 +194,8 @@ class Codec(Packs, Learner, BaseEstimator):
     )
     hidden_layer_sizes: Any = parameter(
         "auto",
-        "Widths of the encoder's layers; the decoder mirrors them. auto: for samples coded whole "
-        "about twice the input (64 to 512), then half of it; for blocks 96,96.",
+        "Widths of the encoder's hidden layers; the decoder mirrors them. auto: for samples coded "
+        "whole about twice the input (64 to 512), then half of it; for blocks 96,96.",
         kind=tuple,
         low=1,
         high=4096,
@@ -128,8 +203,8 @@ class Codec(Packs, Learner, BaseEstimator):
     )
     block: Any = parameter(
         "auto",
-        "Sides of the blocks that large images are cut into, as 8,8. auto: samples of up to 4,096 "
-        "numbers are coded whole, larger images in blocks of 8,8.",
+        "Height and width of the blocks that large images are cut into, as 8,8. auto: samples of "
+        "up to 4,096 numbers are coded whole, larger images in blocks of 8,8.",
         kind=tuple,
         low=1,
         high=256,
@@ -137,8 +212,8 @@ class Codec(Packs, Learner, BaseEstimator):
     )
     context: Any = parameter(
         "auto",
-        "Also learn a network that expects each pixel from those before it, which lossless coding "
-        "gains most from. auto: for images of 8 bits that are coded whole.",
+        "Also train a network that predicts each pixel from those before it, which makes lossless "
+        "files smaller. auto: for 8-bit images that are coded whole.",
         choices=("auto", True, False),
     )
     axes: str | None = parameter(
@@ -147,6 +222,7 @@ class Codec(Packs, Learner, BaseEstimator):
         choices=AXES,
     )
     input_shape: ClassVar[None] = None
+    missing: ClassVar[None] = None
     in_memory: ClassVar[str] = "auto"
 
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
@@ -159,12 +235,12 @@ class Codec(Packs, Learner, BaseEstimator):
             images, or a list of images (H, W) or (H, W, 3) of any sizes.
         y : ignored
         X_val : like X, optional
-            Data to validate on, in place of a share of X.
+            Validation data, instead of a part of X.
 
         Raises
         ------
         InputError, FileError
-            X cannot be learned from.
+            X cannot be used for training.
         ParameterError
             A parameter is out of range.
         """
@@ -172,189 +248,350 @@ class Codec(Packs, Learner, BaseEstimator):
         return self
 
     def check_parameters(self) -> None:
-        """Refuse what cannot be."""
+        """Check the parameters, before any data is read; raises ``ParameterError``."""
         super().check_parameters()
         if not isinstance(self.block, str) and len(self.block) != 2:
-            raise ParameterError(f"block is two sides, as (8, 8). Got {self.block!r} instead.")
+            raise ParameterError(f"block needs two sides, as (8, 8). Got {self.block!r} instead.")
         if self.quantizer == "fsq" and self.n_values % 2 == 0:
             raise ParameterError(
                 f"n_values must be odd, so that 0 is among the values. Got {self.n_values} instead."
             )
 
-    def _take(self, X: Any, *, reset: bool) -> Any:
+    def _validate_fit(
+        self, X: Any, X_val: Any, y: Any, fitted: CodecState | None
+    ) -> FitData[GivenRows | Images]:
         if isinstance(X, str | Path | list) and not _is_rows(X):
-            return Images(X)
-        return validate_X(self, X, reset=reset)
+            return FitData(Images(X), None if X_val is None else Images(X_val))
+        rows, spec = validate_X(self, X, None if fitted is None else fitted.spec)
+        held = None if X_val is None else validate_X(self, X_val, spec)[0]
+        return FitData(rows, held, spec)
 
-    def _prepare(self, rows: Any, held: Any) -> Training:
-        seed, device = broadcast(seed_of(self.random_state)), pick_device(self.device)
+    def _setup(self, data: FitData[GivenRows | Images], group: Group) -> Training[CodecState]:
+        seed = group.broadcast(seed_of(self.random_state))
+        device = pick_device(self.device, group)
         event, axes = None, None
-        if not isinstance(rows, Images):
-            axes = self.layout_.axes
-            event = None if self._blocks(rows.shape[1:]) else self.layout_.user_shape
-        prepared = self._prepared(rows, held, event is not None, seed, device)
-        self.choices_, self._pca = choose(self, prepared, event, axes, seed)
-        coder = build_coder(self.choices_, torch.Generator().manual_seed(seed))
-        coder.start(self._pca)
-        objective = build_objective(self.choices_, torch.Generator().manual_seed(seed)).to(device)
-        return self._training(coder.to(device), objective, new_state(seed, device), prepared, seed)
+        if data.spec is not None:
+            layout = data.spec.layout
+            axes = layout.axes
+            event = None if self._uses_blocks(layout.shape) else layout.user_shape
+        prepared = self._prepared(data, event is not None, seed, device)
+        config, pca = resolve_config(self, prepared, event, axes, seed)
+        network = build_network(config, torch.Generator().manual_seed(seed))
+        network.init_from_pca(pca)
+        start = CodecState(
+            model=network,
+            objective=build_objective(config, torch.Generator().manual_seed(seed)),
+            config=config,
+            history=start_history(0, 0, ERRORS),
+            seed=seed,
+            parameters=lasting(self),
+            spec=data.spec,
+        )
+        state = new_train_state(seed, device, group)
+        return self._training(start.to(device), state, data, prepared, pca)
 
-    def _blocks(self, shape: tuple[int, ...]) -> bool:
-        """Whether rows of this shape are cut into blocks: images that are large, or when asked."""
+    def _uses_blocks(self, shape: tuple[int, ...]) -> bool:
+        """Whether rows (C, H, W) are cut into blocks: large images, or with ``block`` all."""
         if len(shape) < 3:
             return False
-        return not isinstance(self.block, str) or math.prod(shape) > WHOLE
+        return not isinstance(self.block, str) or math.prod(shape) > MAX_WHOLE
 
     def _prepared(
-        self, rows: Any, held: Any, whole: bool, seed: int, device: torch.device
-    ) -> Prepared:
+        self, data: FitData[GivenRows | Images], whole: bool, seed: int, device: torch.device
+    ) -> CodecData:
+        rows, held, fraction = data.rows, data.held, self.validation_fraction
         if isinstance(rows, Images):
-            return prepare_images(rows, held, self, seed, device)
-        return (prepare_whole if whole else prepare_blocks)(rows, held, self, seed, device)
+            assert held is None or isinstance(held, Images)
+            return prepare_images(rows, held, fraction, seed, device)
+        assert not isinstance(held, Images)
+        if not whole:
+            return prepare_blocks(rows, held, fraction, seed, device)
+        return prepare_samples(FitData(rows, held), fraction, seed, device)
 
     def _training(
-        self, coder: Coder, objective: Any, state: Any, prepared: Prepared, seed: int
-    ) -> Training:
-        self._shown = next(prepared.validation.in_order(SHOWN))
-        self.__dict__.pop(
-            "payload_", None
-        )  # of a training before, which a checkpoint must not hold
-        rows, validation = prepared.rows, prepared.validation
-        return Training(coder, objective, state, rows, validation, seed)  # type: ignore[arg-type]
+        self,
+        start: CodecState,
+        state: TrainState,
+        data: FitData[GivenRows | Images],
+        prepared: CodecData,
+        pca: PCA,
+    ) -> Training[CodecState]:
+        sample = next(prepared.validation.in_order(CHECKPOINT_SAMPLES))
+        history = start_history(len(data.rows), len(prepared.validation), ERRORS)
+        # the payload of an earlier fit must not get into a checkpoint of this one
+        start = replace(
+            start, history=history, payload=None, levels=[], pca=pca, validation_sample=sample
+        )
+        return Training(start, state, prepared.rows, prepared.validation)
 
-    def _batch(self, n_rows: int) -> int:
-        """Patches are many cells each."""
-        return super()._batch(n_rows) if self.choices_.event is not None else PATCHES
+    def _batch_size(self, training: Training[CodecState]) -> int:
+        """Patches have many cells each, so a step needs fewer of them."""
+        whole = training.start.config.event is not None
+        return super()._batch_size(training) if whole else PATCHES_PER_STEP
 
-    def _resume(self, rows: Any, held: Any) -> Training:
-        refuse_changes(self, self._fitted_with)
-        seed, device = self._seed, next(self.model_.parameters()).device
-        choices = self.choices_
-        prepared = self._prepared(rows, held, choices.event is not None, seed, device)
-        self._pca = choose(self, prepared, choices.event, choices.axes, seed)[1]
-        state = self._state or new_state(seed, device)
-        return self._training(self.model_, self.objective_, state, prepared, seed)
+    def _resume(
+        self, fitted: CodecState, data: FitData[GivenRows | Images], group: Group
+    ) -> Training[CodecState]:
+        refuse_changes(self, fitted.parameters)
+        start = replace(fitted.copy(), versions=None, parameters=lasting(self))
+        seed, device, config = start.seed, next(start.model.parameters()).device, start.config
+        prepared = self._prepared(data, config.event is not None, seed, device)
+        pca = resolve_config(self, prepared, config.event, config.axes, seed)[1]
+        state = start.train_state or new_train_state(seed, device, group)
+        return self._training(start, state, data, prepared, pca)
 
     # ------------------------------------------------------------------ what was learned
 
-    def _measure(self, training: Training) -> dict[str, float | None]:
-        """Freeze the decoder, and measure each level with it on the validation rows."""
-        coder: Coder = training.model  # type: ignore[assignment]
-        rows = list(some_rows(training.rows, training.seed))
-        payload = freeze(coder, self.choices_, 0, rows, training.objective)
-        found = measured(coder, Model(payload), training.validation)
-        plain, plain_choices = pca_coder(self.choices_, self._pca)
-        plain.to(coder.log_gain.device)
-        beside = measured(plain, Model(freeze(plain, plain_choices, 0, rows)), training.validation)
-        self.levels_ = [
+    def _finalize(
+        self, training: Training[CodecState], history: History, group: Group
+    ) -> CodecState:
+        """Quantise the network, and measure each level on the validation rows, beside PCA's."""
+        start, validation = training.start, training.validation
+        network, config, pca = start.model, start.config, start.pca
+        assert pca is not None
+        rows = list(sample_batches(training.rows, start.seed))
+        payload = quantize_model(network, config, 0, rows, start.objective)
+        found = measure_levels(network, ExactDecoder(payload), validation)
+        plain, plain_config = pca_network(config, pca)
+        plain.to(network.log_gain.device)
+        plain_model = ExactDecoder(quantize_model(plain, plain_config, 0, rows))
+        beside = measure_levels(plain, plain_model, validation)
+        levels = [
             {**own, **{f"pca_{name}": value for name, value in other.items()}}
             for own, other in zip(found, beside, strict=True)
         ]
-        level = self._default_level()
-        self.payload_ = Payload(payload.arrays, {**payload.structure, "level": level})
-        return {name: self.levels_[level][name] for name in self._errors}
+        level = self._default_level(levels)
+        history = replace(history, errors={name: levels[level][name] for name in ERRORS})
+        state = super()._finalize(training, history, group)
+        payload = Payload(payload.arrays, {**payload.structure, "level": level})
+        # what only training needs stays behind
+        return replace(state, payload=payload, levels=levels, pca=None, validation_sample=None)
 
-    def _default_level(self) -> int:
-        """The level whose rate is nearest to the one asked for; the middle one without a wish."""
+    def _default_level(self, levels: list[dict[str, float]]) -> int:
+        """The level whose measured rate is nearest to ``rate``; with "auto" the middle one."""
         if isinstance(self.rate, str):
-            return len(self.levels_) // 2
-        asked = float(self.rate)
-        away = [abs(np.log(max(found["bits_per_number"], 1e-9) / asked)) for found in self.levels_]
-        return int(np.argmin(away))
+            return len(levels) // 2
+        rates = [max(found["bits_per_number"], 1e-9) for found in levels]
+        return int(np.argmin([abs(np.log(rate / float(self.rate))) for rate in rates]))
 
     @property
-    def decoder_(self) -> Model:
-        """The exact decoder, with its tables: what a file is decoded by."""
-        check_is_fitted(self, "payload_")
-        made: Model | None = self.__dict__.get("_decoder")
-        if made is None or made.payload is not self.payload_:
-            made = self._decoder = Model(self.payload_)
-        return made
+    def input_shape_(self) -> tuple[int, ...] | None:
+        """The shape of a sample; None for images of any size."""
+        layout = self.state_.layout
+        return None if layout is None else layout.user_shape
+
+    @property
+    def payload_(self) -> Payload:
+        """The quantised model: what a file is decoded with, without the networks."""
+        payload = self.state_.payload
+        assert payload is not None
+        return payload
+
+    @property
+    def levels_(self) -> list[dict[str, float]]:
+        """Rate and error of each level on the validation rows, and PCA's."""
+        return self.state_.levels
+
+    @property
+    def decoder_(self) -> ExactDecoder:
+        """The exact decoder, with its tables: what a file is decoded with."""
+        check_is_fitted(self, "state_")
+        decoder: ExactDecoder | None = self.__dict__.get("_decoder")
+        if decoder is None or decoder.payload is not self.payload_:
+            decoder = self._decoder = ExactDecoder(self.payload_)
+        return decoder
 
     def info(self) -> dict[str, Any]:
         """What was chosen, what was trained and how it went, as plain JSON."""
-        check_is_fitted(self, "model_")
-        rows, choices = self.rows_, self.choices_
+        check_is_fitted(self, "state_")
+        state, history, config = self.state_, self.state_.history, self.state_.config
         return {
             "model": type(self).__name__,
             "parameters": given_parameters(self),
-            "cell": list(choices.event or (choices.channels, *choices.block)),
-            "latent_dim": choices.latent_dim,
-            "parts": {**self.model_.describe(), "R": "rate"},
+            "cell": list(config.event or (config.channels, *config.block)),
+            "latent_dim": config.latent_dim,
+            "parts": {**state.model.describe(), "R": "rate"},
             "n_parameters": self.n_parameters_,
             "id": self.payload_.id,
             "payload_bytes": len(self.payload_.data),
-            "levels": [_in_words(level) for level in self.levels_],
+            "levels": [_level_in_words(level) for level in self.levels_],
             "training": {
-                "rows": rows["given"],
-                "validation_rows": rows["validation"],
-                "epochs": self.n_iter_,
-                "best_epoch": self.best_epoch_,
-                "seconds": round(self.fit_seconds_, 3),
-                **self.validation_errors_,
-                "stop_reason": self.stop_reason_,
+                "rows": history.rows["given"],
+                "validation_rows": history.rows["validation"],
+                **run_summary(history),
+                **history.errors,
+                "stop_reason": history.stop_reason,
             },
-            "versions": getattr(self, "versions_", None) or versions(),
+            "versions": state.versions or versions(),
         }
+
+    # ------------------------------------------------------------------ compressing
+
+    def compress(self, X: Any, **options: Any) -> bytes:
+        """X as the bytes of a .narrow file; ``options`` are the parameters of ``compress_to``."""
+        stream = io.BytesIO()
+        self.compress_to(stream, X, **options)
+        return stream.getvalue()
+
+    def compress_to(
+        self,
+        stream: Any,
+        X: Any,
+        *,
+        mode: str | None = None,
+        quality: int | None = None,
+        max_error: float | str | None = None,
+        embed_model: bool = False,
+        autoencoder: bool = True,
+        watch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Summary:
+        """Compress X into a binary stream; returns sizes and errors.
+
+        Parameters
+        ----------
+        stream : an open binary file, a pipe, ...
+        X : array, or str, Path or list for images
+            An array of any shape and numeric dtype (a memory map is read piece by piece), a folder
+            of images, or a list of images (H, W) or (H, W, 3).
+        mode : "lossy", "bounded" or "lossless", optional
+            By default bounded with ``max_error``, lossy without.
+        quality : int, optional
+            Steps of about 3 dB from the model's own rate: 1 is better and larger, -1 the reverse.
+        max_error : float or str, optional
+            The largest error of any element, in X's units, or as "1e-3rel" of X's range. NaN and
+            infinities are kept exactly.
+        embed_model : bool
+            Put the part of the model that decoding needs into the file.
+        autoencoder : bool
+            False: compress without it, to see how much it saves (not lossy).
+        watch : callable
+            Called after every chunk with the bytes done and in all.
+
+        Raises
+        ------
+        InputError
+            X cannot be compressed in this mode.
+        ParameterError
+            A parameter is out of range, or does not go with the mode.
+        """
+        check_is_fitted(self, "state_")
+        check_binary(stream, "write", "stream must be")
+        mode = _resolve_mode(mode, quality, max_error, autoencoder)
+        items, images = read_items(X)
+        error = None
+        if mode == "bounded":
+            error, relative = parse_error(max_error)
+            error = error * range_of(items) if relative else error
+        if mode == "lossy" and not images:
+            self._check_lossy(items[0])
+        analysis = None
+        if autoencoder:
+            analysis = LatentEncoder(self.model_, self.choices_)
+        level = level_for(self.decoder_, quality)
+        # without the autoencoder, the file needs no model
+        model = self.decoder_ if autoencoder else None
+        settings = CodingSettings(mode, images, error, model, level, analysis)
+        # the total of images is not known before they are read
+        total = 0 if images else math.prod(items[0].data.shape) * items[0].data.dtype.itemsize
+        done = 0
+
+        def report(n: int) -> None:
+            nonlocal done
+            done += n
+            watch(done, total)
+
+        known = np.dtype(self.choices_.dtype)
+        given = _checked(items, known) if mode == "lossy" and images else items
+        summary = pack(stream, given, settings, embed=embed_model, count=len(items), watch=report)
+        lossless = summary.chunks - summary.methods[NAMES[AUTOENCODER]]
+        if mode == "lossy" and lossless:
+            warnings.warn(
+                f"{lossless} of {summary.chunks} chunks are stored without loss: they hold NaN, or "
+                "have a shape or channels that the codec was not fitted on.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return summary
+
+    def _check_lossy(self, item: Any) -> None:
+        """Raise ``InputError`` if the model cannot code an array of this kind and shape."""
+        data, choices = item.data, self.choices_
+        check_kind(item, np.dtype(choices.dtype))
+        axes = row_axes(data.shape)
+        shape = (1, *data.shape[axes:]) if axes <= 1 else data.shape[axes - 1 :]
+        if 0 not in data.shape and self.decoder_.grid(shape, False) is None:
+            sample = ", ".join(map(str, choices.event or ()))
+            expected = f"(n, {sample})" if sample else f"images of {choices.channels} channels"
+            raise InputError(
+                f"X has shape {data.shape}, but the codec expects {expected}: "
+                "reshape X, or choose max_error or mode='lossless', which take any shape."
+            )
+
+    def decompress(self, source: Any) -> Any:
+        """The content of a .narrow file: an array, or for images a list of arrays.
+
+        Parameters
+        ----------
+        source : bytes, str, Path or an open binary file
+
+        Raises
+        ------
+        NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
+            The file cannot be decoded; all are children of ``FileError``.
+        """
+        check_is_fitted(self, "state_")
+        return decompress(source, self.decoder_)
+
+    def reconstruct(self, X: Any, quality: int | None = None) -> Any:
+        """X compressed and decompressed, by the same integer decoder as files."""
+        return self.decompress(self.compress(X, quality=quality))
 
     # ------------------------------------------------------------------ files
 
     def __getstate__(self) -> dict[str, Any]:
-        # what only training asks for may lie on a device, and the decoder follows from the payload
-        state: dict[str, Any] = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_pca", "_shown", "_decoder")}
+        # the decoder follows from the payload
+        return {k: v for k, v in super().__getstate__().items() if k != "_decoder"}
 
-    def _probe(self) -> Tensor:
+    def _probe_input(self) -> Tensor:
         rng = torch.Generator().manual_seed(0)
-        block, channels = self.choices_.block, self.choices_.channels
-        return torch.rand((2, channels, *block), generator=rng)
+        config = self.state_.config
+        return torch.rand((2, config.channels, *config.block), generator=rng)
 
     @torch.no_grad()
-    def _reply(self, x: Tensor) -> tuple[Tensor, ...]:
-        coder = self.model_
-        y = coder.latents(x.to(coder.log_gain.device))
-        return y.flatten(1).cpu(), coder.answer(y).cpu()
+    def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
+        network = self.state_.model
+        y = network.latents(x.to(network.log_gain.device))
+        return y.flatten(1).cpu(), network.decode(y).cpu()
 
-    def _contents(self) -> Contents:
-        if not hasattr(self, "payload_"):  # a checkpoint: training has not ended
-            level = len(self.choices_.sigmas) // 2
-            payload, levels = (
-                freeze(self.model_, self.choices_, level, [self._shown], self.objective_),
-                [],
-            )
-        else:
-            payload, levels = self.payload_, self.levels_
-        tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
-        tensors |= {f"objective.{n}": t for n, t in self.objective_.state_dict().items()}
-        tensors["payload"] = torch.from_numpy(np.frombuffer(payload.data, np.uint8).copy())
-        layout = asdict(self.layout_) if hasattr(self, "layout_") else None
-        return tensors, {"choices": asdict(self.choices_), "levels": levels, "layout": layout}
-
-    def _restore(
-        self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any], own: Any
-    ) -> None:
-        if own is not None:
-            raise ParameterError(f"{path} holds its own networks; load it without f and g.")
-        self.choices_ = CodecConfig.from_json(header["fitted"]["choices"])
-        self.levels_ = header["fitted"]["levels"]
-        layout = header["fitted"]["layout"]
+    def _state_from_tensors(
+        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+    ) -> CodecState:
+        refuse_own_networks(path, own)
+        fitted = header["fitted"]
+        config, layout = CodecConfig.from_json(fitted["choices"]), fitted["layout"]
+        spec = None
         if layout is not None:
-            self.layout_ = Layout(**{**layout, "user_shape": tuple(layout["user_shape"])})
-            self.input_shape_ = self.layout_.user_shape
-            self.n_features_in_ = self.layout_.n_features
-        coder = build_coder(self.choices_, None)
-        state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        coder.load_state_dict(state, assign=True)
-        self.model_, self.objective_ = coder.eval(), build_objective(self.choices_, None)
-        mine = {
-            n.removeprefix("objective."): t for n, t in tensors.items() if n[:10] == "objective."
-        }
-        self.objective_.load_state_dict(mine, assign=True)
-        self.payload_ = Payload.from_bytes(tensors["payload"].numpy().tobytes())
-        Model(self.payload_)  # every nonsense in it is found now
+            spec = InputSpec(Layout(**{**layout, "user_shape": tuple(layout["user_shape"])}))
+        network, objective = build_network(config, None), build_objective(config, None)
+        network.load_state_dict(without_prefix("model.", tensors), assign=True)
+        objective.load_state_dict(without_prefix("objective.", tensors), assign=True)
+        payload = Payload.from_bytes(tensors["payload"].numpy().tobytes())
+        ExactDecoder(payload)  # raises now if anything in it is invalid
+        return CodecState(
+            model=network.eval(),
+            objective=objective,
+            config=config,
+            history=History.from_json(fitted),
+            seed=seed_of(self.random_state),
+            parameters=lasting(self),
+            versions=header["versions"],
+            spec=spec,
+            payload=payload,
+            levels=fitted["levels"],
+        )
 
 
-def _in_words(level: dict[str, float]) -> str:
+def _level_in_words(level: dict[str, float]) -> str:
     own, pca = (
         f"{level[start + 'bits_per_number']:.4g} bits a number, mse {level[start + 'mse']:.4g}"
         for start in ("", "pca_")
@@ -365,3 +602,165 @@ def _in_words(level: dict[str, float]) -> str:
 def _is_rows(X: Any) -> bool:
     """Whether a list holds rows of numbers, not images or names of files."""
     return isinstance(X, list) and bool(X) and not isinstance(X[0], str | Path | np.ndarray)
+
+
+# ------------------------------------------------------------------ encoding
+
+
+class LatentEncoder:
+    """f and the rounding of a codec's network, from arrays to arrays."""
+
+    def __init__(self, network: CodecNetwork, config: CodecConfig) -> None:
+        self.network = network
+        self.shift, self.scale = config.unit("shift"), config.unit("scale")
+
+    @torch.no_grad()
+    def latents(self, planes: Array) -> Array:
+        """Latents before rounding, (n, latent_dim, rows, columns), of planes in X's units."""
+        network, out = self.network.eval(), []
+        device = network.log_gain.device
+        for part in np.array_split(planes, -(-len(planes) // inference_batch(planes.shape[1:]))):
+            with np.errstate(over="ignore"):  # values far beyond the training data
+                x = ((part.astype(np.float64) - self.shift) / self.scale).astype(np.float32)
+            out.append(network.latents(torch.from_numpy(x).to(device)).cpu())
+        return np.asarray(torch.cat(out))
+
+    @torch.no_grad()
+    def quantise(self, latents: Array, level: int) -> Array:
+        """Codes at a level, whole numbers."""
+        device = self.network.log_gain.device
+        codes = self.network.codes(torch.from_numpy(latents).to(device), level)
+        whole: Array = codes.nan_to_num().clamp(-MAX_CODE, MAX_CODE).long().cpu().numpy()
+        return whole
+
+
+def level_for(model: ExactDecoder, quality: int | None) -> int | None:
+    """The level ``quality`` steps above the model's default one; None for the default."""
+    if quality is None:
+        return None
+    last = model.n_levels - 1
+    valid = isinstance(quality, int | np.integer) and not isinstance(quality, bool)
+    if not valid or not 0 <= model.level + int(quality) <= last:
+        raise ParameterError(
+            f"quality counts steps of 3 dB from the model's own level, here from {-model.level} to "
+            f"{last - model.level}. Got {quality!r} instead."
+        )
+    return model.level + int(quality)
+
+
+def _resolve_mode(
+    mode: str | None, quality: int | None, max_error: float | str | None, autoencoder: bool
+) -> str:
+    mode = mode or ("lossy" if max_error is None else "bounded")
+    if mode not in MODES:
+        raise ParameterError(f"mode must be one of {', '.join(MODES)}. Got {mode!r} instead.")
+    if (mode == "bounded") != (max_error is not None):
+        raise ParameterError(
+            "max_error and mode='bounded' go together: give max_error as a number or as "
+            "'1e-3rel', or choose another mode."
+        )
+    if mode != "lossy" and quality is not None:
+        raise ParameterError(f"quality is for mode='lossy', not for mode={mode!r}: leave it out.")
+    if mode == "lossy" and not autoencoder:
+        raise ParameterError(
+            "Lossy files need the autoencoder: with autoencoder=False give max_error, or "
+            "mode='lossless'."
+        )
+    return mode
+
+
+def parse_error(max_error: float | str | None) -> tuple[float, bool]:
+    """The largest error, and whether it is relative to the range: 0.01, "0.01", "1e-3rel".
+
+    >>> parse_error("1e-3rel"), parse_error(2)
+    ((0.001, True), (2.0, False))
+    """
+    text = str(max_error)
+    relative = re.fullmatch(r"(.+?)\s*rel", text)
+    try:
+        value = float(relative[1] if relative else text)
+    except ValueError:
+        value = -1.0
+    if isinstance(max_error, bool) or not 0 <= value < float("inf"):
+        raise ParameterError(
+            "max_error must be a number from 0 in the units of X, or a share of its range as "
+            f"'1e-3rel'. Got {max_error!r} instead."
+        )
+    return value, relative is not None
+
+
+# ------------------------------------------------------------------ what is compressed
+
+
+def read_items(X: Any) -> tuple[list[Any], bool]:
+    """What is to be compressed, items with ``data`` and ``name``; and whether they are images."""
+    if isinstance(X, str | Path):
+        path = Path(X)
+        paths = find_photographs(path) if path.is_dir() else [path]
+        root = path if path.is_dir() else path.parent
+        return [_ImageFile(p, p.relative_to(root).as_posix()) for p in paths], True
+    if isinstance(X, list) and X and isinstance(X[0], np.ndarray):
+        for i, image in enumerate(X):
+            if np.ndim(image) not in (2, 3) or np.shape(image)[2:] > (4,):
+                raise InputError(
+                    f"Item {i} of X has shape {np.shape(image)}, but a list holds images, (H, W) "
+                    "or (H, W, 3); stack other arrays into one."
+                )
+        return [Given(np.asarray(image), f"{i:06d}.png") for i, image in enumerate(X)], True
+    return [Given(_as_array(X))], False
+
+
+def _as_array(X: Any) -> Any:
+    """A tensor or rows in lists as an array; an array on a disk is returned as it is."""
+    if hasattr(X, "toarray"):
+        raise InputError("X is sparse, but a codec takes dense data: give X.toarray().")
+    try:
+        if isinstance(X, Tensor):
+            return X.detach().cpu().numpy()
+        return X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
+    except TypeError:
+        raise InputTypeError(
+            f"X holds {X.dtype}, which NumPy does not have: convert it, as with X.float()."
+        ) from None
+    except ValueError:
+        raise InputError("X is ragged: make all its rows the same length.") from None
+
+
+class _ImageFile:
+    """An image file, decoded each time its ``data`` is used."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+
+    @property
+    def data(self) -> Array:
+        """Its pixels, upright, with transparency, if any, after the colours."""
+        planes = read_photograph(self.path).upright
+        return planes[..., 0] if planes.shape[2] == 1 else planes
+
+
+def _checked(items: list[Any], known: np.dtype[Any]) -> Iterator[Given]:
+    """The items, each read once and checked against the dtype that the codec was fitted on."""
+    for item in items:
+        given = Given(item.data, item.name)
+        check_kind(given, known)
+        yield given
+
+
+def check_kind(item: Given, known: np.dtype[Any]) -> None:
+    """Raise ``InputError`` for numbers unlike the dtype that the codec was fitted on."""
+    dtype, what = np.dtype(item.data.dtype), item.name or "X"
+    kinds = [kind.replace("u", "i") for kind in (dtype.kind, known.kind)]
+    held = str(dtype)
+    if kinds[0] == kinds[1]:
+        if kinds[0] != "i" or np.can_cast(dtype, known):
+            return
+        low, high = ends_of([item])
+        limits = np.iinfo(known)
+        if limits.min <= low and high <= limits.max:
+            return
+        held = f"{dtype} from {low:.0f} to {high:.0f}"
+    raise InputError(
+        f"{what} holds {held}, but the codec was fitted on {known}: convert it, or choose "
+        "max_error or mode='lossless', which take any numbers."
+    )

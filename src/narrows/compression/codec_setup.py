@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,30 +12,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from narrows.compression.coder import Coder, ContextBits, initialised, rate_distortion, to_cells
+from narrows.compression.codec_network import (
+    FSQ,
+    CodecNetwork,
+    ContextBits,
+    UniformNoise,
+    rate_distortion,
+    to_cells,
+)
 from narrows.compression.context_network import ContextNetwork, ContextOptions, context_options
-from narrows.compression.rounding import FSQ, UniformNoise
-from narrows.estimators.pca import MOST_COMPONENTS, PCA, fit_pca
-from narrows.estimators.resolved_config import Range, choose_scaling, find_range
-from narrows.estimators.split import divide, measured
+from narrows.estimators.auto import choose_scaling, find_range, statistics_of, unscaled
+from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
+from narrows.estimators.setup import FitData, train_validation_split
+from narrows.estimators.validation import Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Images
 from narrows.parts.networks.architectures import dense_widths
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.training.batches import Rows, Scaling, fit_scaling
 from narrows.training.patches import Patches
+from narrows.training.streamed_batches import Stream
 
-WHOLE = 4096  # numbers of an image up to which it is one cell
-LARGEST_CELL = 1 << 16
-BLOCK = 8  # the side of a cell of a larger image
-SIDE = 64  # of the patches that are learned from
-WIDTH = 96  # channels between the cells of a larger image and their codes
-CONTEXT = 48  # width of the networks of a conditional prior
-WORTH = 3  # times the finest level's squared error: a smaller component is not worth its weights
-LEFT = 0.02  # the share of the variance that the middle level leaves, by default
-APART = math.sqrt(2)  # between the errors of one level and the next: 3 dB
-VALIDATION = 256  # patches
-SURVEYED = 4096  # images by which the values of pixels are divided
+MAX_WHOLE = 4096  # numbers of an image up to which it is one cell
+MAX_CELL = 1 << 16  # numbers in a row or a signal, which are one cell
+BLOCK_SIDE = 8  # of a cell of a larger image
+PATCH_SIDE = 64  # of the patches of large images that are trained on
+BLOCK_WIDTH = 96  # hidden channels of f and g for blocks
+PRIOR_WIDTH = 48  # of the networks of a conditional prior
+# a component is coded if its variance is above 3 times the finest level's squared error, about
+# half a bit; below that it is not worth its weights
+MIN_VARIANCE_RATIO = 3
+TARGET_UNEXPLAINED_VARIANCE = 0.02  # share of the variance left by the middle level, by default
+LEVEL_RATIO = math.sqrt(2)  # of the errors of one level and the next: 3 dB
+VALIDATION_PATCHES = 256
+SURVEYED_IMAGES = 4096  # by which the context network's groups of values are chosen
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class CodecConfig:
 
     channels: int
     block: tuple[int, int]
-    event: tuple[int, ...] | None  # of a sample that is one cell, in the user's axes
+    event: tuple[int, ...] | None  # shape of a sample that is one cell, in the user's axes
     axes: str | None
     latent_dim: int
     hidden: tuple[int, ...]
@@ -56,8 +66,8 @@ class CodecConfig:
     low: tuple[float, ...] | None  # of each channel, where the data have bounds
     high: tuple[float, ...] | None
     dtype: str
-    context: int = 0  # width of the prior's networks; 0: none
-    pixels: dict[str, Any] | None = None  # of the network that expects pixels, if there is one
+    context: int = 0  # width of the prior's networks; 0: a factorised prior
+    pixels: dict[str, Any] | None = None  # options of the context network, if there is one
     precision: str = "float32"
     architecture: str = "codec"
 
@@ -71,18 +81,13 @@ class CodecConfig:
         """Numbers in a cell."""
         return self.channels * math.prod(self.block)
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self)
-
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CodecConfig:
-        """The inverse of ``as_json``."""
-        lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
-        return cls(**{**data, **lists})
+    def from_json(cls, data: Mapping[str, Any]) -> CodecConfig:
+        """From the header of a model file."""
+        return cls(**_with_tuples(data))
 
     def unit(self, name: str) -> NDArray[np.float64]:
-        """A unit as it broadcasts against a cell, (C, h, w)."""
+        """ "scale", "shift", "low" or "high", shaped to broadcast against a cell, (C, h, w)."""
         values = getattr(self, name)
         if values is None:
             return np.full((1, 1, 1), -math.inf if name == "low" else math.inf)
@@ -90,82 +95,136 @@ class CodecConfig:
         columns = self.event is not None and self.axes is None and len(array) > 1
         return array.reshape((1, 1, -1) if columns else (-1, 1, 1))
 
+    def scaled_bounds(self) -> tuple[float, float]:
+        """Bounds of the data in scaled units; infinite without bounds or with several units."""
+        if self.low is None or self.high is None or len(self.scale) > 1:
+            return -math.inf, math.inf
+        shift, scale = self.shift[0], self.scale[0]
+        return (self.low[0] - shift) / scale, (self.high[0] - shift) / scale
 
-def build_coder(choices: CodecConfig, rng: Generator | None) -> Coder:
-    """The model with weights drawn from ``rng`` (None: with none)."""
-    q = FSQ(choices.n_values) if choices.quantizer == "fsq" else UniformNoise()
+
+def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples: its lists become tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
+@dataclass(frozen=True)
+class CodecData:
+    """Rows or patches to train and validate on, and what was found about them."""
+
+    rows: Rows | Stream | Patches
+    validation: Rows | Stream
+    scaling: Scaling
+    bounds: tuple[Tensor, Tensor] | None  # lowest and highest value of each channel
+    channels: int
+    dtype: str  # of the data as given
+
+
+# ------------------------------------------------------------------ the network
+
+
+def build_network(config: CodecConfig, rng: Generator | None) -> CodecNetwork:
+    """The network with weights drawn from ``rng``; None: with no weights yet."""
+    q = FSQ(config.n_values) if config.quantizer == "fsq" else UniformNoise()
     with torch.device("meta"):
-        coder = Coder(
-            choices.block,
-            choices.numbers,
-            choices.latent_dim,
-            choices.hidden,
-            choices.reach,
-            choices.sigmas,
+        network = CodecNetwork(
+            config.block,
+            config.numbers,
+            config.latent_dim,
+            config.hidden,
+            config.reach,
+            config.sigmas,
             q,
-            choices.context,
+            config.context,
         )
     if rng is None:
-        return coder
-    coder.to_empty(device="cpu")
-    for parameter in coder.parameters():
+        return network
+    network.to_empty(device="cpu")
+    for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
-    low, high = scaled_ends(choices)
-    coder.head.low.copy_(low)
-    coder.head.high.copy_(high)
-    return initialised(coder, rng)
+    low, high = config.scaled_bounds()
+    network.head.low.fill_(low)
+    network.head.high.fill_(high)
+    network.init_weights(rng)
+    return network
 
 
-def choose_pixels(
-    codec: Any, prepared: Prepared, event: tuple[int, ...] | None, axes: str | None
-) -> dict[str, Any] | None:
-    """What the network that expects pixels is made of; None where there is to be none."""
-    shape = prepared.rows.shape
-    images = event is not None and axes in ("HW", "CHW", "HWC") and math.prod(shape) <= WHOLE
-    possible = images and prepared.dtype == "uint8" and isinstance(prepared.rows, Rows)
-    if codec.context is True and not possible:
-        raise ParameterError(
-            f"context=True is for images of 8 bits and at most {WHOLE} numbers that are coded "
-            "whole; leave context='auto'."
-        )
-    if not possible or codec.context is False:
-        return None
-    some = prepared.rows.data[:: -(-len(prepared.rows) // SURVEYED)]
-    return asdict(context_options(some.cpu().numpy(), side=True))
-
-
-def build_objective(choices: CodecConfig, rng: Generator | None) -> WeightedObjective:
-    """What is to be minimised: distance and rate, and what the pixels cost if they are expected."""
-    if choices.pixels is None:
+def build_objective(config: CodecConfig, rng: Generator | None) -> WeightedObjective:
+    """Distance and rate, and with a context network the cost of the pixels."""
+    if config.pixels is None:
         return rate_distortion()
-    listed: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in choices.pixels.items()
-    }
-    network = ContextNetwork(ContextOptions(**listed), rng)
-    bits = ContextBits(network, choices.shift, choices.scale)
-    return rate_distortion(Term("pixels", bits))
+    network = ContextNetwork(ContextOptions(**_with_tuples(config.pixels)), rng)
+    return rate_distortion(Term("pixels", ContextBits(network, config.shift, config.scale)))
 
 
-def pca_coder(choices: CodecConfig, pca: PCA) -> tuple[Coder, CodecConfig]:
-    """PCA with the same quantiser and coder, a table for each number: the simple method."""
-    plain = replace(choices, hidden=(), context=0, quantizer="noise")
-    coder = build_coder(plain, torch.Generator().manual_seed(0))
-    coder.start(pca)
-    return coder.eval(), plain
+def pca_network(config: CodecConfig, pca: PCA) -> tuple[CodecNetwork, CodecConfig]:
+    """PCA with the same quantiser and entropy coder and a factorised prior: the simple method."""
+    plain = replace(config, hidden=(), context=0, quantizer="noise")
+    network = build_network(plain, torch.Generator().manual_seed(0))
+    network.init_from_pca(pca)
+    return network.eval(), plain
 
 
-def scaled_ends(choices: CodecConfig) -> tuple[Tensor, Tensor]:
-    """The bounds of all data, in scaled units; infinite where there are none, or several."""
-    if choices.low is None or choices.high is None or len(choices.scale) > 1:
-        return torch.tensor(-math.inf), torch.tensor(math.inf)
-    shift, scale = choices.shift[0], choices.scale[0]
-    return tuple(torch.tensor((e[0] - shift) / scale) for e in (choices.low, choices.high))  # type: ignore[return-value]
+# ------------------------------------------------------------------ every "auto"
 
 
-def levels_for(
-    pca: PCA, rate: float | str, n_levels: int, apart: float = APART
-) -> tuple[float, ...]:
-    """The errors σ that the levels aim at, falling, with the asked rate in their middle.
+def resolve_config(
+    codec: Any, data: CodecData, event: tuple[int, ...] | None, axes: str | None, seed: int
+) -> tuple[CodecConfig, PCA]:
+    """Decide every "auto" of a ``Codec`` from PCA of the cells; also that PCA, cut to the code.
+
+    ``event`` is the shape of a sample that is one cell; None: images are cut into blocks.
+    """
+    shape = data.rows.shape
+    if event is not None:
+        block = (1, shape[-1]) if len(shape) < 3 else (shape[-2], shape[-1])
+    else:
+        block = (BLOCK_SIDE, BLOCK_SIDE) if isinstance(codec.block, str) else tuple(codec.block)
+    pca = fit_pca(_sample_cells(data.rows, block, seed), MAX_COMPONENTS, seed)
+    sigmas = level_sigmas(pca, codec.rate, int(codec.levels))
+    numbers = data.channels * math.prod(block)
+    latent_dim, hidden = codec.latent_dim, codec.hidden_layer_sizes
+    if latent_dim == "auto":
+        latent_dim = (pca.variances > MIN_VARIANCE_RATIO * sigmas[-1] ** 2).sum()
+    latent_dim = max(1, min(int(latent_dim), numbers))
+    if isinstance(hidden, str):
+        hidden = (BLOCK_WIDTH, BLOCK_WIDTH) if event is None else dense_widths(numbers)
+    low, high = (None, None) if data.bounds is None else map(_numbers, data.bounds)
+    return CodecConfig(
+        channels=data.channels,
+        block=block,
+        event=event,
+        axes=axes,
+        latent_dim=latent_dim,
+        hidden=tuple(int(width) for width in hidden),
+        sigmas=sigmas,
+        quantizer=codec.quantizer,
+        n_values=int(codec.n_values),
+        scale=_numbers(data.scaling.scale),
+        shift=_numbers(data.scaling.shift),
+        low=low,
+        high=high,
+        dtype=data.dtype,
+        context=PRIOR_WIDTH if codec.prior == "conditional" else 0,
+        pixels=_context_options(codec.context, data, event, axes),
+    ), pca.cut(min(latent_dim, len(pca.variances)))
+
+
+def _numbers(tensor: Tensor) -> tuple[float, ...]:
+    return tuple(tensor.flatten().tolist())
+
+
+def _sample_cells(rows: Rows | Stream | Patches, block: tuple[int, int], seed: int) -> Rows:
+    """Cells, flat, to fit PCA on: a sample of the rows, or all cells of some patches."""
+    if not isinstance(rows, Patches):
+        return Rows(rows.sample(seed).flatten(1), Scaling.none())
+    sample = rows.fixed(min(len(rows), 1024), seed).in_order(1024)
+    cells = torch.cat([to_cells(x.cpu(), block) for x in sample])
+    return Rows(cells.movedim(1, -1).flatten(0, -2).contiguous(), Scaling.none())
+
+
+def level_sigmas(pca: PCA, rate: float | str, n_levels: int) -> tuple[float, ...]:
+    """The target error σ of each level, falling, with the requested rate in their middle.
 
     Reverse water-filling: with an error of σ² in every component of larger variance λ, a Gaussian
     takes Σ ½ log₂ max(1, λ / σ²) bits (Cover & Thomas, "Elements of information theory", §10.3).
@@ -175,180 +234,141 @@ def levels_for(
     variances = torch.cat([pca.variances, torch.full((rest,), pca.noise)]).double().clamp_min(0)
     total = float(variances.sum())
     if total <= 0:
-        return tuple(apart**-i for i in range(n_levels))
+        return tuple(LEVEL_RATIO**-i for i in range(n_levels))
 
-    def too_good(squared: float) -> bool:
+    def too_fine(squared: float) -> bool:
         if isinstance(rate, str):
-            return float(variances.clamp_max(squared).sum()) < LEFT * total
+            left = float(variances.clamp_max(squared).sum())
+            return left < TARGET_UNEXPLAINED_VARIANCE * total
         bits = 0.5 * (variances / squared).clamp_min(1).log2().sum()
         return float(bits) > rate * features
 
     low, high = 1e-12 * total, total
-    for _ in range(100):
+    for _ in range(100):  # bisection of the logarithm
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if too_good(middle) else (low, middle)
+        low, high = (middle, high) if too_fine(middle) else (low, middle)
     centre = math.sqrt(high)
-    return tuple(centre * apart ** ((n_levels - 1) / 2 - i) for i in range(n_levels))
+    return tuple(centre * LEVEL_RATIO ** ((n_levels - 1) / 2 - i) for i in range(n_levels))
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Rows or patches to learn from and to validate on, and what was found about them."""
-
-    rows: Any
-    validation: Any
-    scaling: Scaling
-    bounds: tuple[Tensor, Tensor] | None
-    channels: int
-    dtype: str  # of the data as given
-
-
-class _Some:
-    """Some rows of an array as images (H, W, C), with one shift and scale for each channel."""
-
-    def __init__(self, rows: Any, which: Sequence[int], scaling: Scaling) -> None:
-        self.rows, self.which, self.scaling = rows, which, scaling
-
-    def __getitem__(self, i: int) -> NDArray[Any]:
-        k = self.which[i]
-        row = torch.from_numpy(np.asarray(self.rows[k : k + 1]).astype(np.float64))
-        scaled = ((row - self.scaling.shift) / self.scaling.scale)[0].float()
-        return scaled.movedim(0, -1).numpy()
+def _context_options(
+    wanted: bool | str, data: CodecData, event: tuple[int, ...] | None, axes: str | None
+) -> dict[str, Any] | None:
+    """Options of the context network; None: the codec has none."""
+    rows = data.rows
+    images = axes in ("HW", "CHW", "HWC") and math.prod(rows.shape) <= MAX_WHOLE
+    if not (isinstance(rows, Rows) and event is not None and images and data.dtype == "uint8"):
+        if wanted is True:
+            raise ParameterError(
+                f"context=True needs 8-bit images of at most {MAX_WHOLE} numbers that are coded "
+                "whole; leave context='auto'."
+            )
+        return None
+    if wanted is False:
+        return None
+    some = rows.data[:: -(-len(rows) // SURVEYED_IMAGES)]
+    return asdict(context_options(some.cpu().numpy(), side=True))
 
 
-def prepare_whole(rows: Any, held: Any, codec: Any, seed: int, device: torch.device) -> Prepared:
-    """Samples that are one cell each."""
-    divided = divide(rows, held, codec.validation_fraction, seed, device)
-    found = find_range(divided.statistics)
+# ------------------------------------------------------------------ the data
+
+
+def prepare_samples(
+    data: FitData[Given], fraction: float, seed: int, device: torch.device
+) -> CodecData:
+    """Samples that are one cell each; without X_val a ``fraction`` is held out."""
+    split = train_validation_split(data, fraction, seed, device)
+    found = find_range(split.statistics)
     kind = choose_scaling("auto", found, "mse")
-    scaling = fit_scaling(divided.statistics[0], kind)
-    training, validation = divided.scaled(scaling)
-    shape = divided.training.shape
-    if math.prod(shape) > LARGEST_CELL:
+    scaling = fit_scaling(split.statistics[0], kind)
+    training, validation = split.scaled(scaling)
+    shape = split.training.shape
+    if math.prod(shape) > MAX_CELL:
         raise InputError(
-            f"A sample of X has {math.prod(shape)} numbers; a codec takes up to {LARGEST_CELL} in "
-            "a row or a signal: cut them into shorter ones."
+            f"A sample of X has {math.prod(shape)} numbers, but a codec takes at most {MAX_CELL} "
+            "in a row or a signal: cut them into shorter ones."
         )
     channels = 1 if len(shape) == 1 else shape[0]
-    return Prepared(training, validation, scaling, _ends(found, kind), channels, str(rows.dtype))
+    bounds = (found.low, found.high) if found.shared and kind == "shared" else None
+    return CodecData(training, validation, scaling, bounds, channels, str(data.rows.dtype))
 
 
-def _ends(found: Range, kind: str) -> tuple[Tensor, Tensor] | None:
-    return (found.low, found.high) if found.shared and kind == "shared" else None
-
-
-def prepare_blocks(rows: Any, held: Any, codec: Any, seed: int, device: torch.device) -> Prepared:
+def prepare_blocks(
+    rows: Given, held: Given | None, fraction: float, seed: int, device: torch.device
+) -> CodecData:
     """Patches of the images in an array (n, C, H, W)."""
-    statistics = measured(rows)
+    statistics = statistics_of(unscaled(rows, torch.device("cpu")))
     found = find_range([statistics])
     scaling = fit_scaling(statistics, "shared")
-    training, kept = _apart(len(rows), codec, seed, held is not None)
-    patches = _patches_of_array(rows, training, scaling, device)
-    source = (rows, kept) if held is None else (held, list(range(len(held))))
-    validation = _patches_of_array(*source, scaling, device).fixed(VALIDATION, seed)
-    ends = _ends(found, "shared")
-    return Prepared(patches, validation, scaling, ends, rows.shape[1], str(rows.dtype))
+    source = SomeImages(rows, scaling=scaling.to(torch.device("cpu")))
+    patches, validation = _patches(source, held, fraction, seed, device)
+    bounds = (found.low, found.high) if found.shared else None
+    return CodecData(patches, validation, scaling, bounds, rows.shape[1], str(rows.dtype))
 
 
 def prepare_images(
-    images: Images, held: Images | None, codec: Any, seed: int, device: torch.device
-) -> Prepared:
+    images: Images, held: Images | None, fraction: float, seed: int, device: torch.device
+) -> CodecData:
     """Patches of images of any sizes."""
-    white = float(np.iinfo(images.dtype).max) if images.dtype.kind == "u" else 1.0
-    training, kept = _apart(len(images), codec, seed, held is not None)
-    patches = _patches_of_images(images, training, images.channels, white, device)
-    source = (images, kept) if held is None else (held, list(range(len(held))))
-    validation = _patches_of_images(*source, images.channels, white, device)
-    one = torch.ones((images.channels, 1, 1), dtype=torch.float64)
-    bounds = None if white == 1.0 else (one * 0, one * white)
-    scaling = Scaling("shared", one * 0, one * white)
-    held_out, dtype = validation.fixed(VALIDATION, seed), str(images.dtype)
-    return Prepared(patches, held_out, scaling, bounds, images.channels, dtype)
+    integers = images.dtype.kind == "u"
+    white = float(np.iinfo(images.dtype).max) if integers else 1.0
+    patches, validation = _patches(SomeImages(images, white), held, fraction, seed, device)
+    zero = torch.zeros((images.channels, 1, 1), dtype=torch.float64)
+    scaling = Scaling("shared", zero, zero + white)
+    bounds = (zero, zero + white) if integers else None
+    return CodecData(patches, validation, scaling, bounds, images.channels, str(images.dtype))
 
 
-def _apart(n: int, codec: Any, seed: int, given: bool) -> tuple[list[int], list[int]]:
-    """Images to learn from and to validate on, at least one of two or more held out."""
+@dataclass(frozen=True)
+class SomeImages:
+    """Some images of a list or of an array (n, C, H, W), by number; those of an array are scaled.
+
+    ``white`` of the images; ``which`` of them, None: all.
+    """
+
+    source: Images | Given
+    white: float = 1.0
+    scaling: Scaling = field(default_factory=Scaling.none)
+    which: Sequence[int] | None = None
+
+    def __getitem__(self, i: int, /) -> NDArray[Any]:
+        k = i if self.which is None else self.which[i]
+        if isinstance(self.source, Images):
+            return np.asarray(self.source[k])
+        row = torch.from_numpy(np.asarray(self.source[k : k + 1]).astype(np.float64))
+        return self.scaling.apply(row)[0].movedim(0, -1).numpy()
+
+    def patches(self, device: torch.device) -> Patches:
+        """Patches to train on."""
+        which = range(len(self.source)) if self.which is None else self.which
+        if isinstance(self.source, Images):
+            sizes = [self.source.sizes[k] for k in which]
+            channels, itemsize = self.source.channels, 1 if self.source.dtype == np.uint8 else 4
+        else:
+            _, channels, height, width = self.source.shape
+            sizes, itemsize = [(height, width)] * len(which), 4
+        nbytes = channels * itemsize * sum(h * w for h, w in sizes)
+        return Patches(self, sizes, [self.white] * len(which), PATCH_SIDE, channels, nbytes, device)
+
+
+def _patches(
+    images: SomeImages,
+    held: Images | Given | None,
+    fraction: float,
+    seed: int,
+    device: torch.device,
+) -> tuple[Patches, Rows]:
+    """Patches to train on, and fixed patches to validate on.
+
+    Unless ``held`` is given, a ``fraction`` of the images is held out, one of two at least.
+    """
+    n = len(images.source)
     order = np.random.default_rng(seed).permutation(n).tolist()
-    share = codec.validation_fraction
-    apart = 0 if given or not share or n == 1 else max(1, round(n * share))
-    kept = sorted(order[apart:])
-    return kept, sorted(order[:apart]) or kept
-
-
-def _patches_of_array(
-    rows: Any, which: Sequence[int], scaling: Scaling, device: torch.device
-) -> Patches:
-    _, channels, height, width = rows.shape
-    count = len(which)
-    images = _Some(rows, which, Scaling("shared", scaling.shift.cpu(), scaling.scale.cpu()))
-    sizes, whites = [(height, width)] * count, [1.0] * count
-    return Patches(images, sizes, whites, SIDE, channels, 4 * count * height * width, device)
-
-
-class _Chosen:
-    def __init__(self, images: Images, which: Sequence[int]) -> None:
-        self.images, self.which = images, which
-
-    def __getitem__(self, i: int) -> NDArray[Any]:
-        image: NDArray[Any] = self.images[self.which[i]]
-        return image
-
-
-def _patches_of_images(
-    images: Images, which: Sequence[int], channels: int, white: float, device: torch.device
-) -> Patches:
-    sizes = [images.sizes[i] for i in which]
-    size = images.dtype.itemsize if images.dtype == np.uint8 else 4
-    nbytes = channels * size * sum(h * w for h, w in sizes)
-    chosen = _Chosen(images, which)
-    return Patches(chosen, sizes, [white] * len(which), SIDE, channels, nbytes, device)
-
-
-def cells_of(rows: Any, block: tuple[int, int], reach: int, seed: int) -> Rows:
-    """A sample of cells, flat, to fit PCA on."""
-    if reach == 0:
-        return Rows(rows.sample(seed).flatten(1), Scaling.none())
-    sample = rows.fixed(min(len(rows), 1024), seed).in_order(1024)
-    cells = torch.cat([to_cells(x.cpu(), block) for x in sample])
-    return Rows(cells.movedim(1, -1).flatten(0, -2).contiguous(), Scaling.none())
-
-
-def choose(
-    codec: Any, prepared: Prepared, event: tuple[int, ...] | None, axes: str | None, seed: int
-) -> tuple[CodecConfig, PCA]:
-    """Decide everything, from PCA of the cells."""
-    shape = prepared.rows.shape
-    if event is not None:
-        block = (1, shape[-1]) if len(shape) < 3 else (shape[-2], shape[-1])
+    n_held = 0 if held is not None or not fraction or n == 1 else max(1, round(n * fraction))
+    training = sorted(order[n_held:])
+    if held is not None:
+        validation = replace(images, source=held)
     else:
-        block = (BLOCK, BLOCK) if isinstance(codec.block, str) else tuple(codec.block)
-    cells = cells_of(prepared.rows, block, 0 if event is not None else 1, seed)
-    pca = fit_pca(cells, MOST_COMPONENTS, seed)
-    sigmas = levels_for(pca, codec.rate, int(codec.levels))
-    wide = int((pca.variances > WORTH * sigmas[-1] ** 2).sum())
-    latent_dim = wide if isinstance(codec.latent_dim, str) else int(codec.latent_dim)
-    numbers = prepared.channels * math.prod(block)
-    latent_dim = max(1, min(latent_dim, numbers))
-    hidden = codec.hidden_layer_sizes
-    usual = dense_widths(numbers) if event is not None else (WIDTH, WIDTH)
-    bounds = prepared.bounds
-    flat = [tuple(t.flatten().tolist()) for t in (prepared.scaling.scale, prepared.scaling.shift)]
-    ends = (None, None) if bounds is None else tuple(tuple(b.flatten().tolist()) for b in bounds)
-    return CodecConfig(
-        channels=prepared.channels,
-        block=block,
-        event=event,
-        axes=axes,
-        latent_dim=latent_dim,
-        hidden=usual if isinstance(hidden, str) else tuple(int(w) for w in hidden),
-        sigmas=sigmas,
-        quantizer=codec.quantizer,
-        n_values=int(codec.n_values),
-        scale=flat[0],
-        shift=flat[1],
-        low=ends[0],
-        high=ends[1],
-        dtype=prepared.dtype,
-        context=CONTEXT if codec.prior == "conditional" else 0,
-        pixels=choose_pixels(codec, prepared, event, axes),
-    ), pca.cut(min(latent_dim, len(pca.variances)))
+        validation = replace(images, which=sorted(order[:n_held]) or training)
+    fixed = validation.patches(device).fixed(VALIDATION_PATCHES, seed)
+    return replace(images, which=training).patches(device), fixed

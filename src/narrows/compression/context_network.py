@@ -1,12 +1,15 @@
-"""A network that expects each pixel of a small 8-bit image from those before it.
+"""A network that predicts each pixel of a small 8-bit image from those before it (lossless coding).
 
     nats of an image = −Σ log p(group of v | around, place) + log p(v | group, around, place)
 
-Trained with any step on some of the pixels; ``freeze`` then gives the whole numbers with which
-`codec.context` codes. All is made for that: hidden numbers end at a ceiling, and the choice among
-256 values is two small ones. Pixels are taken as they are, and the values of the nearest look up
-tables of their own, as words do; or as their differences from LOCO-I's prediction (Weinberger,
-Seroussi & Sapiro 2000), where the value predicted tells of the value no more than that it is near.
+The choice among 256 values is made in two steps: first a group of values, then one value of the
+group. Training looks at a random part of the pixels in each step; ``quantize_context`` in
+``quantize_weights`` then gives the whole numbers that `format.context_model` computes with. For
+that, hidden numbers have an upper limit.
+
+Pixels are coded as their values, where the values of the nearest pixels also select rows of
+tables, as words do in a language model; or as their differences from LOCO-I's prediction
+(Weinberger, Seroussi & Sapiro 2000), where that costs about the same.
 
 One pixel from those before it: Bengio & Bengio, "Modeling high-dimensional discrete data with
 multi-layer neural networks" (NIPS 1999); with shared parameters: PixelRNN (van den Oord et al.
@@ -16,7 +19,6 @@ multi-layer neural networks" (NIPS 1999); with shared parameters: PixelRNN (van 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,20 +26,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from narrows.compression.quantize_context import CEILING, HIDDEN_UNIT, frozen
 from narrows.parts.networks.architectures import initialise
 
-UP, ASIDE = 5, 5  # how far the window reaches
-AROUND = 2  # how far it reaches where all around is known: in planes before, in approximations
-NEAREST = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))
-NAMED_TWICE = 4  # of the nearest: they are named to the second choice as well
-PIXELS_A_STEP = 12_000
+UP, ASIDE = 5, 5  # how far the window of pixels before reaches
+AROUND = 2  # how far windows reach where all pixels are known: earlier planes, approximations
+NEAREST = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))  # row and column offsets
+NEAREST_IN_GROUP = 4  # of the nearest: their values also select table rows for the second step
+PIXELS_PER_STEP = 12_000
 PIXELS_AT_ONCE = 1 << 15
-GROUP = 16  # symbols, at most
-SPIKE, MOST_SPIKES = 0.004, 12  # a symbol as frequent as this is a group of its own
-SURVEYED = 1_000_000  # pixels
+GROUP_SIZE = 16  # symbols, at most
+MIN_SHARE_ALONE, MAX_ALONE = 0.004, 12  # a symbol as frequent as this is a group of its own
+SURVEYED_PIXELS = 1_000_000
 # values are coded if their entropy, given the prediction, is below this part of the differences'
-NAMES_TELL = 0.9
+VALUES_BELOW = 0.9
+HIDDEN_UNIT = 128  # the decoder holds hidden numbers in 128ths ...
+CEILING = 1023  # ... as whole numbers up to this
 
 
 @dataclass(frozen=True)
@@ -52,55 +55,56 @@ class ContextOptions:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Pixels (m,), their symbols, and what is seen from each."""
+class PixelBatch:
+    """The network's inputs for m pixels, and the symbols to predict."""
 
-    x: Tensor  # (m, inputs), of the size of 1
+    x: Tensor  # (m, inputs), scaled to about 1
     near: Tensor  # (m, nearest), values
     symbols: Tensor
     c: Tensor
     i: Tensor
     j: Tensor
-    shown: Tensor | None  # (m,): whether an approximation is
+    shown: Tensor | None  # (m,): whether the approximation is among the inputs
 
 
 def context_options(images: NDArray[np.uint8], side: bool = False) -> ContextOptions:
-    """Look at some of the images, (n, C, H, W), and say how their pixels are best divided."""
+    """Options that suit some of the images, (n, C, H, W): values or differences, and groups."""
     C, H, W = images.shape[1:]
-    some = torch.from_numpy(np.array(images[:: -(-images.size // SURVEYED)]))
+    some = torch.from_numpy(np.array(images[:: -(-images.size // SURVEYED_PIXELS)]))
     net = ContextNetwork(ContextOptions((C, H, W), True, (0,)))
-    pairs = torch.zeros(256, 256, dtype=torch.float64)  # of a guess and the value that it was for
+    pairs = torch.zeros(256, 256, dtype=torch.float64)  # counts of (prediction, value)
     for part in some.split(max(1, PIXELS_AT_ONCE // some[0].numel())):
-        seen = net.look(part, None, None)
-        guesses = (seen.x[:, -1] / net.scale[-1]).round().long()
-        values = (guesses + seen.symbols - 128) & 255
+        batch = net.look(part, None, None)
+        guesses = (batch.x[:, -1] / net.scale[-1]).round().long()
+        values = (guesses + batch.symbols - 128) & 255
         pairs += torch.bincount(guesses * 256 + values, minlength=65536).view(256, 256)
     differences = torch.zeros(256, dtype=torch.float64)
     shift = (torch.arange(256) - torch.arange(256)[:, None] + 128) & 255
     differences.index_add_(0, shift.flatten(), pairs.flatten())
-    named = _entropy(pairs) - _entropy(pairs.sum(1))
-    residual = named > NAMES_TELL * _entropy(differences)
+    conditional = _entropy(pairs) - _entropy(pairs.sum(1))
+    residual = conditional > VALUES_BELOW * _entropy(differences)
     counts = differences if residual else pairs.sum(0)
-    return ContextOptions((C, H, W), residual, _firsts(counts / counts.sum()), side)
+    return ContextOptions((C, H, W), residual, _first_symbols(counts / counts.sum()), side)
 
 
 def _entropy(counts: Tensor) -> float:
     """In nats, with Miller and Madow's correction for counts that are few."""
     n = counts.sum()
-    sampled = torch.log(n) - torch.xlogy(counts, counts).sum() / n
-    return float(sampled + ((counts > 0).sum() - 1) / (2 * n))
+    plug_in = torch.log(n) - torch.xlogy(counts, counts).sum() / n
+    return float(plug_in + ((counts > 0).sum() - 1) / (2 * n))
 
 
-def _firsts(shares: Tensor) -> tuple[int, ...]:
-    spikes = [int(v) for v in shares.argsort(descending=True)[:MOST_SPIKES] if shares[v] > SPIKE]
-    after = {v + 1 for v in spikes} - {256}
-    return tuple(sorted({*range(0, 256, GROUP), *spikes, *after}))
+def _first_symbols(shares: Tensor) -> tuple[int, ...]:
+    frequent = shares.argsort(descending=True)[:MAX_ALONE]
+    alone = [int(v) for v in frequent if shares[v] > MIN_SHARE_ALONE]
+    after = {v + 1 for v in alone} - {256}
+    return tuple(sorted({*range(0, 256, GROUP_SIZE), *alone, *after}))
 
 
 class ContextNetwork(nn.Module):
     """Nats of images from the pixels before each; weights are drawn from ``rng`` (None: none yet).
 
-    A call costs the same for every batch: it looks at ``PIXELS_A_STEP`` pixels, unless ``whole``.
+    A call costs the same for every batch: it looks at ``PIXELS_PER_STEP`` pixels, unless ``whole``.
     """
 
     pace = 3.0  # times the usual learning rate, by measurements on MNIST and Fashion-MNIST
@@ -136,7 +140,7 @@ class ContextNetwork(nn.Module):
         self.channel_bias = nn.Parameter(torch.empty(C, one))
         self.given_bias = nn.Parameter(torch.empty(one))
         self.near1_bias = nn.Parameter(torch.empty(n_near, 256, one))
-        self.near3_bias = nn.Parameter(torch.empty(min(n_near, NAMED_TWICE), 256, three))
+        self.near3_bias = nn.Parameter(torch.empty(min(n_near, NEAREST_IN_GROUP), 256, three))
         self.group3_bias = nn.Parameter(torch.empty(n_groups, three))
         if rng is not None:
             initialise(self, rng)
@@ -150,30 +154,30 @@ class ContextNetwork(nn.Module):
     ) -> Tensor:
         """Nats of each of x, (B, C, H, W), numbers 0 … 255, as (B,).
 
-        ``side``, an approximation, is shown for a random half of the images; with ``whole`` it is
-        shown for all, and all pixels are looked at instead of a random part that stands for them.
+        A random half of the images is given the approximation ``side`` as well, and a random part
+        of the pixels is looked at and stands for all. With ``whole``, all pixels are looked at,
+        all with ``side``.
         """
         n, n_pixels = len(x), x[0].numel()
         if whole:
             size = max(1, PIXELS_AT_ONCE // n_pixels)
             sides = [None] * n if side is None else side.split(size)
-            looks = (self.look(*part, None) for part in zip(x.split(size), sides, strict=False))
-            return torch.cat([self._nats(seen).view(-1, n_pixels).sum(1) for seen in looks])
+            batches = (self.look(*part, None) for part in zip(x.split(size), sides, strict=False))
+            return torch.cat([self._nats(batch).view(-1, n_pixels).sum(1) for batch in batches])
         # one pixel of each of so many equal parts, so that all are equally likely
-        k = min(n_pixels, -(-PIXELS_A_STEP // n))
+        k = min(n_pixels, -(-PIXELS_PER_STEP // n))
         start = torch.arange(k, device=x.device)
         at = (start + torch.rand(n, k, generator=rng, device=x.device)) * (n_pixels / k)
         shown = None if side is None else torch.rand(n, generator=rng, device=x.device) < 0.5
-        seen = self.look(x, side, at.long().clamp_(max=n_pixels - 1), shown)
-        answer: Tensor = self._nats(seen).view(n, k).sum(1) * (n_pixels / k)
-        return answer
+        batch = self.look(x, side, at.long().clamp_(max=n_pixels - 1), shown)
+        return self._nats(batch).view(n, k).sum(1) * (n_pixels / k)
 
     def look(
         self, x: Tensor, side: Tensor | None, at: Tensor | None, shown: Tensor | None = None
-    ) -> Seen:
-        """What is seen from the pixels ``at`` (B, k) of each of x; None: from all of them.
+    ) -> PixelBatch:
+        """The inputs and symbols of the pixels ``at`` (B, k) of each of x; None: of all of them.
 
-        ``side`` is shown for the images that ``shown`` (B,) says; None: for all.
+        ``shown`` (B,) says for which images the approximation ``side`` is an input; None: for all.
         """
         C, H, W = self.options.shape
         if at is None:
@@ -190,8 +194,8 @@ class ContextNetwork(nn.Module):
                 shown = torch.full((len(x),), other is not None, device=x.device)
             beside = (canvas if other is None else other).take(here[:, None] + self.other_at)
             around = torch.cat([around, beside], 1)
-            told = shown[:, None, None].expand(*at.shape, len(self.other_at)).flatten(0, 1)
-            there = torch.cat([there, told], 1)
+            given = shown[:, None, None].expand(*at.shape, len(self.other_at)).flatten(0, 1)
+            there = torch.cat([there, given], 1)
         near = around[:, self.near_at].long()
         inputs, symbols = around.float(), canvas.take(here).long()
         if self.options.residual:
@@ -201,23 +205,7 @@ class ContextNetwork(nn.Module):
         else:
             inputs = inputs * there
         shown = there[:, -1:] if self.options.side else None
-        return Seen(inputs * self.scale, near, symbols, c, i, j, shown)
-
-    def freeze(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The whole numbers that `codec.context.ContextModel` is made of, and its structure."""
-        window = {"own": self.own, "other": self.other, "near": self.near_at}
-        arrays: dict[str, NDArray[Any]] = {k: np.array(v, np.int8) for k, v in window.items()}
-        arrays["groups"] = self.group_of.cpu().numpy().astype(np.uint8)
-        weights = {k: p.detach().double().cpu().numpy() for k, p in self.named_parameters()}
-        weights["first.weight"] = weights["first.weight"] * self.scale.double().cpu().numpy()
-        options = self.options
-        structure = {
-            "shape": list(options.shape),
-            "residual": options.residual,
-            "side": options.side,
-            "ceiling": CEILING,
-        }
-        return {**arrays, **frozen(weights)}, structure
+        return PixelBatch(inputs * self.scale, near, symbols, c, i, j, shown)
 
     def _lay_out(self) -> None:
         """Where the windows are on a canvas: planes with zeros around them, one after another."""
@@ -228,7 +216,7 @@ class ContextNetwork(nn.Module):
         self.own = [(i, j) for i, j in every if i < 0 or j < 0]
         self.other = [(i, j) for i in reach for j in reach]
         self.near_at = [] if options.residual else [self.own.index(place) for place in NEAREST]
-        self.n_before = min(C - 1, 2)  # planes before a pixel's own that are seen
+        self.n_before = min(C - 1, 2)  # earlier planes that are seen
         self.wide, self.tall = W + 2 * ASIDE, H + UP + AROUND
         step, size = torch.tensor([self.wide, 1]), self.tall * self.wide
         own, other = ((torch.tensor(window) * step).sum(1) for window in (self.own, self.other))
@@ -254,16 +242,16 @@ class ContextNetwork(nn.Module):
             self.register_buffer(name, constant, persistent=False)
 
     def _canvas(self, x: Tensor) -> Tensor:
-        """(B, planes, tall, wide), empty planes first for what is seen before the first."""
+        """(B, planes, tall, wide); the first planes are empty, for pixels with none before."""
         return F.pad(x, (ASIDE, ASIDE, UP, AROUND, self.n_before, 0))
 
     def _guess(self, canvas: Tensor, here: Tensor, c: Tensor) -> Tensor:
-        """LOCO-I's prediction, moved by how far it was off in the plane before."""
+        """LOCO-I's prediction, corrected by its error in the plane before."""
         guess = self._median(canvas, here)
         if self.n_before:
             before = here - self.tall * self.wide
-            off = canvas.take(before).long() - self._median(canvas, before)
-            guess = torch.where(c > 0, guess + off, guess)
+            error = canvas.take(before).long() - self._median(canvas, before)
+            guess = torch.where(c > 0, guess + error, guess)
         return guess.clamp(0, 255)
 
     def _median(self, canvas: Tensor, here: Tensor) -> Tensor:
@@ -271,26 +259,26 @@ class ContextNetwork(nn.Module):
         low, high = torch.minimum(left, above), torch.maximum(left, above)
         return torch.minimum(torch.maximum(left + above - corner, low), high)
 
-    def _nats(self, seen: Seen) -> Tensor:
+    def _nats(self, batch: PixelBatch) -> Tensor:
         """−log p of the pixels, (m,)."""
-        h = self.first(seen.x) + self.row_bias[seen.i] + self.column_bias[seen.j]
+        h = self.first(batch.x) + self.row_bias[batch.i] + self.column_bias[batch.j]
         if len(self.channel_bias) > 1:
-            h = h + self.channel_bias[seen.c]
-        if seen.shown is not None:
-            h = h + seen.shown * self.given_bias
-        h = _clipped(h + self._named(self.near1_bias, seen.near))
-        h = _clipped(self.second(h))
-        groups = self.group_of[seen.symbols]
+            h = h + self.channel_bias[batch.c]
+        if batch.shown is not None:
+            h = h + batch.shown * self.given_bias
+        h = _limited(h + self._table_rows(self.near1_bias, batch.near))
+        h = _limited(self.second(h))
+        groups = self.group_of[batch.symbols]
         nats = F.cross_entropy(self.group(h), groups, reduction="none")
-        more = (self.sizes[groups] > 1).nonzero()[:, 0]
-        groups, near = groups[more], seen.near[more]
-        third = self.third(h[more]) + self.group3_bias[groups]
-        logits = self.low(_clipped(third + self._named(self.near3_bias, near)))
-        within = seen.symbols[more] - self.firsts[groups]
+        several = (self.sizes[groups] > 1).nonzero()[:, 0]  # pixels whose group has several symbols
+        groups, near = groups[several], batch.near[several]
+        third = self.third(h[several]) + self.group3_bias[groups]
+        logits = self.low(_limited(third + self._table_rows(self.near3_bias, near)))
+        within = batch.symbols[several] - self.firsts[groups]
         logits = logits.masked_fill(self.outside[groups], -torch.inf)
-        return nats.index_add(0, more, F.cross_entropy(logits, within, reduction="none"))
+        return nats.index_add(0, several, F.cross_entropy(logits, within, reduction="none"))
 
-    def _named(self, tables: Tensor, near: Tensor) -> Tensor | float:
+    def _table_rows(self, tables: Tensor, near: Tensor) -> Tensor | float:
         """The sum of each table's row for its own of the nearest values."""
         k = len(tables)
         if not k:
@@ -299,6 +287,6 @@ class ContextNetwork(nn.Module):
         return F.embedding_bag(rows, tables.flatten(0, 1), mode="sum")
 
 
-def _clipped(h: Tensor) -> Tensor:
-    """max(h, 0), and no more than the whole numbers have room for."""
+def _limited(h: Tensor) -> Tensor:
+    """max(h, 0), and at most what the decoder's whole numbers can hold."""
     return h.clamp(0, CEILING / HIDDEN_UNIT)

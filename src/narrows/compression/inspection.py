@@ -1,150 +1,156 @@
-"""What is in a .narrow file: as plain JSON, and as lines for people."""
+"""What a .narrow file holds: as plain JSON, and as lines to print."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from narrows.compression.format.chunk_methods import NAMES
-from narrows.compression.format.container import Header, Item, Lost
-from narrows.compression.format.outline import ENDLESS, Heads, Held
+from narrows.compression.format.chunk_methods import MODEL_METHODS, NAMES
+from narrows.compression.format.container import (
+    NO_LIMIT,
+    ItemOutline,
+    Lost,
+    Outline,
+    read_outline,
+)
+from narrows.compression.format.header import Item
+from narrows.compression.format.pack import Unpacker, load_model
 
-__all__ = ["card", "shown", "verified"]
+__all__ = ["describe_file", "describe_item", "description_lines"]
+
+CHECKED = {
+    "outline only": "outline of its parts only; --verify checks all of it",
+    "all but what chunks decode to": "all of the file; --verify also what it decodes to",
+    "everything": "everything, and all of it is right",
+}
 
 
-def card(heads: Heads) -> dict[str, Any]:
-    """Plain JSON of what was found."""
-    header = heads.header
-    chunks: Counter[str] = Counter()
-    nbytes: Counter[str] = Counter()
-    for held in heads.items:
+def describe_file(
+    stream: BinaryIO, *, verify: bool = False, model: str | Path | None = None
+) -> dict[str, Any]:
+    """The contents of a .narrow file as plain JSON.
+
+    Of a stream that can seek, only the outline of its parts are read. With ``verify``, all of it is
+    decoded and checked, for which ``model`` is the codec's file if it is not embedded.
+
+    Raises the errors of `narrows.decompress`.
+    """
+    if verify:
+        outline, checked = _decoded(stream, model), "everything"
+    else:
+        outline = read_outline(stream)
+        checked = "all but what chunks decode to" if outline.whole else "outline only"
+    header = outline.header
+    chunks: dict[str, dict[str, int]] = {}
+    for held in outline.items:
         for method, count in held.chunks.items():
             name = NAMES.get(method, f"unknown method {method}")
-            chunks[name] += count
-            nbytes[name] += held.nbytes[method]
+            total = chunks.setdefault(name, {"count": 0, "bytes": 0})
+            total["count"] += count
+            total["bytes"] += held.nbytes[method]
     return {
-        "what": _what(header, heads.items),
+        "what": _summary(outline),
         "kind": header.kind,
         "mode": header.mode,
         "error": header.error,
         "level": header.level,
         "model": header.model,
-        "model_embedded": heads.model > 0,
+        "model_embedded": outline.model > 0,
         "bytes": {
-            "file": heads.nbytes,
-            "model": heads.model,
-            "payload": sum(nbytes.values()),
-            "decoded": sum(held.item.nbytes for held in heads.items),
+            "file": outline.nbytes,
+            "model": outline.model,
+            "payload": sum(total["bytes"] for total in chunks.values()),
+            "decoded": sum(held.item.nbytes for held in outline.items),
         },
-        "chunks": {name: {"count": chunks[name], "bytes": nbytes[name]} for name in chunks},
-        "items": [_item(held) for held in heads.items],
-        "checked": "all but what chunks decode to" if heads.whole else "heads only",
+        "chunks": chunks,
+        "items": [
+            {
+                "number": held.item.number,
+                "name": held.item.name,
+                "shape": list(held.item.shape),
+                "dtype": held.item.dtype,
+                "chunks": held.chunks.total(),
+                "bytes": held.nbytes.total(),
+                "decoded": held.item.nbytes,
+            }
+            for held in outline.items
+        ],
+        "checked": checked,
     }
 
 
-def _item(held: Held) -> dict[str, Any]:
-    item = held.item
-    return {
-        "number": item.number,
-        "name": item.name,
-        "shape": list(item.shape),
-        "dtype": item.dtype,
-        "chunks": sum(held.chunks.values()),
-        "bytes": sum(held.nbytes.values()),
-        "decoded": item.nbytes,
-    }
+def _decoded(stream: BinaryIO, model: str | Path | None) -> Outline:
+    """The same as ``look``, after decoding everything."""
+    unpacker = Unpacker(stream, None if model is None else load_model(model), max_bytes=NO_LIMIT)
+    items: list[ItemOutline] = []
+    for part in unpacker.reader:
+        if isinstance(part, Item):
+            items.append(ItemOutline(part))
+        elif not isinstance(part, Lost):
+            items[-1].add(part.method, len(part.payload))
+            unpacker.decode(part)
+    reader = unpacker.reader
+    return Outline(reader.header, reader.n_read, reader.n_model, items, True)
 
 
-def _what(header: Header, items: list[Held]) -> str:
+def _summary(outline: Outline) -> str:
     """One line about all of it."""
+    header, items = outline.header, outline.items
     if header.kind == "images" or len(items) != 1:
         what = f"{len(items):,} image{'s' * (len(items) != 1)}"
     else:
-        what = described(items[0].item)
+        what = describe_item(items[0].item)
     if header.mode == "bounded":
         return f"{what}, no element further off than {header.error or 0:.6g}"
     return f"{what}, {header.mode}"
 
 
-def described(item: Item) -> str:
-    """Shape and type of an item.
+def describe_item(item: Item) -> str:
+    """Shape and dtype of an item.
 
-    >>> described(Item(shape=(1797, 8, 8), dtype=">u2", row_axes=1))
+    >>> describe_item(Item(shape=(1797, 8, 8), dtype=">u2", row_axes=1))
     '1,797 × 8 × 8, uint16 (big-endian)'
     """
     shape = " × ".join(f"{side:,}" for side in item.shape) or "one number"
     return f"{shape}, {item.little}{' (big-endian)' if item.dtype.startswith('>') else ''}"
 
 
-def verified(stream: Any, model: Any = None) -> dict[str, Any]:
-    """The card of a file that was decoded and checked, all of it; ``model`` a codec's file.
-
-    Raises the errors of `narrows.compression.format.open_file.decompress`.
-    """
-    from narrows.compression.format.open_file import load_model
-    from narrows.compression.format.pack import Unpacker
-
-    decoder = None if model is None else load_model(model)
-    unpacker = Unpacker(stream, decoder, max_bytes=ENDLESS)
-    items: list[Held] = []
-    for part in unpacker.reader:
-        if isinstance(part, Item):
-            items.append(Held(part))
-        elif not isinstance(part, Lost):
-            items[-1].add(part.method, len(part.payload))
-            unpacker.decode(part)
-    reader = unpacker.reader
-    found = card(Heads(reader.header, reader.n_read, reader.n_model, items, True))
-    return {**found, "checked": "everything"}
-
-
-CHECKED = {
-    "heads only": "heads of its parts only; --verify checks all of it",
-    "all but what chunks decode to": "all of the file; --verify also what it decodes to",
-    "everything": "everything, and all of it is right",
-}
-
-
-def shown(found: dict[str, Any], most: int | None) -> list[str]:
-    """A card as lines, at most so many items listed one by one."""
+def description_lines(found: dict[str, Any], max_items: int | None) -> list[str]:
+    """A description as lines, with at most so many items listed one by one."""
     sizes = found["bytes"]
     around = sizes["file"] - sizes["payload"] - sizes["model"]
     parts = f"payload {sizes['payload']:,}, header and frames {around:,}"
     parts += f", model {sizes['model']:,}" if sizes["model"] else ""
+    model = "none is needed"
+    if found["model"] is not None:
+        level = "" if found["level"] is None else f", level {found['level']}"
+        where = "in the file" if found["model_embedded"] else "not in the file"
+        needed = {NAMES[method] for method in MODEL_METHODS} & set(found["chunks"])
+        model = f"{found['model'][:12]}{level}, {where}{'' if needed else '; no chunk needs it'}"
     rows = [
         ("file", f"{sizes['file']:,} bytes: {parts}"),
         ("decoded", f"{sizes['decoded']:,} bytes"),
-        ("model", _model(found)),
+        ("model", model),
     ]
-    for name, held in sorted(found["chunks"].items(), key=lambda pair: -pair[1]["bytes"]):
-        many = f"{held['count']:,} chunk{'s' * (held['count'] != 1)}"
-        rows.append((name, f"{many}, {held['bytes']:,} bytes"))
+    for name, total in sorted(found["chunks"].items(), key=lambda pair: -pair[1]["bytes"]):
+        count = f"{total['count']:,} chunk{'s' * (total['count'] != 1)}"
+        rows.append((name, f"{count}, {total['bytes']:,} bytes"))
     rows.append(("checked", CHECKED[found["checked"]]))
     width = max(len(name) for name, _ in rows)
-    return [f"  {name:<{width}}  {said}" for name, said in rows] + list(_listed(found, most))
+    lines = [f"  {name:<{width}}  {words}" for name, words in rows]
+    return lines + list(_item_lines(found, max_items))
 
 
-def _model(found: dict[str, Any]) -> str:
-    if found["model"] is None:
-        return "none is needed"
-    level = "" if found["level"] is None else f", level {found['level']}"
-    where = "in the file" if found["model_embedded"] else "not in the file"
-    needed = {NAMES[method] for method in (3, 4, 5)} & set(found["chunks"])
-    return f"{found['model'][:12]}{level}, {where}" + ("" if needed else "; no chunk needs it")
-
-
-def _listed(found: dict[str, Any], most: int | None) -> Iterator[str]:
-    """The items, where there are several or one has a name."""
-    items = found["items"]
-    if found["kind"] == "array":
-        return
-    for item in items[:most]:
+def _item_lines(found: dict[str, Any], max_items: int | None) -> Iterator[str]:
+    """The images; an array is described by the first line."""
+    items = [] if found["kind"] == "array" else found["items"]
+    for item in items[:max_items]:
         shape = " × ".join(map(str, item["shape"]))
-        kind = np.dtype(item["dtype"]).name
+        dtype = np.dtype(item["dtype"]).name
         name = item["name"] if item["name"].isprintable() else ascii(item["name"])
-        yield f"  {item['number']:>6}  {name}: {shape}, {kind}, {item['bytes']:,} bytes"
-    if most is not None and len(items) > most:
-        yield f"  ... and {len(items) - most:,} more (--all)"
+        yield f"  {item['number']:>6}  {name}: {shape}, {dtype}, {item['bytes']:,} bytes"
+    if max_items is not None and len(items) > max_items:
+        yield f"  ... and {len(items) - max_items:,} more (--all)"

@@ -31,7 +31,7 @@ from narrows.exceptions import InputError, ParameterError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from narrows.models.autoencoder import DenoisingAutoencoder
+    from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 
     Array = NDArray[np.float32]
     Rows = NDArray[Any]
@@ -302,7 +302,7 @@ def compare_cleaning(
     >>> [row.method for row in compare_cleaning(dae, X[150:])]
     ['nothing done', 'training mean', 'DenoisingAutoencoder', 'PCA, 1 number', 'best PCA, 1 number']
     """
-    from narrows.models.autoencoder import DenoisingAutoencoder
+    from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 
     if not isinstance(estimator, DenoisingAutoencoder):
         raise ParameterError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,17 +19,24 @@ from torch import Generator, Tensor
 from narrows.denoising import noise_pairs
 from narrows.denoising.denoiser_model import DenoiserModel, PSNRObjective, size_multiple, unet
 from narrows.denoising.noise_level import AnscombeTransform, estimate_noise_level, fit_anscombe
-from narrows.estimators.learner import Learner
-from narrows.estimators.model_file import RUN, Contents
-from narrows.estimators.parameters import parameter
-from narrows.estimators.setup import Training, new_state, pick_device, refuse_changes, seed_of
-from narrows.estimators.summary import given_parameters, versions
+from narrows.estimators.base import Learner
+from narrows.estimators.build import Networks
+from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
+from narrows.estimators.setup import FitData, Training, new_train_state, start_history
+from narrows.estimators.state import (
+    FittedState,
+    History,
+    pick_device,
+    refuse_own_networks,
+    without_prefix,
+)
+from narrows.estimators.summary import given_parameters, run_summary, versions
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.training.batches import Rows
 from narrows.training.patches import Patches, as_planes
-from narrows.training.process_group import broadcast
+from narrows.training.process_group import Group
 from narrows.training.state import TrainState
 
 MAX_PIXELS_FOR_8_VIEWS = 4_000_000  # with sides="auto"; eight views take eight times as long
@@ -51,13 +58,9 @@ class DenoiserConfig:
     architecture: str = "whole"
     precision: str = "float32"
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON, for the header of a model file."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> DenoiserConfig:
-        """The inverse of ``as_json``."""
+        """From the header of a model file."""
         return cls(**{**data, "widths": tuple(data["widths"])})
 
 
@@ -77,8 +80,19 @@ class _StabilizedImages:
         return np.asarray(transform.forward(torch.from_numpy(image.astype(np.float32))))
 
 
+ERRORS = ("psnr_noisy", "psnr")  # of the validation patches, in dB
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserState(FittedState):
+    """What a Denoiser learns."""
+
+    model: DenoiserModel
+    config: DenoiserConfig
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class Denoiser(Learner, BaseEstimator):
+class Denoiser(Learner[DenoiserState], BaseEstimator):
     """min over f, g of E_x E_ε D(x, y − g(f(y, s))), y = x + ε: removes noise from photographs.
 
     f and g are a U-Net of convolutions without biases, so images may have any size. It learns
@@ -106,8 +120,7 @@ class Denoiser(Learner, BaseEstimator):
     True
     """
 
-    _in_file: ClassVar = frozenset({"choices", *RUN})
-    _errors: ClassVar = ("psnr_noisy", "psnr")
+    _file_keys: ClassVar = FittedState.keys
     _usual_rate: ClassVar = 8.5e-3
 
     noisy_targets: bool = parameter(
@@ -170,8 +183,11 @@ class Denoiser(Learner, BaseEstimator):
         "1: denoise once. 8: mean over the image's eight rotations and mirror images, which is "
         "better and takes eight times as long. auto: 8 for images of up to 4 million pixels.",
         choices=("auto", 1, 8),
+        scope=FIT,
     )
-    batch_size: int | str = parameter(16, "Patches in a step.", kind=int, low=1, auto=True)
+    batch_size: int | str = parameter(
+        16, "Patches in a step.", kind=int, low=1, auto=True, scope=FIT
+    )
     learning_rate: float | str = parameter(
         "auto",
         "Largest step size of AdamW; warmed up, then lowered linearly to zero. auto: 0.003 for "
@@ -180,6 +196,7 @@ class Denoiser(Learner, BaseEstimator):
         low=0,
         open=True,
         auto=True,
+        scope=FIT,
     )
 
     def check_parameters(self) -> None:
@@ -232,62 +249,70 @@ class Denoiser(Learner, BaseEstimator):
             )
         return self
 
-    def _take(self, X: Any, *, reset: bool) -> Images:
-        images = self._images(X)
-        if images.mixed and self.noisy_targets:
+    def _validate_fit(
+        self, X: Any, X_val: Any, y: Any, fitted: DenoiserState | None
+    ) -> FitData[Images]:
+        both = [None if given is None else self._images(given) for given in (X, X_val)]
+        if self.noisy_targets and any(images is not None and images.mixed for images in both):
             raise InputError(
                 "X mixes grey and colour images, whose noise differs; with noisy_targets=True give "
                 "either grey or colour images."
             )
-        return images
+        rows, held = both
+        assert rows is not None
+        return FitData(rows, held)
 
     def _images(self, X: Any) -> Images:
         return Images(X, None if isinstance(self.white, str) else float(self.white))
 
-    def _prepare(self, rows: Images, held: Images | None) -> Training:
-        alone = len(rows) == 1 and self.noisy_targets
+    def _setup(self, data: FitData[Images], group: Group) -> Training[DenoiserState]:
+        alone = len(data.rows) == 1 and self.noisy_targets
         widths = (16, 32, 48) if alone else (16, 32, 64, 96)
         distance = "mse" if self.noisy_targets else "mae"
-        pairs = "halves" if alone or rows.clipped else "recorrupted"
-        self.choices_ = DenoiserConfig(
-            channels=rows.channels,
+        pairs = "halves" if alone or data.rows.clipped else "recorrupted"
+        config = DenoiserConfig(
+            channels=data.rows.channels,
             widths=widths if isinstance(self.channels, str) else tuple(map(int, self.channels)),
             blocks=int(self.blocks),
             distance=distance if self.distance == "auto" else self.distance,
             pairs=pairs if self.pairs == "auto" else self.pairs,
         )
-        seed, device = broadcast(seed_of(self.random_state)), pick_device(self.device)
-        model, objective = self._build(torch.Generator().manual_seed(seed))
-        state = new_state(seed, device)
-        return self._training(model.to(device), objective.to(device), state, rows, held, seed)
+        seed = group.broadcast(seed_of(self.random_state))
+        device = pick_device(self.device, group)
+        start = DenoiserState(
+            model=self._build(config, torch.Generator().manual_seed(seed)),
+            objective=PSNRObjective(),
+            config=config,
+            history=start_history(0, 0, ERRORS),
+            seed=seed,
+            parameters=lasting(self),
+        )
+        return self._training(start.to(device), data, new_train_state(seed, device, group))
 
-    def _resume(self, rows: Images, held: Images | None) -> Training:
-        refuse_changes(self, self._fitted_with)
-        seed = self._seed
-        state = self._state or new_state(seed, self._device)
-        return self._training(self.model_, self.objective_, state, rows, held, seed)
+    def _resume(
+        self, fitted: DenoiserState, data: FitData[Images], group: Group
+    ) -> Training[DenoiserState]:
+        refuse_changes(self, fitted.parameters)
+        start = replace(fitted.copy(), versions=None, parameters=lasting(self))
+        device = next(start.model.parameters()).device
+        state = start.train_state or new_train_state(start.seed, device, group)
+        return self._training(start, data, state)
 
     def _training(
-        self,
-        model: DenoiserModel,
-        objective: PSNRObjective,
-        state: TrainState,
-        rows: Images,
-        held: Images | None,
-        seed: int,
-    ) -> Training:
-        for name, images in (("X", rows), ("X_val", held)):
-            if images is not None and images.channels > self.choices_.channels:
+        self, start: DenoiserState, data: FitData[Images], state: TrainState
+    ) -> Training[DenoiserState]:
+        for name, images in (("X", data.rows), ("X_val", data.held)):
+            if images is not None and images.channels > start.config.channels:
                 raise InputError(
                     f"{name} holds colour images, but this model is for grey ones; give grey "
                     "images or fit a new model."
                 )
-        patches, validation = self._split_patches(rows, held, seed, state.rng.device)
-        return Training(model, objective, state, patches, validation, seed)  # type: ignore[arg-type]
+        patches, validation = self._split_patches(data, start, state.rng.device)
+        history = start_history(len(data.rows), len(validation), ERRORS)
+        return Training(replace(start, history=history), state, patches, validation)
 
-    def _build(self, rng: Generator | None) -> tuple[DenoiserModel, PSNRObjective]:
-        """The model of ``choices_`` with weights drawn from ``rng`` (None: not drawn), and loss."""
-        config = self.choices_
+    def _build(self, config: DenoiserConfig, rng: Generator | None) -> DenoiserModel:
+        """The model with weights drawn from ``rng`` (None: not drawn)."""
         f, g = unet(config.channels, config.widths, config.blocks, rng)
         c: noise_pairs.NoisePairs
         if not self.noisy_targets:
@@ -298,43 +323,46 @@ class Denoiser(Learner, BaseEstimator):
             c = noise_pairs.ZeroShotNoise2Noise(TRAINING_LEVEL)
         else:
             c = noise_pairs.RecorruptedToRecorrupted(TRAINING_LEVEL)
-        return DenoiserModel(f, g, LIKELIHOODS[config.distance](), c), PSNRObjective()
+        return DenoiserModel(f, g, LIKELIHOODS[config.distance](), c)
 
     def _split_patches(
-        self, images: Images, held: Images | None, seed: int, device: torch.device
+        self, data: FitData[Images], start: DenoiserState, device: torch.device
     ) -> tuple[Patches, Rows]:
         """Random patches to learn from, and fixed ones to validate on.
 
         Whole images are held out, at least one of two or more; a single image is both.
         """
+        images, held, seed, config = data.rows, data.held, start.seed, start.config
         n, share = len(images), self.validation_fraction
         order = np.random.default_rng(seed).permutation(n).tolist()
         n_held = 0 if held is not None or not share or n == 1 else max(1, round(n * share))
         kept = sorted(order[n_held:])
-        patches = self._patches(images, kept, device)
+        patches = self._patches(images, kept, config, device)
         if held is not None:
-            validation = self._patches(held, list(range(len(held))), device)
+            validation = self._patches(held, list(range(len(held))), config, device)
         else:
-            validation = self._patches(images, sorted(order[:n_held]) or kept, device)
+            validation = self._patches(images, sorted(order[:n_held]) or kept, config, device)
         least, most = VALIDATION_PATCHES
         n_patches = min(most, max(least, len(patches) // 16))
         n_patches = n_patches * 64**2 // max(64, patches.side) ** 2
         return patches, validation.fixed(max(1, n_patches), seed)
 
-    def _patches(self, images: Images, indices: list[int], device: torch.device) -> Patches:
+    def _patches(
+        self, images: Images, indices: list[int], config: DenoiserConfig, device: torch.device
+    ) -> Patches:
         """Patches of some of the images, scaled as the network is trained on them."""
         whites, transforms = zip(*(self._scale(images, i) for i in indices), strict=True)
         # of a pixel in memory: torch has no 16-bit integers, and a transform gives float32
         narrow = images.dtype == np.uint8 and not (self.noisy_targets and self.noise == "photon")
-        multiple = size_multiple(self.choices_.widths)
-        if self.noisy_targets and self.choices_.pairs == "halves":
+        multiple = size_multiple(config.widths)
+        if self.noisy_targets and config.pairs == "halves":
             multiple *= 2  # the network gets images of half the size
         return Patches(
             images=_StabilizedImages(images, indices, transforms),
             sizes=[images.sizes[i] for i in indices],
             whites=whites,
             side=-(-int(self.patch_size) // multiple) * multiple,
-            channels=self.choices_.channels,
+            channels=config.channels,
             nbytes=images.pixels * len(indices) // len(images) * (1 if narrow else 4),
             device=device,
         )
@@ -360,15 +388,18 @@ class Denoiser(Learner, BaseEstimator):
 
     @property
     def _device(self) -> torch.device:
-        device: torch.device = next(self.model_.parameters()).device
-        return device
+        return next(self.state_.model.parameters()).device
 
-    def _measure(self, training: Training) -> dict[str, float | None]:
-        """PSNR of the validation patches before and after denoising; None without clean images."""
-        if self.noisy_targets:
-            return dict.fromkeys(self._errors)
-        rows: Any = training.validation
-        return dict(zip(self._errors, self.model_.mean_psnr(rows, training.seed), strict=True))
+    def _finalize(
+        self, training: Training[DenoiserState], history: History, group: Group
+    ) -> DenoiserState:
+        """With the PSNR of the validation patches, before and after; None without clean images."""
+        start, rows = training.start, training.validation
+        if not self.noisy_targets:
+            assert isinstance(rows, Rows)
+            psnr = start.model.mean_psnr(rows, start.seed)
+            history = replace(history, errors=dict(zip(ERRORS, psnr, strict=True)))
+        return super()._finalize(training, history, group)
 
     def denoise(self, X: Any, noise_level: float | None = None) -> Any:
         """Remove the noise from X.
@@ -393,7 +424,7 @@ class Denoiser(Learner, BaseEstimator):
         ParameterError
             noise_level is below 0, or is given although noise is "photon".
         """
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, "state_")
         if noise_level is not None:
             number = isinstance(noise_level, int | float | np.number)
             if not number or isinstance(noise_level, bool) or not 0 <= noise_level < math.inf:
@@ -407,7 +438,7 @@ class Denoiser(Learner, BaseEstimator):
                     "level; leave noise_level out."
                 )
         images = self._images(X)
-        self.model_.eval()
+        self.state_.model.eval()
         denoised = [self._denoise_image(images, i, noise_level) for i in range(len(images))]
         if isinstance(X, list | tuple):
             return denoised
@@ -418,7 +449,7 @@ class Denoiser(Learner, BaseEstimator):
         return denoised[0] if alone else np.stack(denoised).reshape(X.shape)
 
     def _denoise_image(self, images: Images, i: int, level: float | None) -> Array:
-        n_channels, white = self.choices_.channels, images.whites[i]
+        n_channels, white = self.state_.config.channels, images.whites[i]
         raw = images.raw(i)
         planes = as_planes(check_image(raw, images.name(i))).to(self._device).float() / white
         if n_channels == 3 and len(planes) == 1:
@@ -441,12 +472,12 @@ class Denoiser(Learner, BaseEstimator):
             stabilized = transform.forward(planes)
             white = stabilized.max()  # as the noise has standard deviation 1, its level is 1/white
             scaled = stabilized / white
-            restored = self.model_.restore_image(scaled, float(1 / white), views)
+            restored = self.state_.model.restore_image(scaled, float(1 / white), views)
             return transform.inverse(restored * white)
         if level is None and self.noisy_targets and not isinstance(self.noise_level, str):
             level = float(self.noise_level)
         s = estimate_noise_level(planes) if level is None else level / 255
-        return self.model_.restore_image(planes, s, views) if s > 0 else planes
+        return self.state_.model.restore_image(planes, s, views) if s > 0 else planes
 
     def estimate_noise(self, X: Any) -> Any:
         """Estimate the standard deviation of the noise in X, white being 255; needs no fit.
@@ -470,49 +501,50 @@ class Denoiser(Learner, BaseEstimator):
 
     def info(self) -> dict[str, Any]:
         """Parameters, automatic choices and results of training, as plain JSON."""
-        check_is_fitted(self, "model_")
-        rows = self.rows_
+        check_is_fitted(self, "state_")
+        state, history = self.state_, self.state_.history
         return {
             "model": type(self).__name__,
             "parameters": given_parameters(self),
-            "channels": self.choices_.channels,
-            "distance": self.choices_.distance,
-            "parts": {**self.model_.describe(), "R": "none"},
+            "channels": state.config.channels,
+            "distance": state.config.distance,
+            "parts": {**state.model.describe(), "R": "none"},
             "n_parameters": self.n_parameters_,
             "training": {
-                "images": rows["given"],
-                "validation_patches": rows["validation"],
-                "epochs": self.n_iter_,
-                "best_epoch": self.best_epoch_,
-                "seconds": round(self.fit_seconds_, 3),
-                **self.validation_errors_,
-                "stop_reason": self.stop_reason_,
+                "images": history.rows["given"],
+                "validation_patches": history.rows["validation"],
+                **run_summary(history),
+                **history.errors,
+                "stop_reason": history.stop_reason,
             },
-            "versions": getattr(self, "versions_", None) or versions(),
+            "versions": state.versions or versions(),
         }
 
-    def _probe(self) -> Tensor:
+    def _probe_input(self) -> Tensor:
         rng = torch.Generator().manual_seed(0)
-        return torch.rand((1, self.choices_.channels, 32, 32), generator=rng)
+        return torch.rand((1, self.state_.config.channels, 32, 32), generator=rng)
 
     @torch.no_grad()
-    def _reply(self, x: Tensor) -> tuple[Tensor, ...]:
-        side = self.model_.multiple * -(-32 // self.model_.multiple)
+    def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
+        model = self.state_.model
+        side = model.multiple * -(-32 // model.multiple)
         x = torch.nn.functional.interpolate(x, (side, side))
-        return (self.model_.restore(x.to(self._device), TRAINING_LEVEL).cpu(),)
+        return (model.restore(x.to(self._device), TRAINING_LEVEL).cpu(),)
 
-    def _contents(self) -> Contents:
-        tensors = {f"model.{name}": t for name, t in self.model_.state_dict().items()}
-        return tensors, {"choices": self.choices_.as_json()}
-
-    def _restore(
-        self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any], own: Any
-    ) -> None:
-        if own is not None:
-            raise ParameterError(f"{path} holds its own networks; load it without f and g.")
-        self.choices_ = DenoiserConfig.from_json(header["fitted"]["choices"])
+    def _state_from_tensors(
+        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+    ) -> DenoiserState:
+        refuse_own_networks(path, own)
+        config = DenoiserConfig.from_json(header["fitted"]["choices"])
         with torch.device("meta"):  # no memory is allocated before all shapes agree
-            model, self.objective_ = self._build(None)
-        state = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        model.load_state_dict(state, assign=True)
-        self.model_ = model.eval()
+            model = self._build(config, None)
+        model.load_state_dict(without_prefix("model.", tensors), assign=True)
+        return DenoiserState(
+            model=model.eval(),
+            objective=PSNRObjective(),
+            config=config,
+            history=History.from_json(header["fitted"]),
+            seed=seed_of(self.random_state),
+            parameters=lasting(self),
+            versions=header["versions"],
+        )

@@ -1,115 +1,300 @@
-"""The base every fixed-shape model stands on: scikit-learn's contract, once."""
+"""The base classes: `Learner`, whatever is fitted by the loop, and `Estimator`, rows of one shape.
+
+`Learner` has fit, resume, save and load; `Estimator` adds scikit-learn's contract. All that a fit
+learns is ``state_``, assigned once, at its end: a fit that fails changes nothing.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from narrows.estimators.build_model import Parts, parts_of
-from narrows.estimators.fitted_contents import FITTED, contents, restore
-from narrows.estimators.generation import GenerativeMixin
-from narrows.estimators.layout import Array
-from narrows.estimators.lazy_rows import CheckedRows
-from narrows.estimators.learner import Learner, all_or_nothing
-from narrows.estimators.model_file import Contents
-from narrows.estimators.parameters import Parameters
-from narrows.estimators.pca import PCA
-from narrows.estimators.reconstruction import PCABeside, ReconstructionMixin, mean_error
-from narrows.estimators.resolved_config import ResolvedConfig
-from narrows.estimators.run import Run, recipe_for
-from narrows.estimators.sampler_fit import fit_sampler, some_rows
-from narrows.estimators.setup import Training, prepare, resume
-from narrows.estimators.summary import describe
-from narrows.estimators.validation import validate_X
-from narrows.estimators.workers import alone
-from narrows.parts.model import Model
-from narrows.parts.objective import WeightedObjective
-from narrows.parts.priors.samplers import SAMPLERS, refuse_sampler
+from narrows.estimators import fit_and_resume, model_file
+from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_of
+from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
+from narrows.estimators.parameters import RunParameters, lasting
+from narrows.estimators.reconstruction import PCABeside, mean_error
+from narrows.estimators.setup import ERRORS, FitData, Training, resume, setup
+from narrows.estimators.state import EstimatorState, FittedState, History, pick_device
+from narrows.estimators.summary import estimator_summary
+from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
+from narrows.exceptions import FileError, ParameterError
+from narrows.io.safetensors_file import read_file, write_file
+from narrows.parts.priors.samplers import SAMPLERS, Sampler, refuse_sampler
+from narrows.training.batches import Scaling
 from narrows.training.monitor import Monitor
-from narrows.training.process_group import joined
+from narrows.training.patches import Patches
+from narrows.training.process_group import Group, current_group, join_group
 from narrows.training.state import Budget
 
+S = TypeVar("S", bound=FittedState)
 
-class Fitted(GenerativeMixin):
-    """Attributes of a fitted model. A plain mixin: annotations here are no constructor parameters."""
 
-    model_: Model
-    objective_: WeightedObjective
-    choices_: ResolvedConfig
-    _pca: PCA | None
+class Learner(RunParameters, Generic[S]):
+    """Fit, resume, save and load. No dataclass: it adds no field.
 
-    def _admit(self, X: Any) -> Array | CheckedRows:
-        check_is_fitted(self, "model_")
-        return validate_X(self, X, reset=False)
+    A subclass validates its data (``_validate_fit``), sets up training (``_setup``, ``_resume``)
+    and makes the final state (``_finalize``).
+    """
 
-    def _encode(self, x: Tensor) -> Tensor:
-        return self.model_.encode(x)
+    _usual_rate: ClassVar[float] = 4e-3  # learning_rate="auto", for batches of 128
+    _file_keys: ClassVar[frozenset[str]]  # of "fitted" in the header of a file
 
-    def _decode(self, z: Tensor) -> Tensor:
-        return self.model_.decode(z)
+    state_: S
 
-    def _n_codes(self) -> int:
-        check_is_fitted(self, "model_")
-        return self.latent_dim_
+    def _validate_fit(self, X: Any, X_val: Any, y: Any, fitted: S | None) -> FitData[Any]:
+        """X and X_val, checked; with ``fitted`` they must be like what it was fitted on."""
+        raise NotImplementedError
 
-    def _between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-        return self.model_.q.between(a, b, t)
+    def _setup(self, data: FitData[Any], group: Group) -> Training[S]:
+        """A model ready to be trained on this data."""
+        raise NotImplementedError
+
+    def _resume(self, fitted: S, data: FitData[Any], group: Group) -> Training[S]:
+        """Training that goes on from a copy of a fitted state."""
+        raise NotImplementedError
+
+    def _batch_size(self, training: Training[S]) -> int:
+        """Default batch size: n_rows // 10, clipped to 16..128."""
+        return max(16, min(128, len(training.rows) // 10))
+
+    def _finalize(self, training: Training[S], history: History, group: Group) -> S:
+        """The state after training; the model holds the best weights."""
+        return replace(training.start, history=history, train_state=training.state)
+
+    def _probe_input(self) -> Tensor:
+        """Some input like that of training, the same every time."""
+        raise NotImplementedError
+
+    def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The model's output for a probe; a file keeps it and every load must reproduce it."""
+        raise NotImplementedError
+
+    def _state_from_tensors(
+        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+    ) -> S:
+        """The state in a file; ``own`` are the user's own networks."""
+        raise NotImplementedError
+
+    def info(self) -> dict[str, Any]:
+        """What was chosen, what was trained and how it went, as plain JSON."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ fitting
+
+    def _fit(self, X: Any, X_val: Any, y: Any = None) -> Self:
+        started = time.monotonic()
+        self.check_parameters()
+        if fit_and_resume.wants_workers(self):
+            state = fit_and_resume.fit_in_workers(self, X=X, y=y, X_val=X_val)
+            state = state.to(pick_device(self.device, current_group()))
+            return self._attach(_timed(state, 0.0, started))
+        with join_group() as group:
+            fitted = self.state_ if self.warm_start and hasattr(self, "state_") else None
+            with group.all_or_none():
+                data = self._validate_fit(X, X_val, y, fitted)
+                path = fit_and_resume.find_checkpoint(self)
+            fit_and_resume.refuse_different_checkpoints(path, group)
+            if path is not None:
+                training = self._from_checkpoint(path, data, group)
+            elif fitted is not None:
+                training = self._resume(fitted, data, group)
+            else:
+                training = self._setup(data, group)
+            config = fit_and_resume.train_config(
+                self, training.start.config.precision, self._batch_size(training), self._usual_rate
+            )
+            budget = fit_and_resume.time_budget(self, started)
+            run = fit_and_resume.Run(self, training, budget, config, data, self._content, group)
+            state = self._trained(training, run.go(), group)
+            before = training.saved[1]["seconds"] if training.saved else 0.0
+        return self._attach(_timed(state, before, started))
+
+    def _trained(self, training: Training[S], monitor: Monitor, group: Group) -> S:
+        training.start.model.eval()
+        history = fit_and_resume.history_of(training.start.history, monitor)
+        return self._finalize(training, history, group)
+
+    def _from_checkpoint(self, path: Path, data: FitData[Any], group: Group) -> Training[S]:
+        """The run of a checkpoint, put back to where it was interrupted."""
+        tensors, header = read_file(path)
+        run = header.pop("training", None)
+        if not isinstance(run, dict):
+            raise FileError(
+                f"{path} is a model, not a checkpoint; give another name, or remove it."
+            )
+        fit_and_resume.refuse_other_parameters(self, path, header)
+        own = (getattr(self, name, None) for name in ("f", "g"))
+        fitted = model_file.estimator_from(path, tensors, header, *own).state_
+        saved, seed = fit_and_resume.run_in_checkpoint(path, tensors, run, header, fitted, data)
+        fitted = replace(fitted, seed=seed, parameters=lasting(self))
+        return replace(self._resume(fitted, data, group), saved=saved)
+
+    def _attach(self, state: S) -> Self:
+        """Make this the fitted estimator of a state."""
+        self.state_ = state
+        return self
+
+    def _with_state(self, state: S) -> Self:
+        """Another estimator with the same parameters and this state."""
+        other = object.__new__(type(self))
+        other.__dict__.update(vars(self))
+        return other._attach(state)
+
+    def _content(self, state: S) -> fit_and_resume.Content:
+        return model_file.content(self._with_state(state))
+
+    # ------------------------------------------------------------------ learned attributes
 
     @property
-    def pca_(self) -> PCABeside | None:
-        """PCA of the same rows at the same width, asked the same questions; None if too wide."""
-        return None if self._pca is None else PCABeside(self, self._pca)
+    def model_(self) -> Any:
+        """The fitted module."""
+        return self.state_.model
 
     @property
-    def encoder_(self) -> nn.Module:
-        """f: scaled rows → what q makes a code of."""
-        return self.model_.f
+    def objective_(self) -> Any:
+        """What training minimized."""
+        return self.state_.objective
 
     @property
-    def decoder_(self) -> nn.Module:
-        """g: codes → scaled rows (logits where D is Bernoulli)."""
-        return self.model_.g
+    def choices_(self) -> Any:
+        """The configuration with every "auto" resolved."""
+        return self.state_.config
 
     @property
-    def latent_dim_(self) -> int:
-        """Numbers in a code."""
-        return self.choices_.latent_dim
+    def history_(self) -> list[dict[str, float]]:
+        """One entry for each epoch."""
+        return self.state_.history.epochs
 
     @property
-    def _n_features_out(self) -> int:
-        return self.choices_.latent_dim
+    def validation_curve_(self) -> list[float]:
+        """The selection score of the start and of each epoch, in nats per row."""
+        return self.state_.history.scores
 
     @property
-    def architecture_(self) -> str:
-        """``"dense"``, ``"conv"``, or ``"own"``."""
-        return self.choices_.architecture
+    def loss_curve_(self) -> list[float]:
+        """The training loss of each epoch."""
+        return [entry["loss"] for entry in self.history_]
 
     @property
-    def distance_(self) -> str:
-        """The name of D."""
-        return self.choices_.distance
+    def best_epoch_(self) -> int:
+        """The epoch whose weights were kept; 0 is the start."""
+        return self.state_.history.best_epoch
+
+    @property
+    def best_loss_(self) -> float:
+        """The selection score of the weights that were kept."""
+        return self.validation_curve_[self.best_epoch_]
+
+    @property
+    def stop_reason_(self) -> str:
+        """Why training ended."""
+        return self.state_.history.stop_reason
+
+    @property
+    def n_iter_(self) -> int:
+        """The number of epochs."""
+        return len(self.history_)
+
+    @property
+    def fit_seconds_(self) -> float:
+        """The duration of fit."""
+        return self.state_.history.seconds
+
+    @property
+    def rows_(self) -> dict[str, int]:
+        """The number of rows "given", and of those for "validation"."""
+        return self.state_.history.rows
+
+    @property
+    def validation_errors_(self) -> dict[str, float | None]:
+        """What ``info`` shows of the validation rows."""
+        return self.state_.history.errors
+
+    @property
+    def n_parameters_(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.state_.model.parameters())
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the whole model to one safetensors file: weights, parameters, scaling, summary.
+
+        Raises
+        ------
+        FileError
+            The file exists already (and not ``overwrite``), or cannot be written.
+        """
+        check_is_fitted(self, "state_")
+        if current_group().rank == 0:  # all processes of a group hold the same model
+            write_file(Path(path), *model_file.content(self), overwrite=overwrite)
+        return Path(path)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, f: nn.Module | None = None, g: nn.Module | None = None
+    ) -> Self:
+        """Load a model of this class from ``save``'s file.
+
+        ``f`` and ``g`` are your own networks, where the model was fitted with some.
+        """
+        estimator = model_file.load(Path(path), f=f, g=g)
+        if not isinstance(estimator, cls):
+            raise ParameterError(
+                f"{path} holds a {type(estimator).__name__}, not a {cls.__name__}; use "
+                "narrows.load."
+            )
+        return estimator
+
+    def _load_state(
+        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+    ) -> None:
+        """Attach the state in a file, on the device of the parameters, or where that is missing
+        on the CPU.
+        """
+        state = self._state_from_tensors(path, tensors, header, own)
+        with suppress(ParameterError):
+            state = state.to(pick_device(self.device, current_group()))
+        self._attach(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # optimizers and generators stay behind, and the rest moves to the CPU: what is pickled on
+        # one machine must open on any other
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        if "state_" in state:
+            # their run is over, and a lambda among them would prevent pickling; an unfitted
+            # estimator takes them along, as to a process of GridSearchCV
+            state = {**state, "state_": self.state_.portable(), "listeners": None}
+        return state
+
+
+def _timed(state: S, before: float, started: float) -> S:
+    """The state, whose fit took ``before`` seconds and the time since ``started``."""
+    seconds = before + time.monotonic() - started
+    return replace(state, history=replace(state.history, seconds=seconds))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Estimator(
-    Parameters, Learner, Fitted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    ComposedParameters,
+    Learner[EstimatorState],
+    GenerativeMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    BaseEstimator,
 ):
     """Fit, transform, invert, score and save; a named model adds fields and ``_parts``."""
 
-    _in_file: ClassVar = FITTED
-    _errors: ClassVar = ("validation_error", "validation_error_pca")
-
-    def _parts(self) -> Parts:
-        """The parts this model picks."""
-        raise NotImplementedError
+    _file_keys: ClassVar = EstimatorState.keys
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -117,12 +302,6 @@ class Estimator(
         tags.input_tags.allow_nan = self.missing == "mask"
         tags.transformer_tags.preserves_dtype = []  # codes are float32, whatever X is
         return tags
-
-    def transform(self, X: Any, *, out: str | Path | None = None, overwrite: bool = False) -> Any:
-        # repeated here because scikit-learn wraps for set_output only what a class itself defines
-        return ReconstructionMixin.transform(self, X, out=out, overwrite=overwrite)
-
-    transform.__doc__ = ReconstructionMixin.transform.__doc__
 
     # ------------------------------------------------------------------ fitting
 
@@ -163,38 +342,36 @@ class Estimator(
         """
         started = time.monotonic()
         self.check_parameters()
-        alone(self)
-        with joined(), all_or_nothing(self):
-            first = not hasattr(self, "model_")
-            rows = validate_X(self, X, reset=first)
-            if first:
-                training = prepare(self, self._checked(), rows, rows, more_to_come=True)
+        fit_and_resume.refuse_workers(self)
+        with join_group() as group:
+            fitted = self.state_ if hasattr(self, "state_") else None
+            data = self._validate_fit(X, None, None, fitted)
+            data = replace(data, held=data.rows)  # validated on the rows of this pass
+            if fitted is None:
+                training = self._setup(data, group, bounded=False)
             else:
-                training = resume(self, rows, rows)
-            self._hold(training, len(rows))
-            recipe = recipe_for(self, len(training.rows), constant=True)
+                training = self._resume(fitted, data, group)
+            config = fit_and_resume.train_config(
+                self,
+                training.start.config.precision,
+                self._batch_size(training),
+                self._usual_rate,
+                constant=True,
+            )
             reason = "partial_fit: one pass"
-            after = 0 if first else len(self.history_)
-            going = Run(self, training, Budget(1), recipe, (), False, reason, after)
-            watch = going.go()
-            if not first:
-                self._append(watch)
-            super()._adopt(training)  # codes move on with the next call: no sampler is fitted yet
-            self._record(watch.history, watch.scores, watch.best_epoch, watch.stop_reason)
-            seconds = 0.0 if first else self.fit_seconds_
-            self.fit_seconds_ = seconds + time.monotonic() - started
-        return self
-
-    def _append(self, watch: Monitor) -> None:
-        """Let the history of one more pass go on from that of all before."""
-        epochs, seconds = len(self.history_), self.fit_seconds_
-        for entry in watch.history:
-            entry["epoch"] += epochs
-            entry["seconds"] += seconds
-        watch.history = [*self.history_, *watch.history]
-        kept = watch.best_epoch > 0  # not where the pass ended in no number
-        watch.best_epoch = len(self.validation_curve_) if kept else self.best_epoch_
-        watch.scores = [*self.validation_curve_, *watch.scores[1:]]
+            after = 0 if fitted is None else len(fitted.history.epochs)
+            run = fit_and_resume.Run(
+                self, training, Budget(1), config, None, self._content, group, reason, after
+            )
+            monitor = run.go()
+            training.start.model.eval()
+            history = fit_and_resume.history_of(training.start.history, monitor)
+            history = replace(history, errors=self._errors(training))
+            if fitted is not None:
+                history = _appended(fitted.history, history)
+            # codes move with every call: no sampler is fitted yet
+            state = replace(training.start, history=history, train_state=training.state)
+        return self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
 
     @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]
     def fit_sampler(self, X: Any) -> Self:
@@ -206,11 +383,12 @@ class Estimator(
         ----------
         X : array of shape (n, \\*input_shape_)
         """
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, "state_")
         self.check_parameters()
-        self._checked()
-        self.sampler_ = fit_sampler(self, self._scaled(self._admit(X)), self._seed)
-        return self
+        self._check_parts()
+        batches = self._scaled(self._validate(X))
+        sampler = fit_sampler(self, batches, self.state_.seed, current_group())
+        return self._attach(replace(self.state_, sampler=sampler))
 
     def info(self) -> dict[str, Any]:
         """What was chosen, what was trained and how it went, as plain JSON.
@@ -223,55 +401,163 @@ class Estimator(
         >>> Autoencoder(latent_dim=2, max_epochs=2, random_state=0).fit(X).info()["latent_dim"]
         2
         """
-        check_is_fitted(self, "model_")
-        return describe(self)
+        check_is_fitted(self, "state_")
+        return estimator_summary(self, self.state_)
 
-    # ------------------------------------------------------------------ what the loop's face asks
+    # ------------------------------------------------------------------ what Learner asks
 
-    def _take(self, X: Any, *, reset: bool) -> Any:
-        return validate_X(self, X, reset=reset)
+    def _validate_fit(
+        self, X: Any, X_val: Any, y: Any, fitted: EstimatorState | None
+    ) -> FitData[Given]:
+        rows, spec = validate_X(self, X, None if fitted is None else fitted.spec)
+        held = None if X_val is None else validate_X(self, X_val, spec)[0]
+        return FitData(rows, held, spec)
 
-    def _prepare(self, rows: Any, held: Any) -> Training:
-        return prepare(self, self._checked(), rows, held)
-
-    def _resume(self, rows: Any, held: Any) -> Training:
-        self._checked()
-        return resume(self, rows, held)
-
-    def _checked(self) -> Parts:
+    def _check_parts(self) -> Parts:
         parts = parts_of(self)
         refuse_sampler(self._sampler_name(), parts.q, parts.p is not None)
         return parts
 
-    def _hold(self, training: Training, n_rows: int) -> None:
-        super()._hold(training, n_rows)
-        self.sampler_ = None
+    def _setup(
+        self, data: FitData[Given], group: Group, *, bounded: bool = True
+    ) -> Training[EstimatorState]:
+        return setup(self, self._check_parts(), data, group, bounded=bounded)
 
-    def _adopt(self, training: Training) -> None:
-        super()._adopt(training)
-        self.sampler_ = fit_sampler(self, some_rows(training), training.seed)
+    def _resume(
+        self, fitted: EstimatorState, data: FitData[Given], group: Group
+    ) -> Training[EstimatorState]:
+        self._check_parts()
+        return resume(self, fitted, data, group)
 
-    def _measure(self, training: Training) -> dict[str, float | None]:
-        return {
-            "validation_error": mean_error(self, training.validation),
-            "validation_error_pca": mean_error(self.pca_, training.validation),
-        }
+    def _finalize(
+        self, training: Training[EstimatorState], history: History, group: Group
+    ) -> EstimatorState:
+        history = replace(history, errors=self._errors(training))
+        state = super()._finalize(training, history, group)
+        fitted, seed = self._with_state(state), state.seed
+        assert not isinstance(training.rows, Patches)  # those are of images of any size
+        batches = rows_for_sampler(training.rows, seed)
+        return replace(state, sampler=fit_sampler(fitted, batches, seed, group))
 
-    def _probe(self) -> Tensor:
+    def _errors(self, training: Training[EstimatorState]) -> dict[str, float | None]:
+        """The mean squared error on the validation rows, and PCA's."""
+        fitted, rows = self._with_state(training.start), training.validation
+        pca = fitted.pca_
+        errors = mean_error(fitted, rows), None if pca is None else mean_error(pca, rows)
+        return dict(zip(ERRORS, errors, strict=True))
+
+    def _probe_input(self) -> Tensor:
         rng = torch.Generator().manual_seed(0)
-        return torch.randn((1, *self.choices_.shape), generator=rng, dtype=torch.float32)
+        return torch.randn((1, *self.state_.config.shape), generator=rng, dtype=torch.float32)
 
     @torch.no_grad()
-    def _reply(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
         z = self._encode(x.to(self._device))
         output = self._decode(z)
-        self._from_model(output)  # what a damaged scaling cannot undo is found here
+        self._from_model(output)  # finds a damaged scaling
         return z.cpu(), output.cpu()
 
-    def _contents(self) -> Contents:
-        return contents(self)
+    def _state_from_tensors(
+        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+    ) -> EstimatorState:
+        state = EstimatorState.from_tensors(self, path, tensors, header, own)
+        if own is not None:
+            self.f, self.g = own
+        return state
 
-    def _restore(
-        self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any], own: Any
-    ) -> None:
-        restore(self, path, tensors, header, own)
+    def _attach(self, state: EstimatorState) -> Self:
+        """Also sets the attributes that scikit-learn reads and writes itself."""
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(sklearn_attributes(state.spec))
+        return super()._attach(state)
+
+    # ------------------------------------------------------------------ what the mixins ask
+
+    def _validate(self, X: Any) -> Given:
+        check_is_fitted(self, "state_")
+        return validate_X(self, X, self.state_.spec)[0]
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.state_.model.encode(x)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self.state_.model.decode(z)
+
+    def _code_width(self) -> int:
+        check_is_fitted(self, "state_")
+        return self.state_.config.latent_dim
+
+    def _interpolate(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+        return self.state_.model.q.between(a, b, t)
+
+    # ------------------------------------------------------------------ learned attributes
+
+    @property
+    def layout_(self) -> Layout:
+        """The shape of a sample, for the user and for the networks."""
+        return self.state_.layout
+
+    @property
+    def input_shape_(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return self.state_.layout.user_shape
+
+    @property
+    def scaling_(self) -> Scaling:
+        """How rows are scaled."""
+        return self.state_.scaling
+
+    @property
+    def sampler_(self) -> Sampler | None:
+        """What was fitted to the codes after training, to draw new ones from."""
+        return self.state_.sampler
+
+    @property
+    def pca_(self) -> PCABeside | None:
+        """PCA of the same rows at the same width, with the same methods; None if too wide."""
+        pca = self.state_.pca
+        return None if pca is None else PCABeside(self.state_, pca, self._validate)
+
+    @property
+    def encoder_(self) -> nn.Module:
+        """f: scaled rows → the input of q."""
+        return self.state_.model.f
+
+    @property
+    def decoder_(self) -> nn.Module:
+        """g: codes → scaled rows (logits where D is Bernoulli)."""
+        return self.state_.model.g
+
+    @property
+    def latent_dim_(self) -> int:
+        """Numbers in a code."""
+        return self.state_.config.latent_dim
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.state_.config.latent_dim
+
+    @property
+    def architecture_(self) -> str:
+        """``"dense"``, ``"conv"``, or ``"own"``."""
+        return self.state_.config.architecture
+
+    @property
+    def distance_(self) -> str:
+        """The name of D."""
+        return self.state_.config.distance
+
+
+def _appended(before: History, last: History) -> History:
+    """The history of one more pass, behind that of all before."""
+    epochs = len(before.epochs)
+    for entry in last.epochs:
+        entry["epoch"] += epochs
+        entry["seconds"] += before.seconds
+    kept = last.best_epoch > 0  # not where the pass ended in a loss that is not finite
+    return replace(
+        last,
+        epochs=[*before.epochs, *last.epochs],
+        scores=[*before.scores, *last.scores[1:]],
+        best_epoch=len(before.scores) if kept else before.best_epoch,
+    )

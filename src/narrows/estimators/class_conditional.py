@@ -1,7 +1,7 @@
-"""Models that are told a class with each row: how y travels to training, and to each question.
+"""Models that get the class of each row: labels in training, and in each method.
 
-In training a row carries the number of its class behind it (``parts.conditions``); asked later,
-the rows of one class are answered together by a ``PerClassView``, a ``ReconstructionMixin``.
+In training a row carries the number of its class behind it (see
+``parts.class_conditional_model``); later the rows of one class go through a `PerClassView`.
 """
 
 from __future__ import annotations
@@ -19,62 +19,65 @@ from torch import Generator, Tensor
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.generation import GenerativeMixin
-from narrows.estimators.model_file import Contents
-from narrows.estimators.setup import Training
-from narrows.estimators.split import split
-from narrows.estimators.validation import Array
+from narrows.estimators.setup import FitData, Training, split_indices
+from narrows.estimators.state import CLASSES, EstimatorState
+from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
-from narrows.parts.class_conditional_model import with_class
+from narrows.parts.class_conditional_model import Conditional, with_class
 from narrows.training.batches import Rows, Scaling
+from narrows.training.process_group import Group
 
-MOST_CLASSES = 1000
-KEPT = frozenset({"classes_"})  # in a file, beside what every model keeps
+MAX_CLASSES = 1000
 
 
 class PerClassView(GenerativeMixin):
-    """The model, asked about rows or codes of one class (0: of a class that is not told)."""
+    """The model for rows or codes of one class (number 0: the class is unknown)."""
 
     _generates = _likely = True
 
-    def __init__(self, estimator: Any, given: int) -> None:
-        self.estimator, self.given = estimator, given
-        self.layout_, self.scaling_ = estimator.layout_, estimator.scaling_
-        self.model_, self.choices_ = estimator.model_, estimator.choices_
+    def __init__(self, estimator: ClassConditional, label: int) -> None:
+        self._estimator, self.label = estimator, label
+        self.state_ = estimator.state_
 
     def _check_fitted(self) -> None:
-        """Its estimator was asked already."""
+        """The estimator has checked it."""
 
-    def _admit(self, X: Any) -> Any:
-        return self.estimator._admit(X)
+    def _validate(self, X: Any) -> Given:
+        return self._estimator._validate(X)
 
-    def _n_codes(self) -> int:
-        return int(self.estimator._n_codes())
+    def _code_width(self) -> int:
+        return self.state_.config.latent_dim
 
-    def _told(self, x: Tensor) -> Tensor:
-        return torch.full((len(x),), self.given, dtype=torch.long, device=x.device)
+    def _labels(self, x: Tensor) -> Tensor:
+        return torch.full((len(x),), self.label, dtype=torch.long, device=x.device)
 
     def _encode(self, x: Tensor) -> Tensor:
-        return self.model_.encode(with_class(x, self._told(x)))
+        return self.state_.model.encode(with_class(x, self._labels(x)))
 
     def _decode(self, z: Tensor) -> Tensor:
-        model: Any = self.model_
-        return self.model_.decode(torch.cat([z, model.one_hot(self._told(z))], 1))
+        model = self.state_.model
+        assert isinstance(model, Conditional)
+        return model.decode(torch.cat([z, model.one_hot(self._labels(z))], 1))
 
     def _log_mean_weight(self, x: Tensor, rng: Generator, n_samples: int) -> Tensor:
-        return super()._log_mean_weight(with_class(x, self._told(x)), rng, n_samples)
+        return super()._log_mean_weight(with_class(x, self._labels(x)), rng, n_samples)
 
 
 class ClassConditional(Estimator):
-    """An estimator whose ``fit`` takes classes y, and whose questions may name them.
+    """An estimator whose ``fit`` takes classes y, and whose methods may name them.
 
-    No dataclass: what it declares are no fields.
+    No dataclass: it adds no field.
     """
 
-    _in_file: ClassVar = Estimator._in_file | KEPT
-    told_classes: ClassVar[bool] = True  # what sets it apart from models that ignore y
-    classes_: NDArray[Any]
-    _y: Any
-    _given: NDArray[np.int64]
+    _file_keys: ClassVar = Estimator._file_keys | {CLASSES}
+    told_classes: ClassVar[bool] = True  # unlike models that ignore y
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The classes of y, sorted."""
+        classes = self.state_.classes
+        assert classes is not None
+        return classes
 
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
         """Learn f and g from X and its classes y.
@@ -83,7 +86,7 @@ class ClassConditional(Estimator):
         ----------
         X : array of shape (n, \\*shape)
         y : array of shape (n,), optional
-            The class of each row: numbers or words. Without it no class is told.
+            The class of each row: numbers or words. Without it no class is known.
         X_val : not supported: the rows held out must have classes, too
 
         Raises
@@ -95,60 +98,56 @@ class ClassConditional(Estimator):
             raise ParameterError(
                 "X_val has no classes; leave it out and set validation_fraction instead."
             )
-        before = dict(vars(self))
-        self._y = y
-        try:
-            return self._fit(X, None)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-        finally:
-            for name in ("_y", "_given"):
-                self.__dict__.pop(name, None)
+        return self._fit(X, None, y)
 
-    def _take(self, X: Any, *, reset: bool) -> Any:
-        rows = super()._take(X, reset=reset)
-        if reset:
-            self.classes_, self._given = _classes(len(rows), self._y)
-        elif self._y is None:
-            self._given = np.zeros(len(rows), dtype=np.int64)
-        else:
-            self._given = self._numbers(self._y, len(rows))
-        return rows
-
-    # a later part of X might bring classes that the first has not
+    # a later part of X might bring classes that the first does not have
     partial_fit = available_if(lambda self: False)(Estimator.partial_fit)
     fit_sampler = available_if(lambda self: False)(Estimator.fit_sampler)
 
-    def _prepare(self, rows: Any, held: Any) -> Training:
-        return self._tell(super()._prepare(rows, held))
+    def _validate_fit(
+        self, X: Any, X_val: Any, y: Any, fitted: EstimatorState | None
+    ) -> FitData[Given]:
+        data = super()._validate_fit(X, X_val, y, fitted)
+        if fitted is None or fitted.classes is None:
+            classes, labels = _classes(len(data.rows), y)
+            return replace(data, classes=classes, labels=labels)
+        n = len(data.rows)
+        known = np.zeros(n, dtype=np.int64) if y is None else _numbers(y, n, fitted.classes)
+        return replace(data, classes=fitted.classes, labels=known)
 
-    def _resume(self, rows: Any, held: Any) -> Training:
-        return self._tell(super()._resume(rows, held))
+    def _setup(
+        self, data: FitData[Given], group: Group, *, bounded: bool = True
+    ) -> Training[EstimatorState]:
+        return self._with_labels(super()._setup(data, group, bounded=bounded), data)
 
-    def _tell(self, training: Training) -> Training:
+    def _resume(
+        self, fitted: EstimatorState, data: FitData[Given], group: Group
+    ) -> Training[EstimatorState]:
+        return self._with_labels(super()._resume(fitted, data, group), data)
+
+    def _with_labels(
+        self, training: Training[EstimatorState], data: FitData[Given]
+    ) -> Training[EstimatorState]:
         """The same rows, each with the number of its class behind it."""
         if not isinstance(training.rows, Rows) or not isinstance(training.validation, Rows):
             raise ParameterError(
-                "Rows that are read by slices cannot be told classes; give in_memory=True."
+                "Rows that are read by slices cannot have classes; give in_memory=True."
             )
-        given = torch.from_numpy(self._given)
-        first, second = given, given
-        if len(training.rows) < len(given):
-            kept, held = split(len(given), self.validation_fraction, training.seed)
-            first, second = given[kept], given[held]
-        rows, validation = _beside(training.rows, first), _beside(training.validation, second)
+        labels = torch.from_numpy(data.labels)
+        first, second = labels, labels
+        if len(training.rows) < len(labels):
+            kept, held = split_indices(len(labels), self.validation_fraction, training.start.seed)
+            first, second = labels[kept], labels[held]
+        rows, validation = _labelled(training.rows, first), _labelled(training.validation, second)
         return replace(training, rows=rows, validation=validation)
 
-    def _measure(self, training: Training) -> dict[str, float | None]:
-        shape = self.choices_.shape
-        validation = training.validation
+    def _errors(self, training: Training[EstimatorState]) -> dict[str, float | None]:
+        validation, start = training.validation, training.start
         assert isinstance(validation, Rows)
-        plain = Rows(validation.data[:, :-1].unflatten(1, shape), self.scaling_)
-        return super()._measure(replace(training, validation=plain))
+        plain = validation.data[:, :-1].unflatten(1, start.config.shape)
+        return super()._errors(replace(training, validation=Rows(plain, start.scaling)))
 
-    # ------------------------------------------------------------------ questions
+    # ------------------------------------------------------------------ methods
 
     def _encode(self, x: Tensor) -> Tensor:
         return PerClassView(self, 0)._encode(x)
@@ -157,33 +156,31 @@ class ClassConditional(Estimator):
         return PerClassView(self, 0)._decode(z)
 
     def _log_mean_weight(self, x: Tensor, rng: Generator, n_samples: int) -> Tensor:
-        untold = PerClassView(self, 0)
-        return GenerativeMixin._log_mean_weight(
-            self, with_class(x, untold._told(x)), rng, n_samples
-        )
+        unknown = PerClassView(self, 0)._labels(x)
+        return super()._log_mean_weight(with_class(x, unknown), rng, n_samples)
 
     def transform(self, X: Any, y: Any = None, **more: Any) -> Any:
-        """The codes of X, (n, latent_dim); of rows whose classes y are told where y is given."""
+        """The codes of X, (n, latent_dim); for the classes y where they are given."""
         if y is None:
             return super().transform(X, **more)
-        return self._by_class(y, len(X), lambda face, part: face.transform(X[part]))
+        return self._by_class(y, len(X), lambda view, part: view.transform(X[part]))
 
     def inverse_transform(self, Z: Any, y: Any = None, **more: Any) -> Array:
         """What codes stand for, in the classes y where they are given."""
         if y is None:
             return super().inverse_transform(Z, **more)
-        return self._by_class(y, len(Z), lambda face, part: face.inverse_transform(Z[part]))
+        return self._by_class(y, len(Z), lambda view, part: view.inverse_transform(Z[part]))
 
     def reconstruct(self, X: Any, y: Any = None, **more: Any) -> Array:
-        """X through the code and back; told the classes y where they are given."""
+        """X through the code and back; with the classes y where they are given."""
         if y is None:
             return super().reconstruct(X, **more)
-        return self._by_class(y, len(X), lambda face, part: face.reconstruct(X[part]))
+        return self._by_class(y, len(X), lambda view, part: view.reconstruct(X[part]))
 
     def log_likelihood(
         self, X: Any, y: Any = None, *, n_samples: int = 100, random_state: Any = None
     ) -> NDArray[np.float64]:
-        """log p(x | y) of each row in nats; log p(x) where no class is told.
+        """log p(x | y) of each row in nats; log p(x) without y.
 
         By importance sampling, as ``VariationalAutoencoder.log_likelihood``.
         """
@@ -191,7 +188,7 @@ class ClassConditional(Estimator):
         if y is None:
             found: NDArray[np.float64] = super().log_likelihood(X, **more)
             return found
-        return self._by_class(y, len(X), lambda face, part: face.log_likelihood(X[part], **more))
+        return self._by_class(y, len(X), lambda view, part: view.log_likelihood(X[part], **more))
 
     def sample(
         self, n: int = 1, *, y: Any = None, random_state: Any = None, temperature: float = 1.0
@@ -218,8 +215,8 @@ class ClassConditional(Estimator):
         self, y: Any, n: int, answer: Callable[[PerClassView, NDArray[np.intp]], Any]
     ) -> NDArray[Any]:
         """The answers for all rows, those of each class together."""
-        check_is_fitted(self, "model_")
-        given = self._numbers(y, n)
+        check_is_fitted(self, "state_")
+        given = _numbers(y, n, self.classes_)
         out: NDArray[Any] | None = None
         for number in np.unique(given):
             part = np.flatnonzero(given == number)
@@ -229,37 +226,25 @@ class ClassConditional(Estimator):
         assert out is not None
         return out
 
-    def _numbers(self, y: Any, n: int) -> NDArray[np.int64]:
-        """The numbers of the classes y, from 1."""
-        y, classes = _named(y), self.classes_
-        if y.shape != (n,):
-            raise InputError(f"y has shape {y.shape}; expected ({n},), a class for each row.")
-        at = np.searchsorted(classes, y) if len(classes) else np.zeros(n, dtype=np.int64)
-        at = np.minimum(at, max(0, len(classes) - 1))
-        strange = y[classes[at] != y].tolist() if len(classes) else y.tolist()
-        if strange:
-            raise InputError(
-                f"y holds {strange[0]!r}, a class that the model was not fitted with; it knows "
-                f"{', '.join(map(str, classes[:10].tolist())) or 'none'}."
-            )
-        numbers: NDArray[np.int64] = at + 1
-        return numbers
 
-    # ------------------------------------------------------------------ files
-
-    def _contents(self) -> Contents:
-        tensors, fitted = super()._contents()
-        return tensors, {**fitted, "classes_": self.classes_.tolist()}
-
-    def _restore(self, path: Any, tensors: Any, header: Any, own: Any) -> None:
-        self.classes_ = np.asarray(header["fitted"]["classes_"])
-        super()._restore(path, tensors, header, own)
-
-    def _n_classes(self) -> int:
-        return len(self.classes_)
+def _numbers(y: Any, n: int, classes: NDArray[Any]) -> NDArray[np.int64]:
+    """The numbers of n rows' classes y among ``classes``, from 1."""
+    y = _as_classes(y)
+    if y.shape != (n,):
+        raise InputError(f"y has shape {y.shape}; expected ({n},), a class for each row.")
+    at = np.searchsorted(classes, y) if len(classes) else np.zeros(n, dtype=np.int64)
+    at = np.minimum(at, max(0, len(classes) - 1))
+    unknown = y[classes[at] != y].tolist() if len(classes) else y.tolist()
+    if unknown:
+        raise InputError(
+            f"y holds {unknown[0]!r}, a class that the model was not fitted with; it knows "
+            f"{', '.join(map(str, classes[:10].tolist())) or 'none'}."
+        )
+    numbers: NDArray[np.int64] = at + 1
+    return numbers
 
 
-def _named(given: Any) -> NDArray[Any]:
+def _as_classes(given: Any) -> NDArray[Any]:
     """Classes as an array of numbers or words."""
     y: NDArray[Any] = np.asarray(given)
     if y.dtype == object and len({type(v) for v in y.flat}) == 1:
@@ -273,20 +258,21 @@ def _classes(n: int, y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The classes, and the number of each of n rows', from 1; 0 where y is None."""
     if y is None:
         return np.empty(0), np.zeros(n, dtype=np.int64)
-    y = _named(y)
+    y = _as_classes(y)
     if y.shape != (n,):
         raise InputError(f"y has shape {y.shape}; expected ({n},), a class for each row of X.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise InputError("y holds NaN or infinity; drop such rows, or leave y out.")
     classes, given = np.unique(y, return_inverse=True)
-    if len(classes) > MOST_CLASSES:
+    if len(classes) > MAX_CLASSES:
         raise InputError(
-            f"y holds {len(classes):,} different values; expected at most {MOST_CLASSES:,} classes."
+            f"y holds {len(classes):,} different values; expected at most {MAX_CLASSES:,} classes."
         )
     return classes, given.astype(np.int64) + 1
 
 
-def _beside(rows: Rows, given: Tensor) -> Rows:
+def _labelled(rows: Rows, given: Tensor) -> Rows:
+    """The rows, flat, each with its label as a last column."""
     data = rows.data.flatten(1)
     wide = data.dtype if given.max() < 127 else torch.promote_types(data.dtype, torch.int32)
     shape = rows.shape
@@ -296,5 +282,5 @@ def _beside(rows: Rows, given: Tensor) -> Rows:
 
     scaling = rows.scaling
     own = Scaling(scaling.kind, more(scaling.shift, 0.0), more(scaling.scale, 1.0))
-    told = given.to(data.device, wide)[:, None]
-    return Rows(torch.cat([data.to(wide), told], 1), own)
+    labels = given.to(data.device, wide)[:, None]
+    return Rows(torch.cat([data.to(wide), labels], 1), own)

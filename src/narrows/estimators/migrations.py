@@ -1,4 +1,4 @@
-"""What files of older formats hold, as the present one has it.
+"""Model files of older formats, brought to the present one.
 
 1 → 2: a 2-D convolutional network folds its feature maps with the channels last.
 """
@@ -11,7 +11,7 @@ from narrows.parts.model import Model
 from narrows.parts.networks.architectures import FlattenLast, UnflattenLast
 
 
-def updated(tensors: dict[str, Tensor], version: int, model: Model) -> dict[str, Tensor]:
+def migrate(tensors: dict[str, Tensor], version: int, model: Model) -> dict[str, Tensor]:
     """The tensors of a file of format ``version``, for the ``model`` that is built today."""
     return _channels_last(tensors, model) if version < 2 else tensors
 

@@ -1,102 +1,85 @@
 """One file for a whole model: from a fitted estimator to tensors and a header, and back.
 
-The loader takes class names from the catalogue only, never a path from the file, and refuses any
-field it does not know.
+The header has "class", "parameters", "versions" and, under "fitted", what the class's state holds
+(see `state.py`). A stored probe, some input and the model's output, must come back the same. The
+loader takes class names from the registry only, never a path from the file, and refuses any field
+that it does not know.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from narrows.estimators.build_model import copy_networks
-from narrows.estimators.parameters import OBJECTS
+from narrows.estimators.parameters import CALL, FIT, MODEL, names_in_scope
 from narrows.estimators.registry import KNOWN, model_class
-from narrows.estimators.setup import lasting, pick_device, seed_of
+from narrows.estimators.state import Tensors
 from narrows.estimators.summary import plain, versions
 from narrows.exceptions import FileError, NarrowsError, ParameterError
-from narrows.io.safetensors_file import read_file, write_file
-from narrows.training.process_group import world
+from narrows.io.safetensors_file import read_file
 
 HEADER = {"format", "class", "parameters", "fitted", "versions"}
-# of how it was learned; beside what each class keeps of what was
-RUN = (
-    "history_",
-    "validation_curve_",
-    "best_epoch_",
-    "stop_reason_",
-    "fit_seconds_",
-    "rows_",
-    "validation_errors_",
-)
-# networks are code, and where a run is kept is no trait of the model
-NOT_KEPT = OBJECTS | {"checkpoint", "checkpoint_every", "resume"}
-Contents = tuple[dict[str, Tensor], dict[str, Any]]
-AGREEMENT = 1e-3  # of the range: how far a loaded model may answer from what it answered when saved
+PROBE_TOLERANCE = 1e-3  # of the output's range, between a loaded model and the one saved
 
 
-def save(estimator: Any, path: Path, *, overwrite: bool) -> Path:
-    """Write the estimator to ``path``."""
-    if world().rank == 0:  # all processes of a group hold the same model
-        write_file(path, *contents(estimator), overwrite=overwrite)
-    return path
-
-
-def contents(estimator: Any) -> Contents:
-    """The tensors and the header of the estimator's file."""
-    x = estimator._probe()
-    tensors, fitted = estimator._contents()
-    tensors |= {"probe.x": x, **_named(estimator._reply(x))}
+def content(estimator: Any) -> tuple[Tensors, dict[str, Any]]:
+    """The tensors and the header of a fitted estimator's file."""
+    state, x = estimator.state_, estimator._probe_input()
+    tensors, fitted = state.to_tensors()
+    tensors |= {"probe.x": x, **_named(estimator._probe_output(x))}
     # a layer used twice has two names for one tensor: a file holds each under its own
     seen: set[int] = set()
     for name, tensor in tensors.items():
         if tensor.data_ptr() in seen:
             tensors[name] = tensor.clone()
         seen.add(tensor.data_ptr())
-    parameters = {
-        item.name: plain(getattr(estimator, item.name))
-        for item in fields(estimator)
-        if item.name not in NOT_KEPT
-    }
+    stored = names_in_scope(estimator, MODEL, FIT, CALL)
+    parameters = {name: plain(getattr(estimator, name)) for name in stored}
     if not isinstance(parameters["random_state"], int | None):
-        parameters["random_state"] = None  # a RandomState has moved on: it is no parameter to keep
+        parameters["random_state"] = None  # a RandomState has advanced: no seed to keep
     return tensors, {
         "class": type(estimator).__name__,
         "parameters": parameters,
-        "versions": getattr(estimator, "versions_", None) or versions(),
-        "fitted": {**fitted, **{name: getattr(estimator, name) for name in RUN}},
+        "versions": state.versions or versions(),
+        "fitted": fitted,
     }
 
 
-def _named(answers: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The answers to the probe by name: the last is the output, the one before it the code."""
-    names = ("probe.z", "probe.output")[-len(answers) :]
-    return dict(zip(names, answers, strict=True))
+def _named(outputs: tuple[Tensor, ...]) -> Tensors:
+    """The outputs of the probe by name: the last is g's, the one before it the code."""
+    names = ("probe.z", "probe.output")[-len(outputs) :]
+    return dict(zip(names, outputs, strict=True))
 
 
-def load(path: Path, *, f: Any = None, g: Any = None) -> Any:
-    """Read a model back; every damage and every strangeness is refused with a sentence.
+def load(path: Path, *, f: nn.Module | None = None, g: nn.Module | None = None) -> Any:
+    """Load a model file; of a checkpoint the best model so far.
 
-    Of a checkpoint this is the best model so far.
+    Raises FileError if it is damaged or was not written by narrows. ``f`` and ``g`` are the user's
+    own networks, where the model was fitted with some.
     """
     tensors, header = read_file(path)
     header.pop("training", None)
-    return restored(path, tensors, header, f, g)
+    return estimator_from(path, tensors, header, f, g)
 
 
-def restored(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], f: Any, g: Any) -> Any:
-    """The estimator that a file's tensors and header are."""
+def estimator_from(
+    path: Path,
+    tensors: Tensors,
+    header: Mapping[str, Any],
+    f: nn.Module | None,
+    g: nn.Module | None,
+) -> Any:
+    """The fitted estimator whose file holds these tensors and this header."""
     estimator = _unfitted(path, header)
     try:
-        _restore(estimator, path, tensors, header, copy_networks(f, g))
-        now = _named(estimator._reply(tensors["probe.x"]))
-        # whatever a header may hold of a wrong kind is found here, not by the first question
-        estimator.info()
-        for name, answer in now.items():
-            _compare(path, answer, tensors[name])
+        estimator._load_state(path, tensors, header, None if f is None and g is None else (f, g))
+        outputs = _named(estimator._probe_output(tensors["probe.x"]))
+        estimator.info()  # finds values of a wrong kind in the header
+        for name, output in outputs.items():
+            _compare(path, output, tensors[name])
     except (KeyError, TypeError, RuntimeError, AttributeError, IndexError, ValueError) as error:
         if isinstance(error, NarrowsError):
             raise
@@ -106,41 +89,30 @@ def restored(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], f: 
 
 def _compare(path: Path, now: Tensor, then: Tensor) -> None:
     reach = float(then.max() - then.min()) if then.numel() > 1 else float(then.abs().max())
-    if now.shape != then.shape or float((now - then).abs().max()) > AGREEMENT * max(reach, 1e-3):
+    tolerance = PROBE_TOLERANCE * max(reach, 1e-3)
+    if now.shape != then.shape or float((now - then).abs().max()) > tolerance:
         raise FileError(
-            f"{path} was read, but the model answers differently from when it was saved; it "
-            "cannot be trusted."
+            f"{path} was read, but the model's output differs from that when it was saved; do not "
+            "trust it."
         )
 
 
-def _restore(
-    estimator: Any, path: Path, tensors: dict[str, Tensor], header: dict[str, Any], own: Any
+def _refuse_unknown_fields(
+    path: Path, header: Mapping[str, Any], known_fitted: frozenset[str]
 ) -> None:
-    fitted = header["fitted"]
-    estimator._restore(path, tensors, header, own)
-    history, curve = fitted["history_"], fitted["validation_curve_"]
-    estimator._record(history, curve, fitted["best_epoch_"], fitted["stop_reason_"])
-    for name in ("fit_seconds_", "rows_", "validation_errors_"):
-        setattr(estimator, name, fitted[name])
-    estimator.versions_, estimator._state = header["versions"], None
-    estimator._seed, estimator._fitted_with = seed_of(estimator.random_state), lasting(estimator)
-    to_own_device(estimator)
-
-
-def _refuse_unknown(path: Path, header: dict[str, Any], known_fitted: frozenset[str]) -> None:
     fitted = header.get("fitted")
     found = set(header), set(fitted) if isinstance(fitted, dict) else set()
     for have, known in zip(found, (HEADER, known_fitted), strict=True):
         if have != known:
-            strange = ", ".join(sorted(have - known)) or "none"
+            unknown = ", ".join(sorted(have - known)) or "none"
             missing = ", ".join(sorted(known - have)) or "none"
             raise FileError(
-                f"{path} has a header this narrows cannot read (unknown fields: {strange}; "
+                f"{path} has a header this narrows cannot read (unknown fields: {unknown}; "
                 f"missing: {missing}); it may come from another version."
             )
 
 
-def _unfitted(path: Path, header: dict[str, Any]) -> Any:
+def _unfitted(path: Path, header: Mapping[str, Any]) -> Any:
     name = header.get("class")
     if not isinstance(name, str) or name not in KNOWN:
         raise FileError(
@@ -148,27 +120,14 @@ def _unfitted(path: Path, header: dict[str, Any]) -> Any:
             f"it knows {', '.join(KNOWN)}."
         )
     cls = model_class(name)
-    _refuse_unknown(path, header, cls._in_file)
+    _refuse_unknown_fields(path, header, cls._file_keys)
     try:
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in header["parameters"].items()}
-        if NOT_KEPT & set(given):
-            raise TypeError(f"{NOT_KEPT & set(given)} are never kept in a file")
+        unstored = set(given) - set(names_in_scope(cls, MODEL, FIT, CALL))
+        if unstored:
+            raise TypeError(f"a file never holds {', '.join(sorted(unstored))}")
         estimator = cls(**given)
         estimator.check_parameters()
     except (TypeError, AttributeError, ParameterError) as error:
         raise FileError(f"{path} has parameters this narrows cannot take: {error}.") from error
     return estimator
-
-
-def to_own_device(estimator: Any) -> None:
-    """To the device the parameters ask for, or to the CPU where that is not to be had."""
-    try:
-        device = pick_device(estimator.device)
-    except ParameterError:
-        return
-    if hasattr(estimator, "scaling_"):
-        estimator.scaling_ = estimator.scaling_.to(device)
-    estimator.model_.to(device)
-    estimator.objective_.to(device)
-    if getattr(estimator, "sampler_", None) is not None:
-        estimator.sampler_.to(device)

@@ -19,25 +19,52 @@ from narrows.training.listeners import Listeners
 SEEDS = {"low": 0, "high": 2**32 - 1}
 WIDEST = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
 MOST_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
-OBJECTS = {"f", "g", "listeners"}  # Python objects: no file keeps them, no command offers them
 AXES = (None, "CL", "HW", "CHW", "HWC")
 
 
-def parameter(default: Any, help: str, **rule: Any) -> Any:
-    """A field that carries its help text and its rule: ``choices``, ``low``, ``high``, ``kind``."""
-    return field(default=default, metadata={"help": help, **rule})
+# What a parameter belongs to decides whether it may change and whether a file keeps it.
+MODEL = "model"  # what a fitted model is made of: the same in every later fit that goes on from it
+MODULE = "module"  # the same, but a Python object: neither in a file nor an option of the command
+FIT = "fit"  # how one fit trains: may change before the next warm_start or partial_fit
+CALL = "call"  # may also differ when a run is resumed from its checkpoint
+PLACE = "place"  # the same, and not written to a file
+OBJECT = "object"  # the same, and no option of the command
+
+
+def parameter(default: Any, help: str, *, scope: str = MODEL, **rule: Any) -> Any:
+    """A dataclass field with its help text, its scope (above) and its rule.
+
+    The rule is ``choices``, or ``kind`` with ``low``, ``high``, ``open``, ``auto``, ``none``.
+    """
+    return field(default=default, metadata={"help": help, "scope": scope, **rule})
+
+
+def names_in_scope(owner: Any, *scopes: str) -> list[str]:
+    """The parameters of a model or its class that have one of these scopes."""
+    return [item.name for item in fields(owner) if item.metadata.get("scope", MODEL) in scopes]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RunParameters:
     """How training goes: the same for everything that learns."""
 
-    max_epochs: int = parameter(100, "Most passes over the training rows.", kind=int, low=0)
+    max_epochs: int = parameter(
+        100, "Most passes over the training rows.", kind=int, low=0, scope=FIT
+    )
     max_time: float | str | None = parameter(
-        None, 'Stop after so long: seconds, or as "90s", "3m", "1.5h".', kind="time", none=True
+        None,
+        'Stop after so long: seconds, or as "90s", "3m", "1.5h".',
+        kind="time",
+        none=True,
+        scope=FIT,
     )
     batch_size: int | str = parameter(
-        "auto", "Rows in a step. auto: 128, fewer for few rows.", kind=int, low=1, auto=True
+        "auto",
+        "Rows in a step. auto: 128, fewer for few rows.",
+        kind=int,
+        low=1,
+        auto=True,
+        scope=FIT,
     )
     learning_rate: float | str = parameter(
         "auto",
@@ -47,6 +74,7 @@ class RunParameters:
         low=0,
         open=True,
         auto=True,
+        scope=FIT,
     )
     precision: str = parameter(
         "auto",
@@ -55,12 +83,15 @@ class RunParameters:
         "already explains 99.9 % of the variance.",
         choices=("auto", "float32", "bfloat16"),
     )
-    weight_decay: float = parameter(0.01, "AdamW's weight decay.", kind=float, low=0)
+    weight_decay: float = parameter(0.01, "AdamW's weight decay.", kind=float, low=0, scope=FIT)
     early_stopping: bool = parameter(
-        True, "Stop when the validation loss no longer falls; the best model is kept.", kind=bool
+        True,
+        "Stop when the validation loss no longer falls; the best model is kept.",
+        kind=bool,
+        scope=FIT,
     )
     n_iter_no_change: int = parameter(
-        20, "Epochs without a better validation loss before stopping.", kind=int, low=1
+        20, "Epochs without a better validation loss before stopping.", kind=int, low=1, scope=FIT
     )
     validation_fraction: float = parameter(
         0.1,
@@ -68,13 +99,18 @@ class RunParameters:
         kind=float,
         low=0,
         high=0.9,
+        scope=FIT,
     )
     warm_start: bool = parameter(
-        False, "fit goes on from the model so far instead of starting anew.", kind=bool
+        False, "fit goes on from the model so far instead of starting anew.", kind=bool, scope=CALL
     )
-    random_state: Any = parameter(None, "Seed: the same seed gives the same bits.", kind="seed")
+    random_state: Any = parameter(
+        None, "Seed: the same seed gives the same bits.", kind="seed", scope=FIT
+    )
     device: str = parameter(
-        "auto", "Where to compute: auto, cpu, cuda, cuda:1. auto: cuda where there is one."
+        "auto",
+        "Where to compute: auto, cpu, cuda, cuda:1. auto: cuda where there is one.",
+        scope=FIT,
     )
     n_devices: int = parameter(
         1,
@@ -83,6 +119,7 @@ class RunParameters:
         kind=int,
         low=1,
         high=MOST_DEVICES,
+        scope=CALL,
     )
     checkpoint: Any = parameter(
         None,
@@ -90,25 +127,29 @@ class RunParameters:
         "far. The command uses OUT.checkpoint and removes it at the end.",
         kind="path",
         none=True,
+        scope=PLACE,
     )
     checkpoint_every: int | str = parameter(
         "30s",
         'What a kill may cost at most: a time ("5m"), or a number of epochs.',
         kind="every",
         low=1,
+        scope=PLACE,
     )
     resume: bool = parameter(
         False,
         "Go on from the checkpoint to the same result as if nothing had happened; start afresh "
         "where there is none.",
         kind=bool,
+        scope=PLACE,
     )
-    verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool)
+    verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool, scope=CALL)
     listeners: Any = parameter(
         None,
         "What hears of the start, every epoch and the end of a fit: a Listener (JsonLines, "
         "TensorBoard, MLflow, WandB or your own), a callable that takes the epoch's entry of "
         "history_, or a list of these; one that answers True stops the fit.",
+        scope=OBJECT,
     )
 
     def check_parameters(self) -> None:
@@ -187,8 +228,12 @@ class Parameters(RunParameters):
         "output is a real number and the path is not too large.",
         choices=("auto", True, False),
     )
-    f: Any = parameter(None, "Your own encoder, an nn.Module from (B, *shape) to (B, numbers).")
-    g: Any = parameter(None, "Your own decoder, an nn.Module from (B, latent_dim) to (B, *shape).")
+    f: Any = parameter(
+        None, "Your own encoder, an nn.Module from (B, *shape) to (B, numbers).", scope=MODULE
+    )
+    g: Any = parameter(
+        None, "Your own decoder, an nn.Module from (B, latent_dim) to (B, *shape).", scope=MODULE
+    )
     distance: str = parameter(
         "auto",
         "D between x and g(z). auto: bernoulli for data of zeros and ones; else mse, and for a "
@@ -243,6 +288,7 @@ class Parameters(RunParameters):
             "two_stage",
             "autoregressive",
         ),
+        scope=FIT,
     )
     axes: str | None = parameter(
         None,
@@ -262,6 +308,7 @@ class Parameters(RunParameters):
         "Whether data that comes as a memory map, or as anything else that is read by slices, is "
         "loaded. auto: if it takes less than a quarter of the memory that is free.",
         choices=("auto", True, False),
+        scope=CALL,
     )
 
 
@@ -307,11 +354,37 @@ def _fits(value: Any, rule: Mapping[str, Any]) -> bool:
     return _is_number(value, float if kind == "range" else kind, rule)
 
 
-def check_seed(value: Any) -> None:
-    """Refuse what seeds nothing."""
-    if not _fits(value, {"kind": "seed"}):
+def seed_of(random_state: Any) -> int:
+    """A seed from None, an int or a RandomState; numpy's global state is never drawn from.
+
+    Raises ``ParameterError`` for anything else.
+    """
+    import numpy as np
+
+    if not _fits(random_state, {"kind": "seed"}):
         raise ParameterError(
-            f"random_state must be {_describe({'kind': 'seed'})}. Got {value!r} instead."
+            f"random_state must be {_describe({'kind': 'seed'})}. Got {random_state!r} instead."
+        )
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if hasattr(random_state, "randint"):
+        return int(random_state.randint(2**31 - 1))
+    return int(random_state)
+
+
+def lasting(params: RunParameters) -> dict[str, Any]:
+    """The parameters that a fitted model is made of, with their values."""
+    return {name: getattr(params, name) for name in names_in_scope(params, MODEL, MODULE)}
+
+
+def refuse_changes(params: RunParameters, before: dict[str, Any]) -> None:
+    """Refuse to go on from a model that was fitted with other parameters (of `lasting`)."""
+    now = lasting(params)
+    changed = [name for name, value in before.items() if now[name] is not value != now[name]]
+    if changed:
+        raise ParameterError(
+            f"Training would go on from a model that was fitted with other {', '.join(changed)}; "
+            "set them back, or fit anew with warm_start=False."
         )
 
 

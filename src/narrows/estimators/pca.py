@@ -11,7 +11,7 @@ from torch import Tensor
 from narrows.training.batches import Rows
 from narrows.training.streamed_batches import Stream
 
-MOST_COMPONENTS = 512
+MAX_COMPONENTS = 512  # of the PCA by which latent_dim="auto" is chosen
 
 
 @dataclass(frozen=True)

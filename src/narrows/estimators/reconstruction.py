@@ -1,8 +1,7 @@
-"""What a representation can be asked, in the user's units, whoever learned it.
+"""What a representation answers, in the user's units: transform, inverse_transform, score ...
 
-``ReconstructionMixin`` turns two functions between scaled rows and codes into ``transform``,
-``inverse_transform``, ``reconstruct``, ``score`` and ``score_samples``. The estimators have it, and
-so has the PCA that stands beside each of them: both are measured by the same lines.
+`ReconstructionMixin` turns two functions between scaled rows and codes into the public methods. The
+estimators have it, and so has the PCA beside each of them: both are measured by the same lines.
 """
 
 from __future__ import annotations
@@ -14,61 +13,59 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
 from torch import Tensor
 
-from narrows.estimators.layout import Array, Layout
-from narrows.estimators.lazy_rows import CheckedRows, in_steps
 from narrows.estimators.pca import PCA, filled
+from narrows.estimators.state import EstimatorState
+from narrows.estimators.validation import Array, Given, in_steps
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import as_source
 from narrows.io.write import check_output, concatenate_to
-from narrows.training.batches import Rows, Scaling, as_tensor, inference_batch
-from narrows.training.process_group import shared_out
+from narrows.training.batches import Rows, as_tensor, inference_batch
+from narrows.training.process_group import current_group
 from narrows.training.streamed_batches import Stream
 
 NARROW = {"|u1": torch.uint8, "|i1": torch.int8, "<i2": torch.int16, "<f4": torch.float32}
-FAR = 1e15  # standard deviations: beyond, squares leave float32
+MAX_SCALED = 1e15  # standard deviations; the squares of larger values overflow float32
 
 
-class ReconstructionMixin:
-    """The questions; who answers sets ``layout_``, ``scaling_`` and the methods marked below."""
+class ReconstructionMixin(TransformerMixin):
+    """The public methods. A subclass has ``state_`` and the four methods marked below."""
 
-    layout_: Layout
-    scaling_: Scaling
+    state_: EstimatorState
 
-    def _admit(self, X: Any) -> Array | CheckedRows:
+    def _validate(self, X: Any) -> Given:
         """X checked, in the networks' shape."""
         raise NotImplementedError
 
     def _encode(self, x: Tensor) -> Tensor:
-        """Scaled rows → codes."""
+        """Scaled rows (B, *shape) → codes (B, k)."""
         raise NotImplementedError
 
     def _decode(self, z: Tensor) -> Tensor:
-        """Codes → scaled rows."""
+        """Codes (B, k) → scaled rows."""
         raise NotImplementedError
 
-    def _n_codes(self) -> int:
-        """The width of a code."""
+    def _code_width(self) -> int:
+        """k, the numbers in a code."""
         raise NotImplementedError
 
-    def _scaled(self, rows: Array | CheckedRows, first: int = 0) -> Iterator[Tensor]:
-        for start, part in in_steps(rows, inference_batch(self.layout_.shape)):
-            x = self.scaling_.apply(as_tensor(part).to(self._device))
+    def _scaled(self, rows: Given, first: int = 0) -> Iterator[Tensor]:
+        for start, part in in_steps(rows, inference_batch(self.state_.layout.shape)):
+            x = self.state_.scaling.apply(as_tensor(part).to(self._device))
             if part.dtype.kind in "iub" and part.dtype.itemsize < 4:
-                yield x  # so small that no scale can make it far
+                yield x  # 8 or 16 bits: no scale makes them too large
                 continue
             low, high = x.aminmax()
-            if not (low > -FAR and high < FAR):
-                far = (x.abs() >= FAR).flatten(1).any(1).nonzero()
-                if not len(far):  # but NaN, which the door let in
-                    yield x
-                    continue
-                row = first + start + int(far[0])
-                raise InputError(
-                    f"Row {row} of X is too far from what the model was fitted on "
-                    f"to be a number in float32 once scaled; drop it, or fit on rows like it."
-                )
+            if not (low > -MAX_SCALED and high < MAX_SCALED):
+                too_large = (x.abs() >= MAX_SCALED).flatten(1).any(1).nonzero()
+                if len(too_large):
+                    raise InputError(
+                        f"Row {first + start + int(too_large[0])} of X is too far from the rows "
+                        "that the model was fitted on: once scaled it overflows float32; drop it, "
+                        "or fit on rows like it."
+                    )
             yield x
 
     def _decoded(self, x: Tensor) -> Tensor:
@@ -83,15 +80,15 @@ class ReconstructionMixin:
     ) -> Array:
         """``answer`` of every scaled row; in a group of processes each does its share in memory."""
         _check_out(out, overwrite)
-        rows = self._admit(X)
+        rows = self._validate(X)
 
-        def work(part: Array | CheckedRows, first: int) -> Array:
+        def work(part: Given, first: int) -> Array:
             parts = map(answer, self._scaled(part, first))
             return concatenate_to(parts, len(part), out, overwrite=overwrite)
 
         if out is not None or not isinstance(rows, np.ndarray):
             return work(rows, 0)
-        return shared_out(rows, work, inference_batch(self.layout_.shape))
+        return current_group().map_rows(rows, work, inference_batch(self.state_.layout.shape))
 
     @torch.no_grad()
     def transform(
@@ -113,6 +110,13 @@ class ReconstructionMixin:
         -------
         Z : array of shape (n, latent_dim), float32
         """
+        return self._codes(X, out, overwrite)
+
+    @torch.no_grad()
+    def _codes(
+        self, X: Any, out: str | Path | None = None, overwrite: bool = False
+    ) -> NDArray[np.float32]:
+        """The codes as an array, whatever container ``set_output`` asks for."""
         return self._answers(X, lambda x: self._encode(x).float().cpu().numpy(), out, overwrite)
 
     @torch.no_grad()
@@ -125,23 +129,23 @@ class ReconstructionMixin:
         ``transform``.
         """
         _check_out(out, overwrite)
-        Z = _admit_codes(Z, self._n_codes())
-        steps = in_steps(Z, inference_batch(self.layout_.shape))
+        Z = _validate_codes(Z, self._code_width())
+        steps = in_steps(Z, inference_batch(self.state_.layout.shape))
         decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
         return concatenate_to(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
 
     @property
     def _device(self) -> torch.device:
-        return self.scaling_.shift.device
+        return self.state_.scaling.shift.device
 
     def _from_model(self, scaled: Tensor, dtype: str | None = None) -> Array:
-        shaped = scaled.reshape(len(scaled), *self.layout_.shape)
-        narrow = NARROW.get(dtype or self.layout_.dtype)
+        shaped = scaled.reshape(len(scaled), *self.state_.layout.shape)
+        narrow = NARROW.get(dtype or self.state_.layout.dtype)
         if narrow is not None:
-            return self.layout_.from_model(
-                self.scaling_.undo_narrow(shaped, narrow).cpu().numpy(), dtype
+            return self.state_.layout.from_model(
+                self.state_.scaling.undo_narrow(shaped, narrow).cpu().numpy(), dtype
             )
-        return self.layout_.from_model(self.scaling_.undo(shaped).cpu().numpy(), dtype)
+        return self.state_.layout.from_model(self.state_.scaling.undo(shaped).cpu().numpy(), dtype)
 
     @torch.no_grad()
     def reconstruct(
@@ -168,16 +172,16 @@ class ReconstructionMixin:
         -------
         array like X, in its own dtype
         """
-        rows = self._admit(X)
-        given = self.layout_.from_model(np.asarray(rows[0 : len(rows)]), rows.dtype.str)
+        rows = self._validate(X)
+        given = self.state_.layout.from_model(np.asarray(rows[0 : len(rows)]), rows.dtype.str)
         if given.dtype.kind != "f":
             return given
         gaps = np.isnan(given)
         full: Array = np.where(gaps, self.reconstruct(X), given).astype(given.dtype, copy=False)
         return full
 
-    def _between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-        """The way from codes a to b at the shares t, (len(t), n, latent_dim)."""
+    def _interpolate(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+        """The path from codes a to b at the fractions t, (len(t), n, latent_dim)."""
         return torch.lerp(a, b, t[:, None, None])
 
     @torch.no_grad()
@@ -197,36 +201,35 @@ class ReconstructionMixin:
         array of shape (n, steps, \\*input_shape_), in the user's units
         """
         if isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 2:
-            raise ParameterError(f"steps is {steps!r}; a walk needs at least its 2 ends.")
-        a, b = (
-            torch.from_numpy(ReconstructionMixin.transform(self, rows)).to(self._device)
-            for rows in (A, B)
-        )
+            raise ParameterError(f"steps must be an int of at least 2. Got {steps!r} instead.")
+        a, b = (torch.from_numpy(self._codes(rows)).to(self._device) for rows in (A, B))
         if len(a) != len(b):
-            raise InputError(f"A has {len(a)} rows and B {len(b)}; a walk has one row at each end.")
-        ways = self._between(a, b, torch.linspace(0.0, 1.0, int(steps), device=a.device))
-        decoded = self.inverse_transform(ways.transpose(0, 1).flatten(0, 1))
+            raise InputError(f"A has {len(a)} rows and B {len(b)}; give as many of both.")
+        paths = self._interpolate(a, b, torch.linspace(0.0, 1.0, int(steps), device=a.device))
+        decoded = self.inverse_transform(paths.transpose(0, 1).flatten(0, 1))
         return decoded.reshape(len(a), int(steps), *decoded.shape[1:])
 
     @torch.no_grad()
     def score(self, X: Any, y: Any = None) -> float:
         """The pooled R² of the reconstruction in the user's units; 1 is perfect.
 
-        1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element; of
-        what is missing nothing counts.
+        1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element;
+        missing elements do not count.
         """
-        rows = self._admit(X)
-        weight = self.scaling_.scale / self.scaling_.scale.max()  # 1e300² would be no number
+        rows = self._validate(X)
+        weight = (
+            self.state_.scaling.scale / self.state_.scaling.scale.max()
+        )  # 1e300² would be no number
         residual, square, first = 0.0, 0.0, None
         sums = counts = torch.zeros((), dtype=torch.float64, device=self._device)
         for x in self._scaled(rows):
-            error = _apart(x, self._decoded(x)) * weight
+            error = _error(x, self._decoded(x)) * weight
             residual += float(error.square().sum())
             # spread does not depend on a shift; about the first row, a large mean cannot drown it
             first = filled(x.double())[0] if first is None else first
-            apart = _apart(x, first) * weight
-            sums, counts = sums + apart.sum(0), counts + (~x.isnan()).sum(0)
-            square += float(apart.square().sum())
+            deviation = _error(x, first) * weight
+            sums, counts = sums + deviation.sum(0), counts + (~x.isnan()).sum(0)
+            square += float(deviation.square().sum())
         total = square - float((sums.square() / counts.clamp(min=1)).sum())
         if total <= 1e-12 * max(square, 1e-300):
             return 1.0 if residual <= 1e-12 * max(square, 1e-300) else 0.0
@@ -236,44 +239,41 @@ class ReconstructionMixin:
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Minus the mean squared error per element of each row, in scaled units, float64.
 
-        What is missing counts nowhere.
+        Missing elements do not count.
         """
 
         def score(x: Tensor) -> Array:
-            errors = _apart(x, self._decoded(x)).square().flatten(1).sum(1)
+            errors = _error(x, self._decoded(x)).square().flatten(1).sum(1)
             return (errors / (~x.isnan()).flatten(1).sum(1)).cpu().numpy()
 
         return -self._answers(X, score)
 
     @torch.no_grad()
     def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
-        rows = self._admit(X)
-        return concatenate_to(
-            (measure(x).double().cpu().numpy() for x in self._scaled(rows)), len(rows)
-        )
+        rows = self._validate(X)
+        parts = (measure(x).double().cpu().numpy() for x in self._scaled(rows))
+        return concatenate_to(parts, len(rows))
 
 
 def _check_out(out: str | Path | None, overwrite: bool) -> None:
-    """At the door: no work is done for a file that cannot be written."""
+    """Refuse a file that cannot be written before any work is done."""
     if out is not None:
         check_output(out, (".npy",), overwrite=overwrite)
 
 
 @torch.no_grad()
-def mean_error(face: ReconstructionMixin | None, rows: Rows | Stream) -> float | None:
-    """Mean squared error per element of scaled rows; None where nobody answers."""
-    if face is None:
-        return None
+def mean_error(model: ReconstructionMixin, rows: Rows | Stream) -> float:
+    """Mean squared error per element of scaled rows; missing elements do not count."""
     batches = rows.in_order(inference_batch(rows.shape))
     total, count = 0.0, 0
     for x in batches:
-        total += float(_apart(x, face._decoded(x)).square().sum())
+        total += float(_error(x, model._decoded(x)).square().sum())
         count += int((~x.isnan()).sum())
     return total / max(1, count)
 
 
-def _apart(x: Tensor, back: Tensor) -> Tensor:
-    """x − x', in float64; 0 where x is missing. A NaN that a model answers stays one."""
+def _error(x: Tensor, back: Tensor) -> Tensor:
+    """x − x', in float64; 0 where x is missing. NaN in x' stays NaN."""
     return torch.where(x.isnan(), 0.0, x.double() - back)
 
 
@@ -292,7 +292,7 @@ class LazyCodes:
         return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
 
 
-def _admit_codes(Z: Any, width: int) -> NDArray[np.float32] | LazyCodes:
+def _validate_codes(Z: Any, width: int) -> NDArray[np.float32] | LazyCodes:
     if hasattr(Z, "detach"):
         Z = Z.detach().cpu().numpy()
     source = as_source(Z)
@@ -321,15 +321,16 @@ def _checked_codes(Z: Any, width: int, first: int = 0) -> NDArray[np.float32]:
 
 
 class PCABeside(ReconstructionMixin):
-    """PCA of the same scaled training rows at the same width, asked the same questions."""
+    """PCA of the same scaled training rows at the same width, with the same methods.
 
-    def __init__(self, estimator: Any, pca: PCA) -> None:
-        self.estimator, self.pca = estimator, pca
-        self.layout_, self.scaling_ = estimator.layout_, estimator.scaling_
+    ``validate`` is the estimator's check of X.
+    """
 
-    def _admit(self, X: Any) -> Array | CheckedRows:
-        rows: Array | CheckedRows = self.estimator._admit(X)
-        return rows
+    def __init__(self, state: EstimatorState, pca: PCA, validate: Callable[[Any], Given]) -> None:
+        self.state_, self.pca, self._check = state, pca, validate
+
+    def _validate(self, X: Any) -> Given:
+        return self._check(X)
 
     def _encode(self, x: Tensor) -> Tensor:
         return self.pca.transform(x.cpu()).to(x.device)
@@ -337,5 +338,5 @@ class PCABeside(ReconstructionMixin):
     def _decode(self, z: Tensor) -> Tensor:
         return self.pca.inverse_transform(z.cpu()).to(z.device)
 
-    def _n_codes(self) -> int:
+    def _code_width(self) -> int:
         return len(self.pca.components)

@@ -23,7 +23,7 @@ MODELS: dict[str, Entry] = {
         "distance fit never ends below it on the validation rows.",
     ),
     "DenoisingAutoencoder": Entry(
-        MODULES + "autoencoder",
+        MODULES + "denoising_autoencoder",
         "Sees corrupted x, restores clean x; its denoise removes noise.",
     ),
     "SparseAutoencoder": Entry(

@@ -3,235 +3,259 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from narrows.estimators import resolved_config as choose
-from narrows.estimators.build_model import (
+from narrows._types import Sizes
+from narrows.estimators import auto
+from narrows.estimators.build import (
     Parts,
     build_model,
+    channels_last,
     copy_networks,
-    laid_out,
-    measure_for,
     scaled_bounds,
     set_bounds,
+    set_corruption_units,
     start_at_pca,
     try_networks,
     widen_bounds,
 )
-from narrows.estimators.parameters import Parameters, check_seed
-from narrows.estimators.pca import MOST_COMPONENTS, PCA, fit_pca
-from narrows.estimators.reconstruction import FAR, mean_error
-from narrows.estimators.split import Given, divide
-from narrows.exceptions import InputError, ParameterError
+from narrows.estimators.parameters import Parameters, lasting, refuse_changes, seed_of
+from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
+from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
+from narrows.estimators.state import EstimatorState, FittedState, History, pick_device
+from narrows.estimators.validation import CheckedRows, Given, InputSpec
+from narrows.exceptions import InputError
 from narrows.parts.likelihoods.base import Likelihood
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import path_fits
-from narrows.parts.objective import WeightedObjective
 from narrows.training.batches import Rows, Scaling, fit_scaling
 from narrows.training.checkpoint import Saved
-from narrows.training.process_group import broadcast, local_device, rank_seed, same_everywhere
+from narrows.training.patches import Patches
+from narrows.training.process_group import Group
 from narrows.training.state import TrainState
-from narrows.training.streamed_batches import Stream
+from narrows.training.statistics import Statistics
+from narrows.training.streamed_batches import Stream, hold_out
+
+FEWEST_ROWS_TO_SPLIT = 20  # of fewer rows all are trained on and validated on
+MAX_INIT_ROWS = 4096  # rows that codebooks and pseudo-inputs are initialized from
+
+R = TypeVar("R")
+S = TypeVar("S", bound=FittedState)
 
 
-def seed_of(random_state: Any) -> int:
-    """A seed from None, an int or a RandomState; numpy's global state is never drawn from.
+@dataclass(frozen=True)
+class FitData(Generic[R]):
+    """What a fit is given, checked: rows (or images), validation rows (X_val), and labels."""
 
-    Raises ``ParameterError`` for anything else.
-    """
-    check_seed(random_state)
-    if random_state is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    if hasattr(random_state, "randint"):
-        return int(random_state.randint(2**31 - 1))
-    return int(random_state)
+    rows: R
+    held: R | None
+    spec: InputSpec | None = None  # None: images of any size
+    classes: NDArray[Any] | None = None  # of a class-conditional model
+    labels: NDArray[np.int64] | None = None  # the number of each row's class; 0: unknown
 
 
-def pick_device(asked: str) -> torch.device:
-    """The device asked for, or the best there is."""
-    if asked == "auto":
-        return local_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    try:
-        device = local_device(torch.device(asked))
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ParameterError(
-            f"device={asked!r} is not to be had here; use 'auto' or 'cpu'."
-        ) from error
-    return device
+@dataclass(frozen=True)
+class Training(Generic[S]):
+    """What a run trains: ``start`` is the state before it, whose model is trained in place."""
 
-
-@dataclass
-class Training:
-    """Everything a fit works with: the rows, the model and where its training stands."""
-
-    model: Model
-    objective: WeightedObjective
+    start: S
     state: TrainState
-    rows: Rows | Stream
+    rows: Rows | Stream | Patches
     validation: Rows | Stream
-    seed: int
-    saved: Saved | None = None  # where its run was broken off
+    saved: Saved | None = None  # where an interrupted run goes on
 
 
-def prepare(
-    estimator: Any, parts: Parts, rows: Given, X_val: Given | None, *, more_to_come: bool = False
-) -> Training:
+def setup(
+    params: Parameters,
+    parts: Parts,
+    data: FitData[Given],
+    group: Group,
+    *,
+    bounded: bool = True,
+) -> Training[EstimatorState]:
     """Decide every "auto", scale, fit PCA, build the model and start it there.
 
-    With ``more_to_come`` (partial_fit) the range of these rows bounds nothing. Sets ``choices_``,
-    ``scaling_`` and ``_pca`` of the estimator.
+    ``bounded=False`` (partial_fit: more rows are to come) does not hold outputs to the range of
+    these rows.
     """
-    params: Parameters = estimator
-    seed, device = broadcast(seed_of(params.random_state)), pick_device(params.device)
-    same_everywhere(rows, X_val)
-    divided = divide(rows, X_val, params.validation_fraction, seed, device)
-    found = choose.find_range(divided.statistics)
-    _refuse_unobserved(divided.statistics[0].low)
-    distance = choose.choose_distance(params.distance, params.scaling, parts.distance, found)
-    kinds = LIKELIHOODS[distance].infer_support(found)
-    kind = choose.choose_scaling(params.scaling, found, distance)
-    scaling = fit_scaling(divided.statistics[0], kind)
+    seed = group.broadcast(seed_of(params.random_state))
+    device = pick_device(params.device, group)
+    group.check_same_data(data.rows, data.held)
+    split = train_validation_split(data, params.validation_fraction, seed, device)
+    found = auto.find_range(split.statistics)
+    _refuse_unobserved(split.statistics[0].low)
+    distance = auto.choose_distance(params.distance, params.scaling, parts.distance, found)
+    kind = auto.choose_scaling(params.scaling, found, distance)
+    scaling = fit_scaling(split.statistics[0], kind)
     _refuse_extremes(scaling, found)
-    own = copy_networks(params.f, params.g)
-    train_rows, validation_rows = divided.scaled(scaling)
+    rows, validation = split.scaled(scaling)
     D = LIKELIHOODS[distance]()
-    D.build(train_rows.shape, kinds)
-    latent_dim, pca = _choose_width(params, parts, D, train_rows, own, seed)
-    bounded = found.shared and not more_to_come
+    kinds = D.infer_support(found)
+    D.build(rows.shape, kinds)
+    own = copy_networks(params.f, params.g)
+    n_classes = 0 if data.classes is None else len(data.classes)
+    sizes = Sizes(rows.shape, 0, n_classes)
+    latent_dim, pca = _choose_width(params, parts, D, rows, own, sizes, seed)
+    sizes = replace(sizes, latent_dim=latent_dim)
+    config = _resolve(params, parts, sizes, distance, kind, found.shared and bounded, own)
     unexplained = None if pca is None else pca.unexplained
-    precision = choose.choose_precision(params.precision, device, unexplained)
-    chosen = _choose(estimator, parts, latent_dim, distance, kind, bounded, own is not None)
-    chosen = replace(chosen, precision=precision, kinds=kinds)
+    precision = auto.choose_precision(params.precision, device, unexplained)
+    config = replace(config, precision=precision, kinds=kinds)
     rng = torch.Generator().manual_seed(seed)
-    model = build_model(parts, chosen, own, rng)
+    model = build_model(parts, config, own, rng, n_classes)
+    _set_data_units(model, config, scaling, found)
+    assert data.spec is not None  # only images of any size have none
+    state = EstimatorState(
+        model=model,
+        objective=parts.objective(),
+        config=config,
+        history=start_history(len(data.rows), len(validation), ERRORS),
+        seed=seed,
+        parameters=lasting(params),
+        spec=data.spec,
+        scaling=scaling,
+        pca=pca,
+        classes=data.classes,
+    )
+    if config.linear_path and pca is not None:
+        start_at_pca(model, pca, mean_error(PCABeside(state, pca, np.asarray), validation))
+    init_parts_from_data(parts, model, rows, rng)
+    state = replace(state.to(device), model=channels_last(model))
+    return Training(state, new_train_state(seed, device, group), rows, validation)
+
+
+ERRORS = ("validation_error", "validation_error_pca")  # measured on the validation rows
+
+
+def start_history(n_rows: int, n_validation: int, errors: tuple[str, ...]) -> History:
+    """Before the first epoch."""
+    return History({"given": n_rows, "validation": n_validation}, dict.fromkeys(errors))
+
+
+def resume(
+    params: Parameters, fitted: EstimatorState, data: FitData[Given], group: Group
+) -> Training[EstimatorState]:
+    """Training that goes on from a copy of a fitted state, with its scaling, on like rows.
+
+    The copy keeps the seed of the first fit: rows once trained on must not become validation rows.
+    """
+    refuse_changes(params, fitted.parameters)
+    start, device = fitted.copy(), fitted.scaling.shift.device
+    group.check_same_data(data.rows, data.held)
+    split = train_validation_split(data, params.validation_fraction, start.seed, device)
+    found = auto.find_range(split.statistics)
+    _refuse_extremes(start.scaling, found)
+    start.model.D.validate(found, start.config.kinds)
+    widen_bounds(start.model, *scaled_bounds(start.scaling, found))
+    rows, validation = split.scaled(start.scaling)
+    history = start_history(len(data.rows), len(validation), ERRORS)
+    start = replace(start, history=history, sampler=None, versions=None, parameters=lasting(params))
+    state = start.train_state or new_train_state(start.seed, device, group)
+    return Training(start, state, rows, validation)
+
+
+def new_train_state(seed: int, device: torch.device, group: Group) -> TrainState:
+    """Private generators, seeded."""
+    return TrainState(
+        rng=torch.Generator(device).manual_seed(group.rank_seed(seed)),
+        order=torch.Generator().manual_seed(seed),
+    )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and validation rows, not scaled yet, and the statistics of both, on the device."""
+
+    training: Rows | Stream
+    validation: Rows | Stream
+    statistics: list[Statistics]
+
+    def scaled(self, scaling: Scaling) -> tuple[Rows | Stream, Rows | Stream]:
+        """Both with their scaling."""
+        return replace(self.training, scaling=scaling), replace(self.validation, scaling=scaling)
+
+
+def split_indices(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the validation rows among ``n``, both sorted."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    held = max(1, round(n * fraction))
+    return order[held:].sort().values, order[:held].sort().values
+
+
+def train_validation_split(
+    data: FitData[Given], fraction: float, seed: int, device: torch.device
+) -> Split:
+    """Hold out a ``fraction`` of the rows, or none of few; X_val takes the place of those."""
+    rows, held = data.rows, data.held
+    apart = held is None and fraction > 0 and len(rows) >= FEWEST_ROWS_TO_SPLIT
+    if isinstance(rows, CheckedRows) and (held is None or held is rows):
+        training, kept, found = hold_out(rows, fraction if apart else 0, seed)
+        validation = replace(kept, data=kept.data.to(device))
+        return Split(training, validation, [found.to(device), auto.statistics_of(validation)])
+    if apart and isinstance(rows, np.ndarray):
+        indices = split_indices(len(rows), fraction, seed)
+        both = [auto.unscaled(rows[index.numpy()], device) for index in indices]
+    elif held is None or held is rows:
+        whole = auto.unscaled(rows, device)
+        return Split(whole, whole, [auto.statistics_of(whole)])
+    else:
+        both = [auto.unscaled(rows, device), auto.unscaled(held, device)]
+    return Split(both[0], both[1], [auto.statistics_of(each) for each in both])
+
+
+def _set_data_units(
+    model: Model, config: auto.ResolvedConfig, scaling: Scaling, found: auto.Range
+) -> None:
+    """Give the parts what depends on the data's units: scale, range, mean."""
     model.D.set_data_units(scaling, found)
-    if parts.missing:
-        usual = ((found.mean - scaling.shift) / scaling.scale).float()
-        model.usual.copy_(model.D.filling(usual.cpu()))
-    if parts.c is not None:
-        measure_for(parts.c, scaling, found)
-    if chosen.bounded:
+    if model.missing:
+        mean = ((found.mean - scaling.shift) / scaling.scale).float()
+        model.usual.copy_(model.D.filling(mean.cpu()))
+    if model.c is not None:
+        set_corruption_units(model.c, scaling, found)
+    if config.bounded:
         set_bounds(model, *scaled_bounds(scaling, found))
-    estimator.choices_, estimator.scaling_, estimator._pca = chosen, scaling, pca
-    if chosen.linear_path and pca is not None:
-        start_at_pca(model, pca, mean_error(estimator.pca_, validation_rows) or 0.0)
-    start_parts(parts, model, train_rows, rng)
-    objective = parts.objective().to(device)
-    state = new_state(seed, device)
-    return Training(laid_out(model.to(device)), objective, state, train_rows, validation_rows, seed)
-
-
-STARTED_ON = 4096  # rows
 
 
 @torch.no_grad()
-def start_parts(parts: Parts, model: Model, rows: Rows | Stream, rng: torch.Generator) -> None:
-    """Show training rows to the parts that begin with some: codebooks, pseudo-inputs."""
+def init_parts_from_data(
+    parts: Parts, model: Model, rows: Rows | Stream, rng: torch.Generator
+) -> None:
+    """Show training rows to the parts that start from some: codebooks, pseudo-inputs."""
     regularizers = (term.regularizer for term in parts.terms)
     every: tuple[Any, ...] = (parts.q, parts.p, *regularizers)
-    started = [part for part in every if hasattr(part, "start_with")]
+    started = [part for part in every if hasattr(part, "init_from_data")]
     if started:
         x = rows.sample(int(torch.randint(2**31 - 1, (), generator=rng)))
-        x, _ = model._observed(x[torch.randperm(len(x), generator=rng)[:STARTED_ON]])
+        x, _ = model._observed(x[torch.randperm(len(x), generator=rng)[:MAX_INIT_ROWS]])
         for part in started:
             part.init_from_data(x, model, rng)
 
 
-def resume(estimator: Any, rows: Given, X_val: Given | None) -> Training:
-    """Training that goes on from the fitted model, with its scaling, on rows like the first."""
-    params: Parameters = estimator
-    refuse_changes(params, estimator._fitted_with)
-    # the seed of the first fit: rows once trained on must not become validation rows
-    seed, device = estimator._seed, estimator.scaling_.shift.device
-    same_everywhere(rows, X_val)
-    divided = divide(rows, X_val, params.validation_fraction, seed, device)
-    scaling = estimator.scaling_
-    found = choose.find_range(divided.statistics)
-    _refuse_extremes(scaling, found)
-    estimator.model_.D.validate(found, estimator.choices_.kinds)
-    widen_bounds(estimator.model_, *scaled_bounds(scaling, found))
-    state = estimator._state or new_state(seed, device)
-    return Training(estimator.model_, estimator.objective_, state, *divided.scaled(scaling), seed)
-
-
-# What may change between a fit and the next that goes on from it.
-FREE = {
-    "max_epochs",
-    "max_time",
-    "in_memory",
-    "batch_size",
-    "learning_rate",
-    "weight_decay",
-    "early_stopping",
-    "n_iter_no_change",
-    "validation_fraction",
-    "sampler",
-    "warm_start",
-    "random_state",
-    "device",
-    "n_devices",
-    "verbose",
-    "checkpoint",
-    "checkpoint_every",
-    "resume",
-    "listeners",
-    "sides",  # of a denoiser's answers, not of what it learns
-}
-
-
-def lasting(params: Any) -> dict[str, Any]:
-    """The parameters that a fitted model is made of."""
-    values = {name: value for name, value in vars(params).items() if name in _names(params)}
-    return {name: value for name, value in values.items() if name not in FREE}
-
-
-def _names(params: Any) -> set[str]:
-    return {item.name for item in fields(params)}
-
-
-def refuse_changes(params: Any, before: dict[str, Any]) -> None:
-    """Refuse to go on from a model that was fitted with other lasting parameters."""
-    now = lasting(params)
-    changed = [name for name, value in before.items() if now[name] is not value != now[name]]
-    if changed:
-        raise ParameterError(
-            f"Training would go on from a model that was fitted with other {', '.join(changed)}; "
-            "set them back, or fit anew with warm_start=False."
-        )
-
-
-def _refuse_extremes(scaling: Scaling, found: choose.Range) -> None:
+def _refuse_extremes(scaling: Scaling, found: auto.Range) -> None:
     reach = max(float(((end - scaling.shift) / scaling.scale).abs().max()) for end in found.each)
-    if not reach < FAR:
+    if not reach < MAX_SCALED:
         raise InputError(
-            f"X holds values of {reach:.0e} once scaled, whose squares are no numbers in float32; "
-            'drop such rows, or leave scaling="auto".'
+            f"X holds values of {reach:.0e} once scaled, whose squares overflow float32; drop such "
+            'rows, or leave scaling="auto".'
         )
 
 
 def _refuse_unobserved(low: Tensor) -> None:
-    """Of an element that is NaN in every training row nothing can be learned."""
+    """Refuse an element that is NaN in every training row."""
     if bool(low.isinf().any()):
         place = ", ".join(str(int(i)) for i in low.isinf().nonzero()[0])
         raise InputError(
-            f"Column ({place}) of X is NaN in every row that is trained on; drop it, or give rows "
-            "that have it."
+            f"Column ({place}) of X is NaN in every training row; drop it, or give rows that have "
+            "it."
         )
-
-
-def new_state(seed: int, device: torch.device) -> TrainState:
-    """Private generators, seeded."""
-    return TrainState(
-        rng=torch.Generator(device).manual_seed(rank_seed(seed)),
-        order=torch.Generator().manual_seed(seed),
-    )
 
 
 def _choose_width(
@@ -240,51 +264,53 @@ def _choose_width(
     D: Likelihood,
     rows: Rows | Stream,
     own: tuple[nn.Module, nn.Module] | None,
+    sizes: Sizes,
     seed: int,
 ) -> tuple[int, PCA | None]:
     """The width of the code, and PCA at that width (None where it would be too large)."""
     asked = params.latent_dim
     if own is not None:
-        asked = try_networks(own, parts, D, rows.shape, asked)
+        asked = try_networks(own, parts, D, sizes, asked)
     if parts.q.wide:
-        asked = choose.WIDER * math.prod(rows.shape) if isinstance(asked, str) else asked
+        asked = auto.WIDER * math.prod(rows.shape) if isinstance(asked, str) else asked
     else:
-        choose.check_latent_dim(asked, rows.shape)
+        auto.check_latent_dim(asked, rows.shape)
     if isinstance(asked, str):
-        pca = fit_pca(rows, MOST_COMPONENTS, seed)
-        width = max(parts.q.least, min(pca.held(choose.HELD), math.prod(rows.shape) // 2))
+        pca = fit_pca(rows, MAX_COMPONENTS, seed)
+        width = max(parts.q.least, min(pca.held(auto.HELD), math.prod(rows.shape) // 2))
         return width, pca.cut(width)
     width = int(asked)
     beside = parts.q.beside(width)
     return width, fit_pca(rows, beside, seed) if path_fits(rows.shape, beside) else None
 
 
-def _obstacle(parts: Parts, own: bool) -> str | None:
-    """What keeps a model from starting at PCA, beside D."""
+def _obstacle(parts: Parts, n_given: int, own: bool) -> str | None:
+    """What prevents a start at PCA, other than D; None where nothing does."""
     if own:
         return "your own networks"
     if parts.q.start is None:
         return f"a latent such as {type(parts.q).__name__}"
-    if parts.networks is not None or parts.n_given:
+    if parts.networks is not None or n_given:
         return "networks of a kind of their own"
     return None
 
 
-def _choose(
-    estimator: Any,
+def _resolve(
+    params: Parameters,
     parts: Parts,
-    latent_dim: int,
+    sizes: Sizes,
     distance: str,
-    kind: str,
+    scaling: str,
     bounded: bool,
-    own: bool,
-) -> choose.ResolvedConfig:
-    params: Parameters = estimator
-    shape: tuple[int, ...] = estimator.layout_.shape
-    return choose.ResolvedConfig(
+    own: tuple[nn.Module, nn.Module] | None,
+) -> auto.ResolvedConfig:
+    """The configuration with every "auto" decided."""
+    shape, given, n_given = sizes.shape, own is not None, parts.model.n_given(sizes)
+    obstacle = _obstacle(parts, n_given, given)
+    return auto.ResolvedConfig(
         shape=shape,
-        latent_dim=latent_dim,
-        architecture=choose.choose_architecture(params.architecture, shape, own),
+        latent_dim=sizes.latent_dim,
+        architecture=auto.choose_architecture(params.architecture, shape, given),
         hidden=_widths(params.hidden_layer_sizes),
         channels=_widths(params.channels),
         down=params.down,
@@ -292,11 +318,11 @@ def _choose(
         activation="gelu" if params.activation == "auto" else params.activation,
         tied=params.tied,
         distance=distance,
-        scaling=kind,
-        linear_path=choose.choose_path(
-            params.linear_path, distance, shape, latent_dim, _obstacle(parts, own)
+        scaling=scaling,
+        linear_path=auto.choose_path(
+            params.linear_path, distance, shape, sizes.latent_dim, obstacle
         ),
-        bounded=bounded and LIKELIHOODS[distance].real and not own and parts.networks is None,
+        bounded=bounded and LIKELIHOODS[distance].real and not given and parts.networks is None,
     )
 
 

@@ -1,38 +1,238 @@
-"""The door: what X may be, and how its axes become the networks' and back again.
+"""What X may be: validation, the layout of a sample, and rows that are read by slices.
 
-Bad input is found here, before any work, and answered with one sentence.
+Bad input is refused here, before any work, with one sentence. `validate_X` returns the rows in the
+networks' shape, (n, d), (n, C, L) or (n, C, H, W), and the `InputSpec` that later X must match.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from narrows.estimators.layout import Array, Layout
-from narrows.estimators.lazy_rows import CheckedRows, fits_memory, is_table, refuse_not_finite
 from narrows.exceptions import InputError, InputTypeError
-from narrows.io.sources import Source, as_source
+from narrows.io.sources import Source, as_source, nbytes
+from narrows.training.streamed_batches import read_blocks
 
-__all__ = ["Array", "Layout", "validate_X"]
+Array = NDArray[Any]
+RANKS = {"CL": 3, "HW": 3, "CHW": 4, "HWC": 4}  # dimensions of X for each ``axes``
+CHECKED_ELEMENTS = 2**22  # elements checked together, so that checking needs little memory
+MEMINFO = Path("/proc/meminfo")  # Linux: memory of the machine
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # Linux: the limit of a container
+UNKNOWN_FREE_MEMORY = 2**33  # bytes assumed free on a system that does not say
+LARGEST_EXACT = 2**53  # float64 holds every integer up to here
 
-RANKS = {"CL": 3, "HW": 3, "CHW": 4, "HWC": 4}
+
+class DataParameters(Protocol):
+    """The parameters that decide how X is read; estimators have them as fields."""
+
+    axes: str | None
+    input_shape: Any
+    in_memory: Any
+    missing: Any
 
 
-def _layout(
-    X: Array | CheckedRows, axes: str | None, input_shape: tuple[int, ...] | None
-) -> Layout:
-    shape, folded = X.shape[1:], False
-    if input_shape is not None:
-        input_shape = tuple(int(s) for s in input_shape)
-        if X.ndim == 2 and math.prod(input_shape) != X.shape[1]:
+@dataclass(frozen=True)
+class Layout:
+    """One sample as the user gives it, and as the networks take it: (d,), (C, L) or (C, H, W)."""
+
+    axes: str | None  # None: a table
+    user_shape: tuple[int, ...]
+    dtype: str
+    folded: bool = False  # rows of a table that hold images
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The networks' shape."""
+        if self.axes == "HW":
+            return (1, *self.user_shape)
+        if self.axes == "HWC":
+            return (self.user_shape[2], *self.user_shape[:2])
+        return self.user_shape
+
+    @property
+    def n_features(self) -> int:
+        """Elements of one sample."""
+        return math.prod(self.user_shape)
+
+    def to_model(self, X: Array) -> Array:
+        """The user's rows in the networks' shape, still in their own dtype."""
+        X = X.reshape(len(X), *self.user_shape)
+        if self.axes == "HWC":
+            X = np.moveaxis(X, -1, 1)
+        return np.ascontiguousarray(X).reshape(len(X), *self.shape)
+
+    def from_model(self, rows: Array, dtype: str | None = None) -> Array:
+        """Rows in the networks' shape as the user's own shape and dtype; integers are rounded."""
+        if self.axes == "HWC":
+            rows = np.moveaxis(rows, 1, -1)
+        shape = (self.n_features,) if self.folded else self.user_shape
+        native = np.dtype(dtype or self.dtype).newbyteorder("=")
+        return _cast(rows.reshape(len(rows), *shape), native)
+
+
+def _cast(rows: Array, dtype: np.dtype[Any]) -> Array:
+    if rows.dtype == dtype:
+        return rows
+    if dtype.kind == "b":
+        return rows >= 0.5
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        # the largest int64 is no float64: the bound is the float64 below it
+        high = np.nextafter(float(info.max), 0) if info.max > LARGEST_EXACT else float(info.max)
+        return np.clip(np.rint(rows), float(info.min), high).astype(dtype)
+    if dtype.kind == "f":
+        largest = np.finfo(dtype).max
+        rows = np.clip(rows, -largest, largest)
+    return rows.astype(dtype)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What X was fitted on: later X must match it."""
+
+    layout: Layout
+    feature_names: NDArray[np.object_] | None = None  # columns of a frame
+
+
+def sklearn_attributes(spec: InputSpec) -> dict[str, Any]:
+    """The attributes of a fitted estimator that scikit-learn reads."""
+    names = {} if spec.feature_names is None else {"feature_names_in_": spec.feature_names}
+    return {"n_features_in_": spec.layout.n_features, **names}
+
+
+class CheckedRows:
+    """The rows of a source in the networks' shape; each slice is read, checked and rearranged.
+
+    ``spec=None`` leaves rows in the user's shape. ``missing``: see `refuse_not_finite`.
+    """
+
+    def __init__(
+        self, source: Source, spec: InputSpec | None = None, missing: bool | None = None
+    ) -> None:
+        self.source, self.missing = source, missing
+        self.layout = None if spec is None else spec.layout
+        self.names = None if spec is None else spec.feature_names
+        given = np.dtype(source.dtype)
+        wide = given.kind == "f" and given.itemsize > 8
+        self.dtype = np.dtype(np.float64) if wide else given.newbyteorder("=")
+        self.chunks = getattr(source, "chunks", None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, *event)."""
+        if self.layout is not None:
+            return (len(self), *self.layout.shape)
+        return tuple(self.source.shape)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return int(self.source.shape[0])
+
+    def __getitem__(self, rows: slice) -> Array:
+        """These rows; InputError where one holds NaN or infinity."""
+        start, stop, _ = rows.indices(len(self))
+        found = np.asarray(self.source[start:stop])
+        expected = (max(0, stop - start), *self.source.shape[1:])
+        if found.shape != expected:
+            raise InputError(
+                f"Rows {start} to {stop} of X have shape {found.shape}, but X promised {expected}; "
+                "its length and shape must be those of what its slices give."
+            )
+        found = found.astype(self.dtype, copy=False)
+        refuse_not_finite(found, self.names, first=start, missing=self.missing)
+        return found if self.layout is None else self.layout.to_model(found)
+
+
+Given = Array | CheckedRows
+
+
+def in_steps(rows: Source, step: int) -> Iterator[tuple[int, Array]]:
+    """Every ``step`` rows, and where they begin; of a lazy source many steps are read at once."""
+    blocks = [(0, rows)] if isinstance(rows, np.ndarray) else read_blocks(rows, step)
+    for first, block in blocks:
+        for start in range(0, len(block), step):
+            yield first + start, block[start : start + step]
+
+
+def validate_X(
+    estimator: DataParameters, X: Any, spec: InputSpec | None
+) -> tuple[Given, InputSpec]:
+    """X, checked, in the networks' shape, and what it is like.
+
+    Parameters
+    ----------
+    estimator : its parameters say how X is read; its class names it in messages
+    X : anything that a user may give
+    spec : what X must match; None in a first fit: then X decides
+
+    Returns
+    -------
+    rows : an array, or `CheckedRows` where X is too large to load (``in_memory``): its values are
+        checked as they are read
+    spec : InputSpec
+    """
+    if hasattr(X, "detach"):  # a torch tensor
+        X = X.detach().cpu()
+        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
+    source = None if type(X) is np.ndarray else as_source(X)
+    if source is not None:
+        if not fits_memory(source, estimator.in_memory):
+            return _validate_lazy(estimator, source, spec)
+        X = np.asarray(source[0 : len(source)])
+    array = X if is_table(X) else _to_array(X)
+    if not is_table(array):
+        _refuse_kinds(array)
+    array, names = _checked_count(estimator, array, spec)
+    _refuse_kinds(array, objects=False)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    spec = spec or InputSpec(_infer_layout(estimator, array), names)
+    _check_shape(estimator, array, spec.layout)
+    refuse_not_finite(array, spec.feature_names, missing=_may_miss(estimator))
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return spec.layout.to_model(native), spec
+
+
+def _validate_lazy(
+    estimator: DataParameters, X: Source, spec: InputSpec | None
+) -> tuple[CheckedRows, InputSpec]:
+    """The same checks on what X says of itself, and on its first rows."""
+    rows = CheckedRows(X)
+    _refuse_kinds(rows, objects=False)
+    # two rows: enough for scikit-learn to judge, few enough to copy
+    _, names = _checked_count(estimator, np.asarray(X[0:2]), spec)
+    spec = spec or InputSpec(_infer_layout(estimator, rows), names)
+    _check_shape(estimator, rows, spec.layout)
+    return CheckedRows(X, spec, _may_miss(estimator)), spec
+
+
+def _may_miss(estimator: DataParameters) -> bool | None:
+    """Whether NaN marks a missing value; None for estimators without that choice."""
+    return None if estimator.missing is None else estimator.missing == "mask"
+
+
+def _infer_layout(estimator: DataParameters, X: Given) -> Layout:
+    shape, folded, axes = X.shape[1:], False, estimator.axes
+    if estimator.input_shape is not None and X.ndim == 2:
+        input_shape = tuple(int(s) for s in estimator.input_shape)
+        if math.prod(input_shape) != X.shape[1]:
             raise InputError(
                 f"input_shape={input_shape} holds {math.prod(input_shape)} numbers, but the rows "
                 f"of X have {X.shape[1]}; give the shape of one sample."
             )
-        if X.ndim == 2:
-            shape, folded = input_shape, True
+        shape, folded = input_shape, True
     rank = len(shape) + 1
     if rank == 2:
         if axes is not None:
@@ -59,59 +259,27 @@ def _layout(
     return Layout(axes, shape, X.dtype.str, folded)
 
 
-def validate_X(estimator: Any, X: Any, *, reset: bool) -> Array | CheckedRows:
-    """X checked and in the networks' shape; with ``reset`` its layout is learned anew.
-
-    Sets ``input_shape_``, ``n_features_in_`` and ``feature_names_in_`` as scikit-learn does. What
-    is too large to load (``in_memory``) comes out lazy: its numbers are checked as they are read.
-    """
-    if hasattr(X, "detach"):  # a torch tensor
-        X = X.detach().cpu()
-        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
-    source = as_source(X)
-    if source is not None:
-        if not fits_memory(source, estimator.in_memory):
-            return _admit_lazy(estimator, source, reset)
-        X = np.asarray(source[0 : len(source)])
-    array = X if is_table(X) else _to_array(X)
-    if not is_table(array):
-        _refuse_kinds(array)
-    array = _checked_count(estimator, array, reset)
-    _refuse_kinds(array, objects=False)
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    layout = _known_layout(estimator, array, reset)
-    if array.ndim > 2 and reset:  # later, that the shapes agree says it all
-        _checked_table(estimator, array.reshape(len(array), -1), reset)
-    names = getattr(estimator, "feature_names_in_", None)
-    refuse_not_finite(array, names, missing=_missing(estimator))
-    return layout.to_model(array.astype(array.dtype.newbyteorder("="), copy=False))
+def _check_shape(estimator: DataParameters, X: Given, layout: Layout) -> None:
+    """Refuse samples of another shape than those of the fit."""
+    given, flat = X.shape[1:], (layout.n_features,)
+    if given == layout.user_shape or (layout.folded and given == flat):
+        return
+    if layout.axes is None and X.ndim == 2:
+        return  # scikit-learn has its own sentence about the number of features
+    expected = flat if layout.folded else layout.user_shape
+    raise InputError(
+        f"Each sample of X has shape {given}, but {type(estimator).__name__} was fitted on "
+        f"samples of shape {expected}."
+    )
 
 
-def _missing(estimator: Any) -> bool | None:
-    """Whether NaN stands for what nobody observed; None for those that cannot be told so."""
-    said = getattr(estimator, "missing", None)
-    return None if said is None else said == "mask"
-
-
-def _admit_lazy(estimator: Any, X: Source, reset: bool) -> CheckedRows:
-    """The same checks: what X says of itself, and what its first rows are."""
-    rows = CheckedRows(X)
-    _refuse_kinds(rows, objects=False)
-    # so few rows that scikit-learn may copy them, and enough for it to judge how many there are
-    first = _checked_count(estimator, np.asarray(X[0:2]), reset)
-    layout = _known_layout(estimator, rows, reset)
-    if first.ndim > 2:
-        _checked_table(estimator, first.reshape(len(first), -1), reset)
-    names = getattr(estimator, "feature_names_in_", None)
-    return CheckedRows(X, layout, names, _missing(estimator))
-
-
-def _checked_count(estimator: Any, array: Any, reset: bool) -> Array:
-    """As many rows as are needed, none of them empty; a table as scikit-learn takes it."""
-    least = _least(reset)
+def _checked_count(
+    estimator: DataParameters, array: Any, spec: InputSpec | None
+) -> tuple[Array, NDArray[np.object_] | None]:
+    """X with enough rows, none of them empty; tables as scikit-learn takes them; column names."""
+    least, names = 2 if spec is None else 1, None
     if getattr(array, "ndim", 2) <= 2:
-        array = _checked_table(estimator, array, reset)
+        array, names = _checked_table(estimator, array, spec, least)
     elif len(array) < least:
         raise InputError(
             f"X has {len(array)} sample(s) (shape={array.shape}); at least {least} "
@@ -119,12 +287,7 @@ def _checked_count(estimator: Any, array: Any, reset: bool) -> Array:
         )
     if 0 in array.shape[1:]:
         raise InputError(f"X has shape {array.shape}: a sample is empty.")
-    checked: Array = array
-    return checked
-
-
-def _least(reset: bool) -> int:
-    return 2 if reset else 1
+    return array, names
 
 
 def _to_array(X: Any) -> Array:
@@ -136,7 +299,9 @@ def _to_array(X: Any) -> Array:
         ) from error
 
 
-def _checked_table(estimator: Any, X: Any, reset: bool) -> Array:
+def _checked_table(
+    estimator: DataParameters, X: Any, spec: InputSpec | None, least: int
+) -> tuple[Array, NDArray[np.object_] | None]:
     from sklearn.utils.validation import validate_data
 
     if hasattr(X, "toarray"):
@@ -144,17 +309,22 @@ def _checked_table(estimator: Any, X: Any, reset: bool) -> Array:
             "X is sparse, but narrows needs dense data; use X.toarray(), or reduce it first with "
             "sklearn.decomposition.TruncatedSVD."
         )
+    # a copy: scikit-learn writes n_features_in_ and feature_names_in_ to it; a fit that fails
+    # must not change the estimator
+    copy: Any = object.__new__(type(estimator))
+    copy.__dict__.update({**vars(estimator), **(sklearn_attributes(spec) if spec else {})})
     try:
         checked: Array = validate_data(
-            estimator, X, reset=reset, ensure_all_finite=False, ensure_min_samples=_least(reset)
+            copy, X, reset=spec is None, ensure_all_finite=False, ensure_min_samples=least
         )
     except (ValueError, TypeError) as error:
         kind = InputTypeError if isinstance(error, TypeError) else InputError
-        raise kind(_about_words(X) or str(error)) from error
-    return checked
+        raise kind(_first_word(X) or str(error)) from error
+    return checked, getattr(copy, "feature_names_in_", None)
 
 
-def _about_words(frame: Any) -> str | None:
+def _first_word(frame: Any) -> str | None:
+    """The sentence about a frame's first column of words; None where there is none."""
     if not hasattr(frame, "columns"):
         return None
     for name in frame.columns:
@@ -171,8 +341,8 @@ def _about_words(frame: Any) -> str | None:
     return None
 
 
-def _refuse_kinds(array: Array | CheckedRows, *, objects: bool = True) -> None:
-    """Objects may turn out to be numbers, where scikit-learn still looks at them."""
+def _refuse_kinds(array: Given, *, objects: bool = True) -> None:
+    """Refuse dtypes that are no real numbers; ``objects`` may turn out to be some."""
     if array.dtype.kind not in ("fiubO" if objects else "fiub"):
         kinds = {"c": "complex numbers: Complex data not supported", "M": "dates", "O": "objects"}
         found = kinds.get(array.dtype.kind, "words" if array.dtype.kind in "USVT" else "no numbers")
@@ -182,19 +352,83 @@ def _refuse_kinds(array: Array | CheckedRows, *, objects: bool = True) -> None:
         )
 
 
-def _known_layout(estimator: Any, array: Array | CheckedRows, reset: bool) -> Layout:
-    if reset:
-        estimator.layout_ = _layout(array, estimator.axes, estimator.input_shape)
-        estimator.input_shape_ = estimator.layout_.user_shape
-    layout: Layout = estimator.layout_
-    given = array.shape[1:]
-    flat = (layout.n_features,)
-    if given != layout.user_shape and not (layout.folded and given == flat):
-        if layout.axes is None and array.ndim == 2:
-            return layout  # scikit-learn's own sentence about the number of features
-        expected = flat if layout.folded else layout.user_shape
+def refuse_not_finite(
+    array: Array, names: Any, first: int = 0, *, missing: bool | None = None
+) -> None:
+    """Refuse NaN and infinity, naming the first place; row numbers count from ``first``.
+
+    With ``missing=True`` NaN marks a missing value, and only a row of nothing else is refused;
+    with ``missing=False`` the message names that choice, with None the estimator has none.
+    """
+    if array.dtype.kind != "f":
+        return
+    step = max(1, CHECKED_ELEMENTS // max(1, math.prod(array.shape[1:])))
+    for start in range(0, len(array), step):
+        part = array[start : start + step]
+        finite = np.isfinite(part)
+        if finite.all():
+            continue
+        if missing:
+            _refuse_empty(part, first + start)
+            finite |= np.isnan(part)
+            if finite.all():
+                continue
+        place = np.argwhere(~finite)[0]
+        value = "NaN" if np.isnan(part[tuple(place)]) else "infinity"
+        row, where = first + start + int(place[0]), ", ".join(str(i) for i in place[1:])
+        column = f"column {where}" + (f" ({names[place[1]]!r})" if names is not None else "")
+        spot = column if array.ndim == 2 else f"index ({where})"
         raise InputError(
-            f"Each sample of X has shape {given}, but {type(estimator).__name__} was fitted on "
-            f"samples of shape {expected}."
+            f"Input X contains {value} in row {row}, {spot}; drop such rows, fill them in "
+            "(sklearn.impute.SimpleImputer) first"
+            + (
+                ', or let missing="mask" leave NaN out.'
+                if value == "NaN" and missing is not None
+                else "."
+            )
         )
-    return layout
+
+
+def _refuse_empty(part: Array, first: int) -> None:
+    empty = np.isnan(part).reshape(len(part), -1).all(axis=1)
+    if empty.any():
+        raise InputError(
+            f"Row {first + int(empty.argmax())} of X has no observed value (all are NaN); drop "
+            "such rows."
+        )
+
+
+def is_table(X: Any) -> bool:
+    """Whether X is a frame, or a sparse matrix."""
+    return hasattr(X, "columns") or hasattr(X, "toarray")
+
+
+def fits_memory(X: Source, asked: Any) -> bool:
+    """Whether X is to be loaded; "auto" loads what takes less than a quarter of free memory."""
+    if asked != "auto":
+        return bool(asked)
+    return nbytes(X) * 4 < _free_memory()
+
+
+def _free_memory() -> int:
+    """Free bytes; the kernel's caches of files count as free."""
+    free = _number_in(MEMINFO, "MemAvailable:")
+    free = _unused_pages() if free is None else free * 1024
+    limit = _number_in(CGROUP_LIMIT, r"\A")
+    return free if limit is None else min(free, limit)
+
+
+def _number_in(path: Path, before: str) -> int | None:
+    """The number after some words in a file of the system, if there is one."""
+    try:
+        found = re.search(before + r"\s*(\d+)", path.read_text(encoding="ascii"))
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def _unused_pages() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return UNKNOWN_FREE_MEMORY

@@ -59,11 +59,11 @@ Array = NDArray[Any]
 Pair = tuple[Path, Path]  # the file that is read, and the one that is written
 
 WRITABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
-INSTEAD = ".png"  # for formats that are read and not written
+FALLBACK_SUFFIX = ".png"  # for formats that are read and not written
 MAX_PIXELS = 200_000_000
 # Pillow's other formats are never tried: some of them run other programs.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-CONVERTED = ("CMYK", "LAB")
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+CONVERTED_MODES = ("CMYK", "LAB")
 WHITES = (1.0, 255.0, 65535.0)  # what white may be in an image of floats
 EXIF_HEAD = b"Exif\0\0"
 
@@ -71,10 +71,11 @@ PNG = {"format": "PNG"}  # these are options of Pillow's
 WEBP: dict[str, Any] = {"format": "WEBP", "lossless": True, "exact": True}
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
-DEPTHS = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floating-point numbers"}
-EIGHT, SIXTEEN, ANY = ("uint8",), ("uint8", "uint16"), tuple(DEPTHS)
-HOLDS = {".png": SIXTEEN, ".tif": ANY, ".tiff": ANY, ".jpg": EIGHT, ".jpeg": EIGHT, ".webp": EIGHT}
-OPAQUE = (".jpg", ".jpeg")
+DTYPE_NAMES = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floating-point numbers"}
+# what each format can hold
+FORMAT_DTYPES: dict[str, tuple[str, ...]] = dict.fromkeys(WRITABLE, ("uint8",))
+FORMAT_DTYPES |= {".png": ("uint8", "uint16")} | dict.fromkeys((".tif", ".tiff"), (*DTYPE_NAMES,))
+OPAQUE_FORMATS = (".jpg", ".jpeg")
 MAX_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 MAX_JPEG_EXIF = 65_533  # bytes: the length of a segment has 16 bits
 MAX_TIFF_BYTES = 2**32 - 2**24  # of pixels: offsets have 32 bits, and the directory needs room
@@ -216,7 +217,7 @@ def _from_tifffile(path: Path, max_pixels: int, notes: list[str]) -> Photograph 
 def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
     from PIL import Image
 
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(path, formats=PILLOW_FORMATS) as image:
         _check_size(*image.size, max_pixels)
         if getattr(image, "is_animated", False):
             notes.append("holds several pictures: only the first is read")
@@ -228,7 +229,7 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
         planes: Array | None = image_files.sixteen_bit_colours(image, path)
         image.load()  # some of the metadata comes after the pixels
         icc = image.info.get("icc_profile") or b""
-        if image.mode in CONVERTED:
+        if image.mode in CONVERTED_MODES:
             lost = " and the colour profile is left out" if icc else ""
             notes.append(f"is {image.mode}: its colours become RGB{lost}")
         planes = _stored(image, icc) if planes is None else planes
@@ -238,7 +239,7 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
             # the one colour that is transparent
             shown = (pixels != np.array(key, np.uint16)).reshape(*pixels.shape[:2], -1).any(axis=2)
             alpha = shown * np.uint16(65_535)
-        icc = b"" if image.mode in CONVERTED else icc
+        icc = b"" if image.mode in CONVERTED_MODES else icc
         dpi = _dpi(image.info.get("dpi", ()))
         return Photograph(pixels, alpha, exif or _exif(image), icc, dpi)
 
@@ -302,7 +303,7 @@ def check_can_hold(photograph: Photograph, path: str | Path) -> None:
     suffix = Path(path).suffix.lower()
     fitting = [kind for kind in WRITABLE if not _too_much(photograph, kind)]
     if suffix not in fitting:
-        what = f"hold {_too_much(photograph, suffix)}" if suffix in HOLDS else "be written"
+        what = f"hold {_too_much(photograph, suffix)}" if suffix in FORMAT_DTYPES else "be written"
         choice = listed(fitting) or "no format that narrows writes"
         raise FileError(f"'{path}' cannot {what}: give a name in {choice}.")
 
@@ -311,13 +312,13 @@ def _too_much(photograph: Photograph, suffix: str) -> str:
     """What the format cannot hold; empty if it holds everything."""
     height, width = photograph.pixels.shape[:2]
     depth = photograph.pixels.dtype.name
-    if depth not in HOLDS[suffix]:
-        return DEPTHS[depth]
-    if suffix in OPAQUE and photograph.alpha is not None:
+    if depth not in FORMAT_DTYPES[suffix]:
+        return DTYPE_NAMES[depth]
+    if suffix in OPAQUE_FORMATS and photograph.alpha is not None:
         return "transparency"
     if max(height, width) > MAX_SIDE.get(suffix, height + width):
         return f"{width:,} × {height:,} pixels"
-    if suffix in OPAQUE and len(photograph.exif) > MAX_JPEG_EXIF:
+    if suffix in OPAQUE_FORMATS and len(photograph.exif) > MAX_JPEG_EXIF:
         return f"{len(photograph.exif):,} bytes of EXIF"
     n_bytes = height * width * 4 * photograph.pixels.itemsize  # at most
     return f"{n_bytes:,} bytes" if suffix.startswith(".tif") and n_bytes > MAX_TIFF_BYTES else ""
@@ -376,7 +377,7 @@ def plan(given: str | Path, out: str | Path, *, overwrite: bool = False) -> list
     pairs = []
     for path in find_photographs(given) if given.is_dir() else [given]:
         name = path.relative_to(root)
-        name = name if name.suffix.lower() in WRITABLE else name.with_suffix(INSTEAD)
+        name = name if name.suffix.lower() in WRITABLE else name.with_suffix(FALLBACK_SUFFIX)
         pairs.append((path, place / name))
     _check_pairs(pairs)
     for _, target in pairs:

@@ -1,32 +1,133 @@
-"""Models with a point for a code: the autoencoder, and the one that removes noise."""
+"""The autoencoder, with a point for a code or with other parts that are picked by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from narrows.estimators.base import Estimator
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
-from narrows.estimators.part_names import (
-    BOUNDS,
-    LATENTS,
-    PRIORS,
-    REGULARIZERS,
-    composed,
-    has_density,
-    read_weights,
-)
-from narrows.estimators.setup import seed_of
-from narrows.parts.corruptions import CORRUPTIONS, Corruption
-from narrows.parts.latents.base import Point
+from narrows.exceptions import ParameterError
+from narrows.parts.objective import Term
 
-USUAL = ", ".join(f"{name} {c.usual:g}" for name, c in CORRUPTIONS.items())
+
+class LazyPart(NamedTuple):
+    """A part: the class, where it lives in ``parts``, and what it is made with, if not its usual.
+
+    Named and not imported: who asks for one part need not wait for all.
+    """
+
+    module: str
+    name: str
+    given: tuple[Any, ...] = ()
+
+    def __call__(self) -> Any:
+        part = getattr(importlib.import_module(f"narrows.parts.{self.module}"), self.name)
+        return part(*self.given)
+
+
+LATENTS = {
+    "point": LazyPart("latents.base", "Point"),
+    "gaussian": LazyPart("latents.base", "DiagonalGaussian"),
+    "full_gaussian": LazyPart("latents.base", "FullGaussian"),
+    "top_k": LazyPart("latents.base", "TopK", (4,)),
+    "sphere": LazyPart("latents.sphere", "VonMisesFisher"),
+    "ball": LazyPart("latents.hyperbolic", "WrappedNormal"),
+    "planar": LazyPart("latents.flows", "FlowPosterior", ("planar",)),
+    "radial": LazyPart("latents.flows", "FlowPosterior", ("radial",)),
+    "iaf": LazyPart("latents.flows", "FlowPosterior", ("iaf",)),
+    "hamiltonian": LazyPart("latents.hamiltonian", "Hamiltonian"),
+    "vq": LazyPart("latents.vector_quantizer", "VectorQuantizer"),
+    "fsq": LazyPart("latents.scalar_quantizer", "FiniteScalar"),
+    "gumbel": LazyPart("latents.scalar_quantizer", "GumbelSoftmax"),
+}
+PRIORS = {
+    "none": None,
+    "normal": LazyPart("priors.base", "StandardNormal"),
+    "vamp": LazyPart("priors.vamp", "VampPrior", (100,)),
+    "sphere": LazyPart("latents.sphere", "UniformSphere"),
+    "ball": LazyPart("latents.hyperbolic", "WrappedStandardNormal"),
+    "categorical": LazyPart("latents.scalar_quantizer", "UniformCategorical"),
+}
+REGULARIZERS = {
+    "kl": LazyPart("regularizers.base", "KL"),
+    "total_correlation": LazyPart("regularizers.base", "TotalCorrelation"),
+    "mmd": LazyPart("regularizers.mmd", "MMD"),
+    "code_critic": LazyPart("regularizers.critics", "CodeCritic"),
+    "factor_critic": LazyPart("regularizers.critics", "FactorCritic"),
+    "l1": LazyPart("regularizers.penalties", "L1Sparsity"),
+    "kl_sparsity": LazyPart("regularizers.penalties", "KLSparsity"),
+    "code_norm": LazyPart("regularizers.penalties", "CodeNorm"),
+    "contractive": LazyPart("regularizers.penalties", "Contractive"),
+    "gradient_penalty": LazyPart("regularizers.penalties", "GradientPenalty"),
+    "decoder_weight_decay": LazyPart("regularizers.penalties", "DecoderWeightDecay"),
+    "commitment": LazyPart("regularizers.base", "Commitment"),
+}
+BOUNDS = {
+    "mean": LazyPart("bounds", "Mean"),
+    "iwae": LazyPart("bounds", "ImportanceWeighted"),
+    "miwae": LazyPart("bounds", "MIWAE"),
+    "piwae": LazyPart("bounds", "PIWAE"),
+    "ciwae": LazyPart("bounds", "CIWAE"),
+    "doubly_reparameterised": LazyPart("bounds", "DoublyReparameterised"),
+}
+
+
+def has_density(latent: str) -> bool:
+    """Whether a latent of this name has one."""
+    density: bool = LATENTS[latent]().density
+    return density
+
+
+def read_weights(asked: Any) -> dict[str, float]:
+    """Names with their weights, from a mapping or from ``"kl=4, l1=0.1"``; a name alone weighs 1.
+
+    >>> read_weights("kl=4, l1"), read_weights(None)
+    ({'kl': 4.0, 'l1': 1.0}, {})
+
+    Raises ``ParameterError`` for names that there are not, and weights that are none.
+    """
+    if asked is None:
+        return {}
+    if isinstance(asked, str):
+        pairs = [word.partition("=") for word in asked.split(",") if word.strip()]
+        asked = {name.strip(): value.strip() or 1.0 for name, _, value in pairs}
+    if not isinstance(asked, Mapping):
+        raise ParameterError(
+            'regularizers must be names with their weights, as {"kl": 4.0} or "kl=4, l1=0.1". '
+            f"Got {asked!r}."
+        )
+    found = {}
+    for name, value in asked.items():
+        if name not in REGULARIZERS:
+            raise ParameterError(
+                f"No regulariser is called {name!r}; choose among {', '.join(REGULARIZERS)}."
+            )
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError):
+            found[name] = math.nan
+        if not 0 <= found[name] < math.inf:
+            raise ParameterError(
+                f"The weight of {name!r} must be a number of at least 0. Got {value!r}."
+            )
+    return found
+
+
+def composed(latent: str, prior: str, weights: Mapping[str, float], bound: str) -> Parts:
+    """The parts of these names; ``ParameterError`` where they make no sense together."""
+    make_prior = PRIORS[prior]
+    return Parts(
+        q=LATENTS[latent](),
+        distance="mse" if make_prior is None else "gaussian",
+        p=None if make_prior is None else make_prior(),
+        terms=tuple(Term(name, REGULARIZERS[name](), w) for name, w in weights.items()),
+        bound=BOUNDS[bound](),
+    )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -51,7 +152,7 @@ class Autoencoder(Estimator):
         p: none, normal, vamp, sphere, ball or categorical; it must be one over the latent's codes.
     regularizers : mapping or str, optional
         R with their weights λ: ``{"kl": 4.0}`` or ``"kl=4, l1=0.1"``; see
-        ``narrows.estimators.part_names.REGULARIZERS``.
+        ``narrows.models.autoencoder.REGULARIZERS``.
     bound : str
         How draws fold into the loss: mean, iwae, miwae, piwae, ciwae or doubly_reparameterised.
 
@@ -85,98 +186,3 @@ class Autoencoder(Estimator):
     def _parts(self) -> Parts:
         weights = read_weights(self.regularizers)
         return composed(self.latent, self.prior, weights, self.bound)
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class DenoisingAutoencoder(Estimator):
-    """min over f, g of E_x E_c D(x, g(f(c(x)))): sees corrupted x, restores clean x.
-
-    ``denoise`` takes noise like that away from new rows; ``corrupt`` makes noisy rows as training
-    did.
-
-    Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010).
-
-    Parameters
-    ----------
-    noise : str
-        What c does: "gaussian", "poisson" (counts, never below 0), "masking", "salt_and_pepper",
-        "swap", "blur" (signals and images) or "dropout" (spans of signals); see
-        ``narrows.parts.corruptions``.
-    noise_level : float, (low, high) or "auto"
-        How much of it. gaussian: the standard deviation in scaled units (1 is as strong as the
-        data); poisson: the standard deviation of the largest value, as a share of it; blur: the
-        kernel's standard deviation in pixels or samples; else the share of the elements hit. Of a
-        range each row draws its own level, so that one model serves them all.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from narrows import DenoisingAutoencoder
-    >>> X = load_digits().images[:200]
-    >>> dae = DenoisingAutoencoder(latent_dim=8, max_epochs=3, random_state=0).fit(X)
-    >>> noisy = dae.corrupt(X, random_state=0)
-    >>> dae.denoise(noisy).shape
-    (200, 8, 8)
-    """
-
-    noise: str = parameter("gaussian", "What c does to x.", choices=tuple(CORRUPTIONS))
-    noise_level: Any = parameter(
-        "auto",
-        "How much of it. gaussian: the standard deviation in scaled units (1 is as strong as the "
-        "data); poisson: that of the largest value, as a share of it; blur: the kernel's, in "
-        "pixels or samples; else the share of the elements hit. Of a range each row draws its "
-        f"own level, so that one model serves them all. auto: {USUAL}.",
-        kind="range",
-        low=0,
-        auto=True,
-    )
-
-    def _parts(self) -> Parts:
-        return Parts(q=Point(), c=CORRUPTIONS[self.noise](self.noise_level, self.layout_.shape))
-
-    def denoise(
-        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
-    ) -> NDArray[Any]:
-        """X without its noise: g(f(x)), the reconstruction of rows that are noisy already.
-
-        It is what the model expects the clean row to be, at best the mean of all clean rows that
-        may lie behind it; what it was not trained to take away it may keep or smooth.
-
-        Parameters
-        ----------
-        X : array of shape (n, \\*input_shape_)
-            Noisy rows, in the user's units.
-        out, overwrite
-            Those of ``transform``: write the rows to a .npy, block by block.
-
-        Returns
-        -------
-        array like X, in the shape and dtype the model was fitted on
-        """
-        return self.reconstruct(X, out=out, overwrite=overwrite)
-
-    @torch.no_grad()
-    def corrupt(self, X: Any, random_state: Any = None, *, noise_level: Any = None) -> NDArray[Any]:
-        """c(X) as training makes it, in the user's units.
-
-        Parameters
-        ----------
-        X : array of shape (n, \\*input_shape_)
-        random_state : None, int or RandomState
-        noise_level : float or (low, high), optional
-            Another level than the model was fitted with.
-
-        Returns
-        -------
-        array like X; float32 where X holds integers, whose rounding would change the noise
-        """
-        rows = self._admit(X)
-        rng = torch.Generator(self._device).manual_seed(seed_of(random_state))
-        c = self.model_.c
-        assert isinstance(c, Corruption)
-        if noise_level is not None:
-            replace(self, noise_level=noise_level).check_parameters()
-            c = c.at(noise_level)
-        dtype = None if np.dtype(self.layout_.dtype).kind == "f" else "float32"
-        parts = [self._from_model(c(x, rng)[0], dtype) for x in self._scaled(rows)]
-        return np.concatenate(parts)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.estimators.class_conditional import ClassConditional
 from narrows.estimators.parameters import parameter
-from narrows.parts.class_conditional_model import conditional
+from narrows.parts.class_conditional_model import Conditional
 from narrows.parts.latents.base import DiagonalGaussian
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
@@ -46,12 +46,10 @@ class ConditionalVAE(ClassConditional):
     beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
 
     def _parts(self) -> Parts:
-        n_classes = self._n_classes()
         return Parts(
             q=DiagonalGaussian(),
             distance="gaussian",
             p=StandardNormal(),
             terms=(Term("kl", KL(), float(self.beta)),),
-            model=conditional(n_classes, self.layout_.shape),
-            n_given=n_classes + 1,
+            model=Conditional,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from narrows.estimators.base import Estimator
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.bounds import ImportanceWeighted, Mean
 from narrows.parts.ladder import Ladder, ladder_networks

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from narrows.estimators.base import Estimator
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.latents.base import Point
-from narrows.parts.masked_patches import Masked, PatchMask, masked_networks, patch_side
+from narrows.parts.masked_patches import Masked, PatchMask, masked_networks
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -48,11 +49,9 @@ class MaskedAutoencoder(Estimator):
     )
 
     def _parts(self) -> Parts:
-        shape = self.layout_.shape
-        side = patch_side(self.patch, shape)
         return Parts(
             q=Point(),
-            c=PatchMask(float(self.hidden_share), side, shape),
+            c=partial(PatchMask, float(self.hidden_share), self.patch),
             model=Masked,
-            networks=masked_networks(side),
+            networks=masked_networks(self.patch),
         )

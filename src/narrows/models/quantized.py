@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from narrows.estimators.base import Estimator
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.latents.scalar_quantizer import FiniteScalar, GumbelSoftmax, UniformCategorical
 from narrows.parts.latents.vector_quantizer import ResidualQuantizer, VectorQuantizer, encoded

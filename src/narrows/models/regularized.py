@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from narrows.estimators.base import Estimator
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.latents.base import Point, TopK
 from narrows.parts.objective import Term

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from narrows.estimators.base import Estimator
-from narrows.estimators.build_model import Parts
+from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
 from narrows.parts.bounds import ImportanceWeighted, Mean
-from narrows.parts.class_conditional_model import WAYS, shifted
+from narrows.parts.class_conditional_model import Shifted
 from narrows.parts.latents.base import DiagonalGaussian
 from narrows.parts.objective import Term
 from narrows.parts.priors.vamp import VampPrior
@@ -71,7 +71,7 @@ class VampVAE(Estimator):
             bound = ImportanceWeighted(int(self.n_importance), float(self.begin))
             folded = {"bound": bound, "terms": ()}
         if self.shifts:
-            folded |= {"model": shifted(self.layout_.shape), "n_given": len(WAYS) + 1}
+            folded["model"] = Shifted
         return Parts(
             q=DiagonalGaussian(),
             distance="gaussian",

@@ -6,15 +6,18 @@ A row comes flat with the number of its class behind it; 0 stands for a class th
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from narrows._types import Clock
+from narrows._types import Clock, Sizes
 from narrows.exceptions import ParameterError
+from narrows.parts.latents.base import Latent
+from narrows.parts.likelihoods.base import Likelihood
 from narrows.parts.model import Model, fold
+from narrows.parts.priors.base import Prior
 
 UNTOLD = 0.1  # the share of the training rows that keep their class to themselves
 
@@ -45,8 +48,27 @@ class Told(nn.Module):
 class Conditional(Model):
     """x and its class y → f(x, y) → q → z → g(z, y) → D."""
 
-    n_classes: int
-    shape: tuple[int, ...]
+    def __init__(
+        self,
+        f: nn.Module,
+        g: nn.Module,
+        q: Latent,
+        D: Likelihood,
+        *,
+        sizes: Sizes,
+        c: nn.Module | None = None,
+        p: Prior | None = None,
+        draws: Callable[[Clock], int] = lambda clock: 1,
+        missing: bool = False,
+    ) -> None:
+        self.n_classes, self.shape = self.n_given(sizes) - 1, sizes.shape
+        told = Told(f, self.n_classes, D.input_shape(sizes.shape))
+        super().__init__(told, g, q, D, c, p, draws, missing)
+
+    @classmethod
+    def n_given(cls, sizes: Sizes) -> int:
+        """One number for each class, and one for a class that is unknown."""
+        return sizes.n_classes + 1
 
     def _apart(
         self, x: Tensor, rng: Generator | None = None, clock: Clock | None = None
@@ -87,6 +109,16 @@ class Shifted(Conditional):
     Source: Jun et al., "Distribution augmentation for generative modeling", ICML 2020.
     """
 
+    @classmethod
+    def n_given(cls, sizes: Sizes) -> int:
+        """One number for each direction, and one for an image that is not moved."""
+        if len(sizes.shape) != 3:
+            raise ParameterError(
+                f"shifts=True moves images by a pixel, but a sample has shape {sizes.shape}; give "
+                "input_shape or axes if it is an image, or leave shifts=False."
+            )
+        return len(WAYS) + 1
+
     def _apart(
         self, x: Tensor, rng: Generator | None = None, clock: Clock | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -107,26 +139,3 @@ class Shifted(Conditional):
         """The reconstruction that a code stands for; nothing is moved."""
         still = torch.zeros(len(z), dtype=torch.long, device=z.device)
         return super().decode(torch.cat([z, self.one_hot(still)], 1))
-
-
-def conditional(
-    n_classes: int, shape: tuple[int, ...], kind: type[Conditional] = Conditional
-) -> Any:
-    """What builds the composition for so many classes: f as an architecture gives it, told y."""
-
-    def build(f: nn.Module, g: nn.Module, q: Any, D: Any, **more: Any) -> Conditional:
-        model = kind(Told(f, n_classes, D.input_shape(shape)), g, q, D, **more)
-        model.n_classes, model.shape = n_classes, shape
-        return model
-
-    return build
-
-
-def shifted(shape: tuple[int, ...]) -> Any:
-    """What builds ``Shifted``; ParameterError where x is no image."""
-    if len(shape) != 3:
-        raise ParameterError(
-            f"shifts=True moves images by a pixel, but a sample of shape {shape} is none; give "
-            "input_shape or axes if it is, or leave shifts=False."
-        )
-    return conditional(len(WAYS), shape, Shifted)

@@ -84,8 +84,9 @@ class PatchMask(nn.Module):
     Source: He et al., "Masked autoencoders are scalable vision learners", arXiv:2111.06377.
     """
 
-    def __init__(self, share: float, side: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, share: float, patch: int | str, shape: tuple[int, ...]) -> None:
         super().__init__()
+        side = patch_side(patch, shape)
         self.share, self.patches = share, Patches(shape, side)
         if self.patches.n < 2:
             raise ParameterError(
@@ -181,7 +182,7 @@ def _visible(c: PatchMask, hidden: Tensor) -> Tensor:
     return order[:, : c.patches.n - c.n_hidden]
 
 
-def masked_networks(side: int) -> Callable[..., tuple[nn.Module, nn.Module]]:
+def masked_networks(patch: int | str) -> Callable[..., tuple[nn.Module, nn.Module]]:
     """f over patches, and the usual g; as ``build_networks``."""
 
     def build(
@@ -189,7 +190,7 @@ def masked_networks(side: int) -> Callable[..., tuple[nn.Module, nn.Module]]:
     ) -> tuple[nn.Module, nn.Module]:
         refuse_classes(VisibleEncoder, options)
         _, g = build_networks(name, replace(options, tied=False), rng)
-        patches = Patches(options.shape, side)
+        patches = Patches(options.shape, patch_side(patch, options.shape))
         f = make(lambda: VisibleEncoder(patches, options.latent_dim), rng)
         if rng is not None:  # a layer norm starts by changing nothing
             for module in f.modules():

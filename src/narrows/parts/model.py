@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
 
-from narrows._types import Clock, Node, Trace
+from narrows._types import Clock, Node, Sizes, Trace
 from narrows.parts.latents.base import Joint, Latent
 from narrows.parts.likelihoods.base import Likelihood
 from narrows.parts.networks.architectures import FlattenLast, UnflattenLast
@@ -40,11 +40,17 @@ class Model(nn.Module):
         p: Prior | None = None,
         draws: Callable[[Clock], int] = lambda clock: 1,
         missing: bool = False,
+        sizes: Sizes | None = None,  # of x and z, for compositions whose layers depend on them
     ) -> None:
         super().__init__()
         self.f, self.g, self.q, self.D, self.c, self.p = f, g, q, D, c, p
         self.draws, self.missing = draws, missing
         self.register_buffer("usual", torch.zeros(()) if missing else None)
+
+    @classmethod
+    def n_given(cls, sizes: Sizes) -> int:
+        """Numbers that g takes beside a code; ParameterError where the sizes do not fit."""
+        return 0
 
     def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int | None = None) -> Trace:
         x, given = self._apart(x, rng, clock)

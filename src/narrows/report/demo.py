@@ -18,7 +18,7 @@ import numpy as np
 from narrows.exceptions import FileError
 from narrows.report.measures import ranking
 from narrows.report.model_report import commands_section, page_of, prepare
-from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish
+from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -223,21 +223,10 @@ def _fit(stem: str, data: Digits, max_epochs: int) -> Content:
 
 def _python(stem: str) -> list[str]:
     """The lines that fit this model and write its page."""
+    values = {"latent_dim": LATENT_DIM, "seed": SEED, "held_out": HELD_OUT, "stem": stem}
     name, architecture = MODELS[stem]
-    parameters = f'latent_dim={LATENT_DIM}, random_state={SEED}, architecture="{architecture}"'
-    return [
-        "from sklearn.datasets import load_digits",
-        "from sklearn.model_selection import train_test_split",
-        f"from narrows import {name}",
-        "from narrows.report import write_report",
-        "",
-        "X, y = load_digits().images, load_digits().target",
-        "X, X_test, y, y_test = train_test_split(",
-        f"    X, y, test_size={HELD_OUT}, stratify=y, random_state={SEED}",
-        ")",
-        f"est = {name}({parameters}).fit(X)",
-        f'write_report(est, X_test, "{stem}.html", y=y_test)',
-    ]
+    lines = template("demo.py.jinja").render(name=name, architecture=architecture, **values)
+    return lines.splitlines()
 
 
 # ------------------------------------------------------------------ the demo's own page

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from narrows._types import Clock, Objective, Trace
 from narrows.training.batches import Rows, n_batches
+from narrows.training.patches import Patches
 from narrows.training.process_group import Group
 from narrows.training.state import Budget, StepRecord, TrainConfig, TrainState, make_optimizers
 from narrows.training.streamed_batches import Stream
@@ -54,7 +55,7 @@ def step_players(
 def train(
     model: nn.Module,
     objective: Objective,
-    rows: Rows | Stream,
+    rows: Rows | Stream | Patches,
     config: TrainConfig,
     budget: Budget,
     state: TrainState,

@@ -1,39 +1,46 @@
-"""How one chunk is coded: every method that can is tried, and the smallest is kept.
+"""How one chunk is coded: every suitable method is tried, and the smallest result is kept.
+
+    0  raw, 1  deflate      the bytes (`lossless`)
+    2  plain prediction     the numbers as integers, within an error bound or exact
+    3  autoencoder          codes alone: lossy
+    4  autoencoder + residual   codes, and the difference from what they decode to
+    5  context network      8-bit images pixel by pixel, with or without codes beside
 
 The decoder needs the method's number, its payload, the chunk's shape and dtype, and what holds for
-the whole file: the mode, the bound on the error, and the model.
+the whole file: mode, error bound and model.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.compression.format.decoder import Grid, Model, as_dtype
+from narrows.compression.format.decoder import ExactDecoder, Grid, as_dtype
 from narrows.compression.format.entropy_coder import Decoder, Encoder
 from narrows.compression.format.error_bound import decode_bounded, encode_bounded
-from narrows.compression.format.latent_codes import FAR
+from narrows.compression.format.latent_codes import MAX_CODE
 from narrows.compression.format.lossless import (
+    DEFLATE,
+    INTEGERS,
+    RAW,
     decode_exact,
     decode_lossless,
     encode_exact,
     encode_lossless,
-    inner,
-    numbers,
-    outer,
+    from_real,
+    real_form,
+    to_real,
 )
 from narrows.exceptions import Corrupt, TooLarge, WrongModel
 
 Array = NDArray[Any]
-RAW, DEFLATE, INTEGERS, AUTOENCODER, RESIDUAL, CONTEXT = range(6)
-MOST_ELEMENTS = 1 << 24  # of a chunk that is not stored as it is: decoding takes memory for each
-WITH_MODEL = (AUTOENCODER, RESIDUAL, CONTEXT)
+AUTOENCODER, RESIDUAL, CONTEXT = 3, 4, 5
+MODEL_METHODS = (AUTOENCODER, RESIDUAL, CONTEXT)
 NAMES = {
     RAW: "raw",
     DEFLATE: "deflate",
@@ -42,40 +49,50 @@ NAMES = {
     RESIDUAL: "autoencoder + residual",
     CONTEXT: "context network",
 }
+MAX_ELEMENTS = 1 << 24  # of a chunk, except raw and deflate: decoding takes memory for each
 HEAD = struct.Struct("<BI")  # level, bytes of the codes
-NO_ANSWER = 255  # in place of a level, where pixels are coded without one
-HARDLY = 0.6  # of the bytes: when a bound saves no more, lossless methods are tried, too
-HOPELESS = 1.3  # times what another method takes: an estimate of so much is not followed
-CORNER = 256  # the side of the part of an image by which a level is chosen
+NO_CODES = 255  # in place of a level: pixels are coded without codes beside
+# an error bound that saves less than 40 % may lose against lossless methods: try these too
+LOSSLESS_BELOW = 0.6
+# a method estimated to take 1.3 times the bytes of another one is not tried in full
+MAX_ESTIMATE = 1.3
+SAMPLE_SIDE = 256  # of the part of an image on which levels are compared
+
+
+class AnalysisTransform(Protocol):
+    """The encoder's half of a model, which decoding does not need."""
+
+    def latents(self, planes: Array) -> Array:
+        """Planes (n, C, H, W) in the user's units → latents before quantisation."""
+
+    def quantise(self, latents: Array, level: int) -> Array:
+        """Latents → codes at a quality level, whole numbers (n, latent_dim, rows, columns)."""
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """The encoder's half of a model, which decoding does not need.
+class CodingSettings:
+    """What holds for all chunks of a file.
 
-    ``latents`` makes of planes (n, C, H, W) in the user's units the numbers before quantisation,
-    ``quantise`` makes codes of these at a level.
+    ``error`` is the largest absolute error of mode "bounded"; ``analysis`` is None for decoding,
+    and for encoding without the autoencoder.
     """
-
-    latents: Callable[[Array], Array]
-    quantise: Callable[[Array, int], Array]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What holds for all chunks of a file."""
 
     mode: str
     images: bool
     error: float | None = None
-    model: Model | None = None
+    model: ExactDecoder | None = None
     level: int | None = None
-    analysis: Analysis | None = None  # None: the autoencoder is switched off
+    analysis: AnalysisTransform | None = None
+
+    @property
+    def bound(self) -> float:
+        """The largest error that is allowed; 0 where numbers must come back exactly."""
+        return (self.error or 0.0) if self.mode == "bounded" else 0.0
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A chunk as bytes, and what they decode to; ``code_bytes`` of them carry the codes."""
+class CodedChunk:
+    """The payload of a chunk, and what it decodes to; ``code_bytes`` of it hold codes."""
 
     method: int
     payload: bytes
@@ -84,229 +101,227 @@ class Coded:
     others: dict[int, int] = field(default_factory=dict)  # bytes by every method that was tried
 
 
-def encode_chunk(chunk: Array, wish: Wish) -> Coded:
-    """The chunk (native or little-endian, C order) by the method that takes least."""
-    tried = _tried(chunk, wish)
+def encode_chunk(chunk: Array, settings: CodingSettings) -> CodedChunk:
+    """The chunk (native or little-endian, C order) by the method that takes the fewest bytes."""
+    tried = _tried(chunk, settings)
     best = min(tried, key=lambda coded: len(coded.payload))
     sizes: dict[int, int] = {}
     for coded in tried:
         size = len(coded.payload)
         sizes[coded.method] = min(size, sizes.get(coded.method, size))
-    return Coded(best.method, best.payload, best.decoded, best.code_bytes, sizes)
+    return CodedChunk(best.method, best.payload, best.decoded, best.code_bytes, sizes)
 
 
-def _tried(chunk: Array, wish: Wish) -> list[Coded]:
-    """The chunk in every way that can be, and is not hopeless."""
-    grid = None
-    if wish.model is not None and wish.analysis is not None:
-        grid = wish.model.grid(chunk.shape, wish.images)
-    if wish.mode == "lossy" and grid is not None and bool(np.isfinite(chunk).all()):
-        return [_lossy(chunk, wish, grid)]
-    tried = _plain(chunk, wish)
-    if grid is None:
-        return tried
-    if wish.mode == "lossless" and chunk.dtype == np.uint8 and _model(wish).context is not None:
-        tried.append(_expected(chunk, wish, grid))
+def _tried(chunk: Array, settings: CodingSettings) -> list[CodedChunk]:
+    """The chunk by every method that is possible and promising."""
+    model, analysis, grid = settings.model, settings.analysis, None
+    if model is not None and analysis is not None:
+        grid = model.grid(chunk.shape, settings.images)
+    if model is None or analysis is None or grid is None:
+        return _without_model(chunk, settings.bound)
+    coder = ModelCoder(model, analysis, settings)
+    if settings.mode == "lossy" and bool(np.isfinite(chunk).all()):
+        return [coder.lossy(chunk, grid)]
+    tried = _without_model(chunk, settings.bound)
+    if settings.mode == "lossless" and chunk.dtype == np.uint8 and model.context is not None:
+        tried.append(coder.pixels(chunk, grid))
     if chunk.dtype.kind in "iuf":
-        best = min(len(coded.payload) for coded in tried)
-        coded = _residual(chunk, wish, grid, best)
+        coded = coder.residual(chunk, grid, min(len(coded.payload) for coded in tried))
         tried += [] if coded is None else [coded]
     return tried
 
 
-def _plain(chunk: Array, wish: Wish) -> list[Coded]:
-    """Without any model."""
+def _without_model(chunk: Array, bound: float) -> list[CodedChunk]:
     tried = []
-    if wish.mode == "bounded" and wish.error:
-        payload = encode_bounded(chunk, wish.error)
-        decoded = decode_bounded(payload, chunk.shape, chunk.dtype, wish.error)
-        tried.append(Coded(INTEGERS, payload, decoded))
-        if len(payload) <= HARDLY * chunk.nbytes:
+    if bound:
+        payload = encode_bounded(chunk, bound)
+        decoded = decode_bounded(payload, chunk.shape, chunk.dtype, bound)
+        tried.append(CodedChunk(INTEGERS, payload, decoded))
+        if len(payload) <= LOSSLESS_BELOW * chunk.nbytes:
             return tried
     method, payload = encode_lossless(chunk)
-    if not tried or method != INTEGERS:  # which is what the bound has tried already
-        tried.append(Coded(method, payload, chunk))
+    if not tried or method != INTEGERS:  # encode_bounded has tried exact integers already
+        tried.append(CodedChunk(method, payload, chunk))
     return tried
 
 
-def _lossy(chunk: Array, wish: Wish, grid: Grid) -> Coded:
-    model, level = _model(wish), wish.level
-    level = model.level if level is None else level
-    codes, data = _codes(_latents(chunk, wish, grid), wish, level)
-    decoded = as_dtype(model.predict(codes, level, grid), chunk.dtype)
-    return Coded(AUTOENCODER, HEAD.pack(level, len(data)) + data, decoded, len(data))
+@dataclass(frozen=True)
+class ModelCoder:
+    """The methods that need a model."""
 
+    model: ExactDecoder
+    analysis: AnalysisTransform
+    settings: CodingSettings
 
-def _latents(chunk: Array, wish: Wish, grid: Grid) -> Array:
-    assert wish.analysis is not None
-    return wish.analysis.latents(_model(wish).planes(chunk, grid))
+    def latents(self, chunk: Array, grid: Grid) -> Array:
+        """The latents of a chunk, before quantisation."""
+        return self.analysis.latents(self.model.planes(chunk, grid))
 
+    def codes(self, latents: Array, level: int) -> tuple[Array, Encoder]:
+        """The codes at a level, and an entropy coder that holds them."""
+        codes, encoder = self.analysis.quantise(latents, level), Encoder()
+        self.model.tables.encode(codes, level, encoder)
+        return codes, encoder
 
-def _quantised(latents: Array, wish: Wish, level: int) -> Array:
-    assert wish.analysis is not None
-    return wish.analysis.quantise(latents, level)
+    def lossy(self, chunk: Array, grid: Grid) -> CodedChunk:
+        """Codes alone."""
+        model, level = self.model, self.settings.level
+        level = model.level if level is None else level
+        codes, encoder = self.codes(self.latents(chunk, grid), level)
+        decoded = as_dtype(model.predict(codes, level, grid), chunk.dtype)
+        return _with_codes(AUTOENCODER, level, encoder.finish(), b"", decoded)
 
+    def residual(self, chunk: Array, grid: Grid, best: int) -> CodedChunk | None:
+        """Codes, and what they missed; None where an estimate is far above ``best`` bytes."""
+        finite = chunk if chunk.dtype.kind in "iu" else np.where(np.isfinite(chunk), chunk, 0)
+        sample = self._sample(finite)
+        level, bits = self._cheapest_level(sample)
+        if bits / 8 * chunk.size / sample.size > MAX_ESTIMATE * best:
+            return None
+        codes, encoder = self.codes(self.latents(finite, grid), level)
+        prediction, bound = self.model.predict(codes, level, grid), self.settings.bound
+        if bound:
+            rest = encode_bounded(chunk, bound, prediction)
+            chunk = decode_bounded(rest, chunk.shape, chunk.dtype, bound, prediction)
+        else:
+            rest = encode_exact(to_real(chunk), prediction)
+        return _with_codes(RESIDUAL, level, encoder.finish(), rest, chunk)
 
-def _codes(latents: Array, wish: Wish, level: int) -> tuple[Array, bytes]:
-    codes = _quantised(latents, wish, level)
-    encoder = Encoder()
-    _model(wish).tables.encode(codes, level, encoder)
-    return codes, encoder.finish()
+    def pixels(self, chunk: Array, grid: Grid) -> CodedChunk:
+        """Pixels by the context network, with or without codes beside, whichever takes less.
 
-
-def _residual(chunk: Array, wish: Wish, grid: Grid, best: int) -> Coded | None:
-    """A coarse answer of the autoencoder and what it missed; None where that takes far more than
-    ``best`` bytes.
-    """
-    model = _model(wish)
-    finite = chunk if chunk.dtype.kind in "iu" else np.where(np.isfinite(chunk), chunk, 0)
-    some = _some(finite, wish)
-    level, bits = _cheapest(some, wish)
-    if bits / 8 * chunk.size / some.size > HOPELESS * best:
-        return None
-    codes, data = _codes(_latents(finite, wish, grid), wish, level)
-    prediction = model.predict(codes, level, grid)
-    if wish.mode == "bounded" and wish.error:
-        rest = encode_bounded(chunk, wish.error, prediction)
-        decoded = decode_bounded(rest, chunk.shape, chunk.dtype, wish.error, prediction)
-    else:
-        rest, decoded = encode_exact(numbers(chunk), prediction), chunk
-    return Coded(RESIDUAL, HEAD.pack(level, len(data)) + data + rest, decoded, len(data))
-
-
-def _some(chunk: Array, wish: Wish) -> Array:
-    """A part of a chunk that stands for it: some rows, or a corner of an image."""
-    if wish.images or (_model(wish).event is None and chunk.ndim == 2):
-        return chunk[:CORNER, :CORNER]
-    return chunk[: max(1, CORNER**2 // chunk[0].size)]
-
-
-def _expected(chunk: Array, wish: Wish, grid: Grid) -> Coded:
-    """Pixels by the network that expects them, with or without an answer beside, what takes least.
-
-    The answer's codes must pay for themselves; on a part of the images it is seen which level does.
-    """
-    model = _model(wish)
-    context, images = model.context, model.planes(chunk, grid)
-    assert context is not None
-    few = _some(images, wish)
-    costs = {NO_ANSWER: context.bits(few)}
-    latents = _latents(chunk[: len(few)], wish, replace(grid, n=len(few)))
-    for level in range(model.n_levels if context.side else 0):
-        codes, data = _codes(latents, wish, level)
-        costs[level] = 8 * len(data) + context.bits(few, _answer(codes, level, model))
-    level = min(costs, key=costs.__getitem__)
-    data, side = b"", None
-    if level != NO_ANSWER:
-        codes, data = _codes(_latents(chunk, wish, grid), wish, level)
-        side = _answer(codes, level, model)
-    encoder = Encoder()
-    context.encode(images, side, encoder)
-    payload = HEAD.pack(level, len(data)) + data + encoder.finish()
-    return Coded(CONTEXT, payload, chunk, len(data))
-
-
-def _answer(codes: Array, level: int, model: Model) -> Array:
-    """What codes of whole images stand for, uint8 (n, C, H, W)."""
-    shape = (len(codes), *(model.event or ()))
-    grid = model.grid(shape, False)
-    assert grid is not None
-    return model.planes(as_dtype(model.predict(codes, level, grid), np.dtype(np.uint8)), grid)
-
-
-def _cheapest(finite: Array, wish: Wish) -> tuple[int, float]:
-    """The level with the fewest bits for codes and residuals, these taken as Laplacian."""
-    model = _model(wish)
-    grid = model.grid(finite.shape, wish.images)
-    assert grid is not None
-    latents = _latents(finite, wish, grid)
-    step = 2 * (wish.error or 0) if finite.dtype.kind == "f" else 2 * int(wish.error or 0) + 1
-    unit = step or float(np.spacing(np.abs(finite).max()))
-    costs = []
-    for level in range(model.n_levels):
-        codes = _quantised(latents, wish, level)
+        The level of the codes is chosen on a part of the images; they must pay for themselves.
+        """
+        model, context, images = self.model, self.model.context, self.model.planes(chunk, grid)
+        assert context is not None
+        sample = self._sample(images)
+        costs = {NO_CODES: context.bits(sample)}
+        latents = self.analysis.latents(sample)
+        for level in range(model.n_levels if context.side else 0):
+            codes, encoder = self.codes(latents, level)
+            side = model.approximation(codes, level)
+            costs[level] = 8 * len(encoder.finish()) + context.bits(sample, side)
+        level = min(costs, key=costs.__getitem__)
+        data, known = b"", None
+        if level != NO_CODES:
+            codes, encoder = self.codes(self.analysis.latents(images), level)
+            data, known = encoder.finish(), model.approximation(codes, level)
         encoder = Encoder()
-        model.tables.encode(codes, level, encoder)
-        away = np.abs(finite.astype(np.float64) - model.predict(codes, level, grid))
-        with np.errstate(over="ignore"):  # then it is a level that nobody wants
-            mean = float((away / unit).mean())
-        costs.append(encoder.bits + away.size * math.log2(1 + 2 * math.e * mean))
-    return int(np.argmin(costs)), min(costs)
+        context.encode(images, known, encoder)
+        return _with_codes(CONTEXT, level, data, encoder.finish(), chunk)
+
+    def _sample(self, chunk: Array) -> Array:
+        """A part of a chunk: the corner of an image, or the first rows."""
+        if self.settings.images or (self.model.event is None and chunk.ndim == 2):
+            return chunk[:SAMPLE_SIDE, :SAMPLE_SIDE]
+        return chunk[: max(1, SAMPLE_SIDE**2 // chunk[0].size)]
+
+    def _cheapest_level(self, finite: Array) -> tuple[int, float]:
+        """The level with the fewest bits for codes and residuals, these taken as Laplacian."""
+        model, error = self.model, self.settings.bound
+        grid = model.grid(finite.shape, self.settings.images)
+        assert grid is not None
+        latents = self.latents(finite, grid)
+        step = 2 * error if finite.dtype.kind == "f" else 2 * int(error) + 1
+        unit = step or float(np.spacing(np.abs(finite).max()))
+        costs = []
+        for level in range(model.n_levels):
+            codes, encoder = self.codes(latents, level)
+            missed = np.abs(finite.astype(np.float64) - model.predict(codes, level, grid))
+            with np.errstate(over="ignore"):  # an infinite mean is a level that is not chosen
+                mean = float((missed / unit).mean())
+            # the entropy of a Laplacian of this mean magnitude is log₂(2e · mean); +1 keeps it ≥ 0
+            costs.append(encoder.bits + missed.size * math.log2(1 + 2 * math.e * mean))
+        return int(np.argmin(costs)), min(costs)
+
+
+def _with_codes(method: int, level: int, data: bytes, rest: bytes, decoded: Array) -> CodedChunk:
+    """A chunk with codes of a level, coded in ``data``, and what follows them."""
+    payload = HEAD.pack(level, len(data)) + data + rest
+    return CodedChunk(method, payload, decoded, len(data))
 
 
 def decode_chunk(
-    method: int, payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], wish: Wish
+    method: int,
+    payload: bytes,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    settings: CodingSettings,
 ) -> Array:
-    """The inverse of ``encode_chunk``; raises ``Corrupt`` for what no encoder wrote."""
+    """The inverse of ``encode_chunk``; raises ``Corrupt`` for payloads that no encoder writes."""
     if method in (RAW, DEFLATE):
         return decode_lossless(method, payload, shape, dtype)
-    if math.prod(shape) > MOST_ELEMENTS:
-        raise TooLarge(
-            f"a chunk has {math.prod(shape)} elements, more than the {MOST_ELEMENTS} allowed"
-        )
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise TooLarge(f"a chunk has {math.prod(shape)} elements; {MAX_ELEMENTS} are allowed")
     if method == INTEGERS:
-        if wish.mode == "bounded" and wish.error:
-            return decode_bounded(payload, shape, dtype, wish.error)
+        if settings.bound:
+            return decode_bounded(payload, shape, dtype, settings.bound)
         return decode_lossless(method, payload, shape, dtype)
-    if method == AUTOENCODER and wish.mode != "lossy":
-        raise Corrupt(f"a chunk is lossy in a file that says it is {wish.mode}")
-    if method in (AUTOENCODER, RESIDUAL) and dtype.kind != "c":
-        return _decode_with_codes(method, payload, shape, dtype, wish)
-    if method == CONTEXT and dtype == np.uint8:
-        return _decode_expected(payload, shape, wish)
-    raise Corrupt(f"method {method} has no place for {dtype}, or is not known")
+    if method == AUTOENCODER and settings.mode != "lossy":
+        raise Corrupt(f"a chunk is lossy in a file of mode {settings.mode!r}")
+    usable = dtype == np.uint8 if method == CONTEXT else dtype.kind != "c"
+    if method not in MODEL_METHODS or not usable:
+        raise Corrupt(f"method {method} is unknown, or cannot hold {dtype}")
+    model = settings.model
+    if model is None:
+        raise WrongModel("the file needs the model it was made with, and none was given")
+    grid = model.grid(shape, settings.images)
+    if grid is None or len(payload) < HEAD.size:
+        raise Corrupt("the model cannot decode a chunk of this shape and type")
+    if method == CONTEXT:
+        return _decode_pixels(payload, model, grid)
+    return _decode_with_codes(method, payload, grid, dtype, model, settings.bound)
 
 
 def _decode_with_codes(
-    method: int, payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], wish: Wish
+    method: int,
+    payload: bytes,
+    grid: Grid,
+    dtype: np.dtype[Any],
+    model: ExactDecoder,
+    bound: float,
 ) -> Array:
-    model = _model(wish)
-    grid = model.grid(shape, wish.images)
-    if grid is None or len(payload) < HEAD.size:
-        raise Corrupt("the model has no place for a chunk of this shape and type")
+    level, length = HEAD.unpack_from(payload)
+    codes = _decode_codes(payload, model, grid)
+    rest = payload[HEAD.size + length :]
+    if (method == AUTOENCODER) != (not rest):
+        raise Corrupt("the codes of a chunk do not have the length that they state")
+    prediction = model.predict(codes, level, grid)
+    if method == AUTOENCODER:
+        return as_dtype(prediction, dtype)
+    if bound:
+        return decode_bounded(rest, grid.shape, dtype, bound, prediction)
+    numbers = decode_exact(rest, *real_form(grid.shape, dtype), prediction)
+    return from_real(numbers, grid.shape, dtype)
+
+
+def _decode_pixels(payload: bytes, model: ExactDecoder, grid: Grid) -> Array:
+    context = model.context
+    if context is None:
+        raise Corrupt("a chunk needs a context network, which the model does not have")
+    level, length = HEAD.unpack_from(payload)
+    side = None
+    if level != NO_CODES:
+        if not context.side:
+            raise Corrupt("a chunk has codes beside its pixels, which the model does not use")
+        side = model.approximation(_decode_codes(payload, model, grid), level)
+    elif length:
+        raise Corrupt("a chunk has codes that nothing uses")
+    decoder = Decoder(payload[HEAD.size + length :])
+    images = context.decode(decoder, grid.n, side)
+    decoder.finish()
+    return model.from_planes(images, grid)
+
+
+def _decode_codes(payload: bytes, model: ExactDecoder, grid: Grid) -> Array:
+    """The codes at the start of a payload, after its head."""
     level, length = HEAD.unpack_from(payload)
     end = HEAD.size + length
-    alone = method == AUTOENCODER
-    if level >= model.n_levels or end > len(payload) or alone != (end == len(payload)):
-        raise Corrupt("the codes of a chunk are not as long as they say")
-    codes = _decode_codes(payload[HEAD.size : end], model, grid, level)
-    prediction = model.predict(codes, level, grid)
-    if alone:
-        return as_dtype(prediction, dtype)
-    if wish.mode == "bounded" and wish.error:
-        return decode_bounded(payload[end:], shape, dtype, wish.error, prediction)
-    return outer(decode_exact(payload[end:], *inner(shape, dtype), prediction), shape, dtype)
-
-
-def _decode_expected(payload: bytes, shape: tuple[int, ...], wish: Wish) -> Array:
-    model = _model(wish)
-    grid = model.grid(shape, wish.images)
-    if grid is None or model.context is None or len(payload) < HEAD.size:
-        raise Corrupt("the model expects no pixels of such a chunk")
-    level, length = HEAD.unpack_from(payload)
-    end, side = HEAD.size + length, None
-    if level != NO_ANSWER:
-        if level >= model.n_levels or end > len(payload) or not model.context.side:
-            raise Corrupt("the answer beside the pixels is of no level of the model")
-        side = _answer(_decode_codes(payload[HEAD.size : end], model, grid, level), level, model)
-    elif length:
-        raise Corrupt("there are codes that nothing is made of")
-    decoder = Decoder(payload[end:])
-    images = model.context.decode(decoder, grid.n, side)
-    decoder.finish()
-    return model.from_model(images, grid)
-
-
-def _decode_codes(data: bytes, model: Model, grid: Grid, level: int) -> Array:
-    decoder = Decoder(data)
+    if level >= model.n_levels or end > len(payload):
+        raise Corrupt("the codes of a chunk do not have the length that they state")
+    decoder = Decoder(payload[HEAD.size : end])
     codes = model.tables.decode(decoder, model.code_shape(grid), level)
     decoder.finish()
-    if codes.size and int(np.abs(codes).max()) > FAR:
-        raise Corrupt("a code is larger than any encoder writes")
+    if codes.size and int(np.abs(codes).max()) > MAX_CODE:
+        raise Corrupt("a code is larger than any that an encoder writes")
     return codes
-
-
-def _model(wish: Wish) -> Model:
-    if wish.model is None:
-        raise WrongModel("the file needs the model it was made with, and none was given")
-    return wish.model

@@ -1,46 +1,53 @@
-"""A .narrow file, written front to back and read without trust; docs/format.md specifies it."""
+"""Reading and writing a .narrow file: header, items and their chunks, index, checksum.
+
+A file is written from front to back, and read without trusting anything in it. docs/format.md
+specifies the bytes; `frames` has the parts, `chunk_methods` what a chunk's payload holds.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
-from narrows.compression.format.file_index import Index
 from narrows.compression.format.frames import (
     CHUNK,
+    CHUNKED,
     CRC,
     END,
     INDEX,
     ITEM,
     MAGIC,
+    MAX_DECODED_BYTES,
+    MAX_FRAMES,
+    MAX_MODEL_BYTES,
+    MAX_PAYLOAD_BYTES,
     MODEL,
-    MOST_BYTES,
-    MOST_FRAMES,
-    MOST_MODEL,
-    MOST_PAYLOAD,
+    PLAIN,
     PREAMBLE,
     TAIL,
     VERSION,
-    Adrift,
-    BadPayload,
+    ByteSource,
     Chunk,
+    DamagedHead,
+    DamagedPayload,
     Decoded,
     Frame,
-    Ledger,
-    Source,
-    Window,
-    plain_bytes,
+    Index,
+    StructureCheck,
+    check_head,
+    little_endian_bytes,
     read_frame,
 )
-from narrows.compression.format.header import MOST_CHUNK, MOST_JSON, Header, Item
-from narrows.compression.format.raw_bytes import inflate
+from narrows.compression.format.header import MAX_CHUNK_BYTES, MAX_JSON_BYTES, Header, Item
+from narrows.compression.format.integer_arrays import inflate
 from narrows.exceptions import (
     Corrupt,
     NotOurFile,
@@ -51,18 +58,31 @@ from narrows.exceptions import (
     WrongModel,
 )
 
-__all__ = ["Chunk", "Header", "Item", "Lost", "Reader", "Writer", "model_id", "need_model"]
+__all__ = [
+    "Chunk",
+    "Header",
+    "Item",
+    "ItemOutline",
+    "Lost",
+    "Outline",
+    "Reader",
+    "Writer",
+    "check_model",
+    "model_id",
+    "read_outline",
+]
 
 MISSING = "chunks are missing"
+NO_LIMIT = 1 << 63  # of decoded bytes, where nothing is decoded
 
 
 def model_id(payload: bytes) -> str:
-    """The name a file gives to the model with this canonical payload."""
+    """The SHA-256 in hex by which a file names the model with this payload."""
     return hashlib.sha256(payload).hexdigest()
 
 
-def need_model(header: Header, given: str | None) -> None:
-    """Refuse any model but the one the file was made with; ``given`` is its `model_id`."""
+def check_model(header: Header, given: str | None) -> None:
+    """Raise WrongModel unless ``given``, a `model_id`, is of the model that the file needs."""
     if header.model is None or header.model == given:
         return
     other = "none was given" if given is None else f"{given[:12]} was given"
@@ -71,7 +91,7 @@ def need_model(header: Header, given: str | None) -> None:
 
 @contextmanager
 def _as_parameters() -> Iterator[None]:
-    """What a reader would call corrupt is a wrong parameter when it is to be written."""
+    """Corrupt for a reader is a wrong parameter for a writer."""
     try:
         yield
     except Corrupt as refused:
@@ -79,16 +99,27 @@ def _as_parameters() -> Iterator[None]:
 
 
 class Writer:
-    """Writes a file to any stream that takes bytes; it never seeks.
+    """Writes a file to a stream; it never seeks.
 
-    An item, then its chunks in the order of their rows, and so on; `close` at the end. ``model`` is
-    the canonical payload to embed. Raises ParameterError for what no reader would take.
+    Call `item`, then `chunk` for its rows in order, and so on for every item; `close` at the end.
+
+    Parameters
+    ----------
+    stream : binary stream
+    header : Header
+    model : bytes, optional
+        The payload of the model, to embed it in the file.
+
+    Raises
+    ------
+    ParameterError
+        For anything that a reader would refuse.
     """
 
-    def __init__(self, stream: Any, header: Header, model: bytes | None = None) -> None:
+    def __init__(self, stream: BinaryIO, header: Header, model: bytes | None = None) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
-        self._ledger = Ledger(header, max_bytes=1 << 63)
+        self._check = StructureCheck(header, NO_LIMIT)
         self.n_bytes = 0
         text = header.pack()
         start = PREAMBLE.pack(MAGIC, *VERSION, len(text)) + text
@@ -96,44 +127,48 @@ class Writer:
         before = self.n_bytes
         if model is not None:
             self._embed(model, header)
-        self.embedded = self.n_bytes - before
+        self.embedded = self.n_bytes - before  # bytes of the model's frame
 
     def item(self, item: Item) -> None:
-        """Begin an item; the one before it must be whole."""
-        item = replace(item, number=self._ledger.items)
+        """Begin an item; the item before it must be complete."""
+        item = replace(item, number=self._check.items)
         payload = item.pack()
         with _as_parameters():
-            self._ledger.item(item, self.n_bytes)
+            self._check.item(item, self.n_bytes)
         self._frame(Frame(ITEM, self.n_bytes, payload))
 
     def chunk(self, method: int, payload: bytes, decoded: Decoded) -> None:
-        """The next rows of the item; ``decoded`` is what a reader will decode ``payload`` to."""
-        data, item = plain_bytes(decoded), self._ledger.now
+        """Write the next rows of the item; a reader decodes ``payload`` to ``decoded``."""
+        data, item = little_endian_bytes(decoded), self._check.now
         row_bytes = item.row_bytes if item else 0
         if row_bytes == 0 or data.nbytes % row_bytes:
-            raise ParameterError(f"{data.nbytes} bytes are no whole rows of {row_bytes} bytes")
-        if len(payload) > MOST_PAYLOAD[CHUNK] or data.nbytes > MOST_CHUNK:
-            raise TooLarge(f"a chunk has {data.nbytes} bytes, more than the {MOST_CHUNK} allowed")
-        rows, first = data.nbytes // row_bytes, self._ledger.row
+            raise ParameterError(
+                f"{data.nbytes} bytes are not a whole number of rows of {row_bytes} bytes"
+            )
+        if len(payload) > MAX_PAYLOAD_BYTES[CHUNK] or data.nbytes > MAX_CHUNK_BYTES:
+            raise TooLarge(
+                f"a chunk has {data.nbytes} bytes; at most {MAX_CHUNK_BYTES} are allowed"
+            )
+        rows, first = data.nbytes // row_bytes, self._check.row
         frame = Frame(CHUNK, self.n_bytes, payload, method, first, rows, zlib.crc32(data))
         with _as_parameters():
-            self._ledger.chunk(frame)
+            self._check.chunk(frame)
         self._frame(frame)
 
     def close(self) -> int:
-        """Write the index and the end, and say how long the file is; the stream stays open."""
+        """Write the index and the end; returns the length of the file. The stream stays open."""
         with _as_parameters():
-            self._ledger.end()
+            self._check.end()
         start = self.n_bytes
-        self._frame(Frame(INDEX, start, bytes(self._ledger.entries)))
+        self._frame(Frame(INDEX, start, bytes(self._check.entries)))
         self._write(TAIL.pack(self._digest.digest(), self.n_bytes - start, END))
         return self.n_bytes
 
     def _embed(self, model: bytes, header: Header) -> None:
         if model_id(model) != header.model:
-            raise ParameterError("the model to embed is not the one the header names")
-        if len(model) > MOST_MODEL:
-            raise TooLarge(f"the model has {len(model)} bytes, more than the {MOST_MODEL} allowed")
+            raise ParameterError("the model to embed is not the one that the header names")
+        if len(model) > MAX_MODEL_BYTES:
+            raise TooLarge(f"the model has {len(model)} bytes; {MAX_MODEL_BYTES} are allowed")
         self._frame(Frame(MODEL, self.n_bytes, zlib.compress(model, 9)))
 
     def _frame(self, frame: Frame) -> None:
@@ -151,9 +186,10 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What a damaged file no longer gives: ``rows`` rows of an item from ``first``.
+    """A part of a damaged file that is not recovered: ``rows`` rows of an item from ``first``.
 
-    ``rows`` is None where all of the item is lost, ``item`` where only a check of the file failed.
+    ``rows`` is None where the whole item is lost, ``item`` None where only a check of the file as a
+    whole failed. ``why`` is the message.
     """
 
     why: str
@@ -162,35 +198,75 @@ class Lost:
     rows: int | None = None
 
 
-class Reader:
-    """Reads a file from any stream of bytes, front to back; one item alone where it seeks.
+@dataclass
+class ItemOutline:
+    """An item, and how many chunks and bytes of it are coded by each method."""
 
-    ``header`` is read at once. Iterating gives each `Item`, then its `Chunk`s, and ends only after
-    the whole file proved right: use nothing of it for good before. Who decodes a chunk must call
-    its ``check``. With ``salvage``, iterating passes damage by where that is possible, and gives
-    what it cost as `Lost`, all of it also in ``lost``; `item` refuses damage always.
+    item: Item
+    chunks: Counter[int] = field(default_factory=Counter)
+    nbytes: Counter[int] = field(default_factory=Counter)
 
-    Raises NotOurFile, UnsupportedVersion, Truncated, Corrupt or TooLarge, whatever the bytes.
+    def add(self, method: int, nbytes: int) -> None:
+        """Count one more chunk."""
+        self.chunks[method] += 1
+        self.nbytes[method] += nbytes
+
+
+@dataclass
+class Outline:
+    """What a file holds; ``model`` and ``nbytes`` are the bytes of its model and of all of it.
+
+    ``whole``: all of it was read, and every checksum was right except those of decoded chunks.
     """
 
-    def __init__(self, stream: Any, max_bytes: int = MOST_BYTES, salvage: bool = False) -> None:
-        self._source = Source(stream)
-        self._most, self._salvage = max_bytes, salvage
+    header: Header
+    nbytes: int
+    model: int
+    items: list[ItemOutline]
+    whole: bool
+
+
+class Reader:
+    """Reads a file from a stream, from front to back; a single item where the stream seeks.
+
+    ``header`` is read at once. Iterating gives each `Item`, then its `Chunk` objects, and ends
+    without an error only if the whole file is right: do not use the data for good before. After
+    decoding a chunk, call its ``check``. With ``salvage``, iterating skips damage where possible
+    and gives `Lost` for what is missing (also in ``lost``); `item` always refuses damage.
+
+    Parameters
+    ----------
+    stream : binary stream
+    max_bytes : int
+        Limit for all items together, decoded.
+    salvage : bool
+
+    Raises
+    ------
+    NotOurFile, UnsupportedVersion, Truncated, Corrupt, TooLarge
+        Whatever the bytes are, no other error is raised.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, max_bytes: int = MAX_DECODED_BYTES, salvage: bool = False
+    ) -> None:
+        self._source = ByteSource(stream)
+        self._max_bytes, self._salvage = max_bytes, salvage
         self.header = _read_header(self._source)
         self._start = self._source.position  # of the frames
-        self._ledger = Ledger(self.header, max_bytes)
+        self._check = StructureCheck(self.header, max_bytes)
         self._why = MISSING  # the damage that explains the next gap
         self._begun = False
         self.lost: list[Lost] = []
 
     @property
     def model(self) -> bytes | None:
-        """The payload of the model in the file; None where there is none."""
+        """The payload of the model in the file, or None."""
         return self._opening[0]
 
     @property
     def n_model(self) -> int:
-        """Bytes that it takes in the file."""
+        """Bytes that the model takes in the file."""
         model, first = self._opening
         return 0 if model is None or first is None else first.position - self._start
 
@@ -201,59 +277,93 @@ class Reader:
 
     def __iter__(self) -> Iterator[Item | Chunk | Lost]:
         if self._begun:
-            raise ValueError("a reader reads a file once: make another")
+            raise ValueError("a Reader can be iterated once; create a new one")
         self._begun = True
-        told = 0
+        given = 0
         frame = self._opening[1]
         while frame is not None and frame.kind != INDEX:
             part = self._part(frame)
-            yield from self.lost[told:]
-            told = len(self.lost)
+            yield from self.lost[given:]
+            given = len(self.lost)
             if part is not None:
                 self._why = MISSING
                 yield part
             frame = self._next()
         self._finish(frame)
-        yield from self.lost[told:]
+        yield from self.lost[given:]
 
     @cached_property
     def index(self) -> Index:
-        """Where everything is, in a stream that seeks."""
+        """The positions of all items and chunks; the stream must seek."""
         if not self._source.seeks:
             raise ParameterError(
-                "one item alone cannot be read from a stream that does not seek: "
-                "save it to a file first"
+                "a single item cannot be read from a stream that does not seek; save it to a "
+                "file first"
             )
         index = Index.find(self._source, self._start)
         if self.header.items not in (None, len(index)):
-            raise Corrupt(f"the index has {len(index)} items, the header {self.header.items}")
+            raise Corrupt(f"the index has {len(index)} items; the header says {self.header.items}")
         return index
 
     def item(self, number: int) -> tuple[Item, Iterator[Chunk]]:
-        """One item and its chunks, read from where the index says they are."""
+        """One item and its chunks, read from their positions in the index."""
         index = self.index
         starts = np.flatnonzero(index.is_item)
         if not 0 <= number < len(starts):
-            raise ParameterError(f"there is no item {number}: the file has {len(starts)}, from 0")
+            raise ParameterError(
+                f"there is no item {number}: the file has {len(starts)}, counted from 0"
+            )
         first = int(starts[number])
         last = int(starts[number + 1]) if number + 1 < len(starts) else len(index.offsets)
-        ledger = Ledger(self.header, self._most)
+        check = StructureCheck(self.header, self._max_bytes)
         frame = self._frame_at(int(index.offsets[first]), ITEM)
         item = Item.unpack(frame.payload, number)
-        ledger.item(item, frame.position)
-        return item, self._chunks(ledger, [int(x) for x in index.offsets[first + 1 : last]])
+        check.item(item, frame.position)
+        return item, self._chunks(check, [int(x) for x in index.offsets[first + 1 : last]])
 
-    def _chunks(self, ledger: Ledger, positions: list[int]) -> Iterator[Chunk]:
+    def outline(self) -> Outline:
+        """What the file holds; see `read_outline`."""
+        items: list[ItemOutline] = []
+        if not self._source.seeks:
+            for part in self:
+                if isinstance(part, Item):
+                    items.append(ItemOutline(part))
+                elif isinstance(part, Chunk):
+                    items[-1].add(part.method, len(part.payload))
+            return Outline(self.header, self.n_read, self.n_model, items, True)
+        kind, length, *_ = PLAIN.unpack(self._head_at(self._start, PLAIN.size, "first"))
+        model = PLAIN.size + int(length) if kind == MODEL else 0
+        index = self.index
+        for position, is_item in zip(index.offsets.tolist(), index.is_item.tolist(), strict=True):
+            if is_item:
+                payload = self._frame_at(position, ITEM).payload
+                items.append(ItemOutline(Item.unpack(payload, len(items))))
+            elif not items:
+                raise Corrupt("the index begins with a chunk that belongs to no item")
+            else:
+                head = CHUNKED.unpack(self._head_at(position, CHUNKED.size, "CHUNK"))
+                items[-1].add(head[1], head[4])
+        return Outline(self.header, self._source.size, model, items, False)
+
+    def _chunks(self, check: StructureCheck, positions: list[int]) -> Iterator[Chunk]:
         for position in positions:
-            yield ledger.chunk(self._frame_at(position, CHUNK))
-        ledger.end_item()
+            yield check.chunk(self._frame_at(position, CHUNK))
+        check.end_item()
 
     def _frame_at(self, position: int, kind: int) -> Frame:
-        window = Window(self._source, position)
-        frame = read_frame(window)
-        if frame.kind != kind or window.position != self.index.after(position):
+        """The frame of this kind that the index lists at ``position``."""
+        frame = read_frame(self._source, position)
+        if frame.kind != kind or frame.end != self.index.after(position):
             raise Corrupt(f"{frame.where} is not what the index says")
         return frame
+
+    def _head_at(self, position: int, size: int, what: str) -> bytes:
+        """Only the head of a frame, for outlines."""
+        head = self._source.at(position, size)
+        if (head[0] == CHUNK) != (size == CHUNKED.size):
+            raise Corrupt(f"the frame at byte {position} is not what the index says")
+        check_head(head, what, position)
+        return head
 
     @cached_property
     def _opening(self) -> tuple[bytes | None, Frame | None]:
@@ -261,36 +371,36 @@ class Reader:
         frame = self._next()
         if frame is None or frame.kind != MODEL or frame.position != self._start:
             return None, frame
-        model = inflate(frame.payload, MOST_MODEL)
+        model = inflate(frame.payload, MAX_MODEL_BYTES)
         if model_id(model) != self.header.model:
             raise Corrupt("the model in the file is not the one its header names")
         return model, self._next()
 
     def _next(self) -> Frame | None:
-        """The next frame that is whole; None where nothing more can be salvaged."""
+        """The next undamaged frame; None where nothing more can be recovered."""
         while True:
             position = self._source.position
             try:
                 return read_frame(self._source)
-            except (Adrift, BadPayload, Truncated) as error:
+            except (DamagedHead, DamagedPayload, Truncated) as error:
                 if not self._salvage:
                     raise
-                if not self._pass_by(position, error):
+                if not self._skip(position, error):
                     return None
 
     def _part(self, frame: Frame) -> Item | Chunk | None:
-        """What a frame holds; None where it is wrong, but not the whole file is to be refused."""
-        ledger = self._ledger
+        """The content of a frame; None where it is wrong and the reader salvages."""
+        check = self._check
         try:
             if frame.kind == ITEM:
                 self._lose_until(None)
-                item = Item.unpack(frame.payload, ledger.items)
-                ledger.item(item, frame.position)
+                item = Item.unpack(frame.payload, check.items)
+                check.item(item, frame.position)
                 return item
             if frame.kind == CHUNK:
                 self._lose_until(frame.first)
-                return ledger.chunk(frame)
-            raise Corrupt(f"{frame.where} is not where one may be")
+                return check.chunk(frame)
+            raise Corrupt(f"{frame.where} is at a place where none is allowed")
         except Corrupt as error:
             if not self._salvage:
                 raise
@@ -299,12 +409,12 @@ class Reader:
                 self._lose_item()
             return None
 
-    def _pass_by(self, position: int, error: Corrupt | Truncated) -> bool:
-        """Go on after damage, and say whether that can be."""
+    def _skip(self, position: int, error: Corrupt | Truncated) -> bool:
+        """Continue after damage; returns whether that is possible."""
         self._why = str(error)
-        bad, index = isinstance(error, BadPayload), self._index_if_any
-        kind = error.kind if isinstance(error, BadPayload) else None
-        if kind == ITEM or (index is not None and index.names_item(position)):
+        bad, index = isinstance(error, DamagedPayload), self._index_if_any
+        kind = error.kind if isinstance(error, DamagedPayload) else None
+        if kind == ITEM or (index is not None and index.is_item_at(position)):
             self._lose_item()
         elif position == self._start:
             self._lose(Lost(self._why, None))
@@ -322,34 +432,34 @@ class Reader:
             return None
 
     def _lose_until(self, row: int | None) -> None:
-        """In salvage, note that the rows from the next to this one did not come."""
-        ledger = self._ledger
-        item = ledger.now
+        """In salvage, note that the rows from the next one to ``row`` are missing."""
+        check = self._check
+        item = check.now
         if not self._salvage or item is None:
             return
         row = item.rows if row is None else min(row, item.rows)
-        if row > ledger.row:
-            self._lose(Lost(self._why, item.number, ledger.row, row - ledger.row))
-            ledger.row = row
-            ledger.chunks += 1
+        if row > check.row:
+            self._lose(Lost(self._why, item.number, check.row, row - check.row))
+            check.row = row
+            check.chunks += 1
 
     def _lose_item(self) -> None:
         self._lose_until(None)
-        self._lose(Lost(self._why, self._ledger.items))
-        self._ledger.now = None
-        self._ledger.items += 1
+        self._lose(Lost(self._why, self._check.items))
+        self._check.now = None
+        self._check.items += 1
 
     def _lose(self, lost: Lost) -> None:
-        if len(self.lost) >= MOST_FRAMES:
-            raise TooLarge(f"the file has lost more than the {MOST_FRAMES} parts allowed")
+        if len(self.lost) >= MAX_FRAMES:
+            raise TooLarge(f"more than {MAX_FRAMES} parts of the file are lost")
         self.lost.append(lost)
 
     def _finish(self, index: Frame | None) -> None:
-        """Refuse a file that is not whole; in salvage, note it."""
+        """Refuse an incomplete file; in salvage, note it."""
         self._lose_until(None)
         try:
-            self._ledger.end()
-            if not self.lost:  # else it is known that these fail
+            self._check.end()
+            if not self.lost:  # after losses these checks always fail
                 self._check_end(index)
         except (Corrupt, Truncated) as error:
             if not self._salvage:
@@ -359,33 +469,42 @@ class Reader:
     def _check_end(self, index: Frame | None) -> None:
         if index is None:
             raise Corrupt(self._why)
-        if index.payload != self._ledger.entries:
+        if index.payload != self._check.entries:
             raise Corrupt("the index does not agree with the items and chunks of the file")
         digest, length = self._source.digest.digest(), self._source.position - index.position
         said, said_length, end = TAIL.unpack(self._source.take(TAIL.size))
         if said != digest:
-            raise Corrupt("the file does not have the SHA-256 that stands at its end")
+            raise Corrupt("the SHA-256 at the end of the file is not that of its bytes")
         if said_length != length or end != END:
             raise Corrupt("the file does not end as it should")
         if self._source.stream.read(1):
-            raise Corrupt("the file goes on after its end")
+            raise Corrupt("there are bytes after the end of the file")
 
 
-def _read_header(source: Source) -> Header:
+def read_outline(stream: BinaryIO) -> Outline:
+    """What a file holds, without decoding it.
+
+    Where the stream seeks, only the heads of its frames are read, else all of it. Raises the errors
+    of a `Reader`.
+    """
+    return Reader(stream, NO_LIMIT).outline()
+
+
+def _read_header(source: ByteSource) -> Header:
     start = b""
-    for byte in MAGIC:  # one by one: what is too short for the magic can still be ours
+    for byte in MAGIC:  # one by one, so that a file cut within these bytes counts as truncated
         start += source.take(1)
         if start[-1] != byte:
-            raise NotOurFile("this is no compressed file of narrows: it starts with other bytes")
+            raise NotOurFile("not a compressed file of narrows: it starts with other bytes")
     start += source.take(PREAMBLE.size - len(MAGIC))
     _, major, minor, length = PREAMBLE.unpack(start)
     if major != VERSION[0] or minor > VERSION[1]:
         raise UnsupportedVersion(
-            f"the file is of format {major}.{minor}, and this narrows reads up to "
-            f"{VERSION[0]}.{VERSION[1]}: a newer one may read it"
+            f"the file has format {major}.{minor}, and this version of narrows reads up to "
+            f"{VERSION[0]}.{VERSION[1]}; use a newer version"
         )
-    if length > MOST_JSON:
-        raise TooLarge(f"the header has {length} bytes, more than the {MOST_JSON} allowed")
+    if length > MAX_JSON_BYTES:
+        raise TooLarge(f"the header has {length} bytes; at most {MAX_JSON_BYTES} are allowed")
     text = source.take(length)
     if CRC.unpack(source.take(CRC.size))[0] != zlib.crc32(start + text):
         raise Corrupt("the header of the file is damaged")

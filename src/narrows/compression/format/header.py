@@ -1,24 +1,28 @@
-"""What a .narrow file says of itself: its header, its items, and the JSON they are written in."""
+"""What the header of a .narrow file and the header of each item hold, and the JSON they are in.
+
+A header is canonical JSON: sorted keys, no spaces, integers of at most 63 bits, no floats. Anything
+else is refused, so that equal content always has equal bytes. docs/format.md specifies the fields.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from narrows.exceptions import Corrupt, ParameterError, TooLarge, UnsupportedVersion
 
-MOST_JSON = 1 << 16
-MOST_DEPTH = 16  # objects and lists in one another
-MOST_AXES = 32
-MOST_NAME = 1024  # bytes
-MOST_NUMBER = 1 << 63
-MOST_CHUNK = 1 << 26  # bytes, decoded
+MAX_JSON_BYTES = 1 << 16
+MAX_JSON_DEPTH = 16  # objects and lists inside one another
+MAX_AXES = 32
+MAX_NAME_BYTES = 1024
+INTEGER_LIMIT = 1 << 63  # every integer in a header is smaller
+MAX_CHUNK_BYTES = 1 << 26  # decoded
 
 KINDS = ("array", "images")
 MODES = ("lossy", "bounded", "lossless")
@@ -31,27 +35,41 @@ DTYPES = {"|b1", "|i1", "|u1"} | {
 
 
 def to_json(fields: Mapping[str, Any]) -> bytes:
-    """The one form in which a file may hold these fields; those that are None are left out."""
+    """The canonical JSON of ``fields``; those that are None are left out."""
     kept = {key: value for key, value in fields.items() if value is not None}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode()
 
 
+def from_json(data: bytes, what: str) -> dict[str, Any]:
+    """The fields in ``data``; raises Corrupt for anything that `to_json` does not write."""
+    try:
+        fields = json.loads(
+            data.decode(), parse_int=_integer, parse_float=_refuse, parse_constant=_refuse
+        )
+        usable = isinstance(fields, dict) and _depth(fields) <= MAX_JSON_DEPTH
+        if usable and to_json(fields) == data:
+            return dict(fields)
+    except (ValueError, RecursionError) as error:  # of decoding, parsing and encoding again
+        raise Corrupt(f"{what} is not canonical JSON: {error}") from None
+    raise Corrupt(f"{what} is not canonical JSON")
+
+
 def _integer(digits: str) -> int:
     number = int(digits)
-    if abs(number) >= MOST_NUMBER:
+    if abs(number) >= INTEGER_LIMIT:
         raise ValueError("a number of more than 63 bits")
     return number
 
 
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no integer")
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is not an integer")
 
 
 def _depth(value: object) -> int:
-    """How many objects and lists are in one another, counted to one more than is allowed."""
+    """How many objects and lists are inside one another, counted to one above the limit."""
     depth, level = 0, [value]
-    while level and depth <= MOST_DEPTH:
+    while level and depth <= MAX_JSON_DEPTH:
         lists = [x for x in level if isinstance(x, list)]
         lists += [list(x.values()) for x in level if isinstance(x, dict)]
         level = [inner for values in lists for inner in values]
@@ -59,41 +77,33 @@ def _depth(value: object) -> int:
     return depth
 
 
-def from_json(data: bytes, what: str) -> dict[str, Any]:
-    """The fields in ``data``; Corrupt where it is not what `to_json` writes."""
-    try:
-        text = data.decode()
-        fields = json.loads(
-            text, parse_int=_integer, parse_float=_no_number, parse_constant=_no_number
-        )
-        fine = isinstance(fields, dict) and _depth(fields) <= MOST_DEPTH
-        if fine and to_json(fields) == data:
-            return dict(fields)
-    except (ValueError, RecursionError) as error:  # of decoding, parsing and encoding again
-        raise Corrupt(f"{what} is not written as it must be: {error}") from None
-    raise Corrupt(f"{what} is not written as it must be")
+def _checked_json(fields: Mapping[str, Any], what: str, unpack: Callable[[bytes], object]) -> bytes:
+    """``fields`` as JSON that ``unpack``, the reader's check, accepts.
 
-
-def _written(fields: Mapping[str, Any], what: str) -> bytes:
-    """What a writer was given, as JSON that a reader will take."""
+    Raises ParameterError where the reader would find it corrupt, TooLarge over a limit.
+    """
     try:
         data = to_json(fields)
-        if len(data) > MOST_JSON:
-            raise TooLarge(f"{what} takes {len(data)} bytes, more than the {MOST_JSON} allowed")
-        from_json(data, what)
+        if len(data) > MAX_JSON_BYTES:
+            raise TooLarge(f"{what} takes {len(data)} bytes; {MAX_JSON_BYTES} are allowed")
+        unpack(data)
+    except TooLarge:
+        raise
+    except Corrupt as refused:
+        raise ParameterError(str(refused)) from None
     except (TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, TooLarge):
-            raise
         raise ParameterError(f"{what} cannot be written: {error}") from None
     return data
 
 
 def _require(fine: bool, what: str, name: str, value: object) -> None:
     if not fine:
-        raise Corrupt(f"{what} has {name} {value!r:.80}, which no encoder writes")
+        raise Corrupt(f"{what} has {name} {value!r:.80}, which is not allowed")
 
 
-def _only(fields: Mapping[str, Any], required: set[str], optional: set[str], what: str) -> None:
+def _check_names(
+    fields: Mapping[str, Any], required: set[str], optional: set[str], what: str
+) -> None:
     """Refuse fields that are missing or unknown."""
     missing, unknown = required - set(fields), set(fields) - required - optional
     if missing:
@@ -102,12 +112,12 @@ def _only(fields: Mapping[str, Any], required: set[str], optional: set[str], wha
         raise Corrupt(f"{what} has the unknown field {min(unknown)!r:.80}")
 
 
-def _counts(value: object) -> bool:
-    return type(value) is int and 0 <= value < MOST_NUMBER
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < INTEGER_LIMIT
 
 
-def _error_of(text: object) -> float:
-    """The bound on the error that a header states."""
+def _error_from_hex(text: object) -> float:
+    """The largest error that a header states, in the one form that ``float.hex`` writes."""
     try:
         error = float.fromhex(text) if isinstance(text, str) else math.nan
     except (ValueError, OverflowError):
@@ -119,11 +129,20 @@ def _error_of(text: object) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What holds for the whole file; see docs/format.md.
+    """The fields that hold for a whole file.
 
-    ``error`` is the absolute bound of mode "bounded", ``model`` the SHA-256 of the payload of the
-    model it was made with, in hex, ``level`` the model's rate, ``items`` the number of items where
-    it is known beforehand.
+    Parameters
+    ----------
+    kind : "array" or "images"
+    mode : "lossy", "bounded" or "lossless"
+    error : float, optional
+        The largest absolute error; only with mode "bounded".
+    model : str, optional
+        SHA-256, in hex, of the payload of the model that the file was made with.
+    level : int, optional
+        The quality level of that model.
+    items : int, optional
+        The number of items, where it was known when writing began.
     """
 
     kind: str
@@ -134,48 +153,43 @@ class Header:
     items: int | None = None
 
     def pack(self) -> bytes:
-        """As JSON; ParameterError where a reader would refuse it."""
-        fields = {name: getattr(self, name) for name in ("kind", "mode", "model", "level", "items")}
+        """The header as JSON; ParameterError where a reader would refuse it."""
         error = None if self.error is None else float(self.error).hex()
-        data = _written({**fields, "coder": CODER, "error": error}, "the header")
-        try:
-            Header.unpack(data)
-        except Corrupt as refused:
-            raise ParameterError(str(refused)) from None
-        return data
+        fields = {**asdict(self), "coder": CODER, "error": error}
+        return _checked_json(fields, "the header", Header.unpack)
 
     @classmethod
     def unpack(cls, data: bytes) -> Header:
-        """From JSON; Corrupt where it says what no writer says."""
+        """The header in ``data``; Corrupt for values that no writer writes."""
         what = "the header"
         fields = from_json(data, what)
         optional = {"error", "model", "level", "items"}
-        _only(fields, {"kind", "mode", "coder"}, optional, what)
+        _check_names(fields, {"kind", "mode", "coder"}, optional, what)
         coder = fields.pop("coder")
         if coder != CODER or type(coder["version"]) is not int:
             raise UnsupportedVersion(
-                f"the file is coded by {coder!r:.80}, which this narrows does not know: "
-                "a newer one may"
+                f"the file is coded by {coder!r:.80}, which this version of narrows does not "
+                "know; use a newer version"
             )
         _require(fields["kind"] in KINDS, what, "kind", fields["kind"])
         _require(fields["mode"] in MODES, what, "mode", fields["mode"])
         if "error" in fields:
             _require(fields["mode"] == "bounded", what, "an error in mode", fields["mode"])
-            fields["error"] = _error_of(fields["error"])
+            fields["error"] = _error_from_hex(fields["error"])
         if "model" in fields:
             model = fields["model"]
             fine = isinstance(model, str) and re.fullmatch("[0-9a-f]{64}", model) is not None
             _require(fine, what, "model", model)
         for name in ("level", "items"):
-            _require(name not in fields or _counts(fields[name]), what, name, fields.get(name))
+            _require(name not in fields or _is_count(fields[name]), what, name, fields.get(name))
         return cls(**fields)
 
 
-def _is_name(name: object) -> bool:
-    """Whether it is a path that stays inside the folder it is put in."""
+def _is_safe_name(name: object) -> bool:
+    """Whether it is a relative path that stays inside the folder it is written to."""
     return (
         isinstance(name, str)
-        and len(name.encode()) <= MOST_NAME
+        and len(name.encode()) <= MAX_NAME_BYTES
         and not {"", ".", ".."} & set(name.split("/"))
         and re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", name) is None
     )
@@ -183,10 +197,21 @@ def _is_name(name: object) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One array or image of the file, seen as rows: its first ``row_axes`` axes folded into one.
+    """The header of one array or image: its first ``row_axes`` axes are folded into rows.
 
-    ``dtype`` keeps the order of bytes that the user had; ``codec`` belongs to the methods;
-    ``number`` is its place in the file, set by a reader.
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : str
+        As in NumPy's ``dtype.str``; it keeps the byte order of the user's array.
+    row_axes : int
+        How many leading axes form the rows that chunks are made of.
+    name : str, optional
+        A relative path.
+    codec : dict
+        Reserved for future methods.
+    number : int
+        Position in the file, from 0; set by a reader, not stored.
     """
 
     shape: tuple[int, ...]
@@ -203,7 +228,7 @@ class Item:
 
     @property
     def little(self) -> np.dtype[Any]:
-        """The dtype of what its chunks decode to."""
+        """The dtype of the decoded chunks: always little-endian."""
         return np.dtype(self.dtype.replace(">", "<"))
 
     @property
@@ -218,7 +243,7 @@ class Item:
 
     @property
     def rows(self) -> int:
-        """How many rows its chunks must cover; none where it has no elements."""
+        """How many rows the chunks must cover; 0 for an array without elements."""
         return math.prod(self.shape[: self.row_axes]) if self.row_bytes else 0
 
     @property
@@ -230,42 +255,35 @@ class Item:
         return f"item {self.number}" + (f" ({self.name})" if self.name else "")
 
     def pack(self) -> bytes:
-        """As JSON; ParameterError where a reader would refuse it, TooLarge over a limit."""
-        fields = {name: getattr(self, name) for name in ("dtype", "row_axes", "name")}
-        shape = [int(size) for size in self.shape]
-        data = _written({**fields, "shape": shape, "codec": self.codec or None}, str(self))
-        try:
-            Item.unpack(data, self.number)
-        except Corrupt as refused:
-            raise ParameterError(str(refused)) from None
-        return data
+        """The item as JSON; ParameterError where a reader would refuse it."""
+        fields = {"dtype": self.dtype, "row_axes": self.row_axes, "name": self.name}
+        fields |= {"shape": [int(size) for size in self.shape], "codec": self.codec or None}
+        return _checked_json(fields, str(self), lambda data: Item.unpack(data, self.number))
 
     @classmethod
     def unpack(cls, data: bytes, number: int = 0) -> Item:
-        """From JSON; Corrupt where it says what no writer says, TooLarge over a limit."""
+        """The item in ``data``; Corrupt for values that no writer writes, TooLarge over a limit."""
         what = f"item {number}"
         fields = from_json(data, what)
-        _only(fields, {"shape", "dtype", "row_axes"}, {"name", "codec"}, what)
-        shape = fields.pop("shape")
-        _require(isinstance(shape, list) and all(map(_counts, shape)), what, "shape", shape)
-        dtype = fields["dtype"]
+        _check_names(fields, {"shape", "dtype", "row_axes"}, {"name", "codec"}, what)
+        shape, dtype, row_axes = (fields.pop(name) for name in ("shape", "dtype", "row_axes"))
+        _require(isinstance(shape, list) and all(map(_is_count, shape)), what, "shape", shape)
         _require(isinstance(dtype, str) and dtype in DTYPES, what, "dtype", dtype)
-        row_axes = fields["row_axes"]
-        _require(_counts(row_axes) and row_axes <= len(shape), what, "row_axes", row_axes)
-        _require("name" not in fields or _is_name(fields["name"]), what, "name", fields.get("name"))
-        codec = fields.get("codec", {"": 0})
+        _require(_is_count(row_axes) and row_axes <= len(shape), what, "row_axes", row_axes)
+        name, codec = fields.get("name", "x"), fields.get("codec", {"x": 0})
+        _require(_is_safe_name(name), what, "name", name)
         _require(isinstance(codec, dict) and bool(codec), what, "codec", codec)
-        item = cls(shape=tuple(shape), number=number, **fields)
+        item = cls(shape=tuple(shape), dtype=dtype, row_axes=row_axes, number=number, **fields)
         _check_size(item)
         return item
 
 
 def _check_size(item: Item) -> None:
-    if len(item.shape) > MOST_AXES:
-        raise TooLarge(f"{item} has {len(item.shape)} axes, more than the {MOST_AXES} allowed")
-    if math.prod(size for size in item.shape if size) * item.itemsize >= MOST_NUMBER:
-        raise TooLarge(f"{item} has the shape {item.shape}, more than any memory holds")
-    if item.rows and item.row_bytes > MOST_CHUNK:
+    if len(item.shape) > MAX_AXES:
+        raise TooLarge(f"{item} has {len(item.shape)} axes; at most {MAX_AXES} are allowed")
+    if math.prod(size for size in item.shape if size) * item.itemsize >= INTEGER_LIMIT:
+        raise TooLarge(f"{item} has the shape {item.shape}, which fits no memory")
+    if item.rows and item.row_bytes > MAX_CHUNK_BYTES:
         raise TooLarge(
-            f"{item} has rows of {item.row_bytes} bytes, more than the {MOST_CHUNK} of a chunk"
+            f"{item} has rows of {item.row_bytes} bytes; at most {MAX_CHUNK_BYTES} are allowed"
         )

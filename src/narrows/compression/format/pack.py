@@ -1,63 +1,65 @@
-"""From arrays to a .narrow file and back, a chunk at a time."""
+"""Whole arrays to .narrow files and back, one chunk at a time; opening files and models.
+
+`pack` writes a file, `Unpacker` reads one, `decompress` is the function for users.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from narrows.compression.format.chunk_methods import (
+    MODEL_METHODS,
     NAMES,
-    WITH_MODEL,
-    Wish,
+    CodedChunk,
+    CodingSettings,
     decode_chunk,
     encode_chunk,
 )
-from narrows.compression.format.container import (
-    Chunk,
-    Header,
-    Item,
-    Lost,
-    Reader,
-    Writer,
-    need_model,
-)
-from narrows.compression.format.decoder import Model
-from narrows.compression.format.model_payload import Payload
-from narrows.exceptions import Corrupt, InputError, InputTypeError, WrongModel
+from narrows.compression.format.container import Lost, Reader, Writer, check_model
+from narrows.compression.format.decoder import ExactDecoder
+from narrows.compression.format.frames import MAX_DECODED_BYTES, Chunk
+from narrows.compression.format.header import Header, Item
+from narrows.compression.format.integer_networks import Payload
+from narrows.exceptions import Corrupt, FileError, InputError, InputTypeError, WrongModel
 
 Array = NDArray[Any]
-AT_ONCE = 1 << 22  # elements of a chunk: coding takes about 250 bytes for each
-HELD = 1 << 26  # bytes of chunks that wait for whether the model is needed
+CHUNK_ELEMENTS = 1 << 22  # coding takes about 250 bytes for each
+MAX_HELD_BYTES = 1 << 26  # of chunks kept until it is known whether the file needs the model
 KINDS = "biufc"
-STRIP = 64  # rows of an image that is cut are a multiple of this: no block of 8 rows is cut
+STRIP = 64  # images are cut at multiples of so many rows, so that no block of 8 rows is cut
+PAYLOAD = "payload"  # the name of the tensor in a model's file
 
 
 @dataclass
 class Summary:
-    """What became of some data: bytes in and out, where they went, and how far off it is."""
+    """The outcome of compression: bytes in and out, by method, and the errors."""
 
     mode: str = "lossy"
-    error: float | None = None  # the bound, absolute
+    error: float | None = None  # the absolute bound
     level: int | None = None
     items: int = 0
     pixels: int = 0  # of images
-    dtypes: Counter[str] = field(default_factory=Counter)  # items by what they hold
+    dtypes: Counter[str] = field(default_factory=Counter)  # items of each dtype
     embedded: int = 0  # bytes of the model's frame
     original: int = 0
     coded: int = 0  # bytes of the whole file
     chunks: int = 0
     payload: int = 0  # bytes of all chunks' payloads
-    codes: int = 0  # of these, what the codes of the autoencoder take
-    without: int | None = 0  # the payloads, had the autoencoder been switched off; lossy: None
+    codes: int = 0  # bytes of them that hold codes of the autoencoder
+    without: int | None = 0  # bytes of all payloads without the autoencoder; None if lossy
     elements: int = 0
-    methods: Counter[str] = field(default_factory=Counter)  # chunks by the method that won
+    methods: Counter[str] = field(default_factory=Counter)  # chunks coded by each method
     largest_error: float = 0.0
     squares: float = 0.0  # summed squared errors of finite elements
 
@@ -76,35 +78,45 @@ class Given:
 
 
 def row_axes(shape: tuple[int, ...]) -> int:
-    """How many leading axes are folded into rows, so that a row fits a chunk."""
+    """How many leading axes are folded into rows, such that a row fits a chunk."""
     for axes in range(min(1, len(shape)), len(shape)):
-        if math.prod(shape[axes:]) <= AT_ONCE:
+        if math.prod(shape[axes:]) <= CHUNK_ELEMENTS:
             return axes
     return len(shape)
 
 
 def pack(
-    stream: Any,
+    stream: BinaryIO,
     items: Iterable[Given],
-    wish: Wish,
+    settings: CodingSettings,
     *,
     embed: bool = False,
     count: int | None = None,
     watch: Callable[[int], None] = lambda n: None,
 ) -> Summary:
-    """Write a file to ``stream``, and tell what became of the data.
+    """Write a file to ``stream``.
 
-    ``watch`` is told the bytes of every chunk that is done.
+    Parameters
+    ----------
+    stream : binary stream
+    items : iterable of Given
+    settings : CodingSettings
+    embed : bool
+        Write the model into the file.
+    count : int, optional
+        The number of items, if known, for the header.
+    watch : callable
+        Called with the bytes of every chunk that is done.
     """
-    summary = Summary(wish.mode)
-    steps = _steps(items, wish, summary, watch)
-    first, needs = _first(steps, wish)
-    model = wish.model if needs or embed else None
-    level = None if model is None else model.level if wish.level is None else wish.level
+    summary = Summary(settings.mode)
+    steps = _steps(items, settings, summary, watch)
+    first, needs = _first(steps, settings)
+    model = settings.model if needs or embed else None
+    level = None if model is None else model.level if settings.level is None else settings.level
     header = Header(
-        kind="images" if wish.images else "array",
-        mode=wish.mode,
-        error=wish.error if wish.mode == "bounded" else None,
+        kind="images" if settings.images else "array",
+        mode=settings.mode,
+        error=settings.error if settings.mode == "bounded" else None,
         model=None if model is None else model.id,
         level=level,
         items=count,
@@ -124,36 +136,36 @@ Step = Item | tuple[int, bytes, Array]  # or a chunk: its method, its payload, w
 
 
 def _steps(
-    items: Iterable[Given], wish: Wish, summary: Summary, watch: Callable[[int], None]
+    items: Iterable[Given], settings: CodingSettings, summary: Summary, watch: Callable[[int], None]
 ) -> Iterator[Step]:
-    """What is to be written, in order."""
+    """The items and chunks to write, in order."""
     for given in items:
-        data = given.data  # of a file, this decodes it
+        data = given.data  # for an image file, this reads it
         item = _item_of(data, given.name)
         yield item
         summary.items += 1
-        summary.pixels += math.prod(item.shape[:2]) if wish.images else 0
+        summary.pixels += math.prod(item.shape[:2]) if settings.images else 0
         summary.dtypes[str(item.little)] += 1
-        for part in _parts(data, item, wish.images):
-            coded = encode_chunk(part, wish)
+        for part in _parts(data, item, settings.images):
+            coded = encode_chunk(part, settings)
             decoded = np.ascontiguousarray(coded.decoded, item.little)
-            _note(summary, part, decoded, coded)
+            _count(summary, part, decoded, coded)
             watch(part.nbytes)
             yield coded.method, coded.payload, decoded
 
 
-def _first(steps: Iterator[Step], wish: Wish) -> tuple[list[Step], bool]:
-    """The steps up to one that the model is needed for, and whether there is any.
+def _first(steps: Iterator[Step], settings: CodingSettings) -> tuple[list[Step], bool]:
+    """The steps up to the first that needs the model, and whether there is one.
 
-    A file of which no chunk needs the model must not ask for one. What is large is not held to find
-    that out.
+    A file must not name a model that none of its chunks needs. After MAX_HELD_BYTES the model is
+    taken as needed.
     """
     held: list[Step] = []
     size = 0
-    for step in steps if wish.model is not None else ():
+    for step in steps if settings.model is not None else ():
         held.append(step)
         size += 0 if isinstance(step, Item) else step[2].nbytes
-        if size > HELD or (not isinstance(step, Item) and step[0] in WITH_MODEL):
+        if size > MAX_HELD_BYTES or (not isinstance(step, Item) and step[0] in MODEL_METHODS):
             return held, True
     return held, False
 
@@ -162,8 +174,8 @@ def _item_of(data: Any, name: str | None) -> Item:
     dtype = np.dtype(data.dtype)
     if dtype.kind not in KINDS or dtype.itemsize > (16 if dtype.kind == "c" else 8):
         raise InputTypeError(
-            f"{name or 'X'} holds {dtype}, which a .narrow file has no place for; give "
-            "booleans, integers, floats or complex numbers of at most 8 bytes a part."
+            f"{name or 'X'} holds {dtype}, which a .narrow file cannot store; give booleans, "
+            "integers, floats or complex numbers of at most 8 bytes a part."
         )
     shape = tuple(int(size) for size in data.shape)
     code = dtype.newbyteorder("<").str if dtype.isnative else dtype.str
@@ -175,29 +187,29 @@ def _parts(data: Any, item: Item, image: bool) -> Iterator[Array]:
     """The chunks of an item, (rows, *row shape), little-endian and in C order."""
     if not item.rows:
         return
-    at_once = max(1, AT_ONCE // max(1, math.prod(item.row_shape)))
+    at_once = max(1, CHUNK_ELEMENTS // max(1, math.prod(item.row_shape)))
     if image and at_once < item.rows:
-        strip = min(STRIP, 1 << at_once.bit_length() - 1)  # of a very wide one, lower strips
+        strip = min(STRIP, 1 << at_once.bit_length() - 1)  # lower strips of a very wide image
         at_once = at_once // strip * strip
     if item.row_axes == 1:
         for start in range(0, item.rows, at_once):
             yield np.ascontiguousarray(data[start : start + at_once], item.little)
         return
-    # rows of several axes: the data lie in memory, or one slice of their first axis does
+    # rows span several axes: all data are in memory, or one slice of the first axis at a time
     for block in [data] if item.row_axes == 0 else (data[i : i + 1] for i in range(item.shape[0])):
         rows = np.ascontiguousarray(block, item.little).reshape(-1, *item.row_shape)
         for start in range(0, len(rows), at_once):
             yield rows[start : start + at_once]
 
 
-def _note(summary: Summary, part: Array, decoded: Array, coded: Any) -> None:
+def _count(summary: Summary, part: Array, decoded: Array, coded: CodedChunk) -> None:
     summary.original += part.nbytes
     summary.chunks += 1
     summary.payload += len(coded.payload)
     summary.codes += coded.code_bytes
     summary.elements += part.size
     summary.methods[NAMES[coded.method]] += 1
-    others = [size for method, size in coded.others.items() if method <= 2]
+    others = [size for method, size in coded.others.items() if method not in MODEL_METHODS]
     if summary.without is not None:
         summary.without = summary.without + min(others) if others else None
     if decoded is part or np.array_equal(decoded, part):
@@ -211,25 +223,25 @@ def _note(summary: Summary, part: Array, decoded: Array, coded: Any) -> None:
 
 
 class Unpacker:
-    """A file being read: its header, the model it embeds, and its items one after another.
+    """Reads a file: its header, the model embedded in it, and its items one after another.
 
     Parameters
     ----------
     stream : a binary stream
     model : Model, optional
-        The model it was made with, where that is not embedded.
+        The model that the file was made with, if it is not embedded.
     max_bytes : int
-        Of all items together, decoded.
+        Limit for all items together, decoded.
     salvage : bool
-        Go on after damage; ``lost`` tells what is missing, which comes as zeros.
+        Continue after damage; ``lost`` lists what is missing, which is filled with zeros.
     """
 
     def __init__(
         self,
-        stream: Any,
-        model: Model | None = None,
+        stream: BinaryIO,
+        model: ExactDecoder | None = None,
         *,
-        max_bytes: int = 1 << 31,
+        max_bytes: int = MAX_DECODED_BYTES,
         salvage: bool = False,
     ) -> None:
         self.reader = Reader(stream, max_bytes, salvage)
@@ -238,16 +250,18 @@ class Unpacker:
         header = self.reader.header
         embedded = self.reader.model
         if embedded is not None:
-            model = Model(Payload.from_bytes(embedded))
+            model = ExactDecoder(Payload.from_bytes(embedded))
         self.embedded = embedded is not None
         self._given = None if model is None else model.id
-        if self._given != header.model:  # what needs none can be read all the same
+        if self._given != header.model:  # chunks that need no model can still be read
             model = None
-        self.wish = Wish(header.mode, header.kind == "images", header.error, model, header.level)
+        self.settings = CodingSettings(
+            header.mode, header.kind == "images", header.error, model, header.level
+        )
 
     @property
     def header(self) -> Header:
-        """What the file says of itself."""
+        """The header of the file."""
         return self.reader.header
 
     def __iter__(self) -> Iterator[tuple[Item, Array]]:
@@ -259,21 +273,21 @@ class Unpacker:
             elif isinstance(part, Item):
                 if item is not None and array is not None:
                     yield item, _as_user(array, item)
-                item, array = part, _room(part)
+                item, array = part, _empty(part)
             elif array is not None:
-                self._fill(array, part)
+                self._decode_into(array, part)
         if item is not None and array is not None:
             yield item, _as_user(array, item)
 
     def one(self, number: int) -> tuple[Item, Array]:
-        """One item alone, from a stream that seeks."""
+        """A single item, from a stream that seeks."""
         item, chunks = self.reader.item(number)
-        array = _room(item)
+        array = _empty(item)
         for chunk in chunks:
-            self._fill(array, chunk)
+            self._decode_into(array, chunk)
         return item, _as_user(array, item)
 
-    def _fill(self, array: Array, chunk: Chunk) -> None:
+    def _decode_into(self, array: Array, chunk: Chunk) -> None:
         try:
             array[chunk.first : chunk.first + chunk.rows] = self.decode(chunk)
         except Corrupt as error:
@@ -282,42 +296,42 @@ class Unpacker:
             self.lost.append(Lost(str(error), chunk.item.number, chunk.first, chunk.rows))
 
     def decode(self, chunk: Chunk) -> Array:
-        """What a chunk holds, checked."""
+        """The decoded chunk, checked."""
         try:
             decoded = decode_chunk(
-                chunk.method, chunk.payload, chunk.shape, chunk.item.little, self.wish
+                chunk.method, chunk.payload, chunk.shape, chunk.item.little, self.settings
             )
         except WrongModel:
-            need_model(self.header, self._given)
-            raise Corrupt(f"{chunk} needs a model, and the file names none") from None
+            check_model(self.header, self._given)
+            raise Corrupt(f"{chunk} needs a model, but the file names none") from None
         except Corrupt as error:
             raise Corrupt(f"{chunk} is damaged: {error}") from error
         chunk.check(decoded)
         return decoded
 
 
-def _room(item: Item) -> Array:
+def _empty(item: Item) -> Array:
     return np.zeros((item.rows, *item.row_shape), item.little)
 
 
 def _as_user(array: Array, item: Item) -> Array:
-    """In the shape and the order of bytes that the user had."""
+    """In the shape and the byte order of the user's array."""
     back = array.reshape(item.shape)
     return back if np.dtype(item.dtype) == item.little else back.astype(item.dtype)
 
 
 def range_of(items: Iterable[Given]) -> float:
-    """Largest minus smallest finite value, 0 without any: what a relative error is relative to."""
+    """Largest minus smallest finite value (0 if there is none), the unit of relative errors."""
     low, high = ends_of(items)
     if high - low == math.inf:
         raise InputError(
-            "X holds numbers too far apart for a share of their range: give max_error in X's units."
+            "The range of X is too large for a relative max_error; give max_error in X's units."
         )
     return max(0.0, high - low)
 
 
 def ends_of(items: Iterable[Given]) -> tuple[float, float]:
-    """Smallest and largest finite value; ∞ and −∞ where there is none."""
+    """Smallest and largest finite value; ∞ and −∞ if there is none."""
     low, high = math.inf, -math.inf
     for given in items:
         data = given.data
@@ -328,3 +342,70 @@ def ends_of(items: Iterable[Given]) -> tuple[float, float]:
             if kept.size:
                 low, high = min(low, float(kept.min())), max(high, float(kept.max()))
     return low, high
+
+
+@contextmanager
+def opened(source: Any) -> Iterator[Any]:
+    """A binary stream of bytes, of the file at a path, or the given stream, which stays open."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_file():
+            problem = "is not a file" if path.exists() else "does not exist"
+            raise FileError(f"'{path}' {problem}.")
+        with path.open("rb") as stream:
+            yield stream
+    else:
+        check_binary(source, "read", "source must be bytes, a path or")
+        yield source
+
+
+def check_binary(stream: Any, method: str, what: str) -> None:
+    """Refuse an object that has no method ``read`` or ``write`` for bytes."""
+    if not hasattr(stream, method) or isinstance(stream, io.TextIOBase):
+        mode = method[0] + "b"
+        raise InputTypeError(
+            f"{what} an open binary file, such as open(path, '{mode}'). Got "
+            f"{type(stream).__name__} instead."
+        )
+
+
+def load_model(path: str | Path) -> ExactDecoder:
+    """The decoder in the safetensors file of a codec; works without torch.
+
+    Raises ``FileError`` for a file without one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileError(f"'{path}' does not exist; give the file that the codec was saved to.")
+    try:
+        with safe_open(path, "np") as stream:
+            if PAYLOAD not in set(stream.keys()):
+                raise FileError(f"'{path}' holds no codec; fit one: narrows fit --model codec.")
+            data = stream.get_tensor(PAYLOAD).tobytes()
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise FileError(
+            f"'{path}' cannot be read as a model file; it is damaged or another kind of file."
+        ) from error
+    return ExactDecoder(Payload.from_bytes(data))
+
+
+def decompress(source: Any, model: Any = None, *, max_bytes: int = MAX_DECODED_BYTES) -> Any:
+    """See `narrows.decompress`."""
+    if isinstance(model, str | Path):
+        model = load_model(model)
+    elif hasattr(model, "decoder_"):
+        model = model.decoder_
+    if not isinstance(model, ExactDecoder | None):
+        raise InputTypeError(
+            "model must be a fitted Codec or the path of its file. Got an object of type "
+            f"{type(model).__name__}, which is not a codec or not fitted."
+        )
+    with opened(source) as stream:
+        unpacker = Unpacker(stream, model, max_bytes=max_bytes)
+        arrays = [array for _, array in unpacker]
+        if not arrays and not unpacker.settings.images:
+            raise Corrupt("the file is empty: it holds no array")
+        return arrays if unpacker.settings.images or len(arrays) > 1 else arrays[0]

@@ -1,16 +1,16 @@
-"""What an integer is expected to be, given those decoded before it; all modulo 2⁶⁴.
+"""Predicting integers from those decoded before them; all sums are taken modulo 2⁶⁴.
 
-Two kinds that can be undone in a few vectorised steps:
+Two kinds of prediction that can be undone in a few vectorised steps:
 
 - differences along some axes (along two it is the Lorenzo predictor), undone by running sums;
-- levels: some axes are halved again and again, and what lies between is predicted from what is
-  there already, by lines or cubics through the neighbours along one axis:
+- levels: some axes are halved again and again, and the values in between are predicted from those
+  already decoded, by lines or cubics through the neighbours along one axis:
 
       line:   (k₀ + k₁ + 1) >> 1          cubic:   (9(k₀ + k₁) − k₋₁ − k₂ + 8) >> 4
 
 Source: Zhao et al., "Optimizing error-bounded lossy compression for scientific data by dynamic
-spline interpolation", ICDE 2021; levels held more tightly: Liu et al., "Dynamic quality metric
-oriented error-bounded lossy compression", SC 2022.
+spline interpolation", ICDE 2021; tighter bounds on coarse levels: Liu et al., "Dynamic quality
+metric oriented error-bounded lossy compression", SC 2022.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-MOST_AXES = 4
+MAX_AXES = 4
 ZERO, LINE, CUBIC = range(3)
-LARGEST = 2047  # of a magnitude: the weighted sum of 32 of them fits 16 bits
-ANCHORS = 16  # the group of the first pass
+MAX_MAGNITUDE = 2047  # a weighted sum, with 32 in all, of such magnitudes fits 16 bits
+ANCHORS = 16  # the group of the first pass, which has no neighbours
 NO_CONTEXT, NEIGHBOURS, COLUMNS = range(3)
 
 
 def view_of(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape as 1 to 4 axes: those of length 1 dropped, then the first ones merged."""
     axes = [n for n in shape if n != 1] or [1]
-    while len(axes) > MOST_AXES:
+    while len(axes) > MAX_AXES:
         axes[:2] = [axes[0] * axes[1]]
     return tuple(axes)
 
 
 def difference(x: Array, mask: int) -> Array:
-    """Differences along the axes of the bits of ``mask``; before the first stands 0."""
+    """Differences along the axes whose bit in ``mask`` is set; the first value keeps itself."""
     for axis in range(x.ndim):
         if mask >> axis & 1:
             x = np.diff(x, axis=axis, prepend=np.zeros((), np.int64))
@@ -56,9 +56,10 @@ def undo_difference(x: Array, mask: int) -> Array:
 
 @dataclass(frozen=True)
 class Pass:
-    """Positions that are coded together: every axis a slice, ``axis`` the one between neighbours.
+    """Positions that are coded together, a slice for each axis.
 
-    ``axis`` is −1 for the first pass, which has no neighbours.
+    Each target lies between two known values along ``axis``; −1 for the first pass, which has no
+    neighbours. ``group`` selects the contexts.
     """
 
     target: tuple[slice, ...]
@@ -95,7 +96,7 @@ def part(x: Array, axis: int, start: int, stop: int) -> Array:
 
 
 def beyond(k: Array, axis: int, order: int) -> Array:
-    """One value after the last along ``axis``, on the polynomial through the last ones."""
+    """One value after the last along ``axis``: the polynomial through the last ones, continued."""
     n = k.shape[axis]
     a = part(k, axis, n - 1, n)
     if n == 1 or order == 0:
@@ -107,7 +108,7 @@ def beyond(k: Array, axis: int, order: int) -> Array:
 
 
 def interpolate(k: Array, axis: int, n: int, kind: int) -> Array:
-    """What is expected between neighbours along ``axis``, ``n`` of them; k has n or n + 1."""
+    """The ``n`` predictions between neighbours along ``axis`` of ``k``, which has n or n + 1."""
     if k.shape[axis] == n:
         k = np.concatenate([k, beyond(k, axis, kind)], axis=axis)
     if kind == LINE:
@@ -122,7 +123,7 @@ def interpolate(k: Array, axis: int, n: int, kind: int) -> Array:
 
 
 def around(m: Array, axis: int, n: int) -> Array:
-    """Weighted sums, 32 in all, of the magnitudes about each target between two along ``axis``."""
+    """Weighted sums (weights 32 in all) of the magnitudes around each target along ``axis``."""
     others = [b for b in range(m.ndim) if b != axis][-2:]
     for b in others:
         last = m.shape[b] - 1
@@ -136,7 +137,7 @@ def around(m: Array, axis: int, n: int) -> Array:
 
 
 def _classes() -> Array:
-    """The class of every sum: 0, then two to an octave."""
+    """The class of every sum: 0, then two for each power of 2."""
     sums = np.arange(1 << 16)
     e = np.frexp(np.maximum(sums, 1).astype(np.float64))[1]  # bits of the sum
     second = np.where(e > 1, sums >> np.maximum(e - 2, 0) & 1, 0)
@@ -148,16 +149,16 @@ CLASS = _classes()  # at most 33
 
 @dataclass(frozen=True)
 class Plan:
-    """How an array is coded; the numbers of the payload's head."""
+    """How an array is predicted and coded; these numbers are the head of the payload."""
 
     mask: int = 0  # axes of differences
     order: tuple[int, ...] = ()  # axes of levels
     kinds: tuple[int, int, int, int] = (ZERO,) * 4  # at the finest level, the next ..., the rest
     context: int = NO_CONTEXT
     shift: int = 0  # of magnitudes
-    alpha: int = 0  # levels held more tightly: by 16 / (16 + alpha) each
-    beta: int = 16  # ... and at most by 16 / beta
-    block: int = 0  # residuals stand in blocks of 2^block, of which those of zeros are named first
+    alpha: int = 0  # each coarser level has its step reduced by 16 / (16 + alpha)
+    beta: int = 16  # ... and by 16 / beta at most
+    block: int = 0  # if not 0: blocks of 2^block residuals that are all 0 are listed first
 
     def steps(self, step: int, n_levels: int) -> list[int]:
         """The odd step of every level, the finest first, and of the first pass."""
@@ -167,12 +168,15 @@ class Plan:
         return out
 
 
-# (pass, what is expected at its targets, the step, the class of each target or of all) → tokens' t
+# (pass, predictions of its targets, step, context class of each target or of all) → residuals
 Code = Callable[[Pass, Array, int, Array | int], Array]
 
 
 def sweep(shape: tuple[int, ...], plan: Plan, step: int, code: Code) -> Array:
-    """Go through all passes; ``code`` answers the residual of each, in steps; the values follow."""
+    """The values of an array, pass by pass; ``code`` gives the residuals of each pass, in steps.
+
+    Encoder and decoder share it: one computes the residuals, the other reads them.
+    """
     values = np.zeros(shape, np.int64)
     near = plan.context == NEIGHBOURS
     magnitudes = np.zeros(shape if near else (0,) * len(shape), np.uint16)
@@ -196,12 +200,12 @@ def sweep(shape: tuple[int, ...], plan: Plan, step: int, code: Code) -> Array:
             t = code(one, expected, width, classes)
             target[...] = expected + t * width if width > 1 else expected + t
         if near and (one.level or one.group % 4 + 1 < len(plan.order)):
-            magnitudes[one.target] = np.minimum(_size(t) >> plan.shift, LARGEST)
+            magnitudes[one.target] = np.minimum(_size(t) >> plan.shift, MAX_MAGNITUDE)
     return values
 
 
 def running(t: Array) -> Array:
-    """Sums of all before and itself, in C order."""
+    """Running sums in C order."""
     return np.cumsum(t, dtype=np.int64).reshape(t.shape)
 
 
@@ -210,17 +214,6 @@ def changes(t: Array) -> Array:
     return np.diff(t.ravel(), prepend=np.zeros((), np.int64)).reshape(t.shape)
 
 
-def busy(t: Array, block: int) -> Array:
-    """Which blocks of 2^block residuals, in C order, are not all 0."""
-    t = t.ravel() != 0
-    return np.logical_or.reduceat(t, np.arange(0, len(t), 1 << block))
-
-
-def members(blocks: Array, block: int, n: int) -> Array:
-    """Which of ``n`` residuals stand in the blocks that are set."""
-    return np.repeat(blocks.astype(bool), 1 << block)[:n]
-
-
 def _size(t: Array) -> Array:
-    """|t|, and 2⁶³ − 1 for what has none."""
+    """|t|; 2⁶³ − 1 for −2⁶³, whose magnitude does not fit."""
     return np.abs(np.maximum(t, -(2**63 - 1)))

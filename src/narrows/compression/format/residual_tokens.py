@@ -1,11 +1,11 @@
-"""Integers as tokens and raw bits, their contexts, and the tables of a payload.
+"""Residuals as tokens and raw bits, and the frequency tables for the contexts of the tokens.
 
     z = 2t for t ≥ 0, −2t − 1 for t < 0;    z < 16 is its own token;
     else e = ⌊log₂ z⌋, token = 4e + ⌊z / 2^(e − 2)⌋ − 4, and the e − 2 bits below follow raw
 
-A context is a small number known before the symbol is: how large the residuals around it are, or
-its column. Each context names one of at most 32 tables, which stand at the start of the payload in
-about half a byte a token.
+A context is a small number that the decoder knows before the token: how large the residuals around
+are, or the column. Each context selects one of at most 32 tables, which are at the start of the
+payload and take about half a byte a token.
 """
 
 from __future__ import annotations
@@ -17,27 +17,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.compression.format.entropy_coder import MOST_LANES, Decoder, Encoder, n_lanes
-from narrows.compression.format.frequency_tables import TOTAL, Tables
+from narrows.compression.format.entropy_coder import (
+    MAX_LANES,
+    TOTAL,
+    Decoder,
+    Encoder,
+    Tables,
+    n_lanes,
+)
 from narrows.exceptions import Corrupt
 
 Array = NDArray[Any]
 DIRECT = 16  # z below it is its own token
 TOKENS = 256
-CLASSES = 256  # values of a context
-GROUPS = 18  # kinds of pass: each has contexts of its own; the last is that of blocks
-BLOCKS = 17
-MOST_TABLES = 32
-CODES = 61  # of a frequency in the description of a table
-FAST_STEPS, BYTES_A_LANE = 1024, 100  # of lanes that are there for speed
-TOKEN_BITS, TABLE_BITS, RUN_BITS = 4.0, 8.0, 6.0  # what describing a table costs, about
+CLASSES = 256  # classes of a context, at most
+GROUPS = 18  # kinds of pass, each with its own contexts
+BLOCKS = 17  # the last group: which blocks are not all 0
+MAX_TABLES = 32
+CODES = 61  # values by which a table's description states a frequency
+FAST_STEPS, FAST_BYTES = 1024, 100  # symbols and bytes for each lane that is added for speed
+TOKEN_BITS, TABLE_BITS, RUN_BITS = 4.0, 8.0, 6.0  # estimated cost of describing the tables
 
 
 def zigzag(t: Array) -> Array:
-    """Signed as unsigned integers, small ones small."""
+    """Signed integers as unsigned ones: 0, −1, 1, −2, ... become 0, 1, 2, 3, ..."""
     t = np.asarray(t, np.int64)
-    out: Array = ((t << 1) ^ (t >> 63)).view(np.uint64)
-    return out
+    return np.asarray(((t << 1) ^ (t >> 63)).view(np.uint64))
 
 
 def unzigzag(z: Array) -> Array:
@@ -56,7 +61,7 @@ def log2_floor(z: Array) -> Array:
 
 
 def tokens_of(z: Array) -> tuple[Array, Array]:
-    """(tokens, numbers of raw bits) of unsigned integers, flattened."""
+    """(tokens, number of raw bits of each) of unsigned integers, flattened."""
     z = z.ravel()
     tokens = z.astype(np.uint8).astype(np.int64)
     n_bits = np.zeros(len(z), np.int64)
@@ -106,14 +111,14 @@ def get_values(decoder: Decoder, tokens: Array) -> Array:
 
 
 def lanes_for(encoder: Encoder) -> int:
-    """As many lanes as make decoding fast, for at most 3 % more bytes."""
+    """The number of lanes that makes decoding fast for at most 3 % more bytes."""
     n, n_bytes = len(encoder), encoder.bits / 8
-    quick = min(n // FAST_STEPS, int(n_bytes) // BYTES_A_LANE)
-    return max(1, min(max(n_lanes(n, n_bytes), quick), MOST_LANES))
+    quick = min(n // FAST_STEPS, int(n_bytes) // FAST_BYTES)
+    return max(1, min(max(n_lanes(n, n_bytes), quick), MAX_LANES))
 
 
 def _numbers() -> Tables:
-    """The table of side information: k with probability 1 / ((k + 1)(k + 2)), the rest on 255."""
+    """The table of side information: k with probability 1 / ((k + 1)(k + 2)), the rest at 255."""
     k = np.arange(257)
     ends = TOTAL * k // (k + 1)
     ends[256] = TOTAL
@@ -134,7 +139,7 @@ WEIGHTS = weights_of(np.arange(CODES))
 
 
 def tables_from(codes: Array) -> Tables:
-    """Tables from codes (tables, tokens): shares of 2¹⁶, what is left to the first largest."""
+    """Tables from codes (tables, tokens): shares of 2¹⁶; the rest goes to the first largest."""
     weight = weights_of(codes)
     total = weight.sum(axis=1, keepdims=True)
     if (total == 0).any():
@@ -147,14 +152,14 @@ def tables_from(codes: Array) -> Tables:
 
 
 def codes_of(counts: Array) -> Array:
-    """The nearest codes of counts (tables, tokens), what was counted never 0."""
+    """The nearest codes of counts (tables, tokens); a count above 0 never gets code 0."""
     share = counts * (TOTAL / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     middle = np.sqrt(WEIGHTS[1:-1] * WEIGHTS[2:].astype(np.float64))
     return np.where(counts > 0, 1 + np.searchsorted(middle, share), 0)
 
 
 def put_tables(encoder: Encoder, codes: Array, maps: Array) -> None:
-    """Write the tables, and for each group of passes the table of each class, as runs."""
+    """Write the tables, and which table each class of each group uses, as runs."""
     widths = codes.shape[1] - (codes[:, ::-1] > 0).argmax(axis=1)
     deltas = [np.diff(row[:width], prepend=0) for row, width in zip(codes, widths, strict=True)]
     runs = [np.flatnonzero(np.diff(row, append=-1)) for row in maps]
@@ -166,7 +171,7 @@ def put_tables(encoder: Encoder, codes: Array, maps: Array) -> None:
     put(widths - 1)
     put(zigzag(np.concatenate(deltas)).astype(np.int64))
     put([len(run) - 1 for run in runs])
-    # a run ends at the last class for all that its group needs, so its last end is not written
+    # the last run of a group ends at the last class, so its end is not written
     put(np.concatenate([np.diff(run[:-1], prepend=-1) - 1 for run in runs]))
     put(np.concatenate([row[run] for row, run in zip(maps, runs, strict=True)]))
 
@@ -174,20 +179,20 @@ def put_tables(encoder: Encoder, codes: Array, maps: Array) -> None:
 def get_tables(decoder: Decoder) -> tuple[Tables, Array]:
     """What `put_tables` wrote: the tables and (groups, classes) → table."""
     n_tables = int(decoder.get(1, NUMBERS)[0]) + 1
-    if n_tables > MOST_TABLES:
-        raise Corrupt("there are more tables of residuals than allowed")
+    if n_tables > MAX_TABLES:
+        raise Corrupt(f"there are {n_tables} tables of residuals; at most {MAX_TABLES} are allowed")
     widths = decoder.get(n_tables, NUMBERS) + 1
     deltas = unzigzag(decoder.get(int(widths.sum()), NUMBERS).astype(np.uint64))
     codes = np.zeros((n_tables, int(widths.max())), np.int64)
     for row, part in zip(codes, np.split(deltas, np.cumsum(widths)[:-1]), strict=True):
         row[: len(part)] = np.cumsum(part)
     if (codes < 0).any() or (codes >= CODES).any():
-        raise Corrupt("a table of residuals holds what is no frequency")
+        raise Corrupt("a table of residuals holds values that are not frequencies")
     n_runs = decoder.get(GROUPS, NUMBERS) + 1
     lengths = decoder.get(int(n_runs.sum()) - GROUPS, NUMBERS) + 1
     ids = decoder.get(int(n_runs.sum()), NUMBERS)
     if (ids >= n_tables).any():
-        raise Corrupt("a context asks for a table that is not there")
+        raise Corrupt("a context uses a table that does not exist")
     maps = np.empty((GROUPS, CLASSES), np.int64)
     for row, length, mine in zip(
         maps,
@@ -196,13 +201,13 @@ def get_tables(decoder: Decoder) -> tuple[Tables, Array]:
         strict=True,
     ):
         if length.sum() >= CLASSES:
-            raise Corrupt("a context has more classes than there are")
+            raise Corrupt("a context has too many classes")
         row[:] = np.repeat(mine, [*length, CLASSES - length.sum()])
     return tables_from(codes), maps
 
 
 def _bits(row: Array) -> float:
-    """What a row of counts costs with a table of its own, the table included."""
+    """The cost in bits of a row of counts with its own table, the table included."""
     used = row[row > 0]
     n = float(used.sum())
     entropy = n * log2(max(n, 1.0)) - float(used @ np.log2(used))
@@ -210,7 +215,11 @@ def _bits(row: Array) -> float:
 
 
 def _merge(counts: Array, most: int, bonus: float) -> list[list[int]]:
-    """Rows in an order in which neighbours are alike, as runs that share a table."""
+    """Runs of rows that share a table; neighbouring rows should be similar.
+
+    Merges the pair that costs fewest extra bits, while that is less than ``bonus`` or there are
+    more than ``most`` rows.
+    """
     runs = [[i] for i in range(len(counts))]
     rows = list(counts.astype(np.float64))
     cost = [_bits(row) for row in rows]
@@ -233,14 +242,14 @@ def _merge(counts: Array, most: int, bonus: float) -> list[list[int]]:
 def cluster(counts: Array, ordered: bool) -> tuple[Array, Array, float]:
     """(counts of the tables, map (groups, classes) → table, bits) from (groups, classes, tokens).
 
-    ``ordered`` says that neighbouring classes are alike; else they are sorted first.
+    ``ordered``: neighbouring classes are similar; if not, they are sorted first.
     """
     rows: list[Array] = []
     owners: list[tuple[int, list[int]]] = []
     for group, mine in enumerate(counts):
         used = np.flatnonzero(mine.any(axis=1))
         if ordered:
-            for run in _merge(mine[used], MOST_TABLES, RUN_BITS):
+            for run in _merge(mine[used], MAX_TABLES, RUN_BITS):
                 owners.append((group, [int(used[i]) for i in run]))
                 rows.append(mine[used[run]].sum(axis=0))
         else:
@@ -251,7 +260,7 @@ def cluster(counts: Array, ordered: bool) -> tuple[Array, Array, float]:
     maps = np.zeros(counts.shape[:2], np.int64)
     seen = np.zeros(counts.shape[:2], bool)
     sums = []
-    for new, run in enumerate(_merge(table[order], MOST_TABLES, 0.0)):
+    for new, run in enumerate(_merge(table[order], MAX_TABLES, 0.0)):
         sums.append(table[order[run]].sum(axis=0))
         for member in order[run]:
             group, classes = owners[int(member)]
@@ -263,7 +272,7 @@ def cluster(counts: Array, ordered: bool) -> tuple[Array, Array, float]:
 
 
 def _fill(maps: Array, seen: Array) -> None:
-    """Classes that never occur take the table of the class before, which costs no run."""
+    """Classes that never occur use the table of the class before, which costs no run."""
     at = np.where(seen, np.arange(maps.shape[1]), -1)
     np.maximum.accumulate(at, axis=1, out=at)
     first = np.where(seen.any(axis=1), seen.argmax(axis=1), 0)[:, None]

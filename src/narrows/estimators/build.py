@@ -1,6 +1,6 @@
-"""From a named model's parts and the choices made to a module, and its start at PCA.
+"""From a named model's parts and its resolved configuration to a module, and its start at PCA.
 
-``fit`` and ``load`` build by the same function; what differs is where the weights come from.
+``fit`` and ``load`` build by the same function; they differ in where the weights come from.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from narrows._types import Sizes
+from narrows.estimators.auto import Range, ResolvedConfig
+from narrows.estimators.parameters import Parameters
 from narrows.estimators.pca import PCA
-from narrows.estimators.resolved_config import Range, ResolvedConfig
 from narrows.exceptions import ParameterError
 from narrows.parts.bounds import Bound, Mean
 from narrows.parts.compatibility import refuse_meaningless
@@ -32,30 +33,29 @@ from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.priors.base import Prior
 from narrows.training.batches import Scaling
 
-SMALLEST_NOISE = 1e-4  # of a scaled variance: what a start calls zero
+MIN_NOISE_VARIANCE = 1e-4  # of scaled data, at the start
 
-
-Networks = Callable[[str, NetworkOptions, Generator | None], tuple[nn.Module, nn.Module]]
+Networks = tuple[nn.Module, nn.Module]  # f and g
+NetworkBuilder = Callable[[str, NetworkOptions, Generator | None], Networks]
 
 
 @dataclass(frozen=True)
 class Parts:
     """What a named model picks from the slots; parts that make no sense together are refused.
 
-    ``model`` composes them, if not in the usual way; ``networks`` makes f and g, if they are not
-    those of an architecture: as ``build_networks``. ``n_given`` are numbers that g takes beside
-    the code. ``missing`` says that NaN in x stands for what nobody observed.
+    ``c`` makes a corruption for the shape of one event; ``model`` composes the parts, if not in
+    the usual way; ``networks`` makes f and g, if they are not those of an architecture: as
+    ``build_networks``. ``missing`` says that NaN in x marks a missing value.
     """
 
     q: Latent
     distance: str = "mse"  # what distance="auto" becomes on real numbers
-    c: nn.Module | None = None
+    c: Callable[[tuple[int, ...]], nn.Module] | None = None
     p: Prior | None = None
     terms: tuple[Term, ...] = ()
     bound: Bound = field(default_factory=Mean)
-    model: Callable[..., Model] = Model
-    networks: Networks | None = None
-    n_given: int = 0
+    model: type[Model] = Model
+    networks: NetworkBuilder | None = None
     missing: bool = False
 
     def __post_init__(self) -> None:
@@ -74,19 +74,27 @@ class Parts:
                 build(sizes, rng)
 
 
-def parts_of(estimator: Any) -> Parts:
-    """The parts a model picks, with what its shared parameters say of all of them."""
-    parts: Parts = replace(estimator._parts(), missing=estimator.missing == "mask")
-    return parts
+class ComposedParameters(Parameters):
+    """The parameters of a model that is composed of parts. No dataclass: it adds no field."""
+
+    def _parts(self) -> Parts:
+        """The parts this model picks."""
+        raise NotImplementedError
+
+
+def parts_of(params: ComposedParameters) -> Parts:
+    """The parts a model picks, and whether its data may miss values."""
+    return replace(params._parts(), missing=params.missing == "mask")
 
 
 def scaled_bounds(scaling: Scaling, found: Range) -> tuple[Tensor, Tensor]:
     """The range of bounded data, in scaled units."""
-    return tuple(((b - scaling.shift) / scaling.scale).float() for b in (found.low, found.high))  # type: ignore[return-value]
+    low, high = (((b - scaling.shift) / scaling.scale).float() for b in (found.low, found.high))
+    return low, high
 
 
-def measure_for(c: nn.Module, scaling: Scaling, found: Range) -> None:
-    """Tell a corruption where 0 in the user's units and the ends of the data lie once scaled."""
+def set_corruption_units(c: nn.Module, scaling: Scaling, found: Range) -> None:
+    """Give a corruption 0 in the user's units and the range of the data, both scaled."""
     low, high = found.each if scaling.kind == "column" else (found.low, found.high)
     ends = (torch.zeros_like(low), low, high)
     set_data_units: Any = c.set_data_units
@@ -95,68 +103,72 @@ def measure_for(c: nn.Module, scaling: Scaling, found: Range) -> None:
 
 def build_model(
     parts: Parts,
-    choices: ResolvedConfig,
-    own: tuple[nn.Module, nn.Module] | None,
+    config: ResolvedConfig,
+    own: Networks | None,
     rng: Generator | None,
+    n_classes: int = 0,
 ) -> Model:
     """The module, with networks drawn from ``rng`` and a linear path of zeros.
 
-    Without ``rng`` nothing is drawn or allocated: under ``torch.device("meta")`` this is the
-    skeleton that a file's tensors are put into.
+    Without ``rng`` nothing is drawn: under ``torch.device("meta")`` nothing is allocated either,
+    and the module takes a file's tensors. ``own`` are the user's networks.
     """
-    D = make_distance(choices)
-    options = _network_options(parts, D, choices)
-    f, g = own or (parts.networks or build_networks)(choices.architecture, options, rng)
-    features, k = math.prod(choices.shape), choices.latent_dim
-    if choices.linear_path:
+    D, sizes = make_likelihood(config), Sizes(config.shape, config.latent_dim, n_classes)
+    options = _network_options(parts, D, config, sizes)
+    f, g = own or (parts.networks or build_networks)(config.architecture, options, rng)
+    features, k = math.prod(config.shape), config.latent_dim
+    if config.linear_path:
         f = WithPath(f, encoder_path(features, parts.q.n_numbers(k)))
-        g = WithPath(g, decoder_path(k, choices.shape))
-    if choices.bounded:
-        each = len(choices.shape) > 1  # a channel has its own bounds, and with "column" all have
-        event = [choices.shape[0] if each else 1, *[1] * (len(choices.shape) - 1)]
-        event = list(choices.shape) if choices.scaling == "column" else event
+        g = WithPath(g, decoder_path(k, config.shape))
+    if config.bounded:
+        per_channel = len(config.shape) > 1
+        event = [config.shape[0] if per_channel else 1, *[1] * (len(config.shape) - 1)]
+        event = list(config.shape) if config.scaling == "column" else event
         g = nn.Sequential(g, BoundedHead(torch.zeros(event), torch.zeros(event)))
-    parts.build(Sizes(choices.shape, k), rng)
+    parts.build(sizes, rng)
     if hasattr(parts.q, "chart"):  # a hook and no layer, so that g keeps its own names in a file
         g.register_forward_pre_hook(partial(_chart, parts.q))
+    c = None if parts.c is None else parts.c(config.shape)
     draws, missing = parts.bound.samples, parts.missing
-    model = parts.model(f, g, parts.q, D, c=parts.c, p=parts.p, draws=draws, missing=missing)
+    model = parts.model(f, g, parts.q, D, c=c, p=parts.p, draws=draws, missing=missing, sizes=sizes)
     if missing:
-        model.usual = torch.zeros(choices.shape)
+        model.usual = torch.zeros(config.shape)
     return model.float()
 
 
-def make_distance(choices: ResolvedConfig) -> Likelihood:
+def make_likelihood(config: ResolvedConfig) -> Likelihood:
     """D, with what it must know of the data."""
-    D = LIKELIHOODS[choices.distance]()
-    D.build(choices.shape, choices.kinds)
+    D = LIKELIHOODS[config.distance]()
+    D.build(config.shape, config.kinds)
     return D
 
 
 def _chart(q: Any, g: nn.Module, given: tuple[Tensor]) -> Tensor:
-    """Codes as a flat space has them: what g is given."""
+    """Codes in flat coordinates: the input of g."""
     charted: Tensor = q.chart(given[0])
     return charted
 
 
-def _network_options(parts: Parts, D: Likelihood, choices: ResolvedConfig) -> NetworkOptions:
+def _network_options(
+    parts: Parts, D: Likelihood, config: ResolvedConfig, sizes: Sizes
+) -> NetworkOptions:
     return NetworkOptions(
-        shape=choices.shape,
-        latent_dim=choices.latent_dim,
-        numbers=parts.q.n_numbers(choices.latent_dim),
-        into=D.input_shape(choices.shape),
-        out=D.output_shape(choices.shape),
-        given=parts.n_given,
-        hidden=choices.hidden,
-        channels=choices.channels,
-        down=choices.down,
-        up=choices.up,
-        activation=choices.activation,
-        tied=choices.tied,
+        shape=config.shape,
+        latent_dim=config.latent_dim,
+        numbers=parts.q.n_numbers(config.latent_dim),
+        into=D.input_shape(config.shape),
+        out=D.output_shape(config.shape),
+        given=parts.model.n_given(sizes),
+        hidden=config.hidden,
+        channels=config.channels,
+        down=config.down,
+        up=config.up,
+        activation=config.activation,
+        tied=config.tied,
     )
 
 
-def laid_out(model: Model) -> Model:
+def channels_last(model: Model) -> Model:
     """The model with its kernels' channels last in memory, which makes 2-D convolutions faster.
 
     The layout changes last bits, so whatever is built or loaded must pass through here.
@@ -201,7 +213,7 @@ def start_at_pca(model: Model, pca: PCA, error: float) -> None:
     """
     k, found = _path(model.g).in_features, len(pca.components)
     features = len(pca.mean)
-    noise = max(pca.noise, error * features / max(1, features - found), SMALLEST_NOISE)
+    noise = max(pca.noise, error * features / max(1, features - found), MIN_NOISE_VARIANCE)
     variances = pca.variances.clamp(min=noise)
     if model.q.start == "gaussian":
         down = (variances - noise).sqrt() / variances
@@ -219,7 +231,7 @@ def start_at_pca(model: Model, pca: PCA, error: float) -> None:
     model.D.init_scale(math.sqrt(noise))
 
 
-def copy_networks(f: Any, g: Any) -> tuple[nn.Module, nn.Module] | None:
+def copy_networks(f: Any, g: Any) -> Networks | None:
     """The user's own networks, copied so that theirs never change; None where none are given."""
     if f is None and g is None:
         return None
@@ -228,7 +240,7 @@ def copy_networks(f: Any, g: Any) -> tuple[nn.Module, nn.Module] | None:
             f"f and g are given together, as two nn.Module; got {type(f).__name__} and "
             f"{type(g).__name__}."
         )
-    copied: tuple[nn.Module, nn.Module] = copy.deepcopy((f, g))  # at once: they may share layers
+    copied: Networks = copy.deepcopy((f, g))  # at once: they may share layers
     if not any(p.requires_grad for net in copied for p in net.parameters()):
         raise ParameterError("f and g have no parameter to train; give networks that have.")
     return copied
@@ -246,10 +258,10 @@ def fingerprint(net: nn.Module) -> str:
 
 @torch.no_grad()
 def try_networks(
-    own: tuple[nn.Module, nn.Module],
+    own: Networks,
     parts: Parts,
     D: Likelihood,
-    shape: tuple[int, ...],
+    sizes: Sizes,
     asked: int | str,
 ) -> int:
     """Run the user's networks once on two rows of zeros; return the width of the code."""
@@ -259,7 +271,7 @@ def try_networks(
             "f and g are plain ones."
         )
     f, g = (net.float().eval() for net in own)
-    x = torch.zeros(2, *D.input_shape(shape), dtype=torch.float32)
+    x = torch.zeros(2, *D.input_shape(sizes.shape), dtype=torch.float32)
     device = next((p.device for p in f.parameters()), x.device)
     try:
         h = f(x.to(device))
@@ -271,13 +283,13 @@ def try_networks(
     k = _code_width(parts.q, h, x)
     if not isinstance(asked, str) and asked != k:
         raise ParameterError(f"latent_dim={asked}, but f gives a code of {k} numbers.")
-    taken = k + parts.n_given
+    taken = k + parts.model.n_given(sizes)
     try:
         back = g(torch.zeros(2, taken, device=device, dtype=torch.float32))
         back.shape  # noqa: B018
     except UNFIT as error:
         raise ParameterError(f"g cannot take a code of shape (2, {taken}): {error}") from error
-    expected = (2, *D.output_shape(shape))
+    expected = (2, *D.output_shape(sizes.shape))
     if tuple(back.shape) != expected:
         raise ParameterError(
             f"g turns a code of shape (2, {taken}) into {tuple(back.shape)}; expected {expected}."

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from narrows.estimators.validation import CheckedRows, Given
 from narrows.exceptions import ParameterError
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.networks.linear_path import path_fits
-from narrows.training.batches import shared_axes
-from narrows.training.statistics import Statistics
+from narrows.training.batches import Rows, Scaling, as_tensor, shared_axes
+from narrows.training.statistics import Statistics, statistics
+from narrows.training.streamed_batches import Stream, scan_statistics
 
 WIDER = 4  # times the input: latent_dim="auto" where codes are meant to be wide
 HELD = 0.9  # the share of the scaled variance that latent_dim="auto" keeps
@@ -41,13 +44,9 @@ class ResolvedConfig:
     precision: str = "float32"
     kinds: tuple[int, ...] | None = None  # values that elements may have, where D must know
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ResolvedConfig:
-        """The inverse of ``as_json``."""
+        """From the JSON of a file."""
         lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
         return cls(**{**data, **lists})
 
@@ -92,6 +91,22 @@ def find_range(parts: Sequence[Statistics]) -> Range:
         whole=torch.stack([part.whole for part in parts]).all(0),
         dtype=parts[0].dtype,
     )
+
+
+def unscaled(rows: Given, device: torch.device) -> Rows | Stream:
+    """Checked rows in batches, before a scaling is known."""
+    as_is = Scaling.none().to(device)
+    if isinstance(rows, CheckedRows):
+        return Stream(rows, as_is, np.empty(0, dtype=np.int64))
+    return Rows(as_tensor(rows).to(device), as_is)
+
+
+def statistics_of(rows: Rows | Stream) -> Statistics:
+    """Range, mean and spread of unscaled rows, from one pass."""
+    if isinstance(rows, Stream):
+        found = scan_statistics(rows.source, rows.held, apart=True)[1]
+        return found.to(rows.scaling.shift.device)
+    return statistics([rows.data])
 
 
 def choose_scaling(asked: str, found: Range, distance: str) -> str:

@@ -10,10 +10,22 @@ import pytest
 import torch
 
 from narrows._types import Clock
-from narrows.compression.codec_setup import levels_for
-from narrows.compression.coder import Coder, from_cells, initialised, rate_distortion, to_cells
-from narrows.compression.conditional_prior import PASSES, ConditionalPrior, groups_of, logistic_nats
-from narrows.compression.rounding import FSQ, LogisticMixture, UniformNoise
+from narrows.compression.codec_network import (
+    FSQ,
+    CodecNetwork,
+    UniformNoise,
+    from_cells,
+    rate_distortion,
+    to_cells,
+)
+from narrows.compression.codec_setup import level_sigmas
+from narrows.compression.entropy_models import (
+    PASSES,
+    ConditionalPrior,
+    FactorisedPrior,
+    groups_of,
+    logistic_nats,
+)
 from narrows.estimators.pca import PCA
 
 
@@ -25,22 +37,22 @@ def test_noise_stands_for_rounding() -> None:
     """U(−½, ½) while there must be a gradient; whole numbers afterwards, whose gradient is one."""
     q = UniformNoise()
     y = torch.full((100_000,), 0.3, requires_grad=True)
-    rated, seen = q(y, 0.1, rng_of())
+    rated, seen = q.quantize(y, 0.1, rng_of())
     assert torch.equal(rated, seen)
     noise = (rated - y).detach()
     assert abs(float(noise.mean())) < 0.005 and float(noise.abs().max()) <= 0.5
     assert float(noise.var()) == pytest.approx(1 / 12, rel=0.02)
-    rated, seen = q(y, 0.9, rng_of())
+    rated, seen = q.quantize(y, 0.9, rng_of())
     assert set(seen.detach().tolist()) == {0.0} and not torch.equal(rated, seen)
     seen.sum().backward()
     assert torch.equal(y.grad, torch.ones_like(y))
-    assert torch.equal(q.eval()(y, 0.1, rng_of())[1], torch.zeros_like(y))
+    assert torch.equal(q.eval().quantize(y, 0.1, rng_of())[1], torch.zeros_like(y))
 
 
 def test_fsq_has_exactly_its_values() -> None:
     q = FSQ(5)
     y = torch.linspace(-50, 50, 10_001, requires_grad=True)
-    whole, seen = q(y, 0.0, rng_of())
+    whole, seen = q.quantize(y, 0.0, rng_of())
     assert sorted(set(whole.round().tolist())) == [-2, -1, 0, 1, 2] and torch.equal(whole, seen)
     whole.sum().backward()
     assert float(y.grad[5000]) == pytest.approx(1.0)  # its slope at 0
@@ -52,8 +64,8 @@ def test_likelihoods_of_whole_numbers_sum_to_one(scale: float) -> None:
     nats = logistic_nats(k, torch.tensor(0.3), torch.tensor(scale))
     # the floor under a likelihood adds up over so many numbers that have none
     assert float((-nats).exp().sum()) == pytest.approx(1.0, abs=1e-5)
-    prior = LogisticMixture(1, 1)
-    prior.start(torch.tensor([[scale]]))
+    prior = FactorisedPrior(1, 1)
+    prior.init_scale(torch.tensor([[scale]]))
     assert float(prior.probabilities(3000).sum()) == pytest.approx(1.0, abs=1e-4)
 
 
@@ -77,12 +89,12 @@ def test_levels_fill_the_water() -> None:
     """Σ ½ log₂ max(1, λ / σ²) bits, and Σ min(λ, σ²) of the variance left."""
     variances = [16.0, 4.0, 1.0, 0.25]
     pca = gaussian(variances)[1]
-    (sigma,) = levels_for(pca, 0.75, 1)
+    (sigma,) = level_sigmas(pca, 0.75, 1)
     bits = sum(0.5 * math.log2(max(1, v / sigma**2)) for v in variances)
     assert bits / 4 == pytest.approx(0.75)
-    (sigma,) = levels_for(pca, "auto", 1)
+    (sigma,) = level_sigmas(pca, "auto", 1)
     assert sum(min(v, sigma**2) for v in variances) / sum(variances) == pytest.approx(0.02)
-    several = levels_for(pca, 0.75, 5)
+    several = level_sigmas(pca, 0.75, 5)
     assert all(a / b == pytest.approx(math.sqrt(2)) for a, b in pairwise(several))
 
 
@@ -97,8 +109,9 @@ def test_the_start_is_near_the_limit_of_gaussian_rows(context: int) -> None:
     variances = [64.0, 16.0, 8.0]
     x, pca = gaussian(variances)
     sigma = 0.3
-    coder = Coder((1, 3), 3, 3, (8,), 0, (sigma,), UniformNoise(), context)
-    initialised(coder, rng_of()).start(pca)
+    coder = CodecNetwork((1, 3), 3, 3, (8,), 0, (sigma,), UniformNoise(), context)
+    coder.init_weights(rng_of())
+    coder.init_from_pca(pca)
     coder.eval()
     trace = coder(x, Clock(), rng_of())
     mse = float((trace.output[0] - trace.x).square().mean())
@@ -118,8 +131,9 @@ def test_the_start_is_near_the_limit_of_gaussian_rows(context: int) -> None:
 def test_the_loss_is_rate_and_squares_in_nats() -> None:
     x, pca = gaussian([4.0, 1.0, 0.5], n=64)
     sigmas = (0.8, 0.4)
-    coder = Coder((1, 3), 3, 3, (8,), 0, sigmas, UniformNoise(), 0)
-    initialised(coder, rng_of()).start(pca)
+    coder = CodecNetwork((1, 3), 3, 3, (8,), 0, sigmas, UniformNoise(), 0)
+    coder.init_weights(rng_of())
+    coder.init_from_pca(pca)
     trace = coder.eval()(x, Clock(), rng_of())
     losses = rate_distortion()(coder, trace)
     level = np.arange(64) % 2
@@ -132,14 +146,14 @@ def test_the_loss_is_rate_and_squares_in_nats() -> None:
 def test_a_number_is_told_only_by_those_before_it() -> None:
     """Changing a code changes no likelihood in a group or a pass that comes before it."""
     prior = ConditionalPrior(1, 5, 8, 1)
-    prior.begin(rng_of())
+    prior.init_weights(rng_of())
     with torch.no_grad():
         for p in prior.parameters():
             p += 0.2 * torch.randn(p.shape, generator=rng_of(5))
     k = torch.randint(-5, 6, (1, 5, 6, 6), generator=rng_of(6)).float()
 
     def terms(at: int, whole: torch.Tensor) -> list[torch.Tensor]:
-        mask, _ = prior._known(whole, at)
+        mask, _ = prior._known_cells(whole, at)
         found = []
         for (a, b), net in zip(prior.groups, prior.nets, strict=True):
             seen = torch.cat([whole[:, :a], whole[:, a:b] * mask], 1)
@@ -161,14 +175,14 @@ def test_a_number_is_told_only_by_those_before_it() -> None:
 @torch.no_grad()
 def test_each_number_is_counted_once_over_the_four_passes() -> None:
     prior = ConditionalPrior(1, 3, 8, 1)
-    prior.begin(rng_of())
-    prior.start(torch.full((1, 3), 2.0))
+    prior.init_weights(rng_of())
+    prior.init_scale(torch.full((1, 3), 2.0))
     k = torch.randint(-5, 6, (1, 3, 5, 7), generator=rng_of(1)).float()
     level = torch.zeros(1, dtype=torch.long)
     shares = []
     for at, (i, j) in enumerate(PASSES):
-        _, times = prior._known(k, at)
-        shares.append(float(prior._pass(k, k, level, at)) / times)
+        _, times = prior._known_cells(k, at)
+        shares.append(float(prior._nats_in_pass(k, k, level, at)) / times)
         assert times == pytest.approx(35 / k[0, 0, i::2, j::2].numel())
     scale = float(prior.nets[0].base[0, 1]) + 0.02
     expected = float(logistic_nats(k, torch.tensor(0.0), torch.tensor(scale)).sum())

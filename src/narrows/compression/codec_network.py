@@ -1,0 +1,295 @@
+"""The network of a codec: cells of numbers to whole-numbered codes and back, and its loss.
+
+x is cut into cells, each a vector: a whole small image, a row of a table, or a block of a large
+image. f encodes each cell, and on a grid of cells also sees the cells around it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor, nn
+
+from narrows._types import Clock, Node, Trace
+from narrows.compression.context_network import ContextNetwork
+from narrows.compression.entropy_models import CellConv, ConditionalPrior, FactorisedPrior
+from narrows.estimators.pca import PCA
+from narrows.parts.latents.base import straight_through
+from narrows.parts.latents.scalar_quantizer import FiniteScalar
+from narrows.parts.model import in_words
+from narrows.parts.networks.architectures import initialise
+from narrows.parts.networks.linear_path import BoundedHead, WithPath
+from narrows.parts.objective import Term, WeightedObjective
+
+STEP = math.sqrt(12)  # rounding to steps of √12 σ leaves a root mean squared error of σ
+NOISE_SHARE = 2 / 3  # of a run: until then the decoder sees noise, after that rounded codes
+
+
+def to_cells(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) → (B, C·h·w, H/h, W/w), a block of h × w in each cell."""
+    (h, w), (batch, channels, height, width) = block, x.shape
+    cells = x.reshape(batch, channels, height // h, h, width // w, w)
+    return cells.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * h * w, height // h, width // w)
+
+
+def from_cells(cells: Tensor, block: tuple[int, int]) -> Tensor:
+    """The inverse of ``to_cells``: a pixel shuffle for blocks of any sides."""
+    (h, w), (batch, numbers, rows, columns) = block, cells.shape
+    channels = numbers // (h * w)
+    x = cells.reshape(batch, channels, h, w, rows, columns).permute(0, 1, 4, 2, 5, 3)
+    return x.reshape(batch, channels, rows * h, columns * w)
+
+
+class UniformNoise(nn.Module):
+    """y ↦ y + u, u ~ U(−½, ½): noise in place of rounding, so that there is a gradient.
+
+    Source: Ballé, Laparra & Simoncelli, "End-to-end optimized image compression", ICLR 2017.
+    """
+
+    def quantize(self, y: Tensor, progress: float, rng: Generator) -> tuple[Tensor, Tensor]:
+        """What the rate is computed from, and what the decoder sees; in evaluation both rounded.
+
+        In training the rate always sees noise. The decoder sees noise at first, and codes rounded
+        with a straight-through gradient in the last third of a run ("soft then hard", Guo et al.,
+        ICML 2021, arXiv:2104.05168).
+        """
+        whole = y.round()
+        if not self.training:
+            return whole, whole
+        noisy = y + torch.rand(y.shape, generator=rng, device=y.device, dtype=y.dtype) - 0.5
+        return noisy, noisy if progress < NOISE_SHARE else straight_through(y, whole)
+
+    def __repr__(self) -> str:
+        return "uniform noise, then rounding"
+
+
+class FSQ(FiniteScalar):
+    """Finite scalar quantisation with the same odd number of values for every number of the code.
+
+    Parameters
+    ----------
+    n_values : int
+        Odd, at least 3, so that 0 is one of the values.
+    """
+
+    def __init__(self, n_values: int) -> None:
+        super().__init__(n_values)
+        # no buffer: model files have no entry for it. On the CPU, even while a network is built
+        # on the meta device
+        self.reach = torch.tensor((n_values - 1) / 2, device="cpu")
+
+    def quantize(self, y: Tensor, progress: float, rng: Generator) -> tuple[Tensor, Tensor]:
+        """The same twice: what the rate is computed from, and what the decoder sees."""
+        bounded = self._bounded(y)
+        whole = straight_through(bounded, self._whole(bounded))
+        return whole, whole
+
+    def __repr__(self) -> str:
+        return f"FSQ of {self.n_values} values"
+
+
+def cell_layers(widths: list[int], reach: int, activation: type[nn.Module]) -> nn.Sequential:
+    """Layers that see ``reach`` cells on each side; the last layer sees only its own cell."""
+    net = nn.Sequential()
+    for i, (a, b) in enumerate(pairwise(widths)):
+        last = i == len(widths) - 2
+        side = 1 if last else 2 * reach + 1
+        net.append(CellConv(a, b, side, padding=side // 2))
+        if not last:
+            net.append(activation())
+    return net
+
+
+class CodecNetwork(nn.Module):
+    """x → cells → f → × gain → q (whole numbers) → ÷ gain → g → cells → x'.
+
+    Each level has a target error σ and gains of its own for every number of the code, so that one
+    network serves several rates.
+
+    Parameters
+    ----------
+    block : (int, int)
+        The sides of a cell.
+    numbers, latent_dim : int
+        Numbers in a cell, and in its code.
+    hidden : tuple of int
+        Widths of f's hidden layers; g mirrors them.
+    reach : int
+        Cells that a layer sees on each side; 0 where a sample is one cell.
+    sigmas : tuple of float
+        Target root mean squared error of each level, in scaled units, falling.
+    q : UniformNoise or FSQ
+    context : int
+        Width of the conditional prior's networks; 0: a factorised prior.
+    """
+
+    def __init__(
+        self,
+        block: tuple[int, int],
+        numbers: int,
+        latent_dim: int,
+        hidden: tuple[int, ...],
+        reach: int,
+        sigmas: tuple[float, ...],
+        q: UniformNoise | FSQ,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.block, self.sigmas, self.reach, self.numbers = block, sigmas, reach, numbers
+        falling = [numbers, *hidden, latent_dim]
+        f, g = (cell_layers(falling, reach, nn.GELU), cell_layers(falling[::-1], reach, nn.ReLU))
+        self.f = WithPath(f, CellConv(numbers, latent_dim, 1))
+        self.g = WithPath(g, CellConv(latent_dim, numbers, 1))
+        self.q = q
+        self.p: FactorisedPrior | ConditionalPrior
+        if context:
+            self.p = ConditionalPrior(len(sigmas), latent_dim, context, reach)
+        else:
+            self.p = FactorisedPrior(len(sigmas), latent_dim)
+        self.log_gain = nn.Parameter(torch.zeros(len(sigmas), latent_dim))
+        self.log_back = nn.Parameter(torch.zeros(len(sigmas), latent_dim))
+        self.head = BoundedHead(torch.tensor(-math.inf), torch.tensor(math.inf))
+
+    def forward(self, x: Tensor, clock: Clock, rng: Generator, K: int = 1) -> Trace:
+        x = self.planes(x)
+        level = self._levels(len(x), rng)
+        y = self.latents(x) * self._gain(self.log_gain, level)
+        noisy, whole = self.q.quantize(y, clock.progress, rng)
+        output = self.decode(whole * self._gain(self.log_back, level))
+        sigma = x.new_tensor(self.sigmas)[level]
+        squares = (x - output).square().flatten(1).sum(1)
+        distance = squares / (2 * sigma.square())
+        rate = self.p.nats(noisy.float(), whole.float(), level)
+        node = Node(whole[None], extras={"rate": rate, "level": level})
+        return Trace(x, x, None, [node], output[None], distance[None], clock)
+
+    def _levels(self, n: int, rng: Generator) -> Tensor:
+        """A level for each sample: drawn in training, in turn otherwise."""
+        device = self.log_gain.device
+        if not self.training:
+            return torch.arange(n, device=device) % len(self.sigmas)
+        return torch.randint(len(self.sigmas), (n,), generator=rng, device=device)
+
+    @staticmethod
+    def _gain(logs: Tensor, level: Tensor) -> Tensor:
+        return logs.exp()[level][:, :, None, None]
+
+    def planes(self, x: Tensor) -> Tensor:
+        """x as (B, C, H, W); where a sample is one cell, x may have any shape."""
+        return x.reshape(len(x), -1, *self.block) if self.reach == 0 else x
+
+    def latents(self, x: Tensor) -> Tensor:
+        """f(x), before any gain, (B, latent_dim, rows, columns)."""
+        y: Tensor = self.f(to_cells(self.planes(x), self.block))
+        return y
+
+    def decode(self, z: Tensor) -> Tensor:
+        """x' for codes divided by their gains."""
+        x: Tensor = self.head(from_cells(self.g(z), self.block).float())
+        return x
+
+    def codes(self, y: Tensor, level: int) -> Tensor:
+        """Latents rounded to whole numbers at a level, of the same shape."""
+        gain = self.log_gain[level].exp()[:, None, None]
+        training = self.q.training
+        self.q.eval()
+        whole = self.q.quantize(y * gain, 1.0, torch.Generator(y.device))[1]
+        self.q.train(training)
+        return whole.round()
+
+    @torch.no_grad()
+    def init_weights(self, rng: Generator) -> None:
+        """Weights from ``rng`` alone; the last layers of f and g give 0 at first."""
+        for net, _ in self._branches():
+            initialise(net[:-1], rng)
+            for parameter in net[-1].parameters():
+                nn.init.zeros_(parameter)
+        if isinstance(self.p, ConditionalPrior):
+            self.p.init_weights(rng)
+
+    def _branches(self) -> Iterator[tuple[nn.Sequential, CellConv]]:
+        """The layers and the linear path of f, then those of g."""
+        for part in (self.f, self.g):
+            assert isinstance(part.net, nn.Sequential) and isinstance(part.path, CellConv)
+            yield part.net, part.path
+
+    @torch.no_grad()
+    def init_from_pca(self, pca: PCA) -> None:
+        """Become PCA of the cells, with one quantisation step for all components."""
+        k = len(pca.components)
+        (_, encode), (_, decode) = self._branches()
+        assert encode.bias is not None and decode.bias is not None
+        for parameter in (*encode.parameters(), *decode.parameters()):
+            nn.init.zeros_(parameter)
+        encode.weight[:k, :, 0, 0] = pca.components
+        encode.bias[:k] = -pca.components @ pca.mean
+        decode.weight[:, :k, 0, 0] = pca.components.T
+        decode.bias.copy_(pca.mean)
+        steps = STEP * torch.tensor(self.sigmas)
+        self.log_gain.copy_(-steps.log()[:, None].expand_as(self.log_gain))
+        self.log_back.copy_(steps.log()[:, None].expand_as(self.log_back))
+        spread = torch.zeros(self.log_gain.shape[1])
+        spread[:k] = pca.variances.clamp_min(0).sqrt()
+        self.p.init_scale(spread / steps[:, None])
+
+    def describe(self) -> dict[str, str]:
+        """One line for each letter of the equation."""
+        words = {"q": in_words(self.q), "p": repr(self.p), "D": "squared"}
+        for name, part in (("f", self.f), ("g", self.g)):
+            n = sum(p.numel() for p in part.parameters())
+            words[name] = f"{in_words(part)}  ({n:,} parameters)"
+        return {name: words[name] for name in "fgqpD"}
+
+
+class Rate(nn.Module):
+    """R: the cost of the code, in nats a sample."""
+
+    def forward(self, model: CodecNetwork, trace: Trace) -> Tensor:
+        return trace.nodes[0].extras["rate"].mean()
+
+
+class ContextBits(nn.Module):
+    """R: the cost of the pixels, each predicted from those before it, in nats a sample.
+
+    For half of the samples the context network also sees the codec's reconstruction. No gradient
+    reaches the codec from here.
+
+    Parameters
+    ----------
+    network : ContextNetwork
+    shift, scale : tuple of float
+        From scaled units to values from 0 to 255, of each channel.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, network: ContextNetwork, shift: tuple[float, ...], scale: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        for name, unit in (("shift", shift), ("scale", scale)):
+            self.register_buffer(name, torch.tensor(unit).view(-1, 1, 1), persistent=False)
+
+    def forward(self, model: CodecNetwork, trace: Trace) -> Tensor:
+        pixels, reconstruction = (
+            (x.detach() * self.scale + self.shift).round().clamp(0, 255)
+            for x in (trace.x, trace.output[0])
+        )
+        # seeded by the step alone, so that a resumed run draws the same
+        rng = torch.Generator(pixels.device).manual_seed(trace.clock.step)
+        nats: Tensor = self.network(pixels, reconstruction, rng)
+        return nats.mean()
+
+
+def rate_distortion(*more: Term) -> WeightedObjective:
+    """E [ Σ (x − x')² / 2σ² + R ], in nats a sample.
+
+    A step of Δ costs −log Δ nats and leaves an error of Δ² / 12; their sum is least at Δ² = 12 σ²,
+    where the error is σ. So σ, not a multiplier, defines a level.
+    """
+    return WeightedObjective((Term("rate", Rate()), *more))

@@ -1,0 +1,115 @@
+"""The autoencoder that restores clean rows from noisy ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from narrows.estimators.base import Estimator
+from narrows.estimators.build import Parts
+from narrows.estimators.parameters import parameter, seed_of
+from narrows.parts.corruptions import CORRUPTIONS, Corruption
+from narrows.parts.latents.base import Point
+
+USUAL = ", ".join(f"{name} {c.usual:g}" for name, c in CORRUPTIONS.items())
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DenoisingAutoencoder(Estimator):
+    """min over f, g of E_x E_c D(x, g(f(c(x)))): sees corrupted x, restores clean x.
+
+    ``denoise`` takes noise like that away from new rows; ``corrupt`` makes noisy rows as training
+    did.
+
+    Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010).
+
+    Parameters
+    ----------
+    noise : str
+        What c does: "gaussian", "poisson" (counts, never below 0), "masking", "salt_and_pepper",
+        "swap", "blur" (signals and images) or "dropout" (spans of signals); see
+        ``narrows.parts.corruptions``.
+    noise_level : float, (low, high) or "auto"
+        How much of it. gaussian: the standard deviation in scaled units (1 is as strong as the
+        data); poisson: the standard deviation of the largest value, as a share of it; blur: the
+        kernel's standard deviation in pixels or samples; else the share of the elements hit. Of a
+        range each row draws its own level, so that one model serves them all.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import DenoisingAutoencoder
+    >>> X = load_digits().images[:200]
+    >>> dae = DenoisingAutoencoder(latent_dim=8, max_epochs=3, random_state=0).fit(X)
+    >>> noisy = dae.corrupt(X, random_state=0)
+    >>> dae.denoise(noisy).shape
+    (200, 8, 8)
+    """
+
+    noise: str = parameter("gaussian", "What c does to x.", choices=tuple(CORRUPTIONS))
+    noise_level: Any = parameter(
+        "auto",
+        "How much of it. gaussian: the standard deviation in scaled units (1 is as strong as the "
+        "data); poisson: that of the largest value, as a share of it; blur: the kernel's, in "
+        "pixels or samples; else the share of the elements hit. Of a range each row draws its "
+        f"own level, so that one model serves them all. auto: {USUAL}.",
+        kind="range",
+        low=0,
+        auto=True,
+    )
+
+    def _parts(self) -> Parts:
+        return Parts(q=Point(), c=partial(CORRUPTIONS[self.noise], self.noise_level))
+
+    def denoise(
+        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> NDArray[Any]:
+        """X without its noise: g(f(x)), the reconstruction of rows that are noisy already.
+
+        It is what the model expects the clean row to be, at best the mean of all clean rows that
+        may lie behind it; what it was not trained to take away it may keep or smooth.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+            Noisy rows, in the user's units.
+        out, overwrite
+            Those of ``transform``: write the rows to a .npy, block by block.
+
+        Returns
+        -------
+        array like X, in the shape and dtype the model was fitted on
+        """
+        return self.reconstruct(X, out=out, overwrite=overwrite)
+
+    @torch.no_grad()
+    def corrupt(self, X: Any, random_state: Any = None, *, noise_level: Any = None) -> NDArray[Any]:
+        """c(X) as training makes it, in the user's units.
+
+        Parameters
+        ----------
+        X : array of shape (n, \\*input_shape_)
+        random_state : None, int or RandomState
+        noise_level : float or (low, high), optional
+            Another level than the model was fitted with.
+
+        Returns
+        -------
+        array like X; float32 where X holds integers, whose rounding would change the noise
+        """
+        rows = self._validate(X)
+        rng = torch.Generator(self._device).manual_seed(seed_of(random_state))
+        c = self.state_.model.c
+        assert isinstance(c, Corruption)
+        if noise_level is not None:
+            replace(self, noise_level=noise_level).check_parameters()
+            c = c.at(noise_level)
+        dtype = None if np.dtype(self.state_.layout.dtype).kind == "f" else "float32"
+        parts = [self._from_model(c(x, rng)[0], dtype) for x in self._scaled(rows)]
+        return np.concatenate(parts)
