@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from narrows import Codec, decompress
 from narrows.compression import codec_setup as coding
 from narrows.compression.format import chunk_methods as methods
-from narrows.compression.format import quantize_prior as freezing_prior
+from narrows.compression.format import latent_codes
 from narrows.compression.format.entropy_coder import Encoder
 from narrows.compression.format.lossless import encode_deflate, encode_exact, to_real
 
@@ -83,8 +83,8 @@ def small() -> Iterator[None]:
                 "context_options",
                 lambda *a, **k: replace(options(*a, **k), widths=(6, 7, 8)),
             ),
-            (freezing_prior, "SCALES", 5),
-            (freezing_prior, "THRESHOLDS", np.geomspace(0.04, 60, 4)),
+            (latent_codes, "N_SCALES", 5),
+            (latent_codes, "THRESHOLDS", np.geomspace(0.04, 60, 4)),
         ):
             stack.enter_context(patch.object(where, name, value))
         yield

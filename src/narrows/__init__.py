@@ -23,21 +23,27 @@ if TYPE_CHECKING:
     from narrows.io import photographs
     from narrows.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
     from narrows.models.autoencoder import Autoencoder
-    from narrows.models.conditional_vae import ConditionalVAE
     from narrows.models.curved import PoincareVAE, SphericalVAE
     from narrows.models.denoising_autoencoder import DenoisingAutoencoder
     from narrows.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE
-    from narrows.models.flow import FlowVAE
     from narrows.models.hamiltonian import HamiltonianVAE, RiemannianHamiltonianVAE
     from narrows.models.importance_weighted import CIWAE, IWAE, MIWAE, PIWAE
     from narrows.models.ladder import LadderVAE
     from narrows.models.masked_autoencoder import MaskedAutoencoder
-    from narrows.models.ms_ssim_vae import MSSSIMVAE
     from narrows.models.quantized import FSQVAE, VQVAE, GumbelVAE, ResidualVQVAE
-    from narrows.models.regularized import ContractiveAutoencoder, RegularizedAE, SparseAutoencoder
-    from narrows.models.sparse_dictionary import SparseDictionary
+    from narrows.models.regularized import (
+        ContractiveAutoencoder,
+        RegularizedAE,
+        SparseAutoencoder,
+        SparseDictionary,
+    )
     from narrows.models.vamp import VampVAE
-    from narrows.models.variational import VariationalAutoencoder
+    from narrows.models.variational import (
+        MSSSIMVAE,
+        ConditionalVAE,
+        FlowVAE,
+        VariationalAutoencoder,
+    )
     from narrows.models.wasserstein import InfoVAE, WassersteinAE
 
 __all__ = [

@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 
 from helpers.command import TINY, done, noise
 from narrows import Codec
-from narrows.compression.format.container import Header, Item, Writer
+from narrows.compression.format.container import Writer
+from narrows.compression.format.header import Header, Item
 from narrows.io.photographs import Photograph, read_photograph, write_photograph
 
 

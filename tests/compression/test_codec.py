@@ -233,8 +233,8 @@ def test_what_lies_otherwise_in_memory(codec: Codec) -> None:
     [
         (DIGITS[:, :7], {}, "reshape X"),
         (DIGITS / 16, {}, "fitted on uint8"),
-        (np.array(["a"]), {"mode": "lossless"}, "no place"),
-        (np.array([1], dtype=object), {"mode": "lossless"}, "no place"),
+        (np.array(["a"]), {"mode": "lossless"}, "cannot store"),
+        (np.array([1], dtype=object), {"mode": "lossless"}, "cannot store"),
         ([DIGITS[0], DIGITS], {"mode": "lossless"}, "Item 1"),
     ],
 )

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from helpers import mutated_files as fuzzing
 from helpers.containers import Content, Pipe, decode, example, read, write
-from narrows.compression.format.container import Chunk, Header, Item, Reader, Writer, model_id
-from narrows.compression.format.header import DTYPES
+from narrows.compression.format.container import Reader, Writer, model_id
+from narrows.compression.format.frames import Chunk
+from narrows.compression.format.header import DTYPES, Header, Item
 from narrows.exceptions import (
     Corrupt,
     FileError,

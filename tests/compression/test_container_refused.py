@@ -15,8 +15,9 @@ import pytest
 from helpers.containers import Pipe, example, read, write
 from helpers.mutated_files import end_of, index_of, join, preamble, seal, split
 from narrows.compression.format import frames as layout
-from narrows.compression.format.container import Header, Item, Reader, check_model, model_id
+from narrows.compression.format.container import Reader, check_model, model_id
 from narrows.compression.format.frames import CHUNK, INDEX, ITEM, MODEL, Frame
+from narrows.compression.format.header import Header, Item
 from narrows.compression.format.lossless import decode_deflate, decode_raw
 from narrows.exceptions import (
     Corrupt,
@@ -100,7 +101,7 @@ HEADERS: dict[str, tuple[bytes, type[Exception], str]] = {
         UnsupportedVersion,
         "coded by",
     ),
-    "coder kind": (changed({"coder": [1]}), UnsupportedVersion, "does not know"),
+    "coder kind": (changed({"coder": [1]}), UnsupportedVersion, "coded by"),
     "unknown field": (changed({"zip": 1}), Corrupt, "unknown field 'zip'"),
     "null": (changed({"items": None}), Corrupt, "not canonical JSON"),
     "kind": (changed({"kind": "film"}), Corrupt, "kind 'film'"),

@@ -112,7 +112,7 @@ def test_a_second_decoder_reads_the_same(kind: str, shown: bool) -> None:
     model, some = ContextModel(*quantize_context(net)), images[:5]
     side = some // 16 * 16 if shown else None
     data = coded(model, some, side)
-    reader = Reader(*model.arrays())
+    reader = Reader(*quantize_context(net))
     assert reader.read(data, 5, None if side is None else side.tolist()) == some.tolist()
 
 
@@ -203,7 +203,7 @@ def test_training_draws_from_its_own_generator_only() -> None:
 CODE = """
 import sys
 import numpy as np
-from narrows.compression.format.context_decoder import ContextModel
+from narrows.compression.format.context_model import ContextModel
 from narrows.compression.format.entropy_coder import Encoder
 setting, path = sys.argv[1:]
 if setting.startswith("numpy"):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
 import re
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from narrows.compression.format.container import Header, Item, Writer, model_id
+from narrows.compression.format import frames
+from narrows.compression.format.container import Writer, model_id
 from narrows.compression.format.entropy_coder import Encoder, Tables, frequencies_of
+from narrows.compression.format.header import Header, Item
 from narrows.compression.format.lossless import encode_deflate
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
@@ -156,3 +160,18 @@ def test_the_page_stays_short_and_describes_every_method() -> None:
     assert len(PAGE.read_text(encoding="utf-8").split()) < 1500  # two printed pages
     methods = PAGE.with_name("format-methods.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\d)", methods, re.M) == list("012345")
+
+
+def test_the_format_needs_numpy_and_the_standard_library_alone() -> None:
+    """Two functions use more, if it is installed: torch multiplies, safetensors reads models."""
+    folder = Path(frames.__file__).parent
+    extra = {("integer_networks", "torch"), ("pack", "safetensors")}
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                root = name.split(".")[0]
+                own = name.startswith(("narrows.compression.format", "narrows.exceptions"))
+                allowed = root == "numpy" or root in sys.stdlib_module_names
+                assert own or allowed or (path.stem, root) in extra, f"{path.name}: {name}"

@@ -177,6 +177,11 @@ def test_colour_is_tried_at_half_and_at_full_resolution() -> None:
     assert len(half.encode(coloured, 50)) < len(full.encode(coloured, 50))
 
 
+def test_images_of_16_bits_have_no_8_bit_coder() -> None:
+    names = {r.name for r in lossy_results([picture(20, 20).astype(np.uint16) * 257], 30.0)}
+    assert {name.partition(",")[0] for name in names} <= {"JPEG XL"}
+
+
 BOUNDED = {"rounded, xz": None, "SZ3": "pysz", "ZFP": "imagecodecs", "SPERR": "imagecodecs"}
 
 

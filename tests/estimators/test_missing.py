@@ -42,7 +42,7 @@ AWKWARD = {
 
 @pytest.mark.parametrize("rows", AWKWARD.values(), ids=AWKWARD)
 @pytest.mark.parametrize("size", [200, 40, 7])
-def test_statistics_are_those_of_what_was_observed(rows: Array, size: int) -> None:
+def test_statistics_are_those_of_what_wasfill_missing(rows: Array, size: int) -> None:
     found = statistics([as_tensor(rows[i : i + size]) for i in range(0, len(rows), size)])
     exact = rows.astype(np.longdouble)
     assert found.n == len(rows)
@@ -91,7 +91,7 @@ def test_what_cannot_be_filled_in_is_refused() -> None:
         Autoencoder(**SMALL).fit(endless)
 
 
-def test_scaling_and_the_filling_are_those_of_the_observed() -> None:
+def test_scaling_and_the_filling_are_those_of_thefill_missing() -> None:
     rows = holes(plane(200)) * np.logspace(-3, 3, 6)
     ae = Autoencoder(validation_fraction=0.0, **SMALL).fit(rows)
     np.testing.assert_allclose(ae.scaling_.shift, np.nanmean(rows, 0))
@@ -103,14 +103,14 @@ def test_scaling_and_the_filling_are_those_of_the_observed() -> None:
 
 
 @pytest.mark.parametrize("X", [plane(200), DIGITS[:200]], ids=["table", "images"])
-def test_the_start_is_pca_of_what_was_observed(X: Array) -> None:
+def test_the_start_is_pca_of_what_wasfill_missing(X: Array) -> None:
     ae = Autoencoder(**{**SMALL, "max_epochs": 0}).fit(holes(X))
     start = ae.pca_.reconstruct(holes(X))
     low, high = (X.min(), X.max()) if X.ndim > 2 else (-np.inf, np.inf)
     np.testing.assert_allclose(ae.reconstruct(holes(X)), np.clip(start, low, high), atol=1e-3)
 
 
-def test_scores_are_over_what_was_observed() -> None:
+def test_scores_are_over_what_wasfill_missing() -> None:
     rows = holes(plane(60))
     ae = Autoencoder(**SMALL).fit(rows)
     there, back = ~np.isnan(rows), ae.reconstruct(rows)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from narrows.compression.format.container import Chunk, Header, Item, Reader, Writer
+from narrows.compression.format.container import Reader, Writer
+from narrows.compression.format.frames import Chunk
+from narrows.compression.format.header import Header, Item
 from narrows.compression.format.lossless import decode_deflate, decode_raw, encode_deflate
 from narrows.exceptions import Corrupt
 

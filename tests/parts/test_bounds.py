@@ -17,13 +17,14 @@ from narrows.estimators.build import Parts
 from narrows.exceptions import ParameterError
 from narrows.parts import bounds
 from narrows.parts.bounds import Bound
-from narrows.parts.latents.base import DiagonalGaussian, FullGaussian, Point, TopK, normal_log_prob
+from narrows.parts.latents.base import normal_log_prob
+from narrows.parts.latents.gaussian import DiagonalGaussian, FullGaussian, Point, TopK
 from narrows.parts.latents.hamiltonian import Hamiltonian
 from narrows.parts.latents.scalar_quantizer import GumbelSoftmax, UniformCategorical
 from narrows.parts.model import Model
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.priors.base import Prior, StandardNormal
-from narrows.parts.regularizers.base import KL, TotalCorrelation
+from narrows.parts.regularizers.kl_and_mmd import KL, TotalCorrelation
 from narrows.parts.regularizers.penalties import (
     Contractive,
     DecoderWeightDecay,
@@ -203,7 +204,7 @@ def test_the_doubly_reparameterised_gradient_is_that_of_the_paper() -> None:
     def log_w(z: Tensor) -> Tensor:
         output = model.g(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         log_q = normal_log_prob(z, mu, log_variance)
-        return model.p.log_prob(z) - model.D.distance(X.double(), output) - log_q
+        return model.p.log_prob(z, model) - model.D.distance(X.double(), output) - log_q
 
     z, h = node.z.detach(), 1e-5
     slopes = torch.stack(
@@ -259,7 +260,7 @@ VAE: dict[str, Any] = {"q": DiagonalGaussian(), "p": StandardNormal()}
             ("TotalCorrelation", "FullGaussian"),
         ),
         ({"q": TopK(3), "bound": None, "terms": (Term("kl", KL()),)}, ("KL", "TopK")),
-        ({"q": Hamiltonian(), "bound": None}, ("Hamiltonian", "without a prior")),
+        ({"q": Hamiltonian(), "bound": None}, ("Hamiltonian", "needs a prior")),
         ({"q": GumbelSoftmax(), "p": UniformCategorical()}, ("ImportanceWeighted", "Gumbel")),
     ],
 )
@@ -290,7 +291,7 @@ def test_what_weighs_no_code_stands_beside_any_bound() -> None:
 def test_several_latents_are_too_many_for_the_doubly_reparameterised_gradient() -> None:
     trace = traced(model_of(), 2)
     trace.nodes.append(Node(z=trace.z, log_q=trace.nodes[0].log_q, log_p=trace.nodes[0].log_p))
-    with pytest.raises(ParameterError, match="DoublyReparameterised knows one"):
+    with pytest.raises(ParameterError, match="DoublyReparameterised needs one"):
         bounds.DoublyReparameterised(2).encoder(trace)
 
 

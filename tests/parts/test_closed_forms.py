@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from helpers.small_data import curve, plane
 from narrows import Autoencoder, VariationalAutoencoder
 from narrows._types import Clock, Trace
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.likelihoods.continuous import LIKELIHOODS, Gaussian, Likelihood
 from narrows.parts.networks.architectures import halve, transposed
 
@@ -191,7 +191,7 @@ def test_a_learned_scale_recovers_a_known_noise() -> None:
 
 def test_the_selection_score_does_not_depend_on_the_clock() -> None:
     from narrows.parts.objective import Term, WeightedObjective
-    from narrows.parts.regularizers.base import KL
+    from narrows.parts.regularizers.kl_and_mmd import KL
 
     vae = VariationalAutoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(plane(n=50))
     objective = WeightedObjective([Term("kl", KL(), lambda progress: progress)])

@@ -17,20 +17,20 @@ import narrows
 from helpers.command import TINY, done, refused
 from helpers.small_data import curve
 from narrows import DenoisingAutoencoder, InputError, ParameterError
-from narrows.parts.corruptions import CORRUPTIONS, Corruption
+from narrows.parts.corruptions import CORRUPTIONS, Noise
 
 SIGNALS = np.random.default_rng(0).normal(size=(60, 2, 40)).cumsum(2)
 SHAPES = {name: (2, 40) if 1 not in c.events else (6,) for name, c in CORRUPTIONS.items()}
 
 
-def make(name: str, level: Any, shape: tuple[int, ...]) -> Corruption:
+def make(name: str, level: Any, shape: tuple[int, ...]) -> Noise:
     """The corruption of data from 0 to 4 in their own units."""
     c = CORRUPTIONS[name](level, shape)
     c.set_data_units(torch.zeros(shape), torch.zeros(shape), torch.full(shape, 4.0))
     return c
 
 
-def apply(c: Corruption, x: Tensor, seed: int = 0) -> Tensor:
+def apply(c: Noise, x: Tensor, seed: int = 0) -> Tensor:
     noisy, mask = c(x, torch.Generator().manual_seed(seed))
     assert mask is None
     return noisy
@@ -207,8 +207,8 @@ def test_a_range_draws_one_level_for_each_row() -> None:
 @pytest.mark.parametrize(
     ("data", "noise", "words"),
     [
-        (curve(60), "blur", "noise='blur' .* signals or images only, but X is a table"),
-        (curve(60), "dropout", "noise='dropout' .* signals only, but X is a table"),
+        (curve(60), "blur", "noise='blur' .* signals or images, but X is a table"),
+        (curve(60), "dropout", "noise='dropout' .* signals, but X is a table"),
         (np.ones((9, 6, 6)), "dropout", "but X is images"),
     ],
 )

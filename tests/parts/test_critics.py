@@ -18,7 +18,7 @@ from helpers.unfitted_models import built, traced
 from narrows import VAEGAN, AdversarialAE, FactorVAE, ParameterError
 from narrows._types import Clock, Node, Sizes, Trace
 from narrows.parts.regularizers.critics import FactorCritic
-from narrows.parts.regularizers.mmd import mmd
+from narrows.parts.regularizers.kl_and_mmd import mmd
 from narrows.training import loop
 
 X = load_digits().images[:100]
@@ -175,10 +175,10 @@ def test_a_step_of_the_decoder_makes_its_work_look_more_real() -> None:
     critic = objective.regularizers["critic"]
     players = objective.players(model)
     optimizers = {n: torch.optim.SGD(p, lr=0.05) for n, p in players.items()}
-    before = critic.look(traced(model)[0])[1][1:].mean()
+    before = critic.features(traced(model)[0])[1][1:].mean()
     losses = objective(model, traced(model)[0])
     loop.step_players({"model": losses["model"]}, players, optimizers)
-    assert critic.look(traced(model)[0])[1][1:].mean() > before + 1e-3
+    assert critic.features(traced(model)[0])[1][1:].mean() > before + 1e-3
 
 
 def _as_trace(z: Tensor, rng: torch.Generator) -> Trace:
@@ -289,13 +289,13 @@ def test_a_vaegan_takes_tables_and_rows_with_holes() -> None:
 
 def test_a_critic_of_classes_is_refused() -> None:
     rows = np.random.default_rng(0).integers(0, 3, (30, 4))
-    with pytest.raises(ParameterError, match="Categorical are classes"):
+    with pytest.raises(ParameterError, match="are classes; choose another distance"):
         VAEGAN(latent_dim=2, distance="categorical").fit(rows)
 
 
 def test_a_critic_needs_a_prior_to_draw_from() -> None:
     from narrows.estimators.build import Parts
-    from narrows.parts.latents.base import Point
+    from narrows.parts.latents.gaussian import Point
     from narrows.parts.objective import Term
     from narrows.parts.regularizers.critics import CodeCritic
 

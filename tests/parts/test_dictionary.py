@@ -6,7 +6,7 @@ import torch
 
 from narrows import ParameterError, SparseDictionary
 from narrows._types import Clock, Node, Trace
-from narrows.parts.latents.dictionary import DEAD, Directions, Revival
+from narrows.parts.latents.dictionary import DEAD_AFTER_ROWS, DeadLatentLoss, DictionaryDecoder
 
 
 def mixtures(n: int = 600, d: int = 12, k: int = 24, active: int = 2) -> tuple[np.ndarray, ...]:
@@ -43,7 +43,7 @@ def test_codes_are_sparse_wide_and_their_directions_of_length_one() -> None:
 
 
 class Toy:
-    def __init__(self, idle: torch.Tensor, g: Directions) -> None:
+    def __init__(self, idle: torch.Tensor, g: DictionaryDecoder) -> None:
         self.q, self.g = type("Q", (), {"idle": idle})(), g
 
 
@@ -54,12 +54,12 @@ def trace(h: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> Trace:
 
 def test_the_revival_is_what_dead_numbers_leave_of_the_residual() -> None:
     rng = torch.Generator().manual_seed(0)
-    g = Directions(4, (3,))
+    g = DictionaryDecoder(4, (3,))
     torch.nn.init.normal_(g.weight, generator=rng)
     torch.nn.init.zeros_(g.bias)
     h, x, output = (torch.randn(5, n, generator=rng) for n in (4, 3, 3))
-    idle = torch.tensor([0.0, DEAD, DEAD, 0.0])
-    found = Revival(1)(Toy(idle, g), trace(h, x, output))
+    idle = torch.tensor([0.0, DEAD_AFTER_ROWS, DEAD_AFTER_ROWS, 0.0])
+    found = DeadLatentLoss(1)(Toy(idle, g), trace(h, x, output))
     d = (g.weight / g.weight.norm(dim=1, keepdim=True)).detach().numpy()
     H, left = h.numpy(), (x - output).numpy()
     total = 0.0
@@ -68,7 +68,7 @@ def test_the_revival_is_what_dead_numbers_leave_of_the_residual() -> None:
         total += 0.5 * np.square(e - row[j] * d[j]).sum()
     assert float(found.detach()) == pytest.approx(total / 5, rel=1e-5)
     nobody = torch.zeros(4)
-    assert float(Revival(1)(Toy(nobody, g), trace(h, x, output)).detach()) == 0.0
+    assert float(DeadLatentLoss(1)(Toy(nobody, g), trace(h, x, output)).detach()) == 0.0
 
 
 def test_a_dead_number_comes_back() -> None:
@@ -89,5 +89,5 @@ def test_a_dead_number_comes_back() -> None:
 
 def test_classes_have_no_directions() -> None:
     X = np.random.default_rng(0).integers(0, 3, (40, 5)).astype(float)
-    with pytest.raises(ParameterError, match=r"Directions.*choose another distance"):
+    with pytest.raises(ParameterError, match=r"classes.*choose another distance"):
         SparseDictionary(distance="mixed", latent_dim=8, n_active=2).fit(X)

@@ -15,16 +15,16 @@ from helpers.toy_densities import agrees, linear_gaussian_log_prob, ratios, toy_
 from narrows import HamiltonianVAE, ParameterError, RiemannianHamiltonianVAE
 from narrows._types import Clock, Sizes
 from narrows.parts.latents.hamiltonian import (
-    LONGEST,
-    TIMES,
-    Around,
+    FIXED_POINT_STEPS,
+    MAX_STEP,
     Hamiltonian,
+    LocalMetric,
     RiemannianHamiltonian,
-    gradient,
+    gradient_of,
 )
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 DIGITS = load_digits().images[:150]
 BOTH: list[type[Hamiltonian]] = [Hamiltonian, RiemannianHamiltonian]
@@ -36,7 +36,7 @@ def joint(z: Tensor) -> Tensor:
     return -0.5 * ((z @ SHAPE) * z).sum(-1) - 0.3 * z.cos().sum(-1) * z[..., 0].sin()
 
 
-def made(cls: type[Hamiltonian], *args: Any, k: int = 3, times: int = TIMES) -> Any:
+def made(cls: type[Hamiltonian], *args: Any, k: int = 3, times: int = FIXED_POINT_STEPS) -> Any:
     """A built part in float64, with anchors of every shape."""
     q, rng = cls(*args), torch.Generator().manual_seed(0)
     q.build(Sizes((k,), k), rng)
@@ -58,14 +58,14 @@ def steps(size: float) -> Tensor:
 
 
 def leap(q: Any, z: Tensor, rho: Tensor, size: float) -> tuple[Tensor, Tensor]:
-    after: tuple[Tensor, Tensor] = q.leap(z, rho, gradient(joint, z), steps(size), joint)[:2]
+    after: tuple[Tensor, Tensor] = q.leapfrog(z, rho, gradient_of(joint, z), steps(size), joint)[:2]
     return after
 
 
 @pytest.fixture
 def solved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Implicit equations solved to the last digit of float64."""
-    monkeypatch.setattr("narrows.parts.latents.hamiltonian.TIMES", 40)
+    monkeypatch.setattr("narrows.parts.latents.hamiltonian.FIXED_POINT_STEPS", 40)
 
 
 @pytest.mark.usefixtures("solved")
@@ -107,7 +107,7 @@ def test_cooling_takes_back_the_volume_that_heat_brought(
 
     def whole(both: Tensor) -> Tensor:
         z, gamma = both.split(3)
-        return torch.cat(q.go(z[None, None], gamma[None, None], one, joint)[:2], -1)[0, 0]
+        return torch.cat(q.trajectory(z[None, None], gamma[None, None], one, joint)[:2], -1)[0, 0]
 
     J = jacobian(whole, torch.cat([z[0, 0], gamma[0, 0]]))
     assert float(torch.linalg.det(J)) == pytest.approx(1.0, abs=1e-5)
@@ -122,7 +122,7 @@ def energy_error(q: Any, size: float) -> float:
     (z, rho), n = draw(50), round(1 / size)
 
     def whole(z: Tensor, rho: Tensor) -> Tensor:
-        energy: Tensor = q.energy(z, rho) - joint(z)
+        energy: Tensor = q.kinetic_energy(z, rho) - joint(z)
         return energy
 
     with torch.no_grad():
@@ -144,19 +144,19 @@ def test_half_the_step_leaves_a_quarter_of_the_error_in_energy(cls: type[Hamilto
 def test_the_metrics_pull_is_minus_the_gradient_of_its_energy() -> None:
     q, (z, rho) = made(RiemannianHamiltonian, 3, 0.1, 0.3, 8, 0.05), draw(6)
     z.requires_grad_()
-    here = Around(q, z)
+    here = LocalMetric(q, z)
     inverse = here.inverse
     energy = 0.5 * (rho[..., None, :] @ inverse @ rho[..., None])[..., 0, 0]
     energy = energy - 0.5 * torch.logdet(inverse)
     (wanted,) = torch.autograd.grad(energy.sum(), z, retain_graph=True)
-    torch.testing.assert_close(here.pull(rho, torch.linalg.inv(inverse)), -wanted)
+    torch.testing.assert_close(here.force(rho, torch.linalg.inv(inverse)), -wanted)
     normal = torch.distributions.MultivariateNormal(
         torch.zeros(3).double(), torch.linalg.inv(inverse)
     )
     constant = 1.5 * np.log(2 * np.pi)
-    torch.testing.assert_close(q.energy(z, rho), -normal.log_prob(rho) - constant)
+    torch.testing.assert_close(q.kinetic_energy(z, rho), -normal.log_prob(rho) - constant)
     # R⁻ᵀ applied to the axes: its columns times their transpose is the covariance
-    columns = q.kick(z[:, 0].expand(3, 3)[None], torch.eye(3).double()[None])[0]
+    columns = q.momentum(z[:, 0].expand(3, 3)[None], torch.eye(3).double()[None])[0]
     torch.testing.assert_close(columns.T @ columns, torch.linalg.inv(inverse[0, 0]))
 
 
@@ -195,7 +195,7 @@ def test_a_draw_whose_equations_were_not_solved_counts_for_little(
         node = model.q(model.f(x), 500, torch.Generator().manual_seed(0), lambda z: -z.sum(-1))
     assert bool(found.isfinite().all() & node.z.isfinite().all() & node.log_q.isfinite().all())
     assert bool((found.mean(0) < 1 + 4 * found.std(0) / len(found) ** 0.5).all())
-    monkeypatch.setattr("narrows.parts.latents.hamiltonian.SOLVED", 1e9)  # as if all were
+    monkeypatch.setattr("narrows.parts.latents.hamiltonian.TOLERANCE", 1e9)  # as if all were
     free = ratios(model, x, log_p, K=4000)
     assert bool((found <= free * (1 + 1e-5)).all())
     assert 0.02 < float((found < 0.5 * free).double().mean()) < 0.9
@@ -236,7 +236,7 @@ def test_the_gradient_goes_through_the_dynamics(cls: type[Hamiltonian]) -> None:
     one = torch.ones(4, 3, dtype=torch.float64)
 
     def end(theta: Tensor) -> Tensor:
-        at, rho, _ = q.go(z, gamma, one, lambda z: joint(theta * z))
+        at, rho, _ = q.trajectory(z, gamma, one, lambda z: joint(theta * z))
         return (at + 0.5 * rho).sum()
 
     theta = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
@@ -283,7 +283,7 @@ def test_a_code_follows_the_slope_and_no_other_row(name: Any) -> None:
     model, x = vae.model_, vae.scaling_.apply(torch.from_numpy(DIGITS[:, None]))
     with torch.no_grad():
         mu = model.q.split(model.f(x))[0]
-        log_p = model._joint(x, None, None)
+        log_p = model._joint(model._inputs(x))[0]
         assert float((mu - torch.from_numpy(codes)).abs().max()) > 1e-3
         gained = log_p(torch.from_numpy(codes)[None]) - log_p(mu[None])
     assert float((gained > 0).float().mean()) > 0.9
@@ -302,7 +302,7 @@ def test_anchors_begin_at_codes_where_the_metric_is_about_one() -> None:
     model = vae.fit(DIGITS).model_
     with torch.no_grad():
         codes = model.q.split(model.f(vae.scaling_.apply(torch.from_numpy(DIGITS[:, None]))))[0]
-        inverse = Around(model.q, model.q.anchors).inverse
+        inverse = LocalMetric(model.q, model.q.anchors).inverse
         nearest = torch.cdist(model.q.anchors, codes).amin(1)
     assert float(nearest.max()) < 0.1
     assert float(inverse.diagonal(dim1=1, dim2=2).mean()) == pytest.approx(1.0, abs=0.05)
@@ -310,6 +310,6 @@ def test_anchors_begin_at_codes_where_the_metric_is_about_one() -> None:
 
 def test_what_has_no_meaning_is_refused() -> None:
     with pytest.raises(ParameterError, match="step_size"):
-        Hamiltonian(step_size=LONGEST)
-    with pytest.raises(ParameterError, match="at most latent_dim=64"):
+        HamiltonianVAE(step_size=MAX_STEP).fit(torch.zeros(9, 2).numpy())
+    with pytest.raises(ParameterError, match="choose at most 64"):
         RiemannianHamiltonian().build(Sizes((100,), 65), None)

@@ -8,21 +8,21 @@ from torch import nn
 from helpers.toy_densities import agrees, ratios
 from narrows import LadderVAE
 from narrows._types import Clock, Sizes
-from narrows.parts.ladder import Block, BottomUp, Ladder, TopDown, level_sizes
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.ladder import BottomUp, LadderModel, ResidualBlock, TopDown, level_sizes
+from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.likelihoods.continuous import Gaussian
 from narrows.parts.networks.architectures import make
 from narrows.parts.priors.base import StandardNormal
 
 
-class Straight(Block):
+class Straight(ResidualBlock):
     """A block without its bend: the whole ladder becomes linear and Gaussian."""
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         return h + self.second(self.first(h))
 
 
-def ladder(features: int = 4, width: int = 5, sizes: tuple[int, ...] = (2, 1)) -> Ladder:
+def ladder(features: int = 4, width: int = 5, sizes: tuple[int, ...] = (2, 1)) -> LadderModel:
     rng = torch.Generator().manual_seed(3)
     f = make(lambda: BottomUp(nn.Linear(features, width), width, len(sizes)), rng)
     g = make(lambda: TopDown(nn.Linear(width, features), width, list(sizes)), rng)
@@ -34,7 +34,7 @@ def ladder(features: int = 4, width: int = 5, sizes: tuple[int, ...] = (2, 1)) -
             head.weight[half:] = 0.0
     p = StandardNormal()
     p.build(Sizes((features,), sizes[-1]), rng)
-    return Ladder(f, g, DiagonalGaussian(), Gaussian(0.3), p=p).eval()
+    return LadderModel(f, g, DiagonalGaussian(), Gaussian(0.3), p=p).eval()
 
 
 def test_importance_weights_average_to_the_exact_density() -> None:

@@ -35,7 +35,7 @@ def made(name: str, rows: Array, kind: str = "column") -> tuple[Likelihood, Call
     scaling = fit_scaling(found, kind if D.scaled else "none")
     seen = find_range([found])
     D.build(rows.shape[1:], D.infer_support(seen))
-    D.set_data_units(scaling, seen)
+    D.set_data_units(scaling.shift, scaling.scale, seen)
     return D, lambda x: scaling.apply(torch.as_tensor(np.asarray(x, dtype=np.float64)))
 
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from narrows import Autoencoder, MaskedAutoencoder, ParameterError
 from narrows._types import Clock
-from narrows.parts.masked_patches import Patches, PatchMask, patch_side
+from narrows.parts.masked_patches import PatchGrid, PatchMask, patch_side
 
 DIGITS = load_digits().images
 SMALL = {"latent_dim": 6, "hidden_layer_sizes": (32,), "random_state": 0}
@@ -18,16 +18,16 @@ SMALL = {"latent_dim": 6, "hidden_layer_sizes": (32,), "random_state": 0}
 @pytest.mark.parametrize("shape", [(7,), (2, 9), (1, 8, 8), (3, 5, 7), (1, 1, 9)])
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_patches_are_cut_and_spread_as_they_lie(shape: tuple[int, ...], side: int) -> None:
-    patches = Patches(shape, side)
+    patches = PatchGrid(shape, side)
     x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
-    cut = patches.cut(x)
+    cut = patches.to_patches(x)
     assert cut.shape == (4, patches.n, patches.numbers)
     torch.testing.assert_close(cut.square().sum((1, 2)), x.square().flatten(1).sum(1))
     # a patch that is marked covers exactly the elements that were cut into it
     for i in range(patches.n):
         each = torch.zeros(4, patches.n)
         each[:, i] = 1.0
-        only = patches.cut(x * patches.spread(each))
+        only = patches.to_patches(x * patches.to_elements(each))
         torch.testing.assert_close(only[:, i], cut[:, i])
         assert float(only.abs().sum()) == pytest.approx(float(cut[:, i].abs().sum()), rel=1e-4)
 
@@ -77,12 +77,12 @@ def test_tables_and_signals_have_patches_too() -> None:
 def test_patches_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ParameterError, match="larger than a sample"):
         MaskedAutoencoder(patch=9).fit(DIGITS[:30])
-    with pytest.raises(ParameterError, match="nothing could be hidden"):
+    with pytest.raises(ParameterError, match="nothing can be hidden"):
         MaskedAutoencoder(patch=8).fit(DIGITS[:30])
     with pytest.raises(ParameterError, match="networks of a kind of its own"):
         f, g = torch.nn.Linear(64, 2), torch.nn.Linear(2, 64)
         MaskedAutoencoder(f=f, g=g).fit(DIGITS[:30].reshape(30, 64))
-    with pytest.raises(ParameterError, match=r"VisibleEncoder.*choose another distance"):
+    with pytest.raises(ParameterError, match=r"classes.*choose another distance"):
         MaskedAutoencoder(distance="categorical").fit(DIGITS[:30].reshape(30, 64))
     assert patch_side("auto", (1, 28, 28)) == 4
     assert not hasattr(Autoencoder(), "hidden_share")
@@ -104,5 +104,5 @@ def test_what_is_hidden_and_missing_too_is_not_shown(monkeypatch: Any) -> None:
     x = torch.from_numpy(X).float()
     with torch.no_grad():
         model.model_(x, Clock(), torch.Generator().manual_seed(0))
-    _, hidden = c(model.model_._observed(x)[0], torch.Generator().manual_seed(0))
+    _, hidden = c(model.model_.fill_missing(x)[0], torch.Generator().manual_seed(0))
     assert float(hidden.gather(1, shown[0]).sum()) == 0.0

@@ -11,8 +11,8 @@ import torch
 from helpers.unfitted_models import built, traced
 from narrows import InfoVAE, ParameterError, WassersteinAE
 from narrows.estimators.build import parts_of
-from narrows.parts.regularizers import mmd as divergences
-from narrows.parts.regularizers.mmd import SCALES, mmd
+from narrows.parts.regularizers import kl_and_mmd
+from narrows.parts.regularizers.kl_and_mmd import SCALES, mmd
 
 
 def normal(n: int, k: int = 3, seed: int = 0) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_a_batch_repeated_gives_the_same_and_one_row_gives_a_number() -> None:
 
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 def test_the_losses_are_their_formulas(kernel: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(divergences, "N_DRAWN", 9)
+    monkeypatch.setattr(kl_and_mmd, "N_PRIOR_DRAWS", 9)
     for estimator in (
         WassersteinAE(weight=7.0, kernel=kernel),
         InfoVAE(alpha=0.25, divergence_weight=4.0, kernel=kernel),

@@ -12,13 +12,14 @@ from torch import Tensor
 from narrows import AnnealedVAE, BetaTCVAE, BetaVAE, VariationalAutoencoder
 from narrows._types import Clock, Node, Trace
 from narrows.exceptions import ParameterError
-from narrows.parts.latents.base import DiagonalGaussian, normal_log_prob
+from narrows.parts.latents.base import normal_log_prob
+from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.objective import Term, WeightedObjective
-from narrows.parts.regularizers.base import (
-    AT_ONCE,
+from narrows.parts.regularizers.base import Ramp
+from narrows.parts.regularizers.kl_and_mmd import (
     KL,
+    MAX_COMPARED_ROWS,
     DimensionwiseKL,
-    Ramp,
     TotalCorrelation,
     aggregate_posterior,
 )
@@ -57,7 +58,7 @@ def correlated(n: int, rho: float, seed: int = 0) -> tuple[Node, float]:
 @pytest.mark.parametrize("rho", [0.0, 0.45])
 def test_total_correlation_of_a_known_gaussian(rho: float) -> None:
     node, exact = correlated(2000, rho)
-    whole = TotalCorrelation()._of(node, trace_of(node, 2000))  # every row there is
+    whole = TotalCorrelation()._of_draws(node, trace_of(node, 2000))  # every row there is
     error = float(whole.std()) / 2000**0.5
     assert float(whole.mean()) == pytest.approx(exact, abs=4 * error + 0.01)
     # batches of one in twenty rows, each told how many there are
@@ -141,7 +142,7 @@ def test_total_correlation_of_odd_batches() -> None:
             0.0, abs=1e-5
         )
     # many rows are taken some at a time, and none is lost
-    n = AT_ONCE + 101
+    n = MAX_COMPARED_ROWS + 101
     many = gaussian_node(drawn(n, 2), drawn(n, 2, seed=1))
     pieces = [slice(0, n // 2), slice(n // 2, n)]
     means = [
@@ -158,11 +159,11 @@ def aggregate_by_numpy_means(node: Node, rows: slice, N: int) -> float:
 
 
 def test_what_the_total_correlation_cannot_take_is_refused() -> None:
-    with pytest.raises(ParameterError, match="estimator must be one of"):
-        TotalCorrelation("all")
+    with pytest.raises(ParameterError, match="'estimator' parameter of BetaTCVAE"):
+        BetaTCVAE(estimator="all").fit(np.zeros((9, 2)))
     trace = trace_of(gaussian_node(drawn(4, 2), drawn(4, 2)))
     trace.nodes.append(trace.nodes[0])
-    with pytest.raises(ParameterError, match="TotalCorrelation knows one Gaussian latent"):
+    with pytest.raises(ParameterError, match="TotalCorrelation needs one Gaussian latent"):
         TotalCorrelation()(None, trace)
 
 

@@ -17,8 +17,7 @@ import narrows
 from narrows import ParameterError, RegularizedAE, VariationalAutoencoder
 from narrows._types import Sizes
 from narrows.estimators import generation as generating
-from narrows.estimators.generation import sampler_name
-from narrows.parts.latents.base import Point
+from narrows.parts.latents.gaussian import Point
 from narrows.parts.latents.scalar_quantizer import FiniteScalar, GumbelSoftmax
 from narrows.parts.latents.vector_quantizer import ResidualQuantizer, VectorQuantizer
 from narrows.parts.objective import WeightedObjective
@@ -32,12 +31,10 @@ from narrows.parts.priors.samplers import (
     codes_of,
     draw,
     make_sampler,
-    refuse_sampler,
+    validate_sampler,
 )
 from narrows.training.batches import Rows, Scaling
-from narrows.training.loop import train
-from narrows.training.process_group import Group
-from narrows.training.state import Budget, TrainConfig, TrainState
+from narrows.training.loop import Budget, TrainConfig, TrainState, train
 
 X = load_digits().images[:150]
 SMALL: dict[str, Any] = {
@@ -59,7 +56,7 @@ def fit(sampler: Sampler, codes: Tensor, epochs: int, rate: float = 1e-2) -> Sam
     if sampler.trained:
         rows, recipe = Rows(left, Scaling.none()), TrainConfig(rate, 0.0, 128, warmup_steps=10)
         state = TrainState(rng=seeded(1), order=seeded(2))
-        for _ in train(sampler, WeightedObjective(), rows, recipe, Budget(epochs), state, Group()):
+        for _ in train(sampler, WeightedObjective(), rows, recipe, Budget(epochs), state):
             pass
     return sampler.eval()
 
@@ -78,7 +75,7 @@ def test_draws_have_the_moments_of_the_codes(name: str) -> None:
     codes = bent()
     epochs = {"iaf": 12, "two_stage": 16}.get(name, 4)
     sampler = fit(make_sampler(name, 2, Point(), seeded(7)), codes, epochs)
-    assert sampler_name(sampler) == name
+    assert name_of(sampler) == name
     z = sampler.sample(20_000, seeded(3))
     spread = codes.std(0)
     assert ((z.mean(0) - codes.mean(0)).abs() / spread).max() < 0.12
@@ -99,11 +96,11 @@ def test_draws_have_the_moments_of_the_codes(name: str) -> None:
 def test_a_flows_volume_is_autograds_and_its_density_is_that_of_its_draws(
     cls: type[MAFSampler], k: int
 ) -> None:
-    flow: MAFSampler = fit(make_sampler(sampler_name(cls(k)), k, None, seeded(6)), bent()[:, :k], 2)  # type: ignore[assignment]
+    flow: MAFSampler = fit(make_sampler(name_of(cls(k)), k, None, seeded(6)), bent()[:, :k], 2)  # type: ignore[assignment]
     for p in flow.parameters():  # far from the identity
         p.data.add_(0.05 * torch.randn(p.shape, generator=seeded(8)))
     u = torch.randn(6, k, generator=seeded(2))
-    for way, back in ((flow.at_once, flow.one_by_one), (flow.one_by_one, flow.at_once)):
+    for way, back in ((flow.normalise, flow.generate), (flow.generate, flow.normalise)):
         z, volume = way(u)
         torch.testing.assert_close(back(z)[0], u, rtol=1e-3, atol=1e-4)
         for i in range(len(u)):
@@ -125,10 +122,11 @@ def test_the_fitted_mixture_is_scikit_learns() -> None:
     scaled = ((codes - sampler.mean) / sampler.scale).double().numpy()
     its = GaussianMixture(10, reg_covar=1e-5, max_iter=200, random_state=seed).fit(scaled)
     expected = its.score_samples(scaled) - float(sampler.scale.log().sum())
-    np.testing.assert_allclose(sampler.log_prob(codes, seeded()), expected, atol=1e-3)
+    log_prob = -sampler.cost(torch.from_numpy(scaled).float(), seeded()) - sampler.scale.log().sum()
+    np.testing.assert_allclose(log_prob, expected, atol=1e-3)
     few: Any = fit(SAMPLERS["mixture"](2), codes[:60], 0)
     assert 0 < int((few.weights > 0).sum()) < 10
-    assert torch.isfinite(few.log_prob(codes, seeded())).all()
+    assert torch.isfinite(few.cost((codes - few.mean) / few.scale, seeded())).all()
 
 
 def test_two_stages_recover_a_known_noise() -> None:
@@ -158,20 +156,22 @@ QUANTISERS = {
 @pytest.mark.parametrize("kind", QUANTISERS)
 def test_every_sampler_of_every_quantiser(name: str, kind: str, monkeypatch: Any) -> None:
     """Defect 10: n is no multiple of what is drawn together."""
-    monkeypatch.setattr(AutoregressiveSampler, "at_once", 4)
+    monkeypatch.setattr(AutoregressiveSampler, "batch_size", 4)
     q: Any = QUANTISERS[kind]()
     q.build(Sizes((6,), 4), seeded())
     sampler = make_sampler(name, 4, q, seeded(1))
     with torch.no_grad():
         h = torch.randn(40, q.n_numbers(4), generator=seeded(2))
         codes = q.mode(h)
-        codes = q.indices(codes).float() if sampler.whole else codes
+        codes = q.indices(codes).float() if sampler.discrete else codes
         fit(sampler, codes, 1)
         z = draw(sampler, q, 7, seeded(3), 1.0)
         again = draw(sampler, q, 7, seeded(3), 0.0)
     assert z.shape == again.shape == (7, 4)
     torch.testing.assert_close(q.vectors(q.indices(z)), z)
-    assert len(again.unique(dim=0)) <= (sampler.most if hasattr(sampler, "weights") else 1)
+    assert len(again.unique(dim=0)) <= (
+        sampler.max_components if hasattr(sampler, "weights") else 1
+    )
 
 
 def test_whole_numbers_are_drawn_as_often_as_they_are_seen() -> None:
@@ -250,7 +250,7 @@ def test_after_partial_fit_a_sampler_is_fitted_when_asked() -> None:
     model.set_params(sampler="normal")
     with pytest.raises(ParameterError, match="another, 'mixture'"):
         model.sample(2)
-    assert sampler_name(model.fit_sampler(X).sampler_) == "normal"
+    assert name_of(model.fit_sampler(X).sampler_) == "normal"
     model.partial_fit(X)
     assert model.sampler_ is None
 
@@ -270,9 +270,13 @@ def test_a_sampler_of_another_kind_of_code_is_refused() -> None:
     class OnSphere(Point):
         space = "sphere"
 
-    for q, name in ((Point(), "autoregressive"), (OnSphere(), "mixture"), (Point(), "prior")):
-        with pytest.raises(ParameterError, match=rf"sampler='{name}'.*{type(q).__name__}"):
-            refuse_sampler(name, q, has_prior=False)
+    for q, name, why in (
+        (Point(), "autoregressive", "codes lie in the real numbers"),
+        (OnSphere(), "mixture", "codes lie in the unit sphere"),
+        (Point(), "prior", "model has none"),
+    ):
+        with pytest.raises(ParameterError, match=rf"sampler='{name}'.*{why}"):
+            validate_sampler(name, q, has_prior=False)
 
 
 @pytest.mark.parametrize("n_samples", [10, 150])

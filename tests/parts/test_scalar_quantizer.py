@@ -60,7 +60,7 @@ def test_importance_weights_average_to_the_sum_over_all_codes() -> None:
     every = torch.tensor(list(product(range(3), repeat=2)))
     z = model.q.vectors(every)[:, None].expand(-1, 6, -1)
     with torch.no_grad():
-        joint = model.p.log_prob(z, model) + model.D.log_prob(x, model._decoded(z))
+        joint = model.p.log_prob(z, model) + model.D.log_prob(x, model._decoder(z))
         agrees(ratios(model, x, joint.logsumexp(0)))
         # exactly, too: Σ_z q(z | x) = 1 over what is drawn
         node = model.q(model.f(x), 4000, rng(2))

@@ -15,6 +15,8 @@ from narrows import ParameterError
 from narrows._types import Sizes
 from narrows.parts.latents.sphere import UniformSphere, VonMisesFisher, _Angle, log_area, normaliser
 
+NO_MODEL: Any = None  # this prior does not read the model
+
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -88,7 +90,7 @@ def test_the_whole_distribution_of_a_draw_is_right() -> None:
 @pytest.mark.parametrize(("k", "kappa"), [(2, 1.2), (3, 5.0), (10, 20.0), (128, 300.0)])
 def test_the_closed_kl_on_the_sphere_is_the_mean_of_its_samples(k: int, kappa: float) -> None:
     node = VonMisesFisher()(pinned(k, kappa), 20_000, rng())
-    sampled = node.log_q - UniformSphere().log_prob(node.z)
+    sampled = node.log_q - UniformSphere().log_prob(node.z, NO_MODEL)
     error = float(sampled.std()) / 20_000**0.5
     assert float(node.kl) == pytest.approx(float(sampled.mean()), abs=4 * error + 1e-4)
 
@@ -149,8 +151,8 @@ def test_what_is_no_number_ends_the_draw_too() -> None:
 def test_the_uniform_prior_is_uniform_and_knows_no_temperature() -> None:
     p = UniformSphere()
     p.build(Sizes((3,), 3), None)
-    z = p.sample(20_000, rng())
+    z = p.sample(20_000, rng(), 1.0, NO_MODEL)
     assert kstest(z[:, 2].double() / 2 + 0.5, "uniform").pvalue > 1e-3  # Archimedes
-    assert float(p.log_prob(z)[0]) == pytest.approx(-np.log(4 * np.pi))
+    assert float(p.log_prob(z, NO_MODEL)[0]) == pytest.approx(-np.log(4 * np.pi))
     with pytest.raises(ParameterError, match="temperature"):
-        p.sample(2, rng(), 0.5)
+        p.sample(2, rng(), 0.5, NO_MODEL)

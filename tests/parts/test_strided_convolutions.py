@@ -11,9 +11,15 @@ from sklearn.datasets import load_digits
 from torch import Generator, Tensor, nn
 
 import narrows
-from narrows.parts.networks import strided_convolutions as convolutions
-from narrows.parts.networks.architectures import NetworkOptions, build_networks
-from narrows.parts.networks.strided_convolutions import Doubling, Halving, roll, unroll
+from narrows.parts.networks import architectures
+from narrows.parts.networks.architectures import (
+    Doubling,
+    Halving,
+    NetworkOptions,
+    build_networks,
+    roll,
+    unroll,
+)
 
 SIZES = [(1, 1), (1, 2), (2, 3), (5, 4), (6, 6), (7, 9), (8, 8)]
 
@@ -21,7 +27,7 @@ SIZES = [(1, 1), (1, 2), (2, 3), (5, 4), (6, 6), (7, 9), (8, 8)]
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same code in float64, where an error of the formula cannot hide behind rounding."""
-    monkeypatch.setattr(convolutions, "NARROW", torch.float64)
+    monkeypatch.setattr(architectures, "_BF16", torch.float64)
 
 
 @pytest.fixture
@@ -135,7 +141,7 @@ def test_bfloat16_is_as_near_to_float32_as_autocast_is(
     for usual in (False, True):
         with narrow(), monkeypatch.context() as patch:
             if usual:
-                patch.setattr(convolutions, "_pays", lambda x: False)
+                patch.setattr(architectures, "_uses_products", lambda x: False)
             out, found = gradients(net, x, cotangent.bfloat16())
         assert out.dtype == torch.bfloat16
         pairs = zip(found, exact, strict=True)
@@ -158,7 +164,7 @@ def test_only_training_in_bfloat16_makes_products(rng: Generator) -> None:
 
 def test_fit_in_bfloat16_ends_as_low_as_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(convolutions, "unroll", lambda x: calls.append(1) or unroll(x))
+    monkeypatch.setattr(architectures, "unroll", lambda x: calls.append(1) or unroll(x))
     X = load_digits().images[:400]
     errors = []
     for precision in ("float32", "bfloat16"):

@@ -16,8 +16,9 @@ from helpers.toy_densities import agrees, ratios, toy_model
 from narrows import ParameterError, VampVAE
 from narrows._types import Clock
 from narrows.estimators.build import Parts
-from narrows.parts.class_conditional_model import WAYS
-from narrows.parts.latents.base import DiagonalGaussian, FullGaussian, normal_log_prob
+from narrows.parts.latents.base import normal_log_prob
+from narrows.parts.latents.gaussian import DiagonalGaussian, FullGaussian
+from narrows.parts.model import SHIFTS
 from narrows.parts.priors.vamp import VampPrior, mixture_log_prob
 
 X = load_digits().images[:150]
@@ -79,17 +80,17 @@ def test_draws_cover_all_components_and_follow_the_density() -> None:
     """Defect 7: of 50 inputs only the first few were drawn from, with another variance."""
     model = vamp(50)
     with torch.no_grad():
-        mu, log_variance = model.p.posteriors(model)
+        mu, log_variance = model.posterior(model.p.inputs)
         # so narrow that one can tell them apart
         log_variance = torch.full_like(log_variance, -12.0)
-        model.p.posteriors = lambda _: (mu, log_variance)
-        z = model.p.sample(1000, seeded(), model=model)
+        model.posterior = lambda _: (mu, log_variance)
+        z = model.p.sample(1000, seeded(), 1.0, model)
         nearest = torch.cdist(z, mu).argmin(1)
         assert len(nearest.unique()) > 45
         torch.testing.assert_close(
             (z - mu[nearest]).std(), torch.tensor(np.exp(-6.0)).float(), rtol=0.05, atol=0.0
         )
-        cold = model.p.sample(1000, seeded(), temperature=0.0, model=model)
+        cold = model.p.sample(1000, seeded(), 0.0, model)
         assert ((cold[:, None] - mu).abs().amax(-1).amin(1) < 1e-5).all()
 
 
@@ -99,7 +100,7 @@ def test_draws_and_density_agree() -> None:
     with torch.no_grad():
         z = 3 * torch.randn(200_000, 2, generator=seeded(1))
         w = (model.p.log_prob(z, model) - normal_log_prob(z, 0.0, 2 * np.log(3.0))).exp()
-        drawn = model.p.sample(20_000, seeded(2), model=model)
+        drawn = model.p.sample(20_000, seeded(2), 1.0, model)
     assert abs(float(w.mean()) - 1) < 4 * float(w.std()) / 200_000**0.5
     weighted = z[torch.multinomial(w, 20_000, replacement=True, generator=seeded(3))]
     for a, b in zip(weighted.T, drawn.T, strict=True):
@@ -111,7 +112,7 @@ def test_importance_weights_average_to_the_density_under_a_vamp_prior() -> None:
     model = vamp(7)
     x = torch.randn(5, 3, generator=seeded(3))
     with torch.no_grad():
-        mu, log_variance = (t.double() for t in model.p.posteriors(model))
+        mu, log_variance = (t.double() for t in model.posterior(model.p.inputs))
         W, b = model.g.weight.double(), model.g.bias.double()
         covariance = W @ torch.diag_embed(log_variance.exp()) @ W.T + 0.49 * torch.eye(3)
         normal = torch.distributions.MultivariateNormal(mu @ W.T + b, covariance)
@@ -125,7 +126,7 @@ def test_the_loss_of_a_vamp_vae_is_its_formula() -> None:
     with torch.no_grad():
         trace = model(x, Clock(), seeded())
         loss = float(vae.objective_(model, trace)["model"])
-        mu, log_variance = (t.double().numpy() for t in model.p.posteriors(model))
+        mu, log_variance = (t.double().numpy() for t in model.posterior(model.p.inputs))
         h, z = model.f(x).double().numpy(), trace.nodes[0].z[0].double().numpy()
         out, scale = trace.output[0].double().numpy(), float(model.D.log_scale.exp())
 
@@ -160,17 +161,17 @@ def test_shifted_images_are_told_which_way_and_none_is_moved_at_the_end() -> Non
     model = VampVAE(latent_dim=3, n_inputs=9, shifts=True, max_epochs=1, random_state=0).fit(X)
     module, x = model.model_, model.scaling_.apply(torch.from_numpy(X)[:, None])
     module.train()
-    moved, given = module._apart(x, seeded(), Clock(progress=0.0))
-    assert set(given.tolist()) == set(range(len(WAYS) + 1))
+    moved, given = module._split_condition(x, seeded(), Clock(progress=0.0))
+    assert set(given.tolist()) == set(range(len(SHIFTS) + 1))
     assert 0.65 < float((given > 0).float().mean()) < 0.95
     for image, was, way in zip(moved, x, given.tolist(), strict=True):
-        dy, dx = WAYS[way - 1] if way else (0, 0)
+        dy, dx = SHIFTS[way - 1] if way else (0, 0)
         torch.testing.assert_close(image.roll((-dy, -dx), (-2, -1)), was)
-    assert int(module._apart(x, seeded(), Clock(progress=0.9))[1].max()) == 0
+    assert int(module._split_condition(x, seeded(), Clock(progress=0.9))[1].max()) == 0
     module.eval()
-    still, untold = module._apart(x, seeded(), Clock(progress=0.0))
+    still, untold = module._split_condition(x, seeded(), Clock(progress=0.0))
     assert int(untold.max()) == 0
     torch.testing.assert_close(still, x)
     assert model.sample(3, random_state=0).shape == (3, 8, 8)
-    with pytest.raises(ParameterError, match="moves images by a pixel"):
+    with pytest.raises(ParameterError, match="shifts images by a pixel"):
         VampVAE(shifts=True).fit(X.reshape(150, 64))

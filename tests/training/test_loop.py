@@ -71,11 +71,11 @@ def test_the_rate_warms_up_is_kept_and_falls_to_zero(hold: float) -> None:
 
 
 def test_each_part_learns_at_its_own_pace() -> None:
-    from narrows.parts.networks.linear_path import pace
+    from narrows.parts.networks.linear_path import lr_multiplier
 
     ae = narrows.Autoencoder(latent_dim=4, max_epochs=1, random_state=0)
     ae.fit(np.random.default_rng(0).normal(size=(200, 128)))
-    times = pace(ae.model_)
+    times = lr_multiplier(ae.model_)
     f = ae.encoder_
     path = next(m for m in f.path.modules() if isinstance(m, torch.nn.Linear))
     linear = [m for m in f.net.modules() if isinstance(m, torch.nn.Linear)]
@@ -154,7 +154,7 @@ def test_a_part_with_after_step_gets_every_trace() -> None:
     from test_players import CHOICES
 
     from narrows.estimators.build import Parts, build_model
-    from narrows.parts.latents.base import Point
+    from narrows.parts.latents.gaussian import Point
     from narrows.parts.objective import WeightedObjective
 
     class Counting(Point):

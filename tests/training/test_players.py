@@ -13,9 +13,10 @@ from helpers.unfitted_models import CHOICES as SMALL
 from narrows._types import Clock, Trace
 from narrows.estimators.build import Parts, build_model
 from narrows.exceptions import ParameterError
-from narrows.parts.latents.base import Point
+from narrows.parts.latents.gaussian import Point
 from narrows.parts.model import Model
 from narrows.parts.objective import Term, WeightedObjective
+from narrows.parts.regularizers.base import Regularizer
 from narrows.training import loop
 from narrows.training.batches import Rows, fit_scaling
 from narrows.training.process_group import Group
@@ -23,8 +24,10 @@ from narrows.training.state import Budget, TrainConfig, TrainState
 from narrows.training.statistics import statistics
 
 
-class Adversary(nn.Module):
+class Adversary(Regularizer):
     """A critic tells codes from draws of N(0, I); f is asked to fool it (Makhzani et al. 2015)."""
+
+    has_critic = True
 
     def __init__(self) -> None:
         super().__init__()

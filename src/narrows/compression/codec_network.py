@@ -17,12 +17,14 @@ from narrows._types import Clock, Node, Trace
 from narrows.compression.context_network import ContextNetwork
 from narrows.compression.entropy_models import CellConv, ConditionalPrior, FactorisedPrior
 from narrows.estimators.pca import PCA
+from narrows.parts import Composition
 from narrows.parts.latents.base import straight_through
-from narrows.parts.latents.scalar_quantizer import FiniteScalar
+from narrows.parts.latents.scalar_quantizer import finite_scalar
 from narrows.parts.model import in_words
 from narrows.parts.networks.architectures import initialise
 from narrows.parts.networks.linear_path import BoundedHead, WithPath
 from narrows.parts.objective import Term, WeightedObjective
+from narrows.parts.regularizers.base import Regularizer
 
 STEP = math.sqrt(12)  # rounding to steps of √12 σ leaves a root mean squared error of σ
 NOISE_SHARE = 2 / 3  # of a run: until then the decoder sees noise, after that rounded codes
@@ -66,7 +68,7 @@ class UniformNoise(nn.Module):
         return "uniform noise, then rounding"
 
 
-class FSQ(FiniteScalar):
+class FSQ(nn.Module):
     """Finite scalar quantisation with the same odd number of values for every number of the code.
 
     Parameters
@@ -76,15 +78,12 @@ class FSQ(FiniteScalar):
     """
 
     def __init__(self, n_values: int) -> None:
-        super().__init__(n_values)
-        # no buffer: model files have no entry for it. On the CPU, even while a network is built
-        # on the meta device
-        self.reach = torch.tensor((n_values - 1) / 2, device="cpu")
+        super().__init__()
+        self.n_values = n_values
 
     def quantize(self, y: Tensor, progress: float, rng: Generator) -> tuple[Tensor, Tensor]:
         """The same twice: what the rate is computed from, and what the decoder sees."""
-        bounded = self._bounded(y)
-        whole = straight_through(bounded, self._whole(bounded))
+        whole = straight_through(*finite_scalar(y, (self.n_values - 1) / 2))
         return whole, whole
 
     def __repr__(self) -> str:
@@ -244,14 +243,14 @@ class CodecNetwork(nn.Module):
         return {name: words[name] for name in "fgqpD"}
 
 
-class Rate(nn.Module):
+class Rate(Regularizer):
     """R: the cost of the code, in nats a sample."""
 
-    def forward(self, model: CodecNetwork, trace: Trace) -> Tensor:
+    def forward(self, model: Composition, trace: Trace) -> Tensor:
         return trace.nodes[0].extras["rate"].mean()
 
 
-class ContextBits(nn.Module):
+class ContextBits(Regularizer):
     """R: the cost of the pixels, each predicted from those before it, in nats a sample.
 
     For half of the samples the context network also sees the codec's reconstruction. No gradient
@@ -275,7 +274,7 @@ class ContextBits(nn.Module):
         for name, unit in (("shift", shift), ("scale", scale)):
             self.register_buffer(name, torch.tensor(unit).view(-1, 1, 1), persistent=False)
 
-    def forward(self, model: CodecNetwork, trace: Trace) -> Tensor:
+    def forward(self, model: Composition, trace: Trace) -> Tensor:
         pixels, reconstruction = (
             (x.detach() * self.scale + self.shift).round().clamp(0, 255)
             for x in (trace.x, trace.output[0])

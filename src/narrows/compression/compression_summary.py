@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.compression.codec import Codec, read_items
-from narrows.compression.format.chunk_methods import AUTOENCODER, CONTEXT, NAMES, RESIDUAL
+from narrows.compression.format.chunk_methods import MODEL_METHODS, NAMES
 from narrows.compression.format.pack import Given, Summary, range_of
 from narrows.compression.other_coders import (
     CoderResult,
@@ -97,7 +97,7 @@ class CompressionReport:
     @property
     def needs_model(self) -> bool:
         """Whether decoding needs the model."""
-        return any(NAMES[k] in self.summary.methods for k in (AUTOENCODER, RESIDUAL, CONTEXT))
+        return any(NAMES[method] in self.summary.methods for method in MODEL_METHODS)
 
     @property
     def without_model(self) -> int:

@@ -107,7 +107,7 @@ class ContextNetwork(nn.Module):
     A call costs the same for every batch: it looks at ``PIXELS_PER_STEP`` pixels, unless ``whole``.
     """
 
-    pace = 3.0  # times the usual learning rate, by measurements on MNIST and Fashion-MNIST
+    lr_multiplier = 3.0  # times the usual learning rate, by measurements on MNIST and Fashion-MNIST
 
     seen_at: Tensor
     other_at: Tensor

@@ -138,7 +138,7 @@ class CellConv(nn.Conv2d):
         return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
-class GroupNetwork(nn.Module):
+class GroupPredictor(nn.Module):
     """From earlier groups and neighbouring cells to the means and scales of one group."""
 
     def __init__(
@@ -178,7 +178,7 @@ class ConditionalPrior(nn.Module):
         self.groups = groups_of(n_channels)
         n_passes, side = (4, 3) if reach else (1, 1)
         self.nets = nn.ModuleList(
-            GroupNetwork(a, b - a, hidden, n_levels, n_passes, side) for a, b in self.groups
+            GroupPredictor(a, b - a, hidden, n_levels, n_passes, side) for a, b in self.groups
         )
 
     def __repr__(self) -> str:
@@ -186,10 +186,10 @@ class ConditionalPrior(nn.Module):
         where = "groups and cells" if self.reach else "groups"
         return f"given the {where} before, {len(self.groups)} groups  ({n:,} parameters)"
 
-    def group_networks(self) -> Iterator[tuple[int, int, GroupNetwork]]:
+    def group_networks(self) -> Iterator[tuple[int, int, GroupPredictor]]:
         """First and last channel (exclusive) of each group, and its network."""
         for (a, b), net in zip(self.groups, self.nets, strict=True):
-            assert isinstance(net, GroupNetwork)
+            assert isinstance(net, GroupPredictor)
             yield a, b, net
 
     def init_weights(self, rng: torch.Generator) -> None:

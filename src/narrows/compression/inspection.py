@@ -22,7 +22,7 @@ from narrows.compression.format.pack import Unpacker, load_model
 __all__ = ["describe_file", "describe_item", "description_lines"]
 
 CHECKED = {
-    "outline only": "outline of its parts only; --verify checks all of it",
+    "heads only": "heads of its parts only; --verify checks all of it",
     "all but what chunks decode to": "all of the file; --verify also what it decodes to",
     "everything": "everything, and all of it is right",
 }
@@ -33,37 +33,37 @@ def describe_file(
 ) -> dict[str, Any]:
     """The contents of a .narrow file as plain JSON.
 
-    Of a stream that can seek, only the outline of its parts are read. With ``verify``, all of it is
+    Of a stream that can seek, only the heads of its parts are read. With ``verify``, all of it is
     decoded and checked, for which ``model`` is the codec's file if it is not embedded.
 
     Raises the errors of `narrows.decompress`.
     """
     if verify:
-        outline, checked = _decoded(stream, model), "everything"
+        heads, checked = _decoded(stream, model), "everything"
     else:
-        outline = read_outline(stream)
-        checked = "all but what chunks decode to" if outline.whole else "outline only"
-    header = outline.header
+        heads = read_outline(stream)
+        checked = "all but what chunks decode to" if heads.whole else "heads only"
+    header = heads.header
     chunks: dict[str, dict[str, int]] = {}
-    for held in outline.items:
+    for held in heads.items:
         for method, count in held.chunks.items():
             name = NAMES.get(method, f"unknown method {method}")
             total = chunks.setdefault(name, {"count": 0, "bytes": 0})
             total["count"] += count
             total["bytes"] += held.nbytes[method]
     return {
-        "what": _summary(outline),
+        "what": _summary(heads),
         "kind": header.kind,
         "mode": header.mode,
         "error": header.error,
         "level": header.level,
         "model": header.model,
-        "model_embedded": outline.model > 0,
+        "model_embedded": heads.model > 0,
         "bytes": {
-            "file": outline.nbytes,
-            "model": outline.model,
+            "file": heads.nbytes,
+            "model": heads.model,
             "payload": sum(total["bytes"] for total in chunks.values()),
-            "decoded": sum(held.item.nbytes for held in outline.items),
+            "decoded": sum(held.item.nbytes for held in heads.items),
         },
         "chunks": chunks,
         "items": [
@@ -76,14 +76,14 @@ def describe_file(
                 "bytes": held.nbytes.total(),
                 "decoded": held.item.nbytes,
             }
-            for held in outline.items
+            for held in heads.items
         ],
         "checked": checked,
     }
 
 
 def _decoded(stream: BinaryIO, model: str | Path | None) -> Outline:
-    """The same as ``look``, after decoding everything."""
+    """The same as ``read_outline``, after decoding everything."""
     unpacker = Unpacker(stream, None if model is None else load_model(model), max_bytes=NO_LIMIT)
     items: list[ItemOutline] = []
     for part in unpacker.reader:
@@ -96,9 +96,9 @@ def _decoded(stream: BinaryIO, model: str | Path | None) -> Outline:
     return Outline(reader.header, reader.n_read, reader.n_model, items, True)
 
 
-def _summary(outline: Outline) -> str:
+def _summary(heads: Outline) -> str:
     """One line about all of it."""
-    header, items = outline.header, outline.items
+    header, items = heads.header, heads.items
     if header.kind == "images" or len(items) != 1:
         what = f"{len(items):,} image{'s' * (len(items) != 1)}"
     else:

@@ -306,21 +306,23 @@ def lossy_results(data: Data, target: float, *, max_images: int | None = None) -
     >>> all(result.psnr >= 30 for result in lossy_results([image], 30.0))
     True
     """
-    results = []
+    results: list[CoderResult] = []
     for form in image_files(data, max_images):
         found: dict[str, list[CoderResult]] = {}
         for coder in lossy_coders(form.images):
             try:
-                found.setdefault(coder.name, []).append(_at_psnr(coder, form, target))
+                result = _at_psnr(coder, form, target)
             except REFUSALS:
                 continue
-        for several in found.values():  # with colour at half and at full resolution
-            reached = [result for result in several if (result.psnr or 0.0) >= target]
-            if reached:
-                results.append(min(reached, key=lambda result: result.nbytes))
-            else:
-                results.append(max(several, key=lambda result: result.psnr or 0.0))
+            found.setdefault(coder.name, []).append(result)
+        # of colour at half and at full resolution the smaller, or the better if none reaches it
+        results += [min(several, key=partial(_rank, target)) for several in found.values()]
     return _smallest(results)
+
+
+def _rank(target: float, result: CoderResult) -> tuple[bool, float]:
+    psnr = result.psnr or 0.0
+    return psnr < target, -psnr if psnr < target else result.nbytes
 
 
 def lossy_coders(images: Sequence[Array]) -> list[OtherCoder]:

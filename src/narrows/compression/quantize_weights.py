@@ -22,7 +22,7 @@ from narrows.compression.entropy_models import (
     MIN_SCALE,
     ConditionalPrior,
     FactorisedPrior,
-    GroupNetwork,
+    GroupPredictor,
     logistic_nats,
 )
 from narrows.compression.format.decoder import ExactDecoder
@@ -164,7 +164,7 @@ def _with_prior(
     return Payload(arrays | {"prior.frequencies": tables}, structure)
 
 
-def group_weights(net: GroupNetwork) -> GroupWeights:
+def group_weights(net: GroupPredictor) -> GroupWeights:
     """The weights of one group's network, as float64."""
     first, middle, last = net.first, net.middle, net.last
     assert middle.bias is not None

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from narrows.estimators.validation import CheckedRows, Given
 from narrows.exceptions import ParameterError
+from narrows.parts.likelihoods.base import Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.networks.linear_path import path_fits
 from narrows.training.batches import Rows, Scaling, as_tensor, shared_axes
@@ -49,20 +49,6 @@ class ResolvedConfig:
         """From the JSON of a file."""
         lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
         return cls(**{**data, **lists})
-
-
-@dataclass(frozen=True)
-class Range:
-    """What the values' range tells: zeros and ones only; one range shared by most elements."""
-
-    binary: bool
-    shared: bool
-    low: Tensor  # of each channel (of the whole table), shaped to broadcast against an event
-    high: Tensor
-    each: tuple[Tensor, Tensor]  # lowest and highest of each element of an event
-    mean: Tensor  # of each element, over the training rows
-    whole: Tensor  # whether an element holds whole numbers only
-    dtype: torch.dtype
 
 
 def find_range(parts: Sequence[Statistics]) -> Range:

@@ -29,7 +29,7 @@ from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
 from narrows.io.safetensors_file import read_file, write_file
-from narrows.parts.priors.samplers import SAMPLERS, Sampler, refuse_sampler
+from narrows.parts.priors.samplers import SAMPLERS, Sampler, validate_sampler
 from narrows.training.batches import Scaling
 from narrows.training.monitor import Monitor
 from narrows.training.patches import Patches
@@ -415,7 +415,7 @@ class Estimator(
 
     def _check_parts(self) -> Parts:
         parts = parts_of(self)
-        refuse_sampler(self._sampler_name(), parts.q, parts.p is not None)
+        validate_sampler(self._sampler_name(), parts.q, parts.p is not None)
         return parts
 
     def _setup(

@@ -17,19 +17,19 @@ import torch
 from torch import Generator, Tensor, nn
 
 from narrows._types import Sizes
-from narrows.estimators.auto import Range, ResolvedConfig
+from narrows.estimators.auto import ResolvedConfig
 from narrows.estimators.parameters import Parameters
 from narrows.estimators.pca import PCA
 from narrows.exceptions import ParameterError
 from narrows.parts.bounds import Bound, Mean
-from narrows.parts.compatibility import refuse_meaningless
+from narrows.parts.corruptions import Corruption
 from narrows.parts.latents.base import Latent
-from narrows.parts.likelihoods.base import Likelihood
+from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
 from narrows.parts.networks.architectures import NetworkOptions, build_networks
 from narrows.parts.networks.linear_path import BoundedHead, WithPath, decoder_path, encoder_path
-from narrows.parts.objective import Term, WeightedObjective
+from narrows.parts.objective import Term, WeightedObjective, validate_parts
 from narrows.parts.priors.base import Prior
 from narrows.training.batches import Scaling
 
@@ -50,7 +50,7 @@ class Parts:
 
     q: Latent
     distance: str = "mse"  # what distance="auto" becomes on real numbers
-    c: Callable[[tuple[int, ...]], nn.Module] | None = None
+    c: Callable[[tuple[int, ...]], Corruption] | None = None
     p: Prior | None = None
     terms: tuple[Term, ...] = ()
     bound: Bound = field(default_factory=Mean)
@@ -59,7 +59,7 @@ class Parts:
     missing: bool = False
 
     def __post_init__(self) -> None:
-        refuse_meaningless(self.q, self.p, self.terms, self.bound)
+        validate_parts(self.q, self.p, self.terms, self.bound)
 
     def objective(self) -> WeightedObjective:
         """The loss of these parts."""
@@ -67,11 +67,9 @@ class Parts:
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
         """Let every part make its own parameters, now that the sizes are known."""
-        parts = (self.q, self.p, self.bound, *(term.regularizer for term in self.terms))
-        for part in parts:
-            build = getattr(part, "build", None)
-            if build is not None:
-                build(sizes, rng)
+        for part in (self.q, self.p, *(term.regularizer for term in self.terms)):
+            if part is not None:
+                part.build(sizes, rng)
 
 
 class ComposedParameters(Parameters):
@@ -93,12 +91,11 @@ def scaled_bounds(scaling: Scaling, found: Range) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def set_corruption_units(c: nn.Module, scaling: Scaling, found: Range) -> None:
+def set_corruption_units(c: Corruption, scaling: Scaling, found: Range) -> None:
     """Give a corruption 0 in the user's units and the range of the data, both scaled."""
     low, high = found.each if scaling.kind == "column" else (found.low, found.high)
     ends = (torch.zeros_like(low), low, high)
-    set_data_units: Any = c.set_data_units
-    set_data_units(*((end - scaling.shift) / scaling.scale for end in ends))
+    c.set_data_units(*((end - scaling.shift) / scaling.scale for end in ends))
 
 
 def build_model(
@@ -126,8 +123,8 @@ def build_model(
         event = list(config.shape) if config.scaling == "column" else event
         g = nn.Sequential(g, BoundedHead(torch.zeros(event), torch.zeros(event)))
     parts.build(sizes, rng)
-    if hasattr(parts.q, "chart"):  # a hook and no layer, so that g keeps its own names in a file
-        g.register_forward_pre_hook(partial(_chart, parts.q))
+    if parts.q.maps_codes:  # a hook and no layer, so that g keeps its own names in a file
+        g.register_forward_pre_hook(partial(_decoder_input, parts.q))
     c = None if parts.c is None else parts.c(config.shape)
     draws, missing = parts.bound.samples, parts.missing
     model = parts.model(f, g, parts.q, D, c=c, p=parts.p, draws=draws, missing=missing, sizes=sizes)
@@ -143,10 +140,9 @@ def make_likelihood(config: ResolvedConfig) -> Likelihood:
     return D
 
 
-def _chart(q: Any, g: nn.Module, given: tuple[Tensor]) -> Tensor:
-    """Codes in flat coordinates: the input of g."""
-    charted: Tensor = q.chart(given[0])
-    return charted
+def _decoder_input(q: Latent, g: nn.Module, given: tuple[Tensor]) -> Tensor:
+    """A hook of g: it gets ``q.decoder_input(z)`` in place of z."""
+    return q.decoder_input(given[0])
 
 
 def _network_options(

@@ -1,7 +1,7 @@
 """Models that get the class of each row: labels in training, and in each method.
 
 In training a row carries the number of its class behind it (see
-``parts.class_conditional_model``); later the rows of one class go through a `PerClassView`.
+``parts.model``); later the rows of one class go through a `PerClassView`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from narrows.estimators.setup import FitData, Training, split_indices
 from narrows.estimators.state import CLASSES, EstimatorState
 from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
-from narrows.parts.class_conditional_model import Conditional, with_class
+from narrows.parts.model import ClassConditionalModel, with_class
 from narrows.training.batches import Rows, Scaling
 from narrows.training.process_group import Group
 
@@ -56,7 +56,7 @@ class PerClassView(GenerativeMixin):
 
     def _decode(self, z: Tensor) -> Tensor:
         model = self.state_.model
-        assert isinstance(model, Conditional)
+        assert isinstance(model, ClassConditionalModel)
         return model.decode(torch.cat([z, model.one_hot(self._labels(z))], 1))
 
     def _log_mean_weight(self, x: Tensor, rng: Generator, n_samples: int) -> Tensor:

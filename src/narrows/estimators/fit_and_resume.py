@@ -38,7 +38,7 @@ from narrows.estimators.summary import describe_run, plain
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
-from narrows.parts.networks.linear_path import pace
+from narrows.parts.networks.linear_path import lr_multiplier
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import Saved, load_from_file, load_state_dict, state_dict
 from narrows.training.launcher import launched, run_workers
@@ -173,7 +173,7 @@ class Run:
         state.optimizers = state.optimizers or make_optimizers(
             start.objective.players(start.model),
             self.config,
-            pace(start.model, start.objective),
+            lr_multiplier(start.model, start.objective),
         )
         start.model.train()
         monitor.started = time.monotonic()

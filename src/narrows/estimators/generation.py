@@ -181,7 +181,7 @@ def fit_sampler(
     with torch.no_grad():
         codes = torch.cat([codes_of(module, x.to(device), there) for x in batches])
         codes = codes[torch.randperm(len(codes), generator=own)[:MAX_SAMPLER_ROWS].to(device)]
-        if SAMPLERS[name].whole:
+        if SAMPLERS[name].discrete:
             assert isinstance(module.q, Quantizer)
             codes = module.q.indices(codes).float()
         sampler = make_sampler(name, model._code_width(), module.q, own).to(device)

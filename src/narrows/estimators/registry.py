@@ -43,7 +43,7 @@ MODELS: dict[str, Entry] = {
         "Sees a few patches of x, restores the others; its codes are for classifiers.",
     ),
     "SparseDictionary": Entry(
-        MODULES + "sparse_dictionary",
+        MODULES + "regularized",
         "A wide code of which a few numbers are active, each for one direction of x.",
     ),
     "VariationalAutoencoder": Entry(
@@ -111,7 +111,7 @@ MODELS: dict[str, Entry] = {
         "Codes in the Poincaré ball, where there is room for trees.",
     ),
     "FlowVAE": Entry(
-        MODULES + "flow",
+        MODULES + "variational",
         "A posterior bent by a flow: planar, radial or inverse autoregressive.",
     ),
     "HamiltonianVAE": Entry(
@@ -123,7 +123,7 @@ MODELS: dict[str, Entry] = {
         "The same, on a space of codes with a learned metric; for few rows.",
     ),
     "MSSSIMVAE": Entry(
-        MODULES + "ms_ssim_vae",
+        MODULES + "variational",
         "A VAE for images that compares them by structure (MS-SSIM).",
     ),
     "VQVAE": Entry(
@@ -147,7 +147,7 @@ MODELS: dict[str, Entry] = {
         "Several layers of codes, coarse above fine, each drawn given those above it.",
     ),
     "ConditionalVAE": Entry(
-        MODULES + "conditional_vae",
+        MODULES + "variational",
         "A VAE that is told each row's class: fit(X, y), sample(n, y=...).",
     ),
 }

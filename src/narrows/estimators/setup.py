@@ -31,7 +31,7 @@ from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
 from narrows.estimators.state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.validation import CheckedRows, Given, InputSpec
 from narrows.exceptions import InputError
-from narrows.parts.likelihoods.base import Likelihood
+from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import path_fits
@@ -211,10 +211,10 @@ def train_validation_split(
 
 
 def _set_data_units(
-    model: Model, config: auto.ResolvedConfig, scaling: Scaling, found: auto.Range
+    model: Model, config: auto.ResolvedConfig, scaling: Scaling, found: Range
 ) -> None:
     """Give the parts what depends on the data's units: scale, range, mean."""
-    model.D.set_data_units(scaling, found)
+    model.D.set_data_units(scaling.shift, scaling.scale, found)
     if model.missing:
         mean = ((found.mean - scaling.shift) / scaling.scale).float()
         model.usual.copy_(model.D.filling(mean.cpu()))
@@ -230,16 +230,16 @@ def init_parts_from_data(
 ) -> None:
     """Show training rows to the parts that start from some: codebooks, pseudo-inputs."""
     regularizers = (term.regularizer for term in parts.terms)
-    every: tuple[Any, ...] = (parts.q, parts.p, *regularizers)
-    started = [part for part in every if hasattr(part, "init_from_data")]
+    every = (parts.q, parts.p, *regularizers)
+    started = [part for part in every if part is not None and part.starts_from_data]
     if started:
         x = rows.sample(int(torch.randint(2**31 - 1, (), generator=rng)))
-        x, _ = model._observed(x[torch.randperm(len(x), generator=rng)[:MAX_INIT_ROWS]])
+        x, _ = model.fill_missing(x[torch.randperm(len(x), generator=rng)[:MAX_INIT_ROWS]])
         for part in started:
             part.init_from_data(x, model, rng)
 
 
-def _refuse_extremes(scaling: Scaling, found: auto.Range) -> None:
+def _refuse_extremes(scaling: Scaling, found: Range) -> None:
     reach = max(float(((end - scaling.shift) / scaling.scale).abs().max()) for end in found.each)
     if not reach < MAX_SCALED:
         raise InputError(
@@ -271,16 +271,16 @@ def _choose_width(
     asked = params.latent_dim
     if own is not None:
         asked = try_networks(own, parts, D, sizes, asked)
-    if parts.q.wide:
+    if parts.q.overcomplete:
         asked = auto.WIDER * math.prod(rows.shape) if isinstance(asked, str) else asked
     else:
         auto.check_latent_dim(asked, rows.shape)
     if isinstance(asked, str):
         pca = fit_pca(rows, MAX_COMPONENTS, seed)
-        width = max(parts.q.least, min(pca.held(auto.HELD), math.prod(rows.shape) // 2))
+        width = max(parts.q.min_latent_dim, min(pca.held(auto.HELD), math.prod(rows.shape) // 2))
         return width, pca.cut(width)
     width = int(asked)
-    beside = parts.q.beside(width)
+    beside = parts.q.pca_dim(width)
     return width, fit_pca(rows, beside, seed) if path_fits(rows.shape, beside) else None
 
 

@@ -1,4 +1,4 @@
-"""Models in which a critic learns beside f and g."""
+"""Adversarial models, with a critic that is trained together with f and g."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from typing import Any
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import WIDEST, parameter
-from narrows.parts.latents.base import DiagonalGaussian, Point
+from narrows.models.variational import vae_parts
+from narrows.parts.latents.gaussian import Point
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
 from narrows.parts.regularizers.critics import (
     CodeCritic,
     FactorCritic,
     FeatureBound,
     ImageCritic,
-    WithDraws,
+    ModelWithPriorDraws,
 )
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AdversarialAE(Estimator):
-    """min over f, g of E_x [D(x, g(f(x))) − λ log C(f(x))]; C tells codes from draws of N(0, I).
+    """min over f, g of E_x [D(x, g(f(x))) − λ log C(f(x))]; C separates codes from draws of
+    N(0, I).
 
-    Every row has one code, without noise; the critic C holds all codes together to the prior, from
-    which new x are decoded. Training uses its whole budget and keeps the last model: no score
-    on validation tells which one is best while C moves.
+    Every row has one code, without noise; the critic C makes all codes together follow the prior,
+    from which new x are decoded. Training uses its whole budget and keeps the last model: while C
+    changes, no validation score shows which model is best.
 
     Source: Makhzani et al., "Adversarial autoencoders", arXiv:1511.05644.
 
     Parameters
     ----------
     weight : float
-        λ, the weight of the critic's verdict.
+        λ, the weight of the critic's term.
     critic_layer_sizes : tuple of int
         Widths of the critic's layers.
 
@@ -50,7 +52,7 @@ class AdversarialAE(Estimator):
 
     _generates = True
 
-    weight: float = parameter(1.0, "Weight of the critic's verdict.", kind=float, low=0)
+    weight: float = parameter(1.0, "Weight of the critic's term.", kind=float, low=0)
     critic_layer_sizes: Any = parameter(
         (128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=WIDEST
     )
@@ -66,7 +68,7 @@ class FactorVAE(Estimator):
     """min E_x E_q [−log p(x | z)] + KL(q(z | x) ‖ N(0, I)) + γ KL(q(z) ‖ Π_j q(z_j)).
 
     The last term, total correlation, makes the numbers of the code independent of each other; a
-    critic learns to tell it.
+    critic estimates it.
 
     Source: Kim & Mnih, "Disentangling by factorising", arXiv:1802.05983.
 
@@ -96,22 +98,17 @@ class FactorVAE(Estimator):
 
     def _parts(self) -> Parts:
         critic = FactorCritic([int(n) for n in self.critic_layer_sizes])
-        return Parts(
-            q=DiagonalGaussian(),
-            distance="gaussian",
-            p=StandardNormal(),
-            terms=(Term("kl", KL()), Term("tc", critic, float(self.gamma))),
-        )
+        return vae_parts(Term("kl", KL()), Term("tc", critic, float(self.gamma)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VAEGAN(Estimator):
     """f: min E ½‖φ(x) − φ(g(z))‖² + β KL; g: min γ E ½‖φ(x) − φ(g(z))‖² − E log C(g(z)).
 
-    A critic C learns to tell rows from what g makes, of codes and of draws of N(0, I) alike; x and
-    its reconstruction are compared by the features φ that C looks at: sharp rather than near.
-    Training uses its whole budget and keeps the last model: no score on validation tells which one
-    is best while C moves (reported is D(x, g(z)) + β KL).
+    A critic C learns to separate rows from g's outputs, for codes and for draws of N(0, I). x and
+    its reconstruction are compared by φ, the features of C's last hidden layer, which gives sharper
+    but less exact reconstructions. Training uses its whole budget and keeps the last model: while C
+    changes, no validation score shows which model is best (reported is D(x, g(z)) + β KL).
 
     Source: Larsen et al., "Autoencoding beyond pixels using a learned similarity metric",
     arXiv:1512.09300.
@@ -121,7 +118,7 @@ class VAEGAN(Estimator):
     beta : float
         β, the weight of the KL divergence.
     gamma : float
-        γ, the weight of the features beside the critic's verdict, for g.
+        γ, the weight of the features against the critic's term, for g.
 
     Examples
     --------
@@ -140,13 +137,10 @@ class VAEGAN(Estimator):
 
     def _parts(self) -> Parts:
         critic = ImageCritic()
-        return Parts(
-            q=DiagonalGaussian(),
-            p=StandardNormal(),
-            terms=(
-                Term("kl", KL(), float(self.beta), of="encoder"),
-                Term("critic", critic, of="decoder"),
-            ),
+        return vae_parts(
+            Term("kl", KL(), float(self.beta), of="encoder"),
+            Term("critic", critic, of="decoder"),
+            distance="mse",
             bound=FeatureBound(critic, float(self.gamma)),
-            model=WithDraws,
+            model=ModelWithPriorDraws,
         )

@@ -1,4 +1,4 @@
-"""The autoencoder, with a point for a code or with other parts that are picked by name."""
+"""The autoencoder, with a point for a code or with other parts that are chosen by name."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class LazyPart(NamedTuple):
 
 
 LATENTS = {
-    "point": LazyPart("latents.base", "Point"),
-    "gaussian": LazyPart("latents.base", "DiagonalGaussian"),
-    "full_gaussian": LazyPart("latents.base", "FullGaussian"),
-    "top_k": LazyPart("latents.base", "TopK", (4,)),
+    "point": LazyPart("latents.gaussian", "Point"),
+    "gaussian": LazyPart("latents.gaussian", "DiagonalGaussian"),
+    "full_gaussian": LazyPart("latents.gaussian", "FullGaussian"),
+    "top_k": LazyPart("latents.gaussian", "TopK", (4,)),
     "sphere": LazyPart("latents.sphere", "VonMisesFisher"),
     "ball": LazyPart("latents.hyperbolic", "WrappedNormal"),
     "planar": LazyPart("latents.flows", "FlowPosterior", ("planar",)),
@@ -54,9 +54,9 @@ PRIORS = {
     "categorical": LazyPart("latents.scalar_quantizer", "UniformCategorical"),
 }
 REGULARIZERS = {
-    "kl": LazyPart("regularizers.base", "KL"),
-    "total_correlation": LazyPart("regularizers.base", "TotalCorrelation"),
-    "mmd": LazyPart("regularizers.mmd", "MMD"),
+    "kl": LazyPart("regularizers.kl_and_mmd", "KL"),
+    "total_correlation": LazyPart("regularizers.kl_and_mmd", "TotalCorrelation"),
+    "mmd": LazyPart("regularizers.kl_and_mmd", "MMD"),
     "code_critic": LazyPart("regularizers.critics", "CodeCritic"),
     "factor_critic": LazyPart("regularizers.critics", "FactorCritic"),
     "l1": LazyPart("regularizers.penalties", "L1Sparsity"),
@@ -65,7 +65,7 @@ REGULARIZERS = {
     "contractive": LazyPart("regularizers.penalties", "Contractive"),
     "gradient_penalty": LazyPart("regularizers.penalties", "GradientPenalty"),
     "decoder_weight_decay": LazyPart("regularizers.penalties", "DecoderWeightDecay"),
-    "commitment": LazyPart("regularizers.base", "Commitment"),
+    "commitment": LazyPart("regularizers.penalties", "Commitment"),
 }
 BOUNDS = {
     "mean": LazyPart("bounds", "Mean"),
@@ -140,8 +140,8 @@ class Autoencoder(Estimator):
     Source: Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks",
     Science 313 (2006).
 
-    Other parts may be picked by name; what makes no sense together is refused before any training.
-    ``Autoencoder(latent="gaussian", prior="normal", regularizers="kl")`` is a VAE.
+    Other parts can be chosen by name; parts that have no meaning together raise an error before
+    training. ``Autoencoder(latent="gaussian", prior="normal", regularizers="kl")`` is a VAE.
 
     Parameters
     ----------
@@ -149,12 +149,13 @@ class Autoencoder(Estimator):
         q: point, gaussian, full_gaussian, top_k, sphere, ball, planar, radial, iaf, hamiltonian,
         vq, fsq or gumbel.
     prior : str
-        p: none, normal, vamp, sphere, ball or categorical; it must be one over the latent's codes.
+        p: none, normal, vamp, sphere, ball or categorical; it must be over the latent's space.
     regularizers : mapping or str, optional
         R with their weights λ: ``{"kl": 4.0}`` or ``"kl=4, l1=0.1"``; see
         ``narrows.models.autoencoder.REGULARIZERS``.
     bound : str
-        How draws fold into the loss: mean, iwae, miwae, piwae, ciwae or doubly_reparameterised.
+        How draws are combined into the loss: mean, iwae, miwae, piwae, ciwae or
+        doubly_reparameterised.
 
     Examples
     --------
@@ -168,12 +169,12 @@ class Autoencoder(Estimator):
     (200, 8, 8)
     """
 
-    latent: str = parameter("point", "What z is, q.", choices=tuple(LATENTS))
-    prior: str = parameter("none", "What codes are like, p.", choices=tuple(PRIORS))
+    latent: str = parameter("point", "The latent q.", choices=tuple(LATENTS))
+    prior: str = parameter("none", "The prior p of the codes.", choices=tuple(PRIORS))
     regularizers: Any = parameter(
         None, f"Names and weights, as kl=4,l1=0.1: {', '.join(REGULARIZERS)}."
     )
-    bound: str = parameter("mean", "How draws fold into the loss.", choices=tuple(BOUNDS))
+    bound: str = parameter("mean", "How draws are combined into the loss.", choices=tuple(BOUNDS))
 
     @property
     def _generates(self) -> bool:

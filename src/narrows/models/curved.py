@@ -1,4 +1,4 @@
-"""Models whose codes lie on a curved space: a sphere, or the Poincaré ball."""
+"""VAEs whose codes lie in a curved space: a sphere, or the Poincaré ball."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from dataclasses import dataclass
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
+from narrows.models.variational import vae_parts
 from narrows.parts.latents.hyperbolic import WrappedNormal, WrappedStandardNormal
 from narrows.parts.latents.sphere import UniformSphere, VonMisesFisher
 from narrows.parts.objective import Term
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SphericalVAE(Estimator):
     """min over f, g of E_x E_q [−log p(x | z)] + β KL(q(z | x) ‖ uniform), z on the unit sphere.
 
-    q is a von Mises-Fisher distribution, ∝ exp(κ(x) ⟨μ(x), z⟩). No code is nearer to the middle
-    than another, and none is drawn to it by the prior. ``latent_dim`` is at least 2: a code of k
-    numbers has k − 1 degrees of freedom.
+    q is a von Mises-Fisher distribution, ∝ exp(κ(x) ⟨μ(x), z⟩). A sphere has no centre to which the
+    prior would draw the codes. ``latent_dim`` is at least 2: a code of k numbers has k − 1 degrees
+    of freedom.
 
     Source: Davidson et al., "Hyperspherical variational auto-encoders", arXiv:1804.00891.
 
     Parameters
     ----------
     beta : float
-        The weight β of the KL divergence; 1 is the evidence bound.
+        The weight β of the KL divergence; 1 is the evidence lower bound.
 
     Examples
     --------
@@ -43,12 +44,8 @@ class SphericalVAE(Estimator):
     beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
 
     def _parts(self) -> Parts:
-        return Parts(
-            q=VonMisesFisher(),
-            distance="gaussian",
-            p=UniformSphere(),
-            terms=(Term("kl", KL(), float(self.beta)),),
-        )
+        term = Term("kl", KL(), float(self.beta))
+        return vae_parts(term, q=VonMisesFisher(), p=UniformSphere())
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -56,8 +53,8 @@ class PoincareVAE(Estimator):
     """min over f, g of E_x E_q [−log p(x | z) + β (log q(z | x) − log p(z))], z in a Poincaré ball.
 
     q and p are normals wrapped around the ball of curvature −c, where volume grows exponentially
-    with the distance from the centre, as the leaves of a tree do with their depth. In place of the
-    paper's gyroplane layer g is given log_0(z), the code's coordinates as seen from the centre.
+    with the distance from the centre, as the number of leaves of a tree does with its depth. In
+    place of the paper's gyroplane layer, g gets log_0(z), the tangent vector of z at the centre.
 
     Source: Mathieu et al., "Continuous hierarchical representations with Poincaré variational
     auto-encoders", arXiv:1901.06033; Nagano et al., arXiv:1902.02992.
@@ -72,7 +69,7 @@ class PoincareVAE(Estimator):
     Raises
     ------
     ParameterError
-        The code has too many numbers for the curvature: float32 could not tell its draws apart.
+        The code has too many numbers for the curvature: float32 could not resolve its draws.
 
     Examples
     --------
@@ -97,9 +94,5 @@ class PoincareVAE(Estimator):
     beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
 
     def _parts(self) -> Parts:
-        return Parts(
-            q=WrappedNormal(None if isinstance(self.curvature, str) else float(self.curvature)),
-            distance="gaussian",
-            p=WrappedStandardNormal(),
-            terms=(Term("kl", KL(), float(self.beta)),),
-        )
+        q = WrappedNormal(None if isinstance(self.curvature, str) else float(self.curvature))
+        return vae_parts(Term("kl", KL(), float(self.beta)), q=q, p=WrappedStandardNormal())

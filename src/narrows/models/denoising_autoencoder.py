@@ -1,4 +1,4 @@
-"""The autoencoder that restores clean rows from noisy ones."""
+"""The denoising autoencoder: restores clean rows from noisy ones."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter, seed_of
-from narrows.parts.corruptions import CORRUPTIONS, Corruption
-from narrows.parts.latents.base import Point
+from narrows.parts.corruptions import CORRUPTIONS, Noise
+from narrows.parts.latents.gaussian import Point
 
 USUAL = ", ".join(f"{name} {c.usual:g}" for name, c in CORRUPTIONS.items())
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DenoisingAutoencoder(Estimator):
-    """min over f, g of E_x E_c D(x, g(f(c(x)))): sees corrupted x, restores clean x.
+    """min over f, g of E_x E_c D(x, g(f(c(x)))): corrupted x to clean x.
 
-    ``denoise`` takes noise like that away from new rows; ``corrupt`` makes noisy rows as training
-    did.
+    ``denoise`` removes such noise from new rows; ``corrupt`` adds noise as in training.
 
     Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010).
 
@@ -37,9 +36,9 @@ class DenoisingAutoencoder(Estimator):
         ``narrows.parts.corruptions``.
     noise_level : float, (low, high) or "auto"
         How much of it. gaussian: the standard deviation in scaled units (1 is as strong as the
-        data); poisson: the standard deviation of the largest value, as a share of it; blur: the
-        kernel's standard deviation in pixels or samples; else the share of the elements hit. Of a
-        range each row draws its own level, so that one model serves them all.
+        data); poisson: the standard deviation at the largest value, as a share of it; blur: the
+        standard deviation of the kernel in pixels or samples; otherwise the share of the elements
+        that are changed. With a range each row draws its own level, so that one model learns all.
 
     Examples
     --------
@@ -52,13 +51,13 @@ class DenoisingAutoencoder(Estimator):
     (200, 8, 8)
     """
 
-    noise: str = parameter("gaussian", "What c does to x.", choices=tuple(CORRUPTIONS))
+    noise: str = parameter("gaussian", "The noise c.", choices=tuple(CORRUPTIONS))
     noise_level: Any = parameter(
         "auto",
-        "How much of it. gaussian: the standard deviation in scaled units (1 is as strong as the "
-        "data); poisson: that of the largest value, as a share of it; blur: the kernel's, in "
-        "pixels or samples; else the share of the elements hit. Of a range each row draws its "
-        f"own level, so that one model serves them all. auto: {USUAL}.",
+        "How much noise. gaussian: the standard deviation in scaled units (1 is as strong as the "
+        "data); poisson: that at the largest value, as a share of it; blur: the kernel's, in "
+        "pixels or samples; otherwise the share of the elements changed. With a range each row "
+        f"draws its own level. auto: {USUAL}.",
         kind="range",
         low=0,
         auto=True,
@@ -70,17 +69,17 @@ class DenoisingAutoencoder(Estimator):
     def denoise(
         self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
     ) -> NDArray[Any]:
-        """X without its noise: g(f(x)), the reconstruction of rows that are noisy already.
+        """X without its noise: g(f(x)), the reconstruction of noisy rows.
 
-        It is what the model expects the clean row to be, at best the mean of all clean rows that
-        may lie behind it; what it was not trained to take away it may keep or smooth.
+        With a squared distance it estimates the mean of all clean rows that could have given the
+        noisy one. Noise of a kind that the model was not trained on may stay or be smoothed.
 
         Parameters
         ----------
         X : array of shape (n, \\*input_shape_)
             Noisy rows, in the user's units.
         out, overwrite
-            Those of ``transform``: write the rows to a .npy, block by block.
+            As in ``transform``: write the rows to a .npy file, block by block.
 
         Returns
         -------
@@ -90,23 +89,23 @@ class DenoisingAutoencoder(Estimator):
 
     @torch.no_grad()
     def corrupt(self, X: Any, random_state: Any = None, *, noise_level: Any = None) -> NDArray[Any]:
-        """c(X) as training makes it, in the user's units.
+        """c(X), noise as in training, in the user's units.
 
         Parameters
         ----------
         X : array of shape (n, \\*input_shape_)
         random_state : None, int or RandomState
         noise_level : float or (low, high), optional
-            Another level than the model was fitted with.
+            Another level than that of the fitted model.
 
         Returns
         -------
-        array like X; float32 where X holds integers, whose rounding would change the noise
+        array like X; float32 if X holds integers, because rounding would change the noise
         """
         rows = self._validate(X)
         rng = torch.Generator(self._device).manual_seed(seed_of(random_state))
         c = self.state_.model.c
-        assert isinstance(c, Corruption)
+        assert isinstance(c, Noise)
         if noise_level is not None:
             replace(self, noise_level=noise_level).check_parameters()
             c = c.at(noise_level)

@@ -1,4 +1,4 @@
-"""VAEs whose divergence weighs otherwise, so that the numbers of a code part."""
+"""Disentangling VAEs: other weights of the KL divergence, or of its parts."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ from dataclasses import dataclass
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.models.variational import vae_parts
 from narrows.parts.objective import Term
-from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL, DimensionwiseKL, Ramp, TotalCorrelation
-
-
-def _vae(*terms: Term) -> Parts:
-    return Parts(q=DiagonalGaussian(), distance="gaussian", p=StandardNormal(), terms=terms)
+from narrows.parts.regularizers.base import Ramp
+from narrows.parts.regularizers.kl_and_mmd import KL, DimensionwiseKL, TotalCorrelation
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BetaVAE(Estimator):
     """min over f, g of E_x E_q [−log p(x | z)] + β KL(q(z | x) ‖ N(0, I)), β above 1.
 
-    What costs more is used more sparingly: numbers of the code that are not worth it go to the
-    prior, and the others each learn something else.
+    With a higher cost fewer numbers of the code are used: the others stay at the prior, and those
+    that are used tend to hold one factor of variation each.
 
     Source: Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational
-    framework", ICLR 2017; why it parts them: Burgess et al., arXiv:1804.03599.
+    framework", ICLR 2017; why it disentangles: Burgess et al., arXiv:1804.03599.
 
     Parameters
     ----------
@@ -51,15 +47,15 @@ class BetaVAE(Estimator):
     )
 
     def _parts(self) -> Parts:
-        return _vae(Term("kl", KL(free=float(self.free)), float(self.beta)))
+        return vae_parts(Term("kl", KL(free=float(self.free)), float(self.beta)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AnnealedVAE(Estimator):
     """min over f, g of E_x E_q [−log p(x | z)] + γ |KL(q(z | x) ‖ N(0, I)) − C(t)|.
 
-    C, the nats that the code may (and must) hold on average, grows along a line from 0 to
-    ``capacity`` over the first share of the training, then stays.
+    C, the information in nats that the code is driven to hold on average, grows linearly from 0 to
+    ``capacity`` over the first part of the training, then stays.
 
     Source: Burgess et al., "Understanding disentangling in beta-VAE", arXiv:1804.03599.
 
@@ -85,27 +81,28 @@ class AnnealedVAE(Estimator):
     _generates = _likely = True
 
     capacity: float = parameter(
-        25.0, "Nats that the code holds at the end, a row.", kind=float, low=0
+        25.0, "C at the end of its growth, in nats a row.", kind=float, low=0
     )
     gamma: float = parameter(
-        10.0, "Weight of what it holds more or less than it may.", kind=float, low=0
+        10.0, "Weight of the difference between the KL divergence and C.", kind=float, low=0
     )
     anneal: float = parameter(
-        0.5, "Share of the training over which the nats grow.", kind=float, low=0, high=1
+        0.5, "Share of the training over which C grows.", kind=float, low=0, high=1
     )
 
     def _parts(self) -> Parts:
         capacity = Ramp(float(self.capacity), float(self.anneal))
-        return _vae(Term("kl", KL(capacity=capacity), float(self.gamma)))
+        return vae_parts(Term("kl", KL(capacity=capacity), float(self.gamma)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BetaTCVAE(Estimator):
     """min over f, g of E_x E_q [−log p(x | z)] + α MI + β TC + γ Σ_j KL(q(z_j) ‖ N(0, 1)).
 
-    These are what KL(q(z | x) ‖ N(0, I)) is made of: MI, what z tells of x; TC, the total
-    correlation KL(q(z) ‖ Π_j q(z_j)), 0 where the numbers of a code are independent over all rows;
-    and how far each is from the prior. TC and the last are estimated from the rows of a batch.
+    KL(q(z | x) ‖ N(0, I)) is the sum of these three: MI, the mutual information of z and x; TC, the
+    total correlation KL(q(z) ‖ Π_j q(z_j)), 0 if the numbers of a code are independent over all
+    rows; and the divergence of each number from the prior. TC and the last are estimated from the
+    rows of a batch.
 
     Source: Chen et al., "Isolating sources of disentanglement in variational autoencoders",
     arXiv:1802.04942.
@@ -115,7 +112,8 @@ class BetaTCVAE(Estimator):
     beta, alpha, gamma : float
         The weights; all 1 is a VAE.
     estimator : str
-        Of q(z): "mss" (minibatch stratified sampling) or "mws" (minibatch weighted sampling).
+        Estimator of q(z): "mss" (minibatch stratified sampling) or "mws" (minibatch weighted
+        sampling).
 
     Examples
     --------
@@ -129,19 +127,22 @@ class BetaTCVAE(Estimator):
     _generates = _likely = True
 
     beta: float = parameter(6.0, "Weight of the total correlation.", kind=float, low=0)
-    alpha: float = parameter(1.0, "Weight of what codes tell of rows.", kind=float, low=0)
+    alpha: float = parameter(1.0, "Weight of the mutual information.", kind=float, low=0)
     gamma: float = parameter(
-        1.0, "Weight of how far each number of the code is from the prior.", kind=float, low=0
+        1.0,
+        "Weight of the KL divergence of single numbers of the code.",
+        kind=float,
+        low=0,
     )
     estimator: str = parameter(
         "mss",
-        "Of the density of all codes; mss: stratified, mws: weighted sampling of a batch.",
+        "Estimator of the density of all codes; mss: stratified, mws: weighted sampling.",
         choices=("mss", "mws"),
     )
 
     def _parts(self) -> Parts:
         alpha = float(self.alpha)
-        # the closed KL holds all three once; only what weighs otherwise need be estimated
+        # the closed form of KL holds all three once; only other weights need estimates
         terms = [
             Term("kl", KL(), alpha),
             Term("tc", TotalCorrelation(self.estimator), float(self.beta) - alpha),
@@ -149,4 +150,4 @@ class BetaTCVAE(Estimator):
         if self.gamma != self.alpha:
             more = float(self.gamma) - alpha
             terms.append(Term("each", DimensionwiseKL(self.estimator), more))
-        return _vae(*terms)
+        return vae_parts(*terms)

@@ -1,4 +1,4 @@
-"""VAEs trained on importance-weighted bounds: several draws of the code weigh together."""
+"""VAEs trained on importance-weighted bounds, of several draws of the code: IWAE and others."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from typing import Any
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
+from narrows.models.variational import vae_parts
 from narrows.parts import bounds
-from narrows.parts.latents.base import DiagonalGaussian
-from narrows.parts.priors.base import StandardNormal
 
 
-def _weighted(bound: bounds.Bound) -> Parts:
-    return Parts(q=DiagonalGaussian(), distance="gaussian", p=StandardNormal(), bound=bound)
-
-
-def _draws(help: str = "K, draws of the code for each row; 1: the evidence bound.") -> Any:
+def _draws(help: str = "K, draws of the code for each row; 1: the evidence lower bound.") -> Any:
     return parameter(5, help, kind=int, low=1, high=10_000)
 
 
@@ -25,7 +20,8 @@ def _draws(help: str = "K, draws of the code for each row; 1: the evidence bound
 class IWAE(Estimator):
     """max over f, g of E_x log 1/K Σ_k w_k, w_k = p(x | z_k) p(z_k) / q(z_k | x), z_k ~ q(z | x).
 
-    The bound is tighter than a VAE's, the more so the larger K: the posterior need not be Gaussian.
+    The bound is tighter than a VAE's, more so for larger K, and the true posterior need not be
+    Gaussian.
 
     Source: Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", arXiv:1509.00519; the
     doubly reparameterised gradient: Tucker et al., arXiv:1810.04152.
@@ -35,10 +31,10 @@ class IWAE(Estimator):
     n_importance : int
         K, draws for each row; a step costs about so many times that of a VAE.
     begin : float
-        The share of the training before which there is one draw, so that steps are fast; 0: none.
+        Share of the training before which there is one draw only, so that steps are fast.
     gradient : str
-        "doubly": for the encoder the doubly reparameterised one, less noisy, for a sixth more
-        time; "plain": that of the bound as it is.
+        "doubly": the encoder gets the doubly reparameterised gradient, which is less noisy and
+        takes a sixth more time. "plain": the gradient of the bound.
 
     Examples
     --------
@@ -61,23 +57,22 @@ class IWAE(Estimator):
     )
     gradient: str = parameter(
         "doubly",
-        "For the encoder; doubly: the doubly reparameterised one, less noisy.",
+        "The encoder's; doubly: doubly reparameterised, less noisy; plain: that of the bound.",
         choices=("plain", "doubly"),
     )
 
     def _parts(self) -> Parts:
-        bound = (
-            bounds.DoublyReparameterised if self.gradient == "doubly" else bounds.ImportanceWeighted
-        )
-        return _weighted(bound(int(self.n_importance), float(self.begin)))
+        doubly = self.gradient == "doubly"
+        bound = bounds.DoublyReparameterised if doubly else bounds.ImportanceWeighted
+        return vae_parts(bound=bound(int(self.n_importance), float(self.begin)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MIWAE(Estimator):
     """max over f, g of E_x 1/M Σ_m log 1/K Σ_k w_mk: the mean of M bounds of K draws each.
 
-    w = p(x | z) p(z) / q(z | x). A smaller K gives f a clearer gradient, a larger M a less noisy
-    one; K = 1 is a VAE.
+    w = p(x | z) p(z) / q(z | x). A smaller K gives f a gradient with less relative noise, and a
+    larger M averages more of it; K = 1 is a VAE.
 
     Source: Rainforth et al., "Tighter variational bounds are not necessarily better",
     arXiv:1802.04537.
@@ -87,7 +82,7 @@ class MIWAE(Estimator):
     n_bounds : int
         M, the bounds.
     n_importance : int
-        K, draws for each; M·K for each row in all.
+        K, draws for each bound; M·K for each row.
 
     Examples
     --------
@@ -101,18 +96,18 @@ class MIWAE(Estimator):
     _generates = _likely = True
 
     n_bounds: int = parameter(5, "M, how many bounds are averaged.", kind=int, low=1, high=10_000)
-    n_importance: int = _draws("K, draws of the code for each bound; 1: the evidence bound.")
+    n_importance: int = _draws("K, draws of the code for each bound; 1: the evidence lower bound.")
 
     def _parts(self) -> Parts:
-        return _weighted(bounds.MIWAE(int(self.n_bounds), int(self.n_importance)))
+        return vae_parts(bound=bounds.MIWAE(int(self.n_bounds), int(self.n_importance)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PIWAE(Estimator):
     """max over f of E_x 1/M Σ_m log 1/K Σ_k w_mk, max over g of E_x log 1/(M K) Σ_mk w_mk.
 
-    w = p(x | z) p(z) / q(z | x). f learns from M bounds of K draws, whose gradient is clearer, and
-    g from the one bound of all draws, which is tighter.
+    w = p(x | z) p(z) / q(z | x). f learns from M bounds of K draws, whose gradient has less
+    relative noise, and g from the one bound of all draws, which is tighter.
 
     Source: Rainforth et al., "Tighter variational bounds are not necessarily better",
     arXiv:1802.04537.
@@ -122,7 +117,7 @@ class PIWAE(Estimator):
     n_bounds : int
         M, the encoder's bounds.
     n_importance : int
-        K, draws for each of them; M·K for each row in all.
+        K, draws for each bound; M·K for each row.
 
     Examples
     --------
@@ -139,7 +134,7 @@ class PIWAE(Estimator):
     n_importance: int = _draws("K, draws of the code for each bound of the encoder.")
 
     def _parts(self) -> Parts:
-        return _weighted(bounds.PIWAE(int(self.n_bounds), int(self.n_importance)))
+        return vae_parts(bound=bounds.PIWAE(int(self.n_bounds), int(self.n_importance)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -171,8 +166,12 @@ class CIWAE(Estimator):
 
     n_importance: int = _draws()
     beta: float = parameter(
-        0.05, "Weight of the evidence bound against the other.", kind=float, low=0, high=1
+        0.05,
+        "Weight of the evidence lower bound, against 1 - beta.",
+        kind=float,
+        low=0,
+        high=1,
     )
 
     def _parts(self) -> Parts:
-        return _weighted(bounds.CIWAE(int(self.n_importance), float(self.beta)))
+        return vae_parts(bound=bounds.CIWAE(int(self.n_importance), float(self.beta)))

@@ -1,20 +1,20 @@
-"""Several layers of latents, coarse above fine."""
+"""A VAE with several levels of latents, from coarse to fine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
+from narrows.models.variational import vae_parts
 from narrows.parts.bounds import ImportanceWeighted, Mean
-from narrows.parts.ladder import Ladder, ladder_networks
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.ladder import LadderModel, ladder_networks
 from narrows.parts.objective import Term
-from narrows.parts.priors.base import Prior, StandardNormal
+from narrows.parts.priors.base import StandardNormal
 from narrows.parts.priors.vamp import VampPrior
-from narrows.parts.regularizers.base import KL, Ramp
+from narrows.parts.regularizers.base import Ramp
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -22,7 +22,7 @@ class LadderVAE(Estimator):
     """min over f, g of E_x E_q [−log p(x | z)] + Σ_l KL(q(z_l | x, z_{>l}) ‖ p(z_l | z_{>l})).
 
     The code has levels z_1, ..., z_L: the highest is drawn first, every other given those above
-    it, in the prior as in the posterior. ``latent_dim`` counts the numbers of all levels together;
+    it, in the prior and in the posterior. ``latent_dim`` counts the numbers of all levels together;
     a code is all of them, the finest level first.
 
     Source: Sønderby et al., "Ladder variational autoencoders", arXiv:1602.02282; the prior of the
@@ -33,15 +33,16 @@ class LadderVAE(Estimator):
     n_levels : int
         L; at most as many as ``latent_dim``.
     free : float
-        Nats of every number of the code that cost nothing at first, ever fewer in the first half of
-        the training ("free bits"): without them the lower levels are never used.
+        Nats of every number of the code that cost nothing at first ("free bits"), falling to 0 in
+        the first half of the training: without them the lower levels are not used.
     n_inputs : int
-        The prior of the highest level is a mixture of posteriors at so many learned inputs; 0: a
-        normal one.
+        The prior of the highest level is a mixture of the posteriors at so many learned inputs; 0:
+        a standard normal.
     n_importance : int
-        Draws of the importance-weighted bound (Burda et al., arXiv:1509.00519); 1: none.
+        Draws of the importance-weighted bound (Burda et al., arXiv:1509.00519); 1: the evidence
+        lower bound.
     begin : float
-        The share of the training after which that bound takes the place of the evidence bound.
+        Share of the training after which the importance-weighted bound is used.
 
     Examples
     --------
@@ -55,11 +56,11 @@ class LadderVAE(Estimator):
 
     _generates = _likely = True
 
-    n_levels: int = parameter(2, "Layers of the code.", kind=int, low=1, high=16)
+    n_levels: int = parameter(2, "Levels of the code.", kind=int, low=1, high=16)
     free: float = parameter(
         0.2,
-        "Nats of every number of the code that cost nothing at first, none from the middle of the "
-        "training on; without, lower levels are never used.",
+        "Nats of every number of the code that cost nothing at first, and less up to the middle of "
+        "the training; without them lower levels are not used.",
         kind=float,
         low=0,
     )
@@ -71,30 +72,23 @@ class LadderVAE(Estimator):
         high=10_000,
     )
     n_importance: int = parameter(
-        1, "Draws of the importance-weighted bound; 1: the evidence bound.", kind=int, low=1
+        1, "Draws of the importance-weighted bound; 1: the evidence lower bound.", kind=int, low=1
     )
     begin: float = parameter(
         0.5,
-        "Share of the training after which the importance-weighted bound takes over.",
+        "Share of the training after which the importance-weighted bound is used.",
         kind=float,
         low=0,
         high=1,
     )
 
     def _parts(self) -> Parts:
-        n = int(self.n_inputs)
-        prior: Prior = VampPrior(n) if n else StandardNormal()
-        many = self.n_importance > 1
+        n, weighted = int(self.n_inputs), self.n_importance > 1
         kl = KL(free=Ramp(0.0, 0.5, float(self.free)))
-        shared: dict[str, Any] = {
-            "bound": ImportanceWeighted(self.n_importance, self.begin) if many else Mean(),
-            "terms": () if many else (Term("kl", kl),),
-        }
-        return Parts(
-            q=DiagonalGaussian(),
-            distance="gaussian",
-            p=prior,
-            model=Ladder,
+        return vae_parts(
+            *(() if weighted else (Term("kl", kl),)),
+            bound=ImportanceWeighted(self.n_importance, self.begin) if weighted else Mean(),
+            p=VampPrior(n) if n else StandardNormal(),
+            model=LadderModel,
             networks=ladder_networks(self.n_levels),
-            **shared,
         )

@@ -1,4 +1,4 @@
-"""Models that learn by filling in what they do not see."""
+"""A masked autoencoder, trained to fill in hidden patches."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from functools import partial
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.base import Point
-from narrows.parts.masked_patches import Masked, PatchMask, masked_networks
+from narrows.parts.latents.gaussian import Point
+from narrows.parts.masked_patches import MaskedModel, PatchMask, masked_networks
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MaskedAutoencoder(Estimator):
     """min over f, g of E_x E_c D(x, g(f(c(x)))) over what c hides: most patches of each row.
 
-    f is a transformer that is given the visible patches only; once fitted it sees them all.
-    Unlike in the paper all that g is told is the code, so that ``inverse_transform`` has a meaning.
+    In training f, a transformer, gets the visible patches only; afterwards it gets all of them.
+    Unlike in the paper g gets the code only, so that ``inverse_transform`` has a meaning.
 
     Source: He et al., "Masked autoencoders are scalable vision learners", arXiv:2111.06377.
 
     Parameters
     ----------
     hidden_share : float
-        The share of a row's patches that are hidden.
+        Share of a row's patches that are hidden.
     patch : int or "auto"
         The side of a patch: pixels of an image, samples of a signal, columns of a table.
 
@@ -52,6 +52,6 @@ class MaskedAutoencoder(Estimator):
         return Parts(
             q=Point(),
             c=partial(PatchMask, float(self.hidden_share), self.patch),
-            model=Masked,
+            model=MaskedModel,
             networks=masked_networks(self.patch),
         )

@@ -1,4 +1,4 @@
-"""Models whose codes are from a finite set: each row becomes a few whole numbers."""
+"""Models with a finite set of codes (VQ-VAE, FSQ, Gumbel): each row becomes a few whole numbers."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
+from narrows.models.variational import vae_parts
 from narrows.parts.latents.scalar_quantizer import FiniteScalar, GumbelSoftmax, UniformCategorical
-from narrows.parts.latents.vector_quantizer import ResidualQuantizer, VectorQuantizer, encoded
+from narrows.parts.latents.vector_quantizer import Quantizer, ResidualQuantizer, VectorQuantizer
 from narrows.parts.objective import Term
-from narrows.parts.regularizers.base import KL, Commitment
+from narrows.parts.regularizers.kl_and_mmd import KL
+from narrows.parts.regularizers.penalties import Commitment
 
-LARGEST = 2**13  # of books, and of a set of categories
+MAX_VALUES = 2**13  # vectors in a codebook, categories of a choice
 
 
 class Quantized(Estimator):
-    """An estimator whose codes are whole numbers, too. No dataclass: it declares no fields."""
+    """An estimator with ``codes``. Not a dataclass, because it declares no parameters."""
 
     _usual_sampler: ClassVar[str] = "autoregressive"
 
     @torch.no_grad()
     def codes(self, X: Any) -> NDArray[np.int64]:
-        """X as whole numbers: which vectors, categories or values ``transform`` has chosen.
+        """X as whole numbers: the indices of the vectors, categories or values of ``transform``.
 
         Parameters
         ----------
@@ -37,24 +38,20 @@ class Quantized(Estimator):
         Returns
         -------
         array of shape (n, positions), int64
-            From 0 to the size of the book (the categories, the values) − 1.
+            From 0 to the number of vectors (categories, values) − 1.
         """
-        fitted: Any = self
-
-        def chosen(x: Tensor) -> NDArray[Any]:
-            model = fitted.model_
-            indices: Tensor = model.q.chosen(encoded(model, x))
-            return indices.cpu().numpy()
-
-        return self._answers(X, chosen)
+        model = self.model_
+        assert isinstance(model.q, Quantizer)
+        q = model.q
+        return self._answers(X, lambda x: q.chosen(model.encoder_output(x)).cpu().numpy())
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VQVAE(Quantized):
-    """min over f, g of E_x D(x, g(e)) + β ‖f(x) − sg(e)‖², e the vectors of a book nearest to f(x).
+    """min over f, g of E_x D(x, g(e)) + β ‖f(x) − sg(e)‖², e the codebook vectors nearest f(x).
 
-    The code is cut into pieces, and each becomes one of ``n_embeddings`` vectors that are learned:
-    ``codes(X)`` says which. Starts at PCA whose codes are quantised by k-means.
+    The code is cut into pieces, and each becomes one of ``n_embeddings`` learned vectors;
+    ``codes(X)`` gives their indices. Starts at PCA with codes that are quantised by k-means.
 
     Source: van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning",
     arXiv:1711.00937.
@@ -62,14 +59,14 @@ class VQVAE(Quantized):
     Parameters
     ----------
     n_embeddings : int
-        Vectors in the book.
+        Vectors in the codebook.
     code_dim : int or "auto"
         Numbers in a piece; must divide ``latent_dim``.
     commitment : float
-        β, how much f keeps to the book.
+        β, which keeps f(x) near the codebook.
     update : str
-        How the book learns: "average" (each vector follows the mean of what fell to it) or
-        "gradient".
+        How the codebook learns: "average" (each vector follows the mean of the pieces nearest to
+        it) or "gradient".
 
     Examples
     --------
@@ -81,23 +78,25 @@ class VQVAE(Quantized):
     ((200, 8), (200, 2))
     """
 
-    n_embeddings: int = parameter(256, "Vectors in a book.", kind=int, low=2, high=LARGEST)
+    n_embeddings: int = parameter(256, "Vectors in a codebook.", kind=int, low=2, high=MAX_VALUES)
     code_dim: int | str = parameter(
         "auto",
-        "Numbers in a piece of the code, each piece one vector of the book; must divide the "
-        "code's width. auto: its largest divisor up to 4, with several books up to 8.",
+        "Numbers in a piece of the code, each piece one vector of the codebook; must divide "
+        "latent_dim. auto: its largest divisor up to 4, with several codebooks up to 8.",
         kind=int,
         low=1,
         auto=True,
     )
-    commitment: float = parameter(0.25, "How much f keeps to the book.", kind=float, low=0)
+    commitment: float = parameter(
+        0.25, "Weight that keeps f(x) near the codebook.", kind=float, low=0
+    )
     update: str = parameter(
         "average",
-        "How a book learns: by moving averages of what falls to it, or by gradient.",
+        "How a codebook learns: by moving averages of the nearest pieces, or by gradient.",
         choices=("average", "gradient"),
     )
 
-    def _quantizer(self, kind: Any, **more: Any) -> Parts:
+    def _quantizer(self, kind: type[VectorQuantizer], **more: Any) -> Parts:
         own = (int(self.n_embeddings), self.code_dim, float(self.commitment), self.update)
         return Parts(q=kind(*own, **more), terms=(Term("commitment", Commitment()),))
 
@@ -109,8 +108,8 @@ class VQVAE(Quantized):
 class ResidualVQVAE(VQVAE):
     """min over f, g of E_x D(x, g(Σ_l e_l)) + β Σ_l ‖f(x) − sg(e_1 + ... + e_l)‖².
 
-    Several books: e_l is the vector of the l-th that is nearest to what those before leave of
-    f(x). Few books of few vectors say as much as one that would be far too large.
+    Several codebooks: e_l is the vector of the l-th that is nearest to the residual that the
+    levels before leave of f(x). Several small codebooks hold as much as one very large one.
 
     Source: Lee et al., "Autoregressive image generation using residual quantization",
     arXiv:2203.01941.
@@ -118,9 +117,9 @@ class ResidualVQVAE(VQVAE):
     Parameters
     ----------
     n_embeddings : int
-        Vectors in each book.
+        Vectors in each codebook.
     n_levels : int
-        Books.
+        Number of codebooks.
     code_dim, commitment, update
         Those of ``VQVAE``.
 
@@ -134,8 +133,8 @@ class ResidualVQVAE(VQVAE):
     (200, 4)
     """
 
-    n_embeddings: int = parameter(64, "Vectors in each book.", kind=int, low=2, high=LARGEST)
-    n_levels: int = parameter(4, "Books, each for what is left.", kind=int, low=1, high=64)
+    n_embeddings: int = parameter(64, "Vectors in each codebook.", kind=int, low=2, high=MAX_VALUES)
+    n_levels: int = parameter(4, "Codebooks, each for the residual.", kind=int, low=1, high=64)
 
     def _parts(self) -> Parts:
         return self._quantizer(ResidualQuantizer, n_levels=self.n_levels)
@@ -145,8 +144,8 @@ class ResidualVQVAE(VQVAE):
 class GumbelVAE(Quantized):
     """min over f, g of E_x E_q [−log p(x | z)] + β KL(q(z | x) ‖ uniform), z one of C categories.
 
-    A code of ``latent_dim`` numbers holds latent_dim / C such choices, one-hot. Draws are relaxed
-    while it learns, ever less; afterwards they are exact, so that ``log_likelihood`` is.
+    A code of ``latent_dim`` numbers holds latent_dim / C such choices, one-hot. In training draws
+    are relaxed, less and less; afterwards they are exact, and so is ``log_likelihood``.
 
     Source: Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax",
     arXiv:1611.01144.
@@ -156,7 +155,7 @@ class GumbelVAE(Quantized):
     n_categories : int or "auto"
         C; must divide ``latent_dim``.
     temperature : float
-        Of the relaxed draws at the end of training; at its begin it is 1.
+        Temperature of the relaxed draws at the end of training; at the start it is 1.
     beta : float
         The weight β of the KL divergence.
 
@@ -175,32 +174,30 @@ class GumbelVAE(Quantized):
 
     n_categories: int | str = parameter(
         "auto",
-        "Categories of each choice; must divide the code's width. auto: its divisor nearest to 8.",
+        "Categories of each choice; must divide latent_dim. auto: its divisor nearest to 8.",
         kind=int,
         low=1,
-        high=LARGEST,
+        high=MAX_VALUES,
         auto=True,
     )
     temperature: float = parameter(
-        0.5, "Of the relaxed draws when training ends; it begins at 1.", kind=float, low=0.01
+        0.5,
+        "Temperature of relaxed draws when training ends; it starts at 1.",
+        kind=float,
+        low=0.01,
     )
     beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
 
     def _parts(self) -> Parts:
-        return Parts(
-            q=GumbelSoftmax(self.n_categories, float(self.temperature)),
-            distance="gaussian",
-            p=UniformCategorical(),
-            terms=(Term("kl", KL(), float(self.beta)),),
-        )
+        q = GumbelSoftmax(self.n_categories, float(self.temperature))
+        return vae_parts(Term("kl", KL(), float(self.beta)), q=q, p=UniformCategorical())
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FSQVAE(Quantized):
     """min over f, g of E_x D(x, g(round(r tanh(f(x) / r)))), r = (n_values − 1) / 2.
 
-    Each number of the code is rounded to one of ``n_values``: a code book that need not be learned
-    and of which no part can die.
+    Each number of the code is rounded to one of ``n_values``, so there is no codebook to learn.
 
     Source: Mentzer et al., "Finite scalar quantization: VQ-VAE made simple", arXiv:2309.15505.
 
@@ -219,7 +216,7 @@ class FSQVAE(Quantized):
     [-2.0, -1.0, 0.0, 1.0, 2.0]
     """
 
-    n_values: int = parameter(8, "Values of each number.", kind=int, low=2, high=LARGEST)
+    n_values: int = parameter(8, "Values of each number.", kind=int, low=2, high=MAX_VALUES)
 
     def _parts(self) -> Parts:
         return Parts(q=FiniteScalar(int(self.n_values)))

@@ -1,27 +1,26 @@
-"""A VAE whose prior is learned with it."""
+"""A VAE with a learned prior, the VampPrior."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
+from narrows.models.variational import vae_parts
 from narrows.parts.bounds import ImportanceWeighted, Mean
-from narrows.parts.class_conditional_model import Shifted
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.model import Model, ShiftedModel
 from narrows.parts.objective import Term
 from narrows.parts.priors.vamp import VampPrior
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VampVAE(Estimator):
     """min over f, g, u of E_x E_q [−log p(x | z) + log q(z | x) − log 1/N Σ_n q(z | u_n)].
 
-    The prior is the mean of the posteriors at N inputs u_n, which are learned with f and g: codes
-    need not be pressed into one Gaussian. The inputs begin at training rows.
+    The prior is the mean of the posteriors at N inputs u_n, which are learned with f and g, so that
+    codes need not follow one Gaussian. The inputs start at training rows.
 
     Source: Tomczak & Welling, "VAE with a VampPrior", arXiv:1705.07120.
 
@@ -30,12 +29,13 @@ class VampVAE(Estimator):
     n_inputs : int
         N.
     n_importance : int
-        Draws of the importance-weighted bound (Burda et al., arXiv:1509.00519); 1: none.
+        Draws of the importance-weighted bound (Burda et al., arXiv:1509.00519); 1: the evidence
+        lower bound.
     begin : float
-        The share of the training after which that bound takes the place of the evidence bound.
+        Share of the training after which the importance-weighted bound is used.
     shifts : bool
-        Of images: most are moved by a pixel in training, and f and g are told which way (Jun et
-        al., ICML 2020), so that less is learned by heart. Good for likelihoods of few images.
+        For images: in training most are shifted by a pixel, and f and g are given the direction
+        (Jun et al., ICML 2020), which reduces overfitting. Helps likelihoods of few images.
 
     Examples
     --------
@@ -51,30 +51,26 @@ class VampVAE(Estimator):
 
     n_inputs: int = parameter(100, "Learned inputs of the prior.", kind=int, low=1, high=10_000)
     n_importance: int = parameter(
-        1, "Draws of the importance-weighted bound; 1: the evidence bound.", kind=int, low=1
+        1, "Draws of the importance-weighted bound; 1: the evidence lower bound.", kind=int, low=1
     )
     begin: float = parameter(
         0.5,
-        "Share of the training after which the importance-weighted bound takes over.",
+        "Share of the training after which the importance-weighted bound is used.",
         kind=float,
         low=0,
         high=1,
     )
 
     shifts: bool = parameter(
-        False, "Move images by a pixel in training, and tell f and g which way.", kind=bool
+        False, "Shift images by a pixel in training, and give f and g the direction.", kind=bool
     )
 
     def _parts(self) -> Parts:
-        folded: dict[str, Any] = {"bound": Mean(), "terms": (Term("kl", KL()),)}
-        if self.n_importance > 1:
-            bound = ImportanceWeighted(int(self.n_importance), float(self.begin))
-            folded = {"bound": bound, "terms": ()}
-        if self.shifts:
-            folded["model"] = Shifted
-        return Parts(
-            q=DiagonalGaussian(),
-            distance="gaussian",
+        weighted = self.n_importance > 1
+        bound = ImportanceWeighted(int(self.n_importance), float(self.begin))
+        return vae_parts(
+            *(() if weighted else (Term("kl", KL()),)),
+            bound=bound if weighted else Mean(),
             p=VampPrior(int(self.n_inputs)),
-            **folded,
+            model=ShiftedModel if self.shifts else Model,
         )

@@ -1,24 +1,34 @@
-"""Models with a Gaussian code and a normal prior over it, from which they generate."""
+"""Variational autoencoders: the usual one, and those with a flow, with classes, or for images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
+from narrows.estimators.class_conditional import ClassConditional
 from narrows.estimators.parameters import parameter
-from narrows.parts.latents.base import DiagonalGaussian
+from narrows.parts.latents.flows import KINDS, FlowPosterior
+from narrows.parts.latents.gaussian import DiagonalGaussian
+from narrows.parts.model import ClassConditionalModel
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
+from narrows.parts.regularizers.kl_and_mmd import KL
+
+
+def vae_parts(*terms: Term, **changes: Any) -> Parts:
+    """The parts of a VAE, with these terms; ``changes`` are fields of ``Parts``."""
+    usual = {"q": DiagonalGaussian(), "distance": "gaussian", "p": StandardNormal()}
+    return Parts(**{**usual, "terms": terms, **changes})
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VariationalAutoencoder(Estimator):
     """min over f, g of E_x E_q [−log p(x | z)] + β KL(q(z | x) ‖ N(0, I)): minus the ELBO.
 
-    The code is Gaussian, q = N(μ(x), diag σ²(x)); new x are decoded draws from the prior. On real
-    numbers p(x | z) is a Gaussian with one learned scale, on zeros and ones a Bernoulli.
+    The code is Gaussian, q = N(μ(x), diag σ²(x)); new x are decoded draws from the prior. For real
+    numbers p(x | z) is a Gaussian with one learned scale, for zeros and ones a Bernoulli.
 
     Source: Kingma & Welling, "Auto-encoding variational Bayes", arXiv:1312.6114; the learned scale:
     Rybkin et al., arXiv:2006.13202; β: Higgins et al., ICLR 2017.
@@ -26,7 +36,7 @@ class VariationalAutoencoder(Estimator):
     Parameters
     ----------
     beta : float
-        The weight β of the KL divergence; 1 is the evidence bound.
+        The weight β of the KL divergence; 1 is the evidence lower bound.
 
     Examples
     --------
@@ -43,9 +53,121 @@ class VariationalAutoencoder(Estimator):
     _generates = _likely = True
 
     def _parts(self) -> Parts:
-        return Parts(
-            q=DiagonalGaussian(),
-            distance="gaussian",
-            p=StandardNormal(),
-            terms=(Term("kl", KL(), float(self.beta)),),
-        )
+        return vae_parts(Term("kl", KL(), float(self.beta)))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FlowVAE(Estimator):
+    """min over f, g, F of E_x E_q [−log p(x | z) + β (log q_0(z_0 | x) − log|det J_F| − log p(z))].
+
+    z = F(z_0), z_0 ~ N(μ(x), diag σ²(x)): the posterior can be curved and correlated, unlike a
+    diagonal Gaussian. The flow F is a sequence of invertible maps, planar, radial or inverse
+    autoregressive.
+
+    Source: Rezende & Mohamed, "Variational inference with normalizing flows", arXiv:1505.05770;
+    Kingma et al., "Improving variational inference with inverse autoregressive flow",
+    arXiv:1606.04934.
+
+    Parameters
+    ----------
+    flow : str
+        "planar", "radial" or "iaf".
+    n_flows : int
+        Number of maps.
+    beta : float
+        The weight β of the KL divergence, which is estimated from the draws.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import FlowVAE
+    >>> X = load_digits().images[:200]
+    >>> vae = FlowVAE(latent_dim=4, flow="planar", max_epochs=3, random_state=0).fit(X)
+    >>> vae.sample(5, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _generates = _likely = True
+
+    flow: str = parameter("iaf", "The kind of map.", choices=KINDS)
+    n_flows: int = parameter(4, "Number of maps.", kind=int, low=1, high=256)
+    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+
+    def _parts(self) -> Parts:
+        q = FlowPosterior(self.flow, int(self.n_flows))
+        return vae_parts(Term("kl", KL(), float(self.beta)), q=q)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConditionalVAE(ClassConditional):
+    """min over f, g of E_x E_q [−log p(x | z, y)] + β KL(q(z | x, y) ‖ N(0, I)), y the class of x.
+
+    The code need not hold what y already says. In training the class of every tenth row is hidden,
+    so that the class is optional afterwards: ``transform(X)`` or ``transform(X, y)``, ``sample(n)``
+    or ``sample(n, y=3)``.
+
+    Source: Sohn, Lee & Yan, "Learning structured output representation using deep conditional
+    generative models", NeurIPS 2015; Kingma et al., arXiv:1406.5298.
+
+    Parameters
+    ----------
+    beta : float
+        The weight β of the KL divergence.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import ConditionalVAE
+    >>> digits = load_digits()
+    >>> X, y = digits.images[:200], digits.target[:200]
+    >>> cvae = ConditionalVAE(latent_dim=4, max_epochs=3, random_state=0).fit(X, y)
+    >>> cvae.sample(5, y=3, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _generates = _likely = True
+
+    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+
+    def _parts(self) -> Parts:
+        return vae_parts(Term("kl", KL(), float(self.beta)), model=ClassConditionalModel)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MSSSIMVAE(Estimator):
+    """min over f, g of E_x E_q [n (1 − MS-SSIM(x, g(z)))] + β KL(q(z | x) ‖ N(0, I)); n elements.
+
+    A variational autoencoder for images whose distance compares local means, contrasts and patterns
+    at several scales, as many as the image has room for. The distance is no density, so there is no
+    ``log_likelihood``.
+
+    Source: Snell et al., "Learning to generate images with perceptual similarity metrics",
+    arXiv:1511.06409; the measure: Wang, Simoncelli & Bovik, "Multiscale structural similarity for
+    image quality assessment", Asilomar 2003.
+
+    Parameters
+    ----------
+    beta : float
+        The weight β of the KL divergence.
+
+    Raises
+    ------
+    InputError
+        X does not hold images of at least 6 × 6 pixels.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import MSSSIMVAE
+    >>> X = load_digits().images[:200]
+    >>> vae = MSSSIMVAE(latent_dim=4, max_epochs=3, random_state=0).fit(X)
+    >>> vae.sample(5, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _generates = True
+
+    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+
+    def _parts(self) -> Parts:
+        return vae_parts(Term("kl", KL(), float(self.beta)), distance="ms_ssim")

@@ -1,4 +1,4 @@
-"""Models whose codes, all together, are held to the prior by their maximum mean discrepancy."""
+"""Models that match all codes together to the prior, by maximum mean discrepancy (MMD)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
 from narrows.exceptions import ParameterError
-from narrows.parts.latents.base import DiagonalGaussian, Point
+from narrows.models.variational import vae_parts
+from narrows.parts.latents.gaussian import Point
 from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
-from narrows.parts.regularizers.base import KL
-from narrows.parts.regularizers.mmd import KERNELS, MMD
+from narrows.parts.regularizers.kl_and_mmd import KERNELS, KL, MMD
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class WassersteinAE(Estimator):
     """min over f, g of E_x D(x, g(f(x))) + λ MMD²(q(z), p(z)), p(z) = N(0, I).
 
-    Every row has one code, without noise; all codes together are held to the prior, from which
-    new x are decoded.
+    Every row has one code, without noise; all codes together should be distributed as the prior,
+    from which new x are decoded.
 
     Source: Tolstikhin et al., "Wasserstein auto-encoders", arXiv:1711.01558.
 
     Parameters
     ----------
     weight : float
-        λ, nats for each unit of MMD².
+        λ, in nats for each unit of MMD².
     kernel : str
         "imq" (inverse multiquadratic) or "rbf" (Gaussian), summed over seven scales.
 
@@ -55,8 +55,8 @@ class WassersteinAE(Estimator):
 class InfoVAE(Estimator):
     """min E_x E_q [−log p(x | z)] + (1 − α) KL(q(z | x) ‖ N(0, I)) + (α + λ − 1) MMD²(q(z), p(z)).
 
-    The larger α, the more a code may tell of its own row; λ holds all codes together to the prior.
-    α = 0 and λ = 1 is a variational autoencoder.
+    The larger α, the more information a code may hold about its row; λ makes all codes together
+    follow the prior. α = 0 and λ = 1 is a variational autoencoder.
 
     Source: Zhao, Song & Ermon, "InfoVAE: information maximizing variational autoencoders",
     arXiv:1706.02262.
@@ -101,9 +101,4 @@ class InfoVAE(Estimator):
                 f"the weight {weight:g}, which would drive the codes away from the prior; choose "
                 f"divergence_weight of at least {1.0 - alpha:g}."
             )
-        return Parts(
-            q=DiagonalGaussian(),
-            distance="gaussian",
-            p=StandardNormal(),
-            terms=(Term("kl", KL(), 1.0 - alpha), Term("mmd", MMD(self.kernel), weight)),
-        )
+        return vae_parts(Term("kl", KL(), 1.0 - alpha), Term("mmd", MMD(self.kernel), weight))

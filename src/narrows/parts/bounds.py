@@ -1,7 +1,7 @@
-"""How the draws of a trace fold into one number: the evidence bound, and its tighter kin.
+"""Bounds: how the draws of a trace fold into one loss; ELBO (``Mean``), IWAE, MIWAE, PIWAE, CIWAE.
 
-With log w = log p(x | z) + log p(z) − log q(z | x), (K, B), each class reports the bound itself (to
-be minimised: minus it), in nats a row.
+With log w = log p(x | z) + log p(z) − log q(z | x), (K, B), each class returns minus its bound of
+log p(x), which is minimised, in nats a row.
 """
 
 from __future__ import annotations
@@ -18,66 +18,76 @@ from narrows.parts.latents.base import normal_log_prob
 
 
 class Bound(nn.Module):
-    """What every bound says of itself.
+    """The contract of a bound. A subclass gives ``forward``.
 
-    ``importance`` means that densities stand inside a logarithm of a mean over draws: no other
-    term has a meaning in there. ``encoder`` is another loss for f and q alone, where
-    there is one. ``needs`` are the names of a node's extras that the bound reads.
+    Attributes
+    ----------
+    importance : bool
+        Whether densities stand inside the logarithm of a mean over draws, where most regularisers
+        have no meaning.
+    needs : frozenset of str
+        "gaussian": it reads μ and log σ² of a ``DiagonalGaussian``.
+    has_encoder : bool
+        Whether f and q minimise another loss, ``encoder``.
+    begin : float
+        The progress from which the bound takes all its draws.
     """
 
     importance: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
     has_encoder: ClassVar[bool] = False
+    begin: float = 0.0
 
     def samples(self, clock: Clock) -> int:
         """Draws of z for each row."""
         return 1
 
     def forward(self, trace: Trace) -> Tensor:
-        """The loss."""
+        """The loss, ()."""
         raise NotImplementedError
 
     def encoder(self, trace: Trace) -> Tensor:
-        """The loss of f and q, where ``has_encoder``."""
+        """The loss of f and q, (); only where ``has_encoder``."""
         raise NotImplementedError
 
     def score(self, trace: Trace) -> Tensor:
-        """What counts on validation."""
-        value: Tensor = self(trace)
-        return value
+        """What is compared on validation, ()."""
+        return self.forward(trace)
 
 
 class Mean(Bound):
-    """E_x E_q D(x, g(z)): with the KL as a term, minus the evidence lower bound."""
+    """E_x E_q D(x, g(z)); with the KL as a term, minus the evidence lower bound (ELBO)."""
 
     def forward(self, trace: Trace) -> Tensor:
         return trace.distance.mean()
 
 
 def log_weights(trace: Trace) -> Tensor:
-    """log w of every draw, (K, B); constants of D that do not depend on anything are left out."""
+    """log w of every draw, (K, B), without the constants of D."""
     total = -trace.distance
     for node in trace.nodes:
-        if node.log_p is None or node.log_q is None:
-            raise ValueError("a point has no density")
+        assert node.log_p is not None
+        assert node.log_q is not None
         total = total + node.log_p - node.log_q
     return total
 
 
 def log_mean_exp(weights: Tensor, dim: int = 0) -> Tensor:
-    """log of the mean of exp(weights)."""
+    """log of the mean of exp(weights) over one axis."""
     return weights.logsumexp(dim) - math.log(weights.shape[dim])
 
 
 class ImportanceWeighted(Bound):
-    """−E_x log 1/K Σ_k w_k (Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519).
+    """−E_x log 1/K Σ_k w_k: the bound of IWAE.
+
+    Source: Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519.
 
     Parameters
     ----------
     K : int
-        Draws for each row; 1 is the evidence bound.
+        Draws for each row; 1 is the evidence lower bound.
     begin : float
-        The share of the training before which the bound has one draw only; 0: from the first step.
+        Share of the training before which there is one draw only, so that steps are fast.
     """
 
     importance = True
@@ -97,13 +107,15 @@ class ImportanceWeighted(Bound):
 
 
 class MIWAE(ImportanceWeighted):
-    """−E_x 1/M Σ_m log 1/K Σ_k w_{m,k} (Rainforth et al. 2018, arXiv:1802.04537).
+    """−E_x 1/M Σ_m log 1/K Σ_k w_{m,k}.
+
+    Source: Rainforth et al. 2018, arXiv:1802.04537.
 
     Parameters
     ----------
     M, K : int
         M importance-weighted bounds of K draws each: M·K draws for each row. K = 1 is the evidence
-        bound whatever M is, M = 1 the importance-weighted one.
+        lower bound for any M, M = 1 the importance-weighted bound.
     begin : float
         As in ``ImportanceWeighted``.
     """
@@ -120,16 +132,16 @@ class MIWAE(ImportanceWeighted):
 
     def forward(self, trace: Trace) -> Tensor:
         weights = log_weights(trace)
-        # before ``begin`` there is one draw: a bound of its own
+        # before ``begin`` there is one draw, a bound by itself
         each = weights.unflatten(0, (-1, min(self.K, len(weights))))  # (M, K, B)
         return -log_mean_exp(each, dim=1).mean()
 
 
 class PIWAE(MIWAE):
-    """MIWAE(M, K) for f and q; for everybody else the tighter bound of all M·K draws.
+    """MIWAE(M, K) for f and q; for all other parameters the tighter bound of all M·K draws.
 
-    A tighter bound has a noisier gradient for f, but a better one for g. What is reported is the
-    tighter. Source and parameters: those of ``MIWAE``.
+    A tighter bound has a noisier gradient for f, but a better one for g. The score is the tighter
+    one. Source and parameters: those of ``MIWAE``.
     """
 
     has_encoder = True
@@ -142,14 +154,16 @@ class PIWAE(MIWAE):
 
 
 class CIWAE(ImportanceWeighted):
-    """β (−ELBO) + (1 − β)(−IWAE), both of the same K draws (Rainforth et al. 2018, 1802.04537).
+    """β (−ELBO) + (1 − β) (−IWAE), both of the same K draws.
+
+    Source: Rainforth et al. 2018, arXiv:1802.04537.
 
     Parameters
     ----------
     K, begin
         As in ``ImportanceWeighted``.
     beta : float
-        β in [0, 1]: 1 is the evidence bound, 0 the importance-weighted one.
+        β in [0, 1]: 1 is the evidence lower bound, 0 the importance-weighted bound.
     """
 
     def __init__(self, K: int = 5, beta: float = 0.05, begin: float = 0.0) -> None:
@@ -167,11 +181,11 @@ class CIWAE(ImportanceWeighted):
 class DoublyReparameterised(ImportanceWeighted):
     """The importance-weighted bound, with a less noisy gradient for f and q.
 
-    With w̃ = w / Σ w and the parameters of q's density held, that gradient is
-    Σ_k w̃_k² ∂log w_k/∂z_k ∂z_k/∂(f, q): of the same expectation, and ever clearer above its noise
-    as K grows. Where the prior has a way of its own to f and q (that of a ``VampPrior``), that way
-    counts w̃_k ∂log p(z_k), as it does for any other parameter of p. With K = 1 it is the path
-    gradient of Roeder et al. (arXiv:1703.09194).
+    With w̃ = w / Σ w and the parameters of q's density held constant, that gradient is
+    Σ_k w̃_k² ∂log w_k/∂z_k ∂z_k/∂(f, q). It has the same expectation as the plain one, and its
+    signal-to-noise ratio grows with K. If the prior depends on f and q directly (``VampPrior``),
+    that path counts w̃_k ∂log p(z_k), as it does for any other parameter of p. With K = 1 it is the
+    path gradient of Roeder et al. (arXiv:1703.09194).
 
     Source: Tucker et al. 2018, arXiv:1810.04152. Parameters: those of ``ImportanceWeighted``.
     """
@@ -180,12 +194,12 @@ class DoublyReparameterised(ImportanceWeighted):
     has_encoder = True
 
     def encoder(self, trace: Trace) -> Tensor:
-        """What has that gradient; its value means nothing."""
+        """A number with that gradient; its value has no meaning."""
         node = trace.nodes[0]
         if len(trace.nodes) > 1:
             raise ParameterError(
-                "The bound DoublyReparameterised knows one Gaussian latent, but this model draws "
-                f"{len(trace.nodes)}, one after another; choose ImportanceWeighted."
+                "The bound DoublyReparameterised needs one Gaussian latent, but this model has "
+                f"{len(trace.nodes)} levels of them; choose ImportanceWeighted."
             )
         if not node.z.requires_grad:
             return self.forward(trace)
@@ -193,7 +207,7 @@ class DoublyReparameterised(ImportanceWeighted):
         mu, log_variance = (node.extras[name].detach() for name in ("mu", "log_variance"))
         rest = -trace.distance - normal_log_prob(node.z, mu, log_variance)
         share = (rest + node.log_p).detach().softmax(0)
-        (slope,) = torch.autograd.grad(node.log_p.sum(), node.z, retain_graph=True)
-        # w̃² of the way from p through z, in place of the w̃ that all ways from p get
-        through_z = (share.square() - share) * (slope * node.z).sum(-1)
+        (gradient,) = torch.autograd.grad(node.log_p.sum(), node.z, retain_graph=True)
+        # share · log_p gives w̃ to all paths through p; the path through z must count w̃²
+        through_z = (share.square() - share) * (gradient * node.z).sum(-1)
         return -(share.square() * rest + share * node.log_p + through_z).sum(0).mean()

@@ -1,10 +1,9 @@
-"""A ladder of latents: deterministic stages go up from x, draws come down, the coarsest first.
+"""A ladder of latents: deterministic stages go up from x, draws go down, the coarsest first.
 
     p(x, z) = p(z_L) Π_l p(z_l | z_{>l}) p(x | z),   q(z | x) = q(z_L | x) Π_l q(z_l | x, z_{>l})
 
-Both directions share what comes down, as in the ladder of Sønderby et al. 2016 (arXiv:1602.02282)
-and the inference of Kingma et al. 2016 (arXiv:1606.04934). The code is z_1, ..., z_L, one after
-another, the finest first.
+q and p share the top-down network, as in Sønderby et al. 2016 (arXiv:1602.02282) and Kingma et al.
+2016 (arXiv:1606.04934). The code is z_1, ..., z_L, concatenated, the finest level first.
 """
 
 from __future__ import annotations
@@ -17,41 +16,41 @@ import torch
 from torch import Generator, Tensor, nn
 
 from narrows._types import Node
-from narrows.parts.latents.base import DiagonalGaussian, normal_log_prob
-from narrows.parts.model import Model, fold
+from narrows.parts.latents.base import normal_log_prob
+from narrows.parts.latents.gaussian import DiagonalGaussian
+from narrows.parts.model import Inputs, Model, merge_draws
 from narrows.parts.networks.architectures import NetworkOptions, build_networks, dense_widths, make
 
 
-class Block(nn.Module):
-    """h + W₂ gelu(W₁ h): widths stay, and what was known below is not lost above."""
+class ResidualBlock(nn.Module):
+    """h + W₂ gelu(W₁ h), of constant width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, h: Tensor) -> Tensor:
-        answer: Tensor = h + self.second(nn.functional.gelu(self.first(h)))
-        return answer
+        return torch.add(h, self.second(nn.functional.gelu(self.first(h))))
 
 
 def level_sizes(latent_dim: int, n_levels: int) -> list[int]:
-    """How many of the code's numbers each level has, the finest first: as even as can be.
+    """How many of the code's numbers each level has, the finest first, as equal as possible.
 
     >>> level_sizes(7, 2)
     [4, 3]
     """
     n_levels = min(n_levels, latent_dim)
-    least, more = divmod(latent_dim, n_levels)
-    return [least + (level < more) for level in range(n_levels)]
+    size, more = divmod(latent_dim, n_levels)
+    return [size + (level < more) for level in range(n_levels)]
 
 
 class BottomUp(nn.Module):
-    """f: x ↦ d_1, ..., d_L, the coarsest last; d_1 by the usual encoder, each next by a block."""
+    """f: x ↦ d_1, ..., d_L, the coarsest last: d_1 from the usual encoder, d_{l+1} from d_l."""
 
     def __init__(self, first: nn.Module, width: int, n_levels: int) -> None:
         super().__init__()
         self.first = first
-        self.stages = nn.ModuleList(Block(width) for _ in range(n_levels - 1))
+        self.stages = nn.ModuleList(ResidualBlock(width) for _ in range(n_levels - 1))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         found = [self.first(x)]
@@ -61,43 +60,43 @@ class BottomUp(nn.Module):
 
 
 class TopDown(nn.Module):
-    """g: from z_L down; on the way the means and variances of every level's p and q."""
+    """g, from z_L down to x; also the layers for μ and log σ² of p and q of every level."""
 
     def __init__(self, last: nn.Module, width: int, sizes: list[int]) -> None:
         super().__init__()
         n = len(sizes)
         self.last, self.sizes = last, sizes
         self.enter = nn.ModuleList(nn.Linear(size, width) for size in sizes)
-        self.blocks = nn.ModuleList(Block(width) for _ in sizes)
+        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in sizes)
         self.prior = nn.ModuleList(nn.Linear(width, 2 * sizes[i]) for i in range(n - 1))
         self.joined = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(n - 1))
         self.posterior = nn.ModuleList(nn.Linear(width, 2 * sizes[i]) for i in range(n - 1))
         self.top = nn.Linear(width, 2 * sizes[-1])
 
     def down(self, level: int, t: Tensor | None, z: Tensor) -> Tensor:
-        """What is known below ``level``, from what was known above it and its draw."""
+        """The state below ``level``, from the state t above it and its draw z."""
         h = self.enter[level](z)
         below: Tensor = self.blocks[level](h if t is None else t + h)
         return below
 
-    def told(self, level: int, t: Tensor, d: Tensor) -> Tensor:
-        """h of q(z_l | x, what is above)."""
-        h = nn.functional.gelu(self.joined[level](torch.cat([d, t], -1)))
-        answer: Tensor = self.posterior[level](h)
-        return answer
+    def posterior_input(self, level: int, t: Tensor, d: Tensor) -> Tensor:
+        """h of q(z_l | x, z_{>l}), from the state t above and f's output d."""
+        joined = nn.functional.gelu(self.joined[level](torch.cat([d, t], -1)))
+        h: Tensor = self.posterior[level](joined)
+        return h
 
     def forward(self, z: Tensor) -> Tensor:
-        """g's answer to whole codes, (B, latent_dim)."""
+        """g's output for codes of all levels, (B, latent_dim)."""
         t: Tensor | None = None
         parts = z.split(self.sizes, -1)
         for level in reversed(range(len(self.sizes))):
             t = self.down(level, t, parts[level])
-        answer: Tensor = self.last(t)
-        return answer
+        output: Tensor = self.last(t)
+        return output
 
 
-class Ladder(Model):
-    """The composition for several levels: its own pass, encode and sample."""
+class LadderModel(Model):
+    """The composition for several levels, with its own pass, ``encode`` and ``sample``."""
 
     f: BottomUp
     g: TopDown
@@ -106,48 +105,41 @@ class Ladder(Model):
     def __init__(self, *parts: Any, **more: Any) -> None:
         super().__init__(*parts, **more)
         if self.p is not None:
-            self.p.latent_dim = self.g.sizes[-1]  # it is one over the highest level alone
+            self.p.latent_dim = self.g.sizes[-1]  # p is a prior over the highest level only
 
-    def top(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z_L | x)."""
         return self.q.split(self.g.top(self.f(self.D.to_model(x))[-1]))
 
-    def _pass(
-        self,
-        x: Tensor,
-        corrupted: Tensor,
-        mask: Tensor | None,
-        K: int,
-        rng: Generator,
-        given: Tensor | None,
-    ) -> tuple[list[Node], Tensor]:
-        found = self.f(self.D.to_model(corrupted))
-        lead = (K, len(x))
-        node = self.q(self.g.top(found[-1]), K, rng)
+    def _encode_decode(self, given: Inputs, K: int, rng: Generator) -> tuple[list[Node], Tensor]:
+        found = self.f(self.D.to_model(given.corrupted))
+        lead = (K, len(given.x))
+        node: Node = self.q(self.g.top(found[-1]), K, rng)
         assert self.p is not None
         node.log_p = self.p.log_prob(node.z, self)
         node.kl = node.kl if self.p.closed else None
         nodes = [node]
-        t = self.g.down(len(found) - 1, None, fold(node.z))
+        t = self.g.down(len(found) - 1, None, merge_draws(node.z))
         for level in reversed(range(len(found) - 1)):
-            d = fold(found[level].expand(K, *found[level].shape))
+            d = merge_draws(found[level].expand(K, *found[level].shape))
             node = self._level(level, t, d, lead, rng)
             nodes.insert(0, node)
-            t = self.g.down(level, t, fold(node.z))
+            t = self.g.down(level, t, merge_draws(node.z))
         output: Tensor = self.g.last(t).float()
         return nodes, output.unflatten(0, lead)
 
     def _level(
         self, level: int, t: Tensor, d: Tensor, lead: tuple[int, int], rng: Generator
     ) -> Node:
-        """One draw of z_l for every draw of what is above; its prior is p(z_l | what is above)."""
-        node = self.q(self.g.told(level, t, d), 1, rng)
+        """One draw of z_l for every draw of the levels above; its prior is p(z_l | z_{>l})."""
+        node: Node = self.q(self.g.posterior_input(level, t, d), 1, rng)
+        assert node.log_q is not None
         mu, log_variance = self.q.split(self.g.prior[level](t))
         log_p = normal_log_prob(node.z[0], mu, log_variance)
         m, s = node.extras["mu"], node.extras["log_variance"]
-        # KL(N(m, s) ‖ N(μ, σ²)) of each number
-        apart = (s - log_variance).exp() + (m - mu).square() / log_variance.exp()
-        each = (0.5 * (apart - 1.0 - s + log_variance)).unflatten(0, lead).mean(0)
+        # KL(N(m, s²) ‖ N(μ, σ²)) = ½ ((s² + (m − μ)²)/σ² − 1 − log s² + log σ²), each number
+        ratio = (s - log_variance).exp() + (m - mu).square() / log_variance.exp()
+        each = (0.5 * (ratio - 1.0 - s + log_variance)).unflatten(0, lead).mean(0)
         return Node(
             z=node.z[0].unflatten(0, lead),
             log_q=node.log_q[0].unflatten(0, lead),
@@ -157,17 +149,16 @@ class Ladder(Model):
         )
 
     def encode(self, x: Tensor) -> Tensor:
-        """The means, from the top down, each given those above; (B, latent_dim)."""
-        x, _ = self._observed(x)
-        found = self.f(self.D.to_model(x))
+        """The means, from the top level down, each given those above; (B, latent_dim)."""
+        found = self.f(self.D.to_model(self.fill_missing(x)[0]))
 
         def mean(level: int, t: Tensor) -> Tensor:
-            return self.q.mode(self.g.told(level, t, found[level]))
+            return self.q.mode(self.g.posterior_input(level, t, found[level]))
 
-        return self._walk(self.q.mode(self.g.top(found[-1])), mean)
+        return self._top_down(self.q.mode(self.g.top(found[-1])), mean)
 
     def sample(self, n: int, rng: Generator, temperature: float = 1.0) -> Tensor:
-        """Whole codes: z_L from the prior, then every level given those above."""
+        """Codes of all levels: z_L from the prior, then every level given those above."""
         assert self.p is not None
 
         def draw(level: int, t: Tensor) -> Tensor:
@@ -175,19 +166,19 @@ class Ladder(Model):
             eps = torch.randn(mu.shape, generator=rng, device=mu.device, dtype=mu.dtype)
             return mu + temperature * torch.exp(0.5 * log_variance) * eps
 
-        return self._walk(self.p.sample(n, rng, temperature, self), draw)
+        return self._top_down(self.p.sample(n, rng, temperature, self), draw)
 
-    def _walk(self, z: Tensor, give: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """The whole code from the top's: each level is what ``give`` makes of what is above it."""
+    def _top_down(self, z: Tensor, level_code: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The code of all levels, from z_L and ``level_code(level, state above it)``."""
         codes, t = [z], None
         for level in reversed(range(len(self.g.sizes) - 1)):
             t = self.g.down(level + 1, t, codes[0])
-            codes.insert(0, give(level, t))
+            codes.insert(0, level_code(level, t))
         return torch.cat(codes, -1)
 
 
 def ladder_networks(n_levels: int) -> Callable[..., tuple[nn.Module, nn.Module]]:
-    """f and g of a ladder, as ``build_networks``: the usual networks below, blocks above."""
+    """A function as ``build_networks``, for a ladder: the usual f and g, and blocks above them."""
 
     def build(
         name: str, options: NetworkOptions, rng: Generator | None

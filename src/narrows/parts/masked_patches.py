@@ -1,7 +1,7 @@
-"""Masked autoencoding: most patches of x are hidden, f sees the others, D counts the hidden ones.
+"""Masked autoencoding: most patches of x are hidden from f, and D counts the hidden ones only.
 
 A patch is a square of an image, a span of a signal, or some columns of a table. f is a transformer
-over the patches that are visible, whichever they are; their mean becomes the code.
+over the visible patches; the mean of its outputs becomes the code.
 """
 
 from __future__ import annotations
@@ -16,45 +16,46 @@ from torch import Generator, Tensor, nn
 
 from narrows._types import Node
 from narrows.exceptions import ParameterError
-from narrows.parts.model import Model
+from narrows.parts.corruptions import Corruption
+from narrows.parts.model import Inputs, Model
 from narrows.parts.networks.architectures import (
     NetworkOptions,
     build_networks,
     make,
-    refuse_classes,
+    validate_plain_ends,
 )
 
-WIDTH, DEPTH, HEADS = 64, 2, 4
-PATCHES = 64  # about so many are cut, where nobody says how large they are
+WIDTH, DEPTH, HEADS = 64, 2, 4  # of the transformer
+TARGET_PATCHES = 64  # the number of patches that patch="auto" aims at
 
 
 def patch_side(asked: int | str, shape: tuple[int, ...]) -> int:
-    """The side of a patch: as asked, or so that there are at most about 64, and at least 4."""
+    """The side of a patch: ``asked``, or for "auto" so that there are about 64 patches."""
     sides = shape if len(shape) == 1 else shape[1:]
     if not isinstance(asked, str):
         if int(asked) > max(sides):
             raise ParameterError(
-                f"patch={asked} is larger than a sample of shape {shape}: nothing could be hidden; "
-                'choose a smaller one, or "auto".'
+                f"patch={asked} is larger than a sample of shape {shape}, so that nothing can be "
+                f'hidden; choose at most {max(sides)}, or "auto".'
             )
         return int(asked)
-    fits: int = math.ceil((math.prod(sides) / PATCHES) ** (1 / len(sides)))
-    return max(1, fits)
+    side: int = math.ceil((math.prod(sides) / TARGET_PATCHES) ** (1 / len(sides)))
+    return max(1, side)
 
 
-class Patches(nn.Module):
-    """x ↔ its patches, (B, *shape) ↔ (B, n, numbers); what does not divide is filled with 0."""
+class PatchGrid(nn.Module):
+    """x ↔ its patches, (B, *shape) ↔ (B, n, numbers); x is padded with 0 to whole patches."""
 
     def __init__(self, shape: tuple[int, ...], side: int) -> None:
         super().__init__()
         self.shape, self.side = shape, side
-        whole = (1, *shape) if len(shape) == 1 else shape
-        self.channels, self.sides = whole[0], whole[1:]
+        self.channels, *sides = (1, *shape) if len(shape) == 1 else shape
+        self.sides = tuple(sides)
         self.counts = tuple(math.ceil(s / side) for s in self.sides)
         self.n = math.prod(self.counts)
         self.numbers = self.channels * side ** len(self.sides)
 
-    def cut(self, x: Tensor) -> Tensor:
+    def to_patches(self, x: Tensor) -> Tensor:
         """(B, *shape) → (B, n, numbers)."""
         x = x.reshape(len(x), self.channels, *self.sides)
         pairs = zip(self.counts, self.sides, strict=True)
@@ -68,18 +69,17 @@ class Patches(nn.Module):
             x = x.view(batch, self.channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
         return x.reshape(batch, self.n, self.numbers)
 
-    def spread(self, each: Tensor) -> Tensor:
-        """One number for each patch, (B, n), at each element of it, (B, *shape)."""
-        x = each.unflatten(1, self.counts)
+    def to_elements(self, each: Tensor) -> Tensor:
+        """One number for each patch, (B, n), repeated for all its elements, (B, *shape)."""
+        x = each.view(-1, *self.counts)
         for axis, size in enumerate(self.sides, start=1):
             x = x.repeat_interleave(self.side, axis).narrow(axis, 0, size)
         whole = x[:, None].expand(-1, self.channels, *self.sides)
-        spread: Tensor = whole.reshape(len(each), *self.shape)
-        return spread
+        return whole.reshape(len(each), *self.shape)
 
 
-class PatchMask(nn.Module):
-    """c: hides a share of every row's patches, as many in each; D counts those alone.
+class PatchMask(Corruption):
+    """c: hides a share of every row's patches, equally many in each; D counts those only.
 
     Source: He et al., "Masked autoencoders are scalable vision learners", arXiv:2111.06377.
     """
@@ -87,34 +87,35 @@ class PatchMask(nn.Module):
     def __init__(self, share: float, patch: int | str, shape: tuple[int, ...]) -> None:
         super().__init__()
         side = patch_side(patch, shape)
-        self.share, self.patches = share, Patches(shape, side)
+        self.share, self.patches = share, PatchGrid(shape, side)
         if self.patches.n < 2:
             raise ParameterError(
-                f"A sample of shape {shape} (n_features = {math.prod(shape)}) has one patch of "
-                f"side {side}: nothing could be hidden; choose a smaller patch, or another model."
+                f"A sample of shape {shape} (n_features = {math.prod(shape)}) is one patch of side "
+                f"{side}, so that nothing can be hidden; choose a smaller patch, or another model."
             )
 
     @property
     def n_hidden(self) -> int:
-        """Of the patches of a row: at least one, and at least one is left."""
+        """Hidden patches of a row: at least one, and at least one stays visible."""
         return min(self.patches.n - 1, max(1, round(self.share * self.patches.n)))
 
     def extra_repr(self) -> str:
         return f"{self.n_hidden} of {self.patches.n} patches of side {self.patches.side}"
 
-    def set_data_units(self, zero: Tensor, low: Tensor, high: Tensor) -> None:
-        """Nothing to hear: what is hidden is not replaced, but NaN."""
-
     def forward(self, x: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         shape = (len(x), self.patches.n)
         u = torch.rand(shape, generator=rng, device=x.device)
         hidden = torch.zeros_like(u).scatter(1, u.argsort(1)[:, : self.n_hidden], 1.0)
-        mask = self.patches.spread(hidden)
+        mask = self.patches.to_elements(hidden)
         return torch.where(mask > 0, torch.nan, x), mask
 
 
-class Attention(nn.Module):
-    """t + attention(norm t), then t + mlp(norm t): a transformer's block, without dropout."""
+class TransformerBlock(nn.Module):
+    """t + attention(norm t), then t + mlp(norm t): without dropout.
+
+    torch's ``TransformerEncoderLayer`` computes the same, but names its weights otherwise, so that
+    files of older versions would need a translation.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -128,71 +129,62 @@ class Attention(nn.Module):
         queries, keys, values = each.permute(2, 0, 3, 1, 4)
         found = F.scaled_dot_product_attention(queries, keys, values)
         t = t + self.answer(found.transpose(1, 2).reshape(batch, n, width))
-        out: Tensor = t + self.narrow(F.gelu(self.wide(self.second(t))))
-        return out
+        return torch.add(t, self.narrow(F.gelu(self.wide(self.second(t)))))
 
 
 class VisibleEncoder(nn.Module):
-    """f: the patches that are visible, with their places, through a transformer to a code."""
+    """f: the visible patches, with a learned vector for each position, to h by a transformer."""
 
-    def __init__(self, patches: Patches, numbers: int) -> None:
+    def __init__(self, patches: PatchGrid, numbers: int) -> None:
         super().__init__()
         self.patches = patches
         self.enter = nn.Linear(patches.numbers, WIDTH)
         self.place = nn.Parameter(torch.empty(patches.n, WIDTH))
-        self.blocks = nn.Sequential(*(Attention(WIDTH) for _ in range(DEPTH)))
+        self.blocks = nn.Sequential(*(TransformerBlock(WIDTH) for _ in range(DEPTH)))
         self.norm, self.leave = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, numbers)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """The code of x; ``visible`` (B, m) are the numbers of the patches seen (None: all)."""
-        tokens = self.enter(self.patches.cut(x)) + self.place
+        """h of rows; ``visible`` (B, m) holds the indices of the patches to use (None: all)."""
+        tokens = self.enter(self.patches.to_patches(x)) + self.place
         if visible is not None:
             tokens = tokens.gather(1, visible[..., None].expand(-1, -1, WIDTH))
-        answer: Tensor = self.leave(self.norm(self.blocks(tokens)).mean(1))
-        return answer
-
-
-class Masked(Model):
-    """The composition: in training f is told which patches it may see."""
-
-    c: PatchMask
-
-    def _pass(
-        self,
-        x: Tensor,
-        corrupted: Tensor,
-        mask: Tensor | None,
-        K: int,
-        rng: Generator,
-        given: Tensor | None,
-    ) -> tuple[list[Node], Tensor]:
-        # not from the mask, in which what nobody observed is left out, too
-        visible = _visible(self.c, corrupted.isnan().float())
-        nodes, output = super()._pass(x, corrupted.nan_to_num(), mask, K, rng, visible)
-        return nodes, output
-
-    def _encoded(self, x: Tensor, given: Tensor | None) -> Tensor:
-        h: Tensor = self.f(self.D.to_model(x), given)
+        h: Tensor = self.leave(self.norm(self.blocks(tokens)).mean(1))
         return h
 
 
-def _visible(c: PatchMask, hidden: Tensor) -> Tensor:
-    """The numbers of the patches that nobody hid, (B, m); every row has as many."""
-    order: Tensor = torch.sort(c.patches.cut(hidden).amax(2), dim=1, stable=True).indices
-    return order[:, : c.patches.n - c.n_hidden]
+class MaskedModel(Model):
+    """The composition: f's condition is the indices of the visible patches."""
+
+    c: PatchMask
+
+    def _encode_decode(self, given: Inputs, K: int, rng: Generator) -> tuple[list[Node], Tensor]:
+        # hidden elements are NaN in c(x); the mask would not do, it also marks missing elements
+        hidden = self.c.patches.to_patches(given.corrupted.isnan().float()).amax(2)
+        order = torch.sort(hidden, dim=1, stable=True).indices
+        visible = order[:, : self.c.patches.n - self.c.n_hidden]
+        seen = given._replace(corrupted=given.corrupted.nan_to_num(), condition=visible)
+        return super()._encode_decode(seen, K, rng)
+
+    def _encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        h: Tensor = self.f(self.D.to_model(x), condition)
+        return h
 
 
 def masked_networks(patch: int | str) -> Callable[..., tuple[nn.Module, nn.Module]]:
-    """f over patches, and the usual g; as ``build_networks``."""
+    """A function as ``build_networks``: f over patches, and the usual g."""
 
     def build(
         name: str, options: NetworkOptions, rng: Generator | None
     ) -> tuple[nn.Module, nn.Module]:
-        refuse_classes(VisibleEncoder, options)
+        validate_plain_ends(options)
         _, g = build_networks(name, replace(options, tied=False), rng)
-        patches = Patches(options.shape, patch_side(patch, options.shape))
-        f = make(lambda: VisibleEncoder(patches, options.latent_dim), rng)
-        if rng is not None:  # a layer norm starts by changing nothing
+        f = make(
+            lambda: VisibleEncoder(
+                PatchGrid(options.shape, patch_side(patch, options.shape)), options.latent_dim
+            ),
+            rng,
+        )
+        if rng is not None:  # ``initialise`` sets the scale of a layer norm to 0; 1 is neutral
             for module in f.modules():
                 if isinstance(module, nn.LayerNorm):
                     nn.init.ones_(module.weight)

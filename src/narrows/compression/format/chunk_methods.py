@@ -14,28 +14,18 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from narrows.compression.format import lossless
 from narrows.compression.format.decoder import ExactDecoder, Grid, as_dtype
 from narrows.compression.format.entropy_coder import Decoder, Encoder
 from narrows.compression.format.error_bound import decode_bounded, encode_bounded
 from narrows.compression.format.latent_codes import MAX_CODE
-from narrows.compression.format.lossless import (
-    DEFLATE,
-    INTEGERS,
-    RAW,
-    decode_exact,
-    decode_lossless,
-    encode_exact,
-    encode_lossless,
-    from_real,
-    real_form,
-    to_real,
-)
+from narrows.compression.format.lossless import DEFLATE, INTEGERS, RAW
 from narrows.exceptions import Corrupt, TooLarge, WrongModel
 
 Array = NDArray[Any]
@@ -103,13 +93,9 @@ class CodedChunk:
 
 def encode_chunk(chunk: Array, settings: CodingSettings) -> CodedChunk:
     """The chunk (native or little-endian, C order) by the method that takes the fewest bytes."""
-    tried = _tried(chunk, settings)
-    best = min(tried, key=lambda coded: len(coded.payload))
-    sizes: dict[int, int] = {}
-    for coded in tried:
-        size = len(coded.payload)
-        sizes[coded.method] = min(size, sizes.get(coded.method, size))
-    return CodedChunk(best.method, best.payload, best.decoded, best.code_bytes, sizes)
+    tried = sorted(_tried(chunk, settings), key=lambda coded: len(coded.payload))
+    sizes = {coded.method: len(coded.payload) for coded in reversed(tried)}  # the smallest of each
+    return replace(tried[0], others=sizes)
 
 
 def _tried(chunk: Array, settings: CodingSettings) -> list[CodedChunk]:
@@ -139,7 +125,7 @@ def _without_model(chunk: Array, bound: float) -> list[CodedChunk]:
         tried.append(CodedChunk(INTEGERS, payload, decoded))
         if len(payload) <= LOSSLESS_BELOW * chunk.nbytes:
             return tried
-    method, payload = encode_lossless(chunk)
+    method, payload = lossless.encode_lossless(chunk)
     if not tried or method != INTEGERS:  # encode_bounded has tried exact integers already
         tried.append(CodedChunk(method, payload, chunk))
     return tried
@@ -184,7 +170,7 @@ class ModelCoder:
             rest = encode_bounded(chunk, bound, prediction)
             chunk = decode_bounded(rest, chunk.shape, chunk.dtype, bound, prediction)
         else:
-            rest = encode_exact(to_real(chunk), prediction)
+            rest = lossless.encode_exact(lossless.to_real(chunk), prediction)
         return _with_codes(RESIDUAL, level, encoder.finish(), rest, chunk)
 
     def pixels(self, chunk: Array, grid: Grid) -> CodedChunk:
@@ -250,13 +236,13 @@ def decode_chunk(
 ) -> Array:
     """The inverse of ``encode_chunk``; raises ``Corrupt`` for payloads that no encoder writes."""
     if method in (RAW, DEFLATE):
-        return decode_lossless(method, payload, shape, dtype)
+        return lossless.decode_lossless(method, payload, shape, dtype)
     if math.prod(shape) > MAX_ELEMENTS:
         raise TooLarge(f"a chunk has {math.prod(shape)} elements; {MAX_ELEMENTS} are allowed")
     if method == INTEGERS:
         if settings.bound:
             return decode_bounded(payload, shape, dtype, settings.bound)
-        return decode_lossless(method, payload, shape, dtype)
+        return lossless.decode_lossless(method, payload, shape, dtype)
     if method == AUTOENCODER and settings.mode != "lossy":
         raise Corrupt(f"a chunk is lossy in a file of mode {settings.mode!r}")
     usable = dtype == np.uint8 if method == CONTEXT else dtype.kind != "c"
@@ -274,12 +260,7 @@ def decode_chunk(
 
 
 def _decode_with_codes(
-    method: int,
-    payload: bytes,
-    grid: Grid,
-    dtype: np.dtype[Any],
-    model: ExactDecoder,
-    bound: float,
+    method: int, payload: bytes, grid: Grid, dtype: np.dtype[Any], model: ExactDecoder, bound: float
 ) -> Array:
     level, length = HEAD.unpack_from(payload)
     codes = _decode_codes(payload, model, grid)
@@ -291,8 +272,8 @@ def _decode_with_codes(
         return as_dtype(prediction, dtype)
     if bound:
         return decode_bounded(rest, grid.shape, dtype, bound, prediction)
-    numbers = decode_exact(rest, *real_form(grid.shape, dtype), prediction)
-    return from_real(numbers, grid.shape, dtype)
+    numbers = lossless.decode_exact(rest, *lossless.real_form(grid.shape, dtype), prediction)
+    return lossless.from_real(numbers, grid.shape, dtype)
 
 
 def _decode_pixels(payload: bytes, model: ExactDecoder, grid: Grid) -> Array:

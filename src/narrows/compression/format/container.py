@@ -10,42 +10,14 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import BinaryIO
 
 import numpy as np
 
-from narrows.compression.format.frames import (
-    CHUNK,
-    CHUNKED,
-    CRC,
-    END,
-    INDEX,
-    ITEM,
-    MAGIC,
-    MAX_DECODED_BYTES,
-    MAX_FRAMES,
-    MAX_MODEL_BYTES,
-    MAX_PAYLOAD_BYTES,
-    MODEL,
-    PLAIN,
-    PREAMBLE,
-    TAIL,
-    VERSION,
-    ByteSource,
-    Chunk,
-    DamagedHead,
-    DamagedPayload,
-    Decoded,
-    Frame,
-    Index,
-    StructureCheck,
-    check_head,
-    little_endian_bytes,
-    read_frame,
-)
+from narrows.compression.format import frames
+from narrows.compression.format.frames import Chunk, Decoded, Frame, StructureCheck
 from narrows.compression.format.header import MAX_CHUNK_BYTES, MAX_JSON_BYTES, Header, Item
 from narrows.compression.format.integer_arrays import inflate
 from narrows.exceptions import (
@@ -57,20 +29,6 @@ from narrows.exceptions import (
     UnsupportedVersion,
     WrongModel,
 )
-
-__all__ = [
-    "Chunk",
-    "Header",
-    "Item",
-    "ItemOutline",
-    "Lost",
-    "Outline",
-    "Reader",
-    "Writer",
-    "check_model",
-    "model_id",
-    "read_outline",
-]
 
 MISSING = "chunks are missing"
 NO_LIMIT = 1 << 63  # of decoded bytes, where nothing is decoded
@@ -87,15 +45,6 @@ def check_model(header: Header, given: str | None) -> None:
         return
     other = "none was given" if given is None else f"{given[:12]} was given"
     raise WrongModel(f"the file needs the model {header.model[:12]} it was made with, and {other}")
-
-
-@contextmanager
-def _as_parameters() -> Iterator[None]:
-    """Corrupt for a reader is a wrong parameter for a writer."""
-    try:
-        yield
-    except Corrupt as refused:
-        raise ParameterError(str(refused)) from None
 
 
 class Writer:
@@ -119,11 +68,11 @@ class Writer:
     def __init__(self, stream: BinaryIO, header: Header, model: bytes | None = None) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
-        self._check = StructureCheck(header, NO_LIMIT)
+        self._check = StructureCheck(header, NO_LIMIT, ParameterError)
         self.n_bytes = 0
         text = header.pack()
-        start = PREAMBLE.pack(MAGIC, *VERSION, len(text)) + text
-        self._write(start + CRC.pack(zlib.crc32(start)))
+        start = frames.PREAMBLE.pack(frames.MAGIC, *frames.VERSION, len(text)) + text
+        self._write(start + frames.CRC.pack(zlib.crc32(start)))
         before = self.n_bytes
         if model is not None:
             self._embed(model, header)
@@ -133,43 +82,37 @@ class Writer:
         """Begin an item; the item before it must be complete."""
         item = replace(item, number=self._check.items)
         payload = item.pack()
-        with _as_parameters():
-            self._check.item(item, self.n_bytes)
-        self._frame(Frame(ITEM, self.n_bytes, payload))
+        self._check.item(item, self.n_bytes)
+        self._frame(Frame(frames.ITEM, self.n_bytes, payload))
 
     def chunk(self, method: int, payload: bytes, decoded: Decoded) -> None:
         """Write the next rows of the item; a reader decodes ``payload`` to ``decoded``."""
-        data, item = little_endian_bytes(decoded), self._check.now
+        data, item = frames.little_endian_bytes(decoded), self._check.now
         row_bytes = item.row_bytes if item else 0
         if row_bytes == 0 or data.nbytes % row_bytes:
-            raise ParameterError(
-                f"{data.nbytes} bytes are not a whole number of rows of {row_bytes} bytes"
-            )
-        if len(payload) > MAX_PAYLOAD_BYTES[CHUNK] or data.nbytes > MAX_CHUNK_BYTES:
-            raise TooLarge(
-                f"a chunk has {data.nbytes} bytes; at most {MAX_CHUNK_BYTES} are allowed"
-            )
+            raise ParameterError(f"{data.nbytes} bytes are not whole rows of {row_bytes} bytes")
+        if len(payload) > frames.MAX_PAYLOAD_BYTES[frames.CHUNK] or data.nbytes > MAX_CHUNK_BYTES:
+            raise TooLarge(f"a chunk has {data.nbytes} bytes; {MAX_CHUNK_BYTES} are allowed")
         rows, first = data.nbytes // row_bytes, self._check.row
-        frame = Frame(CHUNK, self.n_bytes, payload, method, first, rows, zlib.crc32(data))
-        with _as_parameters():
-            self._check.chunk(frame)
+        frame = Frame(frames.CHUNK, self.n_bytes, payload, method, first, rows, zlib.crc32(data))
+        self._check.chunk(frame)
         self._frame(frame)
 
     def close(self) -> int:
         """Write the index and the end; returns the length of the file. The stream stays open."""
-        with _as_parameters():
-            self._check.end()
+        self._check.end()
         start = self.n_bytes
-        self._frame(Frame(INDEX, start, bytes(self._check.entries)))
-        self._write(TAIL.pack(self._digest.digest(), self.n_bytes - start, END))
+        self._frame(Frame(frames.INDEX, start, bytes(self._check.entries)))
+        self._write(frames.TAIL.pack(self._digest.digest(), self.n_bytes - start, frames.END))
         return self.n_bytes
 
     def _embed(self, model: bytes, header: Header) -> None:
         if model_id(model) != header.model:
             raise ParameterError("the model to embed is not the one that the header names")
-        if len(model) > MAX_MODEL_BYTES:
-            raise TooLarge(f"the model has {len(model)} bytes; {MAX_MODEL_BYTES} are allowed")
-        self._frame(Frame(MODEL, self.n_bytes, zlib.compress(model, 9)))
+        limit = frames.MAX_MODEL_BYTES
+        if len(model) > limit:
+            raise TooLarge(f"the model has {len(model)} bytes; {limit} are allowed")
+        self._frame(Frame(frames.MODEL, self.n_bytes, zlib.compress(model, 9)))
 
     def _frame(self, frame: Frame) -> None:
         self._write(frame.pack())
@@ -248,9 +191,9 @@ class Reader:
     """
 
     def __init__(
-        self, stream: BinaryIO, max_bytes: int = MAX_DECODED_BYTES, salvage: bool = False
+        self, stream: BinaryIO, max_bytes: int = frames.MAX_DECODED_BYTES, salvage: bool = False
     ) -> None:
-        self._source = ByteSource(stream)
+        self._source = frames.ByteSource(stream)
         self._max_bytes, self._salvage = max_bytes, salvage
         self.header = _read_header(self._source)
         self._start = self._source.position  # of the frames
@@ -281,7 +224,7 @@ class Reader:
         self._begun = True
         given = 0
         frame = self._opening[1]
-        while frame is not None and frame.kind != INDEX:
+        while frame is not None and frame.kind != frames.INDEX:
             part = self._part(frame)
             yield from self.lost[given:]
             given = len(self.lost)
@@ -293,14 +236,11 @@ class Reader:
         yield from self.lost[given:]
 
     @cached_property
-    def index(self) -> Index:
+    def index(self) -> frames.Index:
         """The positions of all items and chunks; the stream must seek."""
         if not self._source.seeks:
-            raise ParameterError(
-                "a single item cannot be read from a stream that does not seek; save it to a "
-                "file first"
-            )
-        index = Index.find(self._source, self._start)
+            raise ParameterError("the stream does not seek: for one item, save it to a file first")
+        index = frames.Index.find(self._source, self._start)
         if self.header.items not in (None, len(index)):
             raise Corrupt(f"the index has {len(index)} items; the header says {self.header.items}")
         return index
@@ -310,13 +250,11 @@ class Reader:
         index = self.index
         starts = np.flatnonzero(index.is_item)
         if not 0 <= number < len(starts):
-            raise ParameterError(
-                f"there is no item {number}: the file has {len(starts)}, counted from 0"
-            )
+            raise ParameterError(f"there is no item {number}: the file has {len(starts)}, from 0")
         first = int(starts[number])
         last = int(starts[number + 1]) if number + 1 < len(starts) else len(index.offsets)
         check = StructureCheck(self.header, self._max_bytes)
-        frame = self._frame_at(int(index.offsets[first]), ITEM)
+        frame = self._frame_at(int(index.offsets[first]), frames.ITEM)
         item = Item.unpack(frame.payload, number)
         check.item(item, frame.position)
         return item, self._chunks(check, [int(x) for x in index.offsets[first + 1 : last]])
@@ -331,28 +269,28 @@ class Reader:
                 elif isinstance(part, Chunk):
                     items[-1].add(part.method, len(part.payload))
             return Outline(self.header, self.n_read, self.n_model, items, True)
-        kind, length, *_ = PLAIN.unpack(self._head_at(self._start, PLAIN.size, "first"))
-        model = PLAIN.size + int(length) if kind == MODEL else 0
-        index = self.index
+        plain, index = frames.PLAIN, self.index
+        kind, length, *_ = plain.unpack(self._head_at(self._start, plain.size, "first"))
+        model = plain.size + int(length) if kind == frames.MODEL else 0
         for position, is_item in zip(index.offsets.tolist(), index.is_item.tolist(), strict=True):
             if is_item:
-                payload = self._frame_at(position, ITEM).payload
+                payload = self._frame_at(position, frames.ITEM).payload
                 items.append(ItemOutline(Item.unpack(payload, len(items))))
             elif not items:
                 raise Corrupt("the index begins with a chunk that belongs to no item")
             else:
-                head = CHUNKED.unpack(self._head_at(position, CHUNKED.size, "CHUNK"))
+                head = frames.CHUNKED.unpack(self._head_at(position, frames.CHUNKED.size, "CHUNK"))
                 items[-1].add(head[1], head[4])
         return Outline(self.header, self._source.size, model, items, False)
 
     def _chunks(self, check: StructureCheck, positions: list[int]) -> Iterator[Chunk]:
         for position in positions:
-            yield check.chunk(self._frame_at(position, CHUNK))
+            yield check.chunk(self._frame_at(position, frames.CHUNK))
         check.end_item()
 
     def _frame_at(self, position: int, kind: int) -> Frame:
         """The frame of this kind that the index lists at ``position``."""
-        frame = read_frame(self._source, position)
+        frame = frames.read_frame(self._source, position)
         if frame.kind != kind or frame.end != self.index.after(position):
             raise Corrupt(f"{frame.where} is not what the index says")
         return frame
@@ -360,18 +298,18 @@ class Reader:
     def _head_at(self, position: int, size: int, what: str) -> bytes:
         """Only the head of a frame, for outlines."""
         head = self._source.at(position, size)
-        if (head[0] == CHUNK) != (size == CHUNKED.size):
+        if (head[0] == frames.CHUNK) != (size == frames.CHUNKED.size):
             raise Corrupt(f"the frame at byte {position} is not what the index says")
-        check_head(head, what, position)
+        frames.check_head(head, what, position)
         return head
 
     @cached_property
     def _opening(self) -> tuple[bytes | None, Frame | None]:
         """The model, and the first frame after it."""
         frame = self._next()
-        if frame is None or frame.kind != MODEL or frame.position != self._start:
+        if frame is None or frame.kind != frames.MODEL or frame.position != self._start:
             return None, frame
-        model = inflate(frame.payload, MAX_MODEL_BYTES)
+        model = inflate(frame.payload, frames.MAX_MODEL_BYTES)
         if model_id(model) != self.header.model:
             raise Corrupt("the model in the file is not the one its header names")
         return model, self._next()
@@ -381,8 +319,8 @@ class Reader:
         while True:
             position = self._source.position
             try:
-                return read_frame(self._source)
-            except (DamagedHead, DamagedPayload, Truncated) as error:
+                return frames.read_frame(self._source)
+            except (frames.DamagedHead, frames.DamagedPayload, Truncated) as error:
                 if not self._salvage:
                     raise
                 if not self._skip(position, error):
@@ -392,12 +330,12 @@ class Reader:
         """The content of a frame; None where it is wrong and the reader salvages."""
         check = self._check
         try:
-            if frame.kind == ITEM:
+            if frame.kind == frames.ITEM:
                 self._lose_until(None)
                 item = Item.unpack(frame.payload, check.items)
                 check.item(item, frame.position)
                 return item
-            if frame.kind == CHUNK:
+            if frame.kind == frames.CHUNK:
                 self._lose_until(frame.first)
                 return check.chunk(frame)
             raise Corrupt(f"{frame.where} is at a place where none is allowed")
@@ -405,27 +343,28 @@ class Reader:
             if not self._salvage:
                 raise
             self._why = str(error)
-            if frame.kind == ITEM:
+            if frame.kind == frames.ITEM:
                 self._lose_item()
             return None
 
     def _skip(self, position: int, error: Corrupt | Truncated) -> bool:
         """Continue after damage; returns whether that is possible."""
         self._why = str(error)
-        bad, index = isinstance(error, DamagedPayload), self._index_if_any
-        kind = error.kind if isinstance(error, DamagedPayload) else None
-        if kind == ITEM or (index is not None and index.is_item_at(position)):
+        kind = error.kind if isinstance(error, frames.DamagedPayload) else None
+        index = self._index_if_any
+        if kind == frames.ITEM or (index is not None and index.is_item_at(position)):
             self._lose_item()
         elif position == self._start:
             self._lose(Lost(self._why, None))
-        if isinstance(error, Truncated) or (index is None and not bad):
+        if kind is not None:  # the source is at the end of the frame already
+            return kind != frames.INDEX
+        if index is None or isinstance(error, Truncated):
             return False
-        if index is not None and not bad:
-            self._source.jump(index.after(position))
-        return kind != INDEX
+        self._source.jump(index.after(position))
+        return True
 
     @cached_property
-    def _index_if_any(self) -> Index | None:
+    def _index_if_any(self) -> frames.Index | None:
         try:
             return self.index
         except (ParameterError, Corrupt, Truncated):
@@ -450,8 +389,8 @@ class Reader:
         self._check.items += 1
 
     def _lose(self, lost: Lost) -> None:
-        if len(self.lost) >= MAX_FRAMES:
-            raise TooLarge(f"more than {MAX_FRAMES} parts of the file are lost")
+        if len(self.lost) >= frames.MAX_FRAMES:
+            raise TooLarge(f"more than {frames.MAX_FRAMES} parts of the file are lost")
         self.lost.append(lost)
 
     def _finish(self, index: Frame | None) -> None:
@@ -472,10 +411,10 @@ class Reader:
         if index.payload != self._check.entries:
             raise Corrupt("the index does not agree with the items and chunks of the file")
         digest, length = self._source.digest.digest(), self._source.position - index.position
-        said, said_length, end = TAIL.unpack(self._source.take(TAIL.size))
+        said, said_length, end = frames.TAIL.unpack(self._source.take(frames.TAIL.size))
         if said != digest:
             raise Corrupt("the SHA-256 at the end of the file is not that of its bytes")
-        if said_length != length or end != END:
+        if said_length != length or end != frames.END:
             raise Corrupt("the file does not end as it should")
         if self._source.stream.read(1):
             raise Corrupt("there are bytes after the end of the file")
@@ -490,22 +429,23 @@ def read_outline(stream: BinaryIO) -> Outline:
     return Reader(stream, NO_LIMIT).outline()
 
 
-def _read_header(source: ByteSource) -> Header:
+def _read_header(source: frames.ByteSource) -> Header:
     start = b""
-    for byte in MAGIC:  # one by one, so that a file cut within these bytes counts as truncated
+    # byte by byte, so that a file that is cut within the magic counts as truncated
+    for byte in frames.MAGIC:
         start += source.take(1)
         if start[-1] != byte:
             raise NotOurFile("not a compressed file of narrows: it starts with other bytes")
-    start += source.take(PREAMBLE.size - len(MAGIC))
-    _, major, minor, length = PREAMBLE.unpack(start)
-    if major != VERSION[0] or minor > VERSION[1]:
+    start += source.take(frames.PREAMBLE.size - len(frames.MAGIC))
+    _, major, minor, length = frames.PREAMBLE.unpack(start)
+    if major != frames.VERSION[0] or minor > frames.VERSION[1]:
         raise UnsupportedVersion(
             f"the file has format {major}.{minor}, and this version of narrows reads up to "
-            f"{VERSION[0]}.{VERSION[1]}; use a newer version"
+            f"{frames.VERSION[0]}.{frames.VERSION[1]}; use a newer version"
         )
     if length > MAX_JSON_BYTES:
         raise TooLarge(f"the header has {length} bytes; at most {MAX_JSON_BYTES} are allowed")
     text = source.take(length)
-    if CRC.unpack(source.take(CRC.size))[0] != zlib.crc32(start + text):
+    if frames.CRC.unpack(source.take(frames.CRC.size))[0] != zlib.crc32(start + text):
         raise Corrupt("the header of the file is damaged")
     return Header.unpack(text)

@@ -83,10 +83,6 @@ class ContextModel:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise Corrupt(f"the context model has a missing or wrong part: {error}") from error
 
-    def arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The arrays and the structure that the model was made from."""
-        return dict(self._arrays), dict(self._structure)
-
     def encode(self, images: Array, side: Array | None, encoder: Encoder) -> None:
         """Put images, uint8 (n, C, H, W); ``side`` is their approximation, if there is one."""
         self._check(images, side, len(images))

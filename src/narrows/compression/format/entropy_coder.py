@@ -15,6 +15,7 @@ entropy coders", arXiv:1402.3392.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -200,16 +201,10 @@ class Decoder:
         starts, frequencies = tables.flat
         index = np.broadcast_to(np.asarray(index, np.int64), (count,))
         first, row = index << BITS, index * tables.frequencies.shape[1]
-        done = 0
-        while done < count:
-            x = self._run(count - done)
-            now = slice(done, done + len(x))
-            slots = x & (TOTAL - 1)
-            found = tables.find(first[now] + slots)
-            symbols[now] = found
+        for now, x, slots in self._steps(count):
+            found = symbols[now] = tables.find(first[now] + slots)
             at = row[now] + found
             self._advance(x, slots, starts.take(at), frequencies.take(at))
-            done += len(x)
         return symbols
 
     def get_bits(self, count: int, n_bits: Array | int) -> Array:
@@ -217,53 +212,48 @@ class Decoder:
         self._count(count)
         values = np.empty(count, np.int64)
         width = np.broadcast_to(np.asarray(n_bits, np.intp), (count,))
-        done = 0
-        while done < count:
-            x = self._run(count - done)
-            slots = x & (TOTAL - 1)
-            one = TOTAL >> width[done : done + len(x)]
-            value = slots // one
-            values[done : done + len(x)] = value
+        for now, x, slots in self._steps(count):
+            one = TOTAL >> width[now]
+            value = values[now] = slots // one
             self._advance(x, slots, value * one, one)
-            done += len(x)
         return values
 
     def get_by(self, cumulative: Array) -> Array:
         """The next symbols, one for each row of ``cumulative``, (count, symbols + 1).
 
-        A row rises strictly from 0 to 2¹⁶: its own table, made for this symbol alone.
+        A row rises strictly from 0 to 2¹⁶: a frequency table made for this symbol alone.
         """
         count, width = cumulative.shape
         self._count(count)
         symbols = np.empty(count, np.int64)
-        done = 0
-        while done < count:
-            x = self._run(count - done)
-            slots = (x & (TOTAL - 1)).astype(cumulative.dtype)
-            rows = cumulative[done : done + len(x)]
+        for now, x, slots in self._steps(count):
+            slots, rows = slots.astype(cumulative.dtype), cumulative[now]
             found = (rows[:, 1 : width - 1] <= slots[:, None]).sum(axis=1)
             low = np.take_along_axis(rows, found[:, None], 1)[:, 0]
             high = np.take_along_axis(rows, found[:, None] + 1, 1)[:, 0]
-            symbols[done : done + len(x)] = found
+            symbols[now] = found
             self._advance(x, slots, low, high - low)
-            done += len(x)
         return symbols
+
+    def _count(self, count: int) -> None:
+        """Refuse to decode more symbols than the lanes allow; before any memory is taken."""
+        if self._left is not None:
+            self._left -= count
+            if self._left < 0:
+                raise Corrupt("the coded symbols have too few lanes for their number")
+
+    def _steps(self, count: int) -> Iterator[tuple[slice, Array, Array]]:
+        """For ``count`` symbols: (which of them, the states of their lanes, the slots in them)."""
+        done = 0
+        while done < count:
+            x = self._states[self._lane : self._lane + count - done]
+            yield slice(done, done + len(x)), x, x & (TOTAL - 1)
+            done += len(x)
 
     def finish(self) -> None:
         """Raise Corrupt unless all words are used and all states are back at the start."""
         if self._used != len(self._words) or (self._states != MIN_STATE).any():
             raise Corrupt("the coded symbols do not end as they should")
-
-    def _count(self, count: int) -> None:
-        if self._left is None:
-            return
-        self._left -= count
-        if self._left < 0:
-            raise Corrupt("the coded symbols have too few lanes for their number")
-
-    def _run(self, count: int) -> Array:
-        """The states of the next lanes, at most ``count`` of them."""
-        return self._states[self._lane : self._lane + count]
 
     def _advance(self, x: Array, slots: Array, starts: Array, frequencies: Array) -> None:
         x = frequencies.astype(np.int64, copy=False) * (x >> BITS)

@@ -19,28 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from narrows.compression.format import lossless
 from narrows.compression.format.integer_arrays import (
     MAX_SAMPLE,
     decode_integers,
     encode_integers,
     sample_box,
 )
-from narrows.compression.format.lossless import (
-    LIMIT,
-    decode_exact,
-    encode_exact,
-    fill_gaps,
-    from_ordered,
-    from_real,
-    get_exceptions,
-    put_exceptions,
-    real_form,
-    to_ordered,
-    to_real,
-)
 from narrows.exceptions import Corrupt
 
 Array = NDArray[Any]
+Form = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of real numbers
 EXACT, FLOATS, INTEGERS, COARSE = range(4)  # forms of a payload
 FINE = 127  # s where levels are predicted between the grid's points
 HALF_ROOT = 0.7071067811865475  # just below √½: a bound for both parts of a complex number
@@ -76,7 +65,7 @@ def encode_bounded(x: Array, error: float, prediction: Array | None = None) -> b
     """
     x = np.asarray(x)
     error = _bound(error, x.dtype)
-    real = to_real(x)
+    real = lossless.to_real(x)
     if not real.size:
         return b""
     way = None
@@ -85,7 +74,7 @@ def encode_bounded(x: Array, error: float, prediction: Array | None = None) -> b
     elif real.dtype.kind != "f" and error >= 1:
         way = _encode_integers(real, floor(error), prediction)
     if way is None or len(way) > EXACT_BELOW * real.nbytes:
-        exact = bytes([EXACT]) + encode_exact(real, prediction)
+        exact = bytes([EXACT]) + lossless.encode_exact(real, prediction)
         way = min(way or exact, exact, key=len)
     return way
 
@@ -100,21 +89,21 @@ def decode_bounded(
     """The array that `encode_bounded` coded, within ``error``; ``Corrupt`` for damaged bytes."""
     dtype = np.dtype(dtype)
     error = _bound(error, dtype)
-    axes, kind = real_form(shape, dtype)
+    axes, kind = lossless.real_form(shape, dtype)
     if 0 in axes:
         if payload:
             raise Corrupt("an empty array is followed by bytes")
         return np.zeros(shape, dtype)
     form = payload[0] if payload else -1
     if form == EXACT:
-        out = decode_exact(payload[1:], axes, kind, prediction)
+        out = lossless.decode_exact(payload[1:], axes, kind, prediction)
     elif form == FLOATS and kind.kind == "f" and error > 0:
-        out = _decode_floats(payload, axes, kind, error, prediction)
+        out = _decode_floats(payload, (axes, kind), error, prediction)
     elif form in (INTEGERS, COARSE) and kind.kind != "f" and error >= 1:
-        out = _decode_integers(payload, axes, kind, floor(error), prediction)
+        out = _decode_integers(payload, (axes, kind), floor(error), prediction)
     else:
         raise Corrupt("the numbers are coded in an unknown way")
-    return from_real(out, shape, dtype)
+    return lossless.from_real(out, shape, dtype)
 
 
 def _bound(error: float, dtype: np.dtype[Any]) -> float:
@@ -135,7 +124,7 @@ def _on_grid(x: Array, delta: float) -> tuple[Array, Array]:
     """(q, where it is beyond ±2⁶² or NaN and set to 0) of float64 values."""
     with np.errstate(over="ignore", invalid="ignore"):
         q = np.rint(x / delta)
-        lost = ~(np.abs(q) <= LIMIT)
+        lost = ~(np.abs(q) <= lossless.LIMIT)
     return np.where(lost, 0.0, q).astype(np.int64), lost
 
 
@@ -189,12 +178,12 @@ def _floats(x: Array, error: float, k: int, step: int, prediction: Array | None)
     q, lost = _on_grid(wide, delta)
     if 2 * int((lost & np.isfinite(wide)).sum()) > x.size:
         return None
-    q = fill_gaps(q, lost)
+    q = lossless.fill_gaps(q, lost)
     guess = _guess(prediction, x.dtype, delta)
     body = encode_integers(q, guess, step=step, free=lost if lost.any() else None)
     back = q if step == 1 else decode_integers(body, q.shape, guess, step=step)
     wrong = _wrong(wide, _off_grid(back, delta, x.dtype), error)
-    return bytes([FLOATS, k, step]) + put_exceptions(x, wrong) + body
+    return bytes([FLOATS, k, step]) + lossless.put_exceptions(x, wrong) + body
 
 
 def _wrong(x: Array, back: Array, error: float) -> Array:
@@ -204,23 +193,15 @@ def _wrong(x: Array, back: Array, error: float) -> Array:
     return wrong
 
 
-def _decode_floats(
-    payload: bytes,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    error: float,
-    prediction: Array | None,
-) -> Array:
-    if (
-        len(payload) < 4
-        or not K_RANGE[0] <= payload[1] <= K_RANGE[1]
-        or payload[2] not in (1, FINE)
-    ):
+def _decode_floats(payload: bytes, form: Form, error: float, prediction: Array | None) -> Array:
+    shape, dtype = form
+    k, step = (payload[1], payload[2]) if len(payload) > 3 else (0, 0)
+    if not K_RANGE[0] <= k <= K_RANGE[1] or step not in (1, FINE):
         raise Corrupt("the grid of the numbers is unknown")
-    delta = _delta(error, payload[1], payload[2])
-    places, values, at = get_exceptions(payload, 3, shape, dtype)
+    delta = _delta(error, k, step)
+    places, values, at = lossless.get_exceptions(payload, 3, shape, dtype)
     guess = _guess(prediction, dtype, delta)
-    q = decode_integers(payload[at:], shape, guess, step=payload[2])
+    q = decode_integers(payload[at:], shape, guess, step=step)
     x = np.ascontiguousarray(_off_grid(q, delta, dtype))
     x.reshape(-1)[places] = values
     return x
@@ -230,23 +211,18 @@ def _encode_integers(x: Array, error: int, prediction: Array | None) -> bytes:
     """Integers within ``error`` ≥ 1: levels on the numbers themselves, or multiples of 2E + 1."""
     error = min(error, MAX_INTEGER_ERROR)
     step = 2 * error + 1
-    exact = to_ordered(x)
+    exact = lossless.to_ordered(x)
     q = exact // step
     q += exact - q * step > error
     ways = [bytes([COARSE]) + encode_integers(q, _guess(prediction, x.dtype, step))]
-    if error < MAX_LEVELS_ERROR and np.abs(exact.astype(np.float64)).max() < LIMIT:
+    if error < MAX_LEVELS_ERROR and np.abs(exact.astype(np.float64)).max() < lossless.LIMIT:
         guess = _guess(prediction, x.dtype, 1)
         ways.append(bytes([INTEGERS]) + encode_integers(exact, guess, step=step))
     return min(ways, key=len)
 
 
-def _decode_integers(
-    payload: bytes,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    error: int,
-    prediction: Array | None,
-) -> Array:
+def _decode_integers(payload: bytes, form: Form, error: int, prediction: Array | None) -> Array:
+    shape, dtype = form
     error = min(error, MAX_INTEGER_ERROR)
     step = 2 * error + 1
     if payload[0] == INTEGERS:
@@ -261,4 +237,4 @@ def _decode_integers(
     if not (dtype.kind == "u" and dtype.itemsize == 8):
         info = np.iinfo(dtype)
         q = np.clip(q, info.min, info.max)
-    return from_ordered(q, dtype)
+    return lossless.from_ordered(q, dtype)

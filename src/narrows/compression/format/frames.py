@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.compression.format.header import MAX_CHUNK_BYTES, MAX_JSON_BYTES, Header, Item
-from narrows.exceptions import Corrupt, TooLarge, Truncated
+from narrows.exceptions import Corrupt, NarrowsError, TooLarge, Truncated
 
 MAGIC = b"\x89NRW\r\n\x1a\n"
 END = b"\x89NRWend\n"
@@ -142,10 +142,10 @@ class Frame:
         length, crc = len(self.payload), zlib.crc32(self.payload)
         if self.kind == CHUNK:
             place = (self.method, self.first, self.rows)
-            head = CHUNKED.pack(CHUNK, *place, length, crc, self.decoded_crc, 0)[: -CRC.size]
+            head = CHUNKED.pack(CHUNK, *place, length, crc, self.decoded_crc, 0)
         else:
-            head = PLAIN.pack(self.kind, length, crc, 0)[: -CRC.size]
-        return head + CRC.pack(zlib.crc32(head))
+            head = PLAIN.pack(self.kind, length, crc, 0)
+        return head[: -CRC.size] + CRC.pack(zlib.crc32(head[: -CRC.size]))
 
 
 def check_head(head: bytes, name: str, position: int) -> None:
@@ -174,10 +174,8 @@ def read_frame(source: ByteSource, at: int | None = None) -> Frame:
         _, length, crc, _ = PLAIN.unpack(head)
         method = first = rows = decoded_crc = 0
     if length > MAX_PAYLOAD_BYTES[kind]:
-        raise TooLarge(
-            f"the {KINDS[kind]} frame at byte {position} has {length} bytes; "
-            f"at most {MAX_PAYLOAD_BYTES[kind]} are allowed"
-        )
+        frame = f"the {KINDS[kind]} frame at byte {position}"
+        raise TooLarge(f"{frame} has {length} bytes; {MAX_PAYLOAD_BYTES[kind]} are allowed")
     payload = source.take(length) if at is None else source.at(at + size, length)
     if zlib.crc32(payload) != crc:
         raise DamagedPayload(kind, position)
@@ -227,11 +225,12 @@ class Chunk:
 class StructureCheck:
     """Checks the order and the sizes of the items and chunks that go by, and records the index.
 
-    Writer and reader both use it, so that nothing is written that cannot be read.
+    Writer and reader both use it, so that nothing is written that cannot be read; ``error`` is
+    raised for a wrong structure.
     """
 
-    def __init__(self, header: Header, max_bytes: int) -> None:
-        self._header = header
+    def __init__(self, header: Header, max_bytes: int, error: type[NarrowsError] = Corrupt) -> None:
+        self._header, self._error = header, error
         self._max_bytes = max_bytes
         self._names: set[str] = set()
         self._frames = 0
@@ -247,11 +246,13 @@ class StructureCheck:
         """An item begins."""
         self.end_item()
         if self._header.items is not None and self.items >= self._header.items:
-            raise Corrupt(f"the file has more items than the {self._header.items} of its header")
+            raise self._error(
+                f"the file has more items than the {self._header.items} of its header"
+            )
         if self._header.kind == "images" and item.name is None:
-            raise Corrupt(f"{item} of a file of images has no name")
+            raise self._error(f"{item} of a file of images has no name")
         if item.name in self._names:
-            raise Corrupt(f"{item} has the name of an item before it")
+            raise self._error(f"{item} has the name of an item before it")
         self.total += item.nbytes
         if self.total > self._max_bytes:
             raise TooLarge(
@@ -267,35 +268,35 @@ class StructureCheck:
         """A chunk of the current item goes by."""
         item, first, rows = self.now, frame.first, frame.rows
         if item is None:
-            raise Corrupt(f"{frame.where} belongs to no item")
+            raise self._error(f"{frame.where} belongs to no item")
         method, crc = frame.method, frame.decoded_crc
         chunk = Chunk(item, self.chunks, method, first, rows, frame.payload, crc)
         if method not in METHODS:
-            raise Corrupt(f"{chunk} is coded by method {method}, which does not exist")
+            raise self._error(f"{chunk} is coded by method {method}, which does not exist")
         left = item.rows - self.row
         if first != self.row or not 0 < rows <= left:
-            raise Corrupt(
-                f"{chunk} has {rows} rows from {first} where {left} from {self.row} are left"
-            )
+            place = f"where {left} from {self.row} are left"
+            raise self._error(f"{chunk} has {rows} rows from {first} {place}")
         if chunk.decoded_size > MAX_CHUNK_BYTES:
-            raise TooLarge(
-                f"{chunk} decodes to {chunk.decoded_size} bytes; {MAX_CHUNK_BYTES} are allowed"
-            )
+            size = chunk.decoded_size
+            raise TooLarge(f"{chunk} decodes to {size} bytes; {MAX_CHUNK_BYTES} are allowed")
         self._record(frame.position, 0)
         self.row += rows
         self.chunks += 1
         return chunk
 
     def end_item(self) -> None:
-        """Raise Corrupt unless the current item is complete."""
+        """Check that the current item is complete."""
         if self.now is not None and self.row != self.now.rows:
-            raise Corrupt(f"{self.now} ends after {self.row} of its {self.now.rows} rows")
+            raise self._error(f"{self.now} ends after {self.row} of its {self.now.rows} rows")
 
     def end(self) -> None:
-        """Raise Corrupt unless the file is complete."""
+        """Check that the file is complete."""
         self.end_item()
         if self._header.items not in (None, self.items):
-            raise Corrupt(f"the file has {self.items} items; its header says {self._header.items}")
+            raise self._error(
+                f"the file has {self.items} items; its header says {self._header.items}"
+            )
 
     def _record(self, position: int, is_item: int) -> None:
         """Add a frame to the index: the distance to the last one, times 2, plus ``is_item``."""

@@ -167,10 +167,7 @@ class Header:
         _check_names(fields, {"kind", "mode", "coder"}, optional, what)
         coder = fields.pop("coder")
         if coder != CODER or type(coder["version"]) is not int:
-            raise UnsupportedVersion(
-                f"the file is coded by {coder!r:.80}, which this version of narrows does not "
-                "know; use a newer version"
-            )
+            raise UnsupportedVersion(f"the file is coded by {coder!r:.80}; use a newer narrows")
         _require(fields["kind"] in KINDS, what, "kind", fields["kind"])
         _require(fields["mode"] in MODES, what, "mode", fields["mode"])
         if "error" in fields:
@@ -284,6 +281,4 @@ def _check_size(item: Item) -> None:
     if math.prod(size for size in item.shape if size) * item.itemsize >= INTEGER_LIMIT:
         raise TooLarge(f"{item} has the shape {item.shape}, which fits no memory")
     if item.rows and item.row_bytes > MAX_CHUNK_BYTES:
-        raise TooLarge(
-            f"{item} has rows of {item.row_bytes} bytes; at most {MAX_CHUNK_BYTES} are allowed"
-        )
+        raise TooLarge(f"{item} has rows of {item.row_bytes} bytes; {MAX_CHUNK_BYTES} are allowed")

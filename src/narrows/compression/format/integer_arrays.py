@@ -22,41 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from narrows.compression.format import predictors
+from narrows.compression.format import residual_tokens as tokens
 from narrows.compression.format.entropy_coder import Decoder, Encoder
-from narrows.compression.format.predictors import (
-    ANCHORS,
-    COLUMNS,
-    CUBIC,
-    LINE,
-    MAX_AXES,
-    NEIGHBOURS,
-    NO_CONTEXT,
-    ZERO,
-    Pass,
-    Plan,
-    changes,
-    difference,
-    sweep,
-    undo_difference,
-    view_of,
-)
-from narrows.compression.format.residual_tokens import (
-    BLOCKS,
-    CLASSES,
-    GROUPS,
-    TOKENS,
-    cluster,
-    codes_of,
-    get_tables,
-    get_values,
-    lanes_for,
-    put_raw,
-    put_tables,
-    tables_from,
-    tokens_of,
-    unzigzag,
-    zigzag,
-)
+from narrows.compression.format.predictors import Pass, Plan
 from narrows.exceptions import Corrupt
 
 Array = NDArray[Any]
@@ -69,7 +38,7 @@ MAX_COLORS = 4096  # of a palette
 SPARSE_BITS = 0.5  # bits an integer, below which blocks of zeros are tried
 # blocks of zeros decode faster, so they are chosen even where they cost 2 % and 128 bits more
 BLOCK_COST, BLOCK_COST_BITS = 1.02, 128
-N_CLASSES = {NO_CONTEXT: 1, NEIGHBOURS: 34, COLUMNS: CLASSES}  # of contexts
+N_CLASSES = {predictors.NO_CONTEXT: 1, predictors.NEIGHBOURS: 34}  # of contexts
 N_BLOCK_CLASSES = 5  # levels 0 to 3, and all above
 TIGHTER = ((0, 16), (4, 32), (8, 48), (12, 48), (16, 64))  # alpha, beta that are tried, in 16ths
 UNKNOWN = "the integers are coded in an unknown way"
@@ -100,7 +69,7 @@ def encode_integers(
     q = np.asarray(q, np.int64)
     if q.size == 0:
         return b""
-    view = view_of(q.shape)
+    view = predictors.view_of(q.shape)
     q = q.reshape(view)
     if prediction is not None:
         q = q - np.asarray(prediction, np.int64).reshape(view)
@@ -114,7 +83,7 @@ def decode_integers(
 
     Raises ``Corrupt`` for bytes that no encoder writes. The shape and the prediction are trusted.
     """
-    view = view_of(shape)
+    view = predictors.view_of(shape)
     if prod(shape) == 0:
         if payload:
             raise Corrupt("an empty array is followed by bytes")
@@ -143,14 +112,14 @@ def _decode(payload: bytes, view: tuple[int, ...], step: int, in_palette: bool =
         x = _decode_residuals(payload[at + HEAD :], view, plan, step)
     else:
         x = (_unpack_bits if form == PACKED else _inflate)(payload[at:], prod(view)).reshape(view)
-    return base + undo_difference(x, mask)
+    return base + predictors.undo_difference(x, mask)
 
 
 def _decode_palette(data: bytes, view: tuple[int, ...]) -> Array:
     if len(data) < 6:
         raise Corrupt(UNKNOWN)
     count, length = int.from_bytes(data[:2], "little") + 1, int.from_bytes(data[2:6], "little")
-    palette = _decode(data[6 : 6 + length], view_of((count,)), 1, in_palette=True)
+    palette = _decode(data[6 : 6 + length], predictors.view_of((count,)), 1, in_palette=True)
     ranks = _decode(data[6 + length :], view, 1, in_palette=True)
     if ranks.min() < 0 or ranks.max() >= count:
         raise Corrupt("an integer is not in its palette")
@@ -165,14 +134,15 @@ class Residuals:
 
     def __init__(self, x: Array, plan: Plan, step: int = 1, free: Array | None = None) -> None:
         self.plan, self._x, self._free = plan, x, free
-        classes = min(N_CLASSES[plan.context], x.shape[-1] if plan.context == COLUMNS else CLASSES)
+        columns = min(x.shape[-1], tokens.CLASSES)
+        classes = columns if plan.context == predictors.COLUMNS else N_CLASSES[plan.context]
         classes = max(classes, N_BLOCK_CLASSES if plan.block else 1)
-        counts = self._counts = np.zeros((GROUPS, classes, TOKENS), np.int64)
+        counts = self._counts = np.zeros((tokens.GROUPS, classes, tokens.TOKENS), np.int64)
         self._parts: list[tuple[int, Array, Array | int, Array, Array]] = []
-        sweep(x.shape, plan, step, self._code)
+        predictors.sweep(x.shape, plan, step, self._code)
         counts[0, 0, 0] += not counts.any()  # a table needs one symbol at least
         used = int(np.flatnonzero(counts.any(axis=(0, 1)))[-1]) + 1
-        tables = cluster(counts[..., :used], ordered=plan.context != COLUMNS)
+        tables = tokens.cluster(counts[..., :used], ordered=plan.context != predictors.COLUMNS)
         self._table_counts, self._maps, bits = tables
         raw = sum(int(n_bits.sum()) for *_, n_bits in self._parts)
         self.bits = bits + raw + HEAD_BITS
@@ -184,37 +154,37 @@ class Residuals:
             t = steps + (t - steps * width > width // 2)
         if self._free is not None and one.axis >= 0:
             t = np.where(self._free[one.target], 0, t)
-        if one.group == ANCHORS and self.plan.kinds[3] != ZERO:
-            t = changes(t)
-        z, block = zigzag(t).ravel(), self.plan.block
+        if one.group == predictors.ANCHORS and self.plan.kinds[3] != predictors.ZERO:
+            t = predictors.changes(t)
+        z, block = tokens.zigzag(t).ravel(), self.plan.block
         classes = classes if isinstance(classes, int) else classes.ravel()
         if block:
             blocks = np.logical_or.reduceat(z != 0, np.arange(0, len(z), 1 << block))
-            self._add(BLOCKS, blocks.astype(np.uint64), min(one.level, N_BLOCK_CLASSES - 1))
+            self._add(tokens.BLOCKS, blocks.astype(np.uint64), min(one.level, N_BLOCK_CLASSES - 1))
             inside = _inside(blocks, block, len(z))
             z, classes = z[inside], classes if isinstance(classes, int) else classes[inside]
         self._add(one.group, z, classes)
         return t
 
     def _add(self, group: int, z: Array, classes: Array | int) -> None:
-        tokens, n_bits = tokens_of(z)
-        self._parts.append((group, z, classes, tokens, n_bits))
+        symbols, n_bits = tokens.tokens_of(z)
+        self._parts.append((group, z, classes, symbols, n_bits))
         counts = self._counts[group]
-        place = tokens + TOKENS * np.asarray(classes, np.int64)
+        place = symbols + tokens.TOKENS * np.asarray(classes, np.int64)
         counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)
 
     def payload(self) -> bytes:
         """The coded bytes, without the head."""
         encoder = Encoder()
-        codes = codes_of(self._table_counts)
-        tables = tables_from(codes)
-        more = CLASSES - self._maps.shape[1]
+        codes = tokens.codes_of(self._table_counts)
+        tables = tokens.tables_from(codes)
+        more = tokens.CLASSES - self._maps.shape[1]
         maps = np.pad(self._maps, ((0, 0), (0, more)), mode="edge")
-        put_tables(encoder, codes, maps)
-        for group, z, classes, tokens, n_bits in self._parts:
-            encoder.put_symbols(tokens, tables, maps[group][classes])
-            put_raw(encoder, z, n_bits)
-        return encoder.finish(lanes_for(encoder))
+        tokens.put_tables(encoder, codes, maps)
+        for group, z, classes, symbols, n_bits in self._parts:
+            encoder.put_symbols(symbols, tables, maps[group][classes])
+            tokens.put_raw(encoder, z, n_bits)
+        return encoder.finish(tokens.lanes_for(encoder))
 
 
 def _inside(blocks: Array, block: int, n: int) -> Array:
@@ -225,23 +195,23 @@ def _inside(blocks: Array, block: int, n: int) -> Array:
 def _decode_residuals(data: bytes, shape: tuple[int, ...], plan: Plan, step: int) -> Array:
     """The values of `Residuals.payload`."""
     decoder = Decoder(data)
-    tables, maps = get_tables(decoder)
+    tables, maps = tokens.get_tables(decoder)
 
     def code(one: Pass, expected: Array, width: int, classes: Array | int) -> Array:
         sizes = [len(range(*s.indices(n))) for s, n in zip(one.target, shape, strict=True)]
         count = prod(sizes)
         mine = maps[one.group][classes if isinstance(classes, int) else classes.ravel()]
         if not plan.block:
-            return get_values(decoder, decoder.get(count, tables, mine)).reshape(sizes)
-        table = maps[BLOCKS][min(one.level, N_BLOCK_CLASSES - 1)]
+            return tokens.get_values(decoder, decoder.get(count, tables, mine)).reshape(sizes)
+        table = maps[tokens.BLOCKS][min(one.level, N_BLOCK_CLASSES - 1)]
         blocks = decoder.get(-(-count >> plan.block), tables, table)
         inside = _inside(blocks, plan.block, count)
         mine = mine[inside] if mine.ndim else mine
         t = np.zeros(count, np.int64)
-        t[inside] = get_values(decoder, decoder.get(int(inside.sum()), tables, mine))
+        t[inside] = tokens.get_values(decoder, decoder.get(int(inside.sum()), tables, mine))
         return t.reshape(sizes)
 
-    values = sweep(shape, plan, step, code)
+    values = predictors.sweep(shape, plan, step, code)
     decoder.finish()
     return values
 
@@ -257,18 +227,19 @@ def head_of(plan: Plan) -> bytes:
 def _unpack_plan(mask: int, head: bytes, n_axes: int) -> Plan:
     """The inverse of `head_of`."""
     n, order, kinds, context, shift, alpha, beta = head
-    axes = tuple(order >> 2 * i & 3 for i in range(min(n, MAX_AXES)))
+    axes = tuple(order >> 2 * i & 3 for i in range(min(n, predictors.MAX_AXES)))
     a, b, c, d = (kinds >> 2 * i & 3 for i in range(4))
     block, context = context >> 4, context & 15
     fine = n <= n_axes and len(set(axes)) == n and all(axis < n_axes for axis in axes)
-    if not fine or max(a, b, c, d) > CUBIC or context > COLUMNS or shift > 63 or beta < 16:
+    fine = fine and max(a, b, c, d) <= predictors.CUBIC and context <= predictors.COLUMNS
+    if not fine or shift > 63 or beta < 16:
         raise Corrupt(UNKNOWN)
     return Plan(mask, axes, (a, b, c, d), context, shift, alpha, beta, block)
 
 
 def _put_base(value: int) -> bytes:
     """A number as LEB128 of its zigzag."""
-    z = int(zigzag(np.asarray([value], np.int64))[0])
+    z = int(tokens.zigzag(np.asarray([value], np.int64))[0])
     out = bytearray()
     while z > 127:
         out.append(z & 127 | 128)
@@ -282,7 +253,7 @@ def _get_base(data: bytes, at: int) -> tuple[Array, int]:
     for i, byte in enumerate(data[at : at + 10]):
         z |= (byte & 127) << 7 * i
         if byte < 128 and not z >> 64:
-            return unzigzag(np.asarray([z], np.uint64)), at + i + 1
+            return tokens.unzigzag(np.asarray([z], np.uint64)), at + i + 1
         if byte < 128:
             break
     raise Corrupt("a number is cut short")
@@ -290,7 +261,7 @@ def _get_base(data: bytes, at: int) -> tuple[Array, int]:
 
 def _pack_bits(x: Array) -> bytes:
     """Integers in equally many bits."""
-    z = zigzag(x).ravel()
+    z = tokens.zigzag(x).ravel()
     width = int(z.max()).bit_length()
     bits = (z[:, None] >> np.arange(width, dtype=np.uint64)) & np.uint64(1)
     return bytes([width]) + np.packbits(bits.astype(np.uint8), bitorder="little").tobytes()
@@ -303,8 +274,9 @@ def _unpack_bits(data: bytes, n: int) -> Array:
     bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=1), bitorder="little")
     if bits[n * data[0] :].any():
         raise Corrupt("packed integers end in bits that should be 0")
-    rows: Array = bits[: n * data[0]].reshape(n, data[0]).astype(np.uint64)
-    return unzigzag((rows << np.arange(data[0], dtype=np.uint64)).sum(axis=1, dtype=np.uint64))
+    rows = bits[: n * data[0]].reshape(n, data[0]).astype(np.uint64)
+    rows <<= np.arange(data[0], dtype=np.uint64)
+    return tokens.unzigzag(rows.sum(axis=1, dtype=np.uint64))
 
 
 def inflate(payload: bytes, max_bytes: int, wbits: int = zlib.MAX_WBITS) -> bytes:
@@ -323,7 +295,7 @@ def inflate(payload: bytes, max_bytes: int, wbits: int = zlib.MAX_WBITS) -> byte
 
 def _deflate(x: Array) -> bytes:
     """Integers in equally many bytes, through raw deflate."""
-    z = zigzag(x).ravel()
+    z = tokens.zigzag(x).ravel()
     width = max(1, (int(z.max()).bit_length() + 7) // 8)
     narrow = z.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width]
     packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -340,7 +312,7 @@ def _inflate(data: bytes, n: int) -> Array:
         raise Corrupt("deflated integers have a wrong length")
     wide = np.zeros((n, 8), np.uint8)
     wide[:, :width] = np.frombuffer(plain, np.uint8).reshape(n, width)
-    return unzigzag(wide.view("<u8")[:, 0].astype(np.uint64))
+    return tokens.unzigzag(wide.view("<u8")[:, 0].astype(np.uint64))
 
 
 def sample_box(x: Array, limit: int = MAX_SAMPLE) -> tuple[slice, ...]:
@@ -355,14 +327,16 @@ def sample_box(x: Array, limit: int = MAX_SAMPLE) -> tuple[slice, ...]:
 
 def _base_of(x: Array, mask: int, kind: int) -> np.int64:
     """The number subtracted from all: the first, or the median where nothing is predicted."""
-    return np.int64(x.flat[0] if mask or kind != ZERO else np.sort(x, axis=None)[x.size // 2])
+    return np.int64(
+        x.flat[0] if mask or kind != predictors.ZERO else np.sort(x, axis=None)[x.size // 2]
+    )
 
 
 def _residuals(x: Array, plan: Plan, step: int, free: Array | None) -> Residuals:
     """The residuals of a plan over integers of which no differences were taken yet."""
     free = None if plan.mask else free  # undoing differences would carry free values on
     with np.errstate(over="ignore"):
-        x = difference(x - _base_of(x, plan.mask, plan.kinds[3]), plan.mask)
+        x = predictors.difference(x - _base_of(x, plan.mask, plan.kinds[3]), plan.mask)
     return Residuals(x, plan, step, free)
 
 
@@ -395,29 +369,29 @@ class PlanSearch:
         masks = sorted(range(1 << n), key=lambda mask: self.bits(Plan(mask)))
         forward, backward = tuple(range(n)), tuple(reversed(range(n)))
         for mask in masks[:2]:
-            if 1 < x.shape[-1] <= CLASSES:
-                self.bits(Plan(mask, context=COLUMNS))
-            d = difference(x, mask)
+            if 1 < x.shape[-1] <= tokens.CLASSES:
+                self.bits(Plan(mask, context=predictors.COLUMNS))
+            d = predictors.difference(x, mask)
             for order in (forward, backward) if mask == masks[0] else (forward,):
                 shift = _magnitude_shift(d, order[-1], 1)
-                self.bits(Plan(mask, order, context=NEIGHBOURS, shift=shift))
+                self.bits(Plan(mask, order, context=predictors.NEIGHBOURS, shift=shift))
 
     def _try_levels(self) -> None:
         """Plans that interpolate between neighbours."""
         x, step = self._x, self._step
         orders = [order for order in _axis_orders(x.ndim) if all(x.shape[i] > 2 for i in order)]
         best = self._cheapest(
-            Plan(0, order, (kind,) * 4, NEIGHBOURS, _magnitude_shift(x, order[-1], step))
+            Plan(0, order, (kind,) * 4, predictors.NEIGHBOURS, _magnitude_shift(x, order[-1], step))
             for order in orders or [tuple(range(x.ndim))]
-            for kind in (LINE, CUBIC)
+            for kind in (predictors.LINE, predictors.CUBIC)
         )
         kind = best.kinds[0]
-        other = CUBIC if kind == LINE else LINE
+        other = predictors.CUBIC if kind == predictors.LINE else predictors.LINE
         mixed = [(other, kind, kind, kind), (kind, other, other, other)]
         best = self._cheapest([best, *(replace(best, kinds=kinds) for kinds in mixed)])
         if step > 1:
             best = self._cheapest(replace(best, alpha=a, beta=b) for a, b in TIGHTER)
-        self.bits(replace(best, context=NO_CONTEXT))
+        self.bits(replace(best, context=predictors.NO_CONTEXT))
 
     def _try_blocks(self) -> None:
         """Where residuals are mostly 0: first which blocks are all 0; it also saves time."""
@@ -459,9 +433,9 @@ def simple(x: Array, masks: Iterable[int]) -> list[bytes]:
     """The payloads of forms PACKED and DEFLATED."""
     ways = []
     for mask in masks:
-        base = _base_of(x, mask, ZERO)
+        base = _base_of(x, mask, predictors.ZERO)
         with np.errstate(over="ignore"):
-            d = difference(x - base, mask)
+            d = predictors.difference(x - base, mask)
         if x.size <= MAX_PACKED:
             ways.append(bytes([PACKED | mask << 4]) + _put_base(int(base)) + _pack_bits(d))
         ways.append(bytes([DEFLATED | mask << 4]) + _put_base(int(base)) + _deflate(d))

@@ -342,10 +342,7 @@ class QuantizedLayer:
 
 
 def quantize_network(
-    path: tuple[Array, Array],
-    net: Sequence[tuple[Array, Array]],
-    steps: Array,
-    sample: Array,
+    path: tuple[Array, Array], net: Sequence[tuple[Array, Array]], steps: Array, sample: Array
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Arrays and structure of an `IntegerNetwork`, from a trained network.
 

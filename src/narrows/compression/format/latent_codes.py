@@ -19,25 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.compression.format.entropy_coder import (
-    TOTAL,
-    Decoder,
-    Encoder,
-    Tables,
-    frequencies_of,
-)
-from narrows.compression.format.integer_networks import (
-    BLOCK_NUMBERS,
-    MAX_HIDDEN,
-    MAX_SHIFT,
-    MAX_WIDTH,
-    Payload,
-    QuantizedLayer,
-    convolve,
-    product,
-    rounding_bias,
-    shifted,
-)
+from narrows.compression.format import integer_networks as networks
+from narrows.compression.format.entropy_coder import TOTAL, Decoder, Encoder, Tables, frequencies_of
+from narrows.compression.format.integer_networks import Payload, QuantizedLayer
 from narrows.exceptions import Corrupt
 
 Array = NDArray[Any]
@@ -162,7 +146,7 @@ class GroupNetwork:
         weights = [payload.get(f"{name}.weight", "i", 4) for name in names]
         hidden, out = weights[0].shape[0], 2 * (last - first)
         shapes = [(hidden, last, side, side), (hidden, hidden, 1, 1), (out, hidden, 1, 1)]
-        if not 0 < hidden <= MAX_WIDTH or [w.shape for w in weights] != shapes:
+        if not 0 < hidden <= networks.MAX_WIDTH or [w.shape for w in weights] != shapes:
             raise Corrupt("the prior's layers do not fit its groups")
         self.shifts = _shifts(payload, i)
         biases = [
@@ -170,9 +154,9 @@ class GroupNetwork:
         ]
         if [b.shape[-1] for b in biases] != [hidden, hidden, out]:
             raise Corrupt("the prior's biases do not fit its layers")
-        inputs = (MAX_SEEN, MAX_HIDDEN, MAX_HIDDEN)
+        inputs = (MAX_SEEN, networks.MAX_HIDDEN, networks.MAX_HIDDEN)
         layers = zip(weights, biases, self.shifts, inputs, strict=True)
-        self.biases = [rounding_bias(*layer) for layer in layers]
+        self.biases = [networks.rounding_bias(*layer) for layer in layers]
         self.kernels = weights[0].astype(np.float64).transpose(2, 3, 1, 0)
         self.middle, self.out = (
             np.ascontiguousarray(w[:, :, 0, 0].T, np.float64) for w in weights[1:]
@@ -185,7 +169,7 @@ class GroupNetwork:
         known yet; for one cell alone (n, 1, 1, channels).
         """
         cells = max(1, math.prod(seen.shape[1:3]) // len(PASSES))
-        size = max(1, BLOCK_NUMBERS // (cells * self.kernels.shape[3]))  # samples at once
+        size = max(1, networks.BLOCK_NUMBERS // (cells * self.kernels.shape[3]))  # samples at once
         parts = [self._part(seen[i : i + size], level, at) for i in range(0, len(seen), size)]
         mean, scale = (np.concatenate(some) for some in zip(*parts, strict=True))
         return mean, scale
@@ -193,18 +177,24 @@ class GroupNetwork:
     def _part(self, seen: Array, level: int, at: int) -> tuple[Array, Array]:
         if self.side == 1:
             n, rows, columns = len(seen), 1, 1
-            total = product(seen.reshape(n, -1), self.kernels[0, 0])
+            total = networks.product(seen.reshape(n, -1), self.kernels[0, 0])
         else:
             (i, j), (n, height, width, _) = PASSES[at], seen.shape
             rows, columns = len(range(i, height - 2, 2)), len(range(j, width - 2, 2))
             total = np.zeros((n * rows * columns, self.kernels.shape[3]))
             for di, dj in np.ndindex(3, 3):
                 part = seen[:, i + di : height - 2 + di : 2, j + dj : width - 2 + dj : 2]
-                total += product(part.reshape(len(total), -1), self.kernels[di, dj])
+                total += networks.product(part.reshape(len(total), -1), self.kernels[di, dj])
         first, middle, last = self.biases
-        h = np.clip(shifted(total, first[level, at], self.shifts[0]), 0, MAX_HIDDEN)
-        h = np.clip(shifted(product(h, self.middle), middle, self.shifts[1]), 0, MAX_HIDDEN)
-        out = shifted(product(h, self.out), last[level], self.shifts[2])
+        h = np.clip(
+            networks.shifted(total, first[level, at], self.shifts[0]), 0, networks.MAX_HIDDEN
+        )
+        h = np.clip(
+            networks.shifted(networks.product(h, self.middle), middle, self.shifts[1]),
+            0,
+            networks.MAX_HIDDEN,
+        )
+        out = networks.shifted(networks.product(h, self.out), last[level], self.shifts[2])
         mean, scale = np.split(out.reshape(n, rows, columns, -1), 2, axis=-1)
         return np.clip(mean, -MAX_MEAN, MAX_MEAN).astype(np.int64), scale.astype(np.int64)
 
@@ -214,7 +204,7 @@ def _shifts(payload: Payload, i: int) -> list[int]:
     mine = shifts[i] if isinstance(shifts, list) and i < len(shifts) else None
     if not isinstance(mine, list) or len(mine) != 3:
         raise Corrupt("the prior has no usable shifts")
-    if not all(type(s) is int and 0 <= s <= MAX_SHIFT for s in mine):
+    if not all(type(s) is int and 0 <= s <= networks.MAX_SHIFT for s in mine):
         raise Corrupt("the prior has no usable shifts")
     return mine
 
@@ -350,10 +340,12 @@ def quantize_prior(
     shifts = []
     seen = np.clip(codes, -MAX_SEEN, MAX_SEEN).transpose(0, 2, 3, 1).astype(np.float64)
     for i, (group, end) in enumerate(zip(groups, ends, strict=True)):
-        h = np.maximum(convolve(seen[..., :end], group.first) + group.bias.max(axis=(0, 1)), 0)
+        h = np.maximum(
+            networks.convolve(seen[..., :end], group.first) + group.bias.max(axis=(0, 1)), 0
+        )
         first = QuantizedLayer(f"prior.{i}.first", group.first, group.bias, 0)
         first.limit_output(h, 12)
-        h = np.maximum(convolve(h, group.middle) + group.middle_bias, 0)
+        h = np.maximum(networks.convolve(h, group.middle) + group.middle_bias, 0)
         middle = QuantizedLayer(f"prior.{i}.middle", group.middle, group.middle_bias, first.out)
         middle.limit_output(h, 12)
         last = QuantizedLayer(f"prior.{i}.last", group.last, group.base, middle.out, least=8)

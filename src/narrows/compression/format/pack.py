@@ -228,7 +228,7 @@ class Unpacker:
     Parameters
     ----------
     stream : a binary stream
-    model : Model, optional
+    model : ExactDecoder, optional
         The model that the file was made with, if it is not embedded.
     max_bytes : int
         Limit for all items together, decoded.
@@ -265,19 +265,18 @@ class Unpacker:
         return self.reader.header
 
     def __iter__(self) -> Iterator[tuple[Item, Array]]:
-        item: Item | None = None
-        array: Array | None = None
+        current: tuple[Item, Array] | None = None
         for part in self.reader:
             if isinstance(part, Lost):
                 self.lost.append(part)
             elif isinstance(part, Item):
-                if item is not None and array is not None:
-                    yield item, _as_user(array, item)
-                item, array = part, _empty(part)
-            elif array is not None:
-                self._decode_into(array, part)
-        if item is not None and array is not None:
-            yield item, _as_user(array, item)
+                if current is not None:
+                    yield _as_user(*current)
+                current = part, _empty(part)
+            elif current is not None:
+                self._decode_into(current[1], part)
+        if current is not None:
+            yield _as_user(*current)
 
     def one(self, number: int) -> tuple[Item, Array]:
         """A single item, from a stream that seeks."""
@@ -285,7 +284,7 @@ class Unpacker:
         array = _empty(item)
         for chunk in chunks:
             self._decode_into(array, chunk)
-        return item, _as_user(array, item)
+        return _as_user(item, array)
 
     def _decode_into(self, array: Array, chunk: Chunk) -> None:
         try:
@@ -314,10 +313,9 @@ def _empty(item: Item) -> Array:
     return np.zeros((item.rows, *item.row_shape), item.little)
 
 
-def _as_user(array: Array, item: Item) -> Array:
-    """In the shape and the byte order of the user's array."""
-    back = array.reshape(item.shape)
-    return back if np.dtype(item.dtype) == item.little else back.astype(item.dtype)
+def _as_user(item: Item, array: Array) -> tuple[Item, Array]:
+    """An item and its array in the shape and the byte order that the user had."""
+    return item, array.reshape(item.shape).astype(item.dtype, copy=False)
 
 
 def range_of(items: Iterable[Given]) -> float:
@@ -325,7 +323,7 @@ def range_of(items: Iterable[Given]) -> float:
     low, high = ends_of(items)
     if high - low == math.inf:
         raise InputError(
-            "The range of X is too large for a relative max_error; give max_error in X's units."
+            "The range of X is too large for a share of it: give max_error in X's units."
         )
     return max(0.0, high - low)
 

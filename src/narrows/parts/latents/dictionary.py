@@ -1,4 +1,4 @@
-"""A dictionary of directions: a wide code of which each row uses a few numbers.
+"""The parts of SparseDictionary: an overcomplete code of which each row uses a few numbers.
 
 z = top_n relu(W (x − b) + a),   g(z) = Σ_j z_j d_j + b,   ‖d_j‖ = 1
 """
@@ -6,22 +6,22 @@ z = top_n relu(W (x − b) + a),   g(z) = Σ_j z_j d_j + b,   ‖d_j‖ = 1
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from narrows._types import Node, Trace
-from narrows.parts.latents.base import TopK
-from narrows.parts.networks.architectures import NetworkOptions, make, refuse_classes
+from narrows._types import Node, Sizes, Trace
+from narrows.parts import Composition
+from narrows.parts.latents.gaussian import TopK
+from narrows.parts.networks.architectures import NetworkOptions, make, validate_plain_ends
 from narrows.parts.regularizers.base import Regularizer
 
-DEAD = 2000  # rows without which a direction that never answered counts as dead
+DEAD_AFTER_ROWS = 2000  # a number of the code that none of so many rows used counts as dead
 
 
-class Directions(nn.Module):
-    """g: z ↦ Σ_j z_j d_j + b, each d_j of length 1 whatever training does to it."""
+class DictionaryDecoder(nn.Module):
+    """g: z ↦ Σ_j z_j d_j + b, with d_j = w_j / ‖w_j‖ of length 1 for any weights w."""
 
     def __init__(self, latent_dim: int, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -33,19 +33,17 @@ class Directions(nn.Module):
         return f"{self.weight.shape[0]} directions"
 
     def directions(self) -> Tensor:
-        """d, (latent_dim, features), of unit length."""
+        """d, (latent_dim, features), each row of unit length."""
         return F.normalize(self.weight, dim=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        flat: Tensor = z @ self.directions() + self.bias
-        answer: Tensor = flat.unflatten(1, self.shape)
-        return answer
+        return (z @ self.directions() + self.bias).view(-1, *self.shape)
 
 
-class Looks(nn.Module):
+class DictionaryEncoder(nn.Module):
     """f: x ↦ W (x − b) + a, with the b of g."""
 
-    def __init__(self, latent_dim: int, g: Directions) -> None:
+    def __init__(self, latent_dim: int, g: DictionaryDecoder) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty_like(g.weight))
         self.bias = nn.Parameter(torch.empty(latent_dim))
@@ -58,35 +56,39 @@ class Looks(nn.Module):
 def dictionary_networks(
     name: str, options: NetworkOptions, rng: Generator | None
 ) -> tuple[nn.Module, nn.Module]:
-    """f and g, as ``build_networks``; f starts as the transpose of g, as is usual."""
-    refuse_classes(Directions, options)
-    k = options.latent_dim
-    g: Directions = make(lambda: Directions(k, options.shape), rng)
-    f: Looks = make(lambda: Looks(k, g), rng)
+    """f and g, as ``build_networks``; W starts as the transpose of g's directions."""
+    validate_plain_ends(options)
+    g: DictionaryDecoder = make(lambda: DictionaryDecoder(options.latent_dim, options.shape), rng)
+    f: DictionaryEncoder = make(lambda: DictionaryEncoder(options.latent_dim, g), rng)
     if rng is not None:
         with torch.no_grad():
             f.weight.copy_(g.directions())
     return f, g
 
 
-class ActiveFew(TopK):
-    """z = relu(h) where it is among a row's n largest, else 0; remembers who has long been idle."""
+class TopKReLU(TopK):
+    """z_j = relu(h_j) where it is among a row's n largest, else 0.
 
-    wide = True
-    idle: Tensor
+    ``idle`` counts for every number of the code the rows since it was last used.
+    """
 
-    def build(self, sizes: Any, rng: Generator | None) -> None:
+    overcomplete = starts_from_data = True
+    idle: Tensor  # (latent_dim,)
+
+    def build(self, sizes: Sizes, rng: Generator | None) -> None:
         self.register_buffer("idle", torch.zeros(sizes.latent_dim, dtype=torch.float32))
 
     @torch.no_grad()
-    def init_from_data(self, x: Tensor, model: Any, rng: Generator) -> None:
-        """Scale f so that g answers as far as x reaches: directions overlap, and sums overshoot."""
-        answer = model.g(self.mode(model.f(x))).flatten(1)
-        square = float(answer.square().sum())
-        share = float((answer * x.flatten(1)).sum()) / square if square > 0 else 1.0
-        model.f.weight.mul_(max(share, 0.1))
+    def init_from_data(self, x: Tensor, model: Composition, rng: Generator) -> None:
+        """Scale f by least squares, so that g(z) is as large as x: directions overlap, and their
+        sum would be too large.
+        """
+        output = model.g(self.mode(model.f(x))).flatten(1)
+        square = float(output.square().sum())
+        factor = float((output * x.flatten(1)).sum()) / square if square > 0 else 1.0
+        model.f.weight.mul_(max(factor, 0.1))  # never near 0, where nothing would be active
 
-    def beside(self, latent_dim: int) -> int:
+    def pca_dim(self, latent_dim: int) -> int:
         return min(self.n_active, latent_dim)
 
     def mode(self, h: Tensor) -> Tensor:
@@ -99,35 +101,33 @@ class ActiveFew(TopK):
 
     @torch.no_grad()
     def after_step(self, trace: Trace) -> None:
-        """Count for each number the rows since it was last used."""
+        """Count the rows since each number of the code was last used."""
         used = (trace.z[0] != 0).any(0)
         self.idle.copy_(torch.where(used, 0.0, self.idle + len(trace.x)))
 
 
-class Revival(Regularizer):
-    """½ ‖e − ê‖², e = x − g(z) held fixed and ê what dead numbers of the code can say of it.
+class DeadLatentLoss(Regularizer):
+    """½ ‖e − ê‖² with e = x − g(z), held constant, and ê = Σ_j h_j d_j over dead numbers j.
 
-    A number is dead that no row used for ``DEAD`` rows; the largest ``n_active`` of them that a row
-    has answer. So they learn what the others leave. Unlike in the paper they answer with h itself,
-    which may be below 0: behind a relu the deadest would have no gradient.
+    A number of the code is dead that none of ``DEAD_AFTER_ROWS`` rows used; of those, each row
+    takes the ``n_active`` largest. So they learn what the others leave unexplained. Unlike in the
+    paper h is used without relu: behind a relu a number below 0 has no gradient.
 
-    Source: Gao et al., "Scaling and evaluating sparse autoencoders", arXiv:2406.04093, section 2.4.
+    Source: Gao et al., "Scaling and evaluating sparse autoencoders", arXiv:2406.04093, section 2.4
+    ("AuxK").
     """
 
-    beside = True
+    any_bound = True
 
     def __init__(self, n_active: int) -> None:
         super().__init__()
         self.n_active = n_active
 
-    def forward(self, model: Any, trace: Trace) -> Tensor:
-        dead = model.q.idle >= DEAD
+    def forward(self, model: Composition, trace: Trace) -> Tensor:
+        dead = model.q.idle >= DEAD_AFTER_ROWS
         h = trace.nodes[0].extras["h"].float()
-        left = (trace.x - trace.output[0]).detach().flatten(1)
+        residual = (trace.x - trace.output[0]).detach().flatten(1)
         few = h.masked_fill(~dead, -torch.inf).topk(min(self.n_active, h.shape[1]), dim=1)
         z = torch.zeros_like(h).scatter(1, few.indices, few.values.nan_to_num(neginf=0.0))
-        told = z @ model.g.directions()
-        # where none is dead there is nothing to revive, and nothing to pay
-        mean = 0.5 * (left - told).square().sum(1).mean()
-        zero: Tensor = torch.where(dead.any(), mean, 0.0)
-        return zero
+        mean = 0.5 * (residual - z @ model.g.directions()).square().sum(1).mean()
+        return torch.where(dead.any(), mean, 0.0)  # nothing to revive: no loss

@@ -1,10 +1,9 @@
-"""Finite sets of codes that need no book: rounded numbers, and categories."""
+"""Quantisers without a codebook: rounded numbers (FSQ), and categories (Gumbel-softmax)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,23 +11,45 @@ from torch import Generator, Tensor
 
 from narrows._types import Clock, Node, Sizes, Trace, Weight, weight_at
 from narrows.exceptions import ParameterError
+from narrows.parts import Composition
 from narrows.parts.latents.base import straight_through
-from narrows.parts.latents.vector_quantizer import Quantizer, encoded, piece
-from narrows.parts.priors.base import Prior, refuse_temperature
+from narrows.parts.latents.vector_quantizer import Quantizer, piece_size
+from narrows.parts.priors.base import Prior, validate_temperature
 
 
-class FiniteScalar(Quantizer):
-    """z = round(r tanh(h / r)), r = (n − 1) / 2: n whole values a number, and no book to learn.
+def finite_scalar(y: Tensor, reach: Tensor | float) -> tuple[Tensor, Tensor]:
+    """FSQ: y bounded to ±reach, and rounded to one of 2 reach + 1 values, one apart.
 
-    Of an even n the values lie half a step off: −½ and ½, −1½ and 1½. The slope at 0 is one, so
-    that a code within the range starts nearly unchanged.
+    bounded = r tanh(y / r). The slope at 0 is one, so that values well within the range hardly
+    change. For an even number of values these are ±½, ±1½, ...
 
     Source: Mentzer et al., "Finite scalar quantization: VQ-VAE made simple", arXiv:2309.15505.
 
     Parameters
     ----------
+    y : Tensor
+    reach : float or Tensor that broadcasts against y
+        The largest value, (n − 1) / 2 for n values.
+
+    Returns
+    -------
+    bounded, rounded : Tensor like y
+        ``straight_through(bounded, rounded)`` has a gradient.
+    """
+    bounded = reach * torch.tanh(y / reach)
+    half = reach % 1  # 0.5 for an even number of values: none of them is 0
+    return bounded, (bounded - half).round() + half
+
+
+class FiniteScalar(Quantizer):
+    """z = round(r tanh(h / r)), r = (n − 1) / 2: n values for each number, nothing to learn.
+
+    See ``finite_scalar``.
+
+    Parameters
+    ----------
     n_values : int, or one for each number of the code
-        Values, at least 2. Where they differ, indices go up to the largest.
+        At least 2. If they differ, indices go up to the largest.
 
     Raises
     ------
@@ -52,25 +73,17 @@ class FiniteScalar(Quantizer):
         levels = self.levels * sizes.latent_dim if len(self.levels) == 1 else self.levels
         if len(levels) != sizes.latent_dim:
             raise ParameterError(
-                f"n_values has {len(levels)} numbers, but a code has {sizes.latent_dim}; give one "
-                "for each, or a single one for all."
+                f"n_values has {len(levels)} numbers, but latent_dim={sizes.latent_dim}; give one "
+                "for each number of the code, or a single one for all."
             )
         self.register_buffer("reach", (torch.tensor(levels, dtype=torch.float32) - 1) / 2)
 
-    def _whole(self, y: Tensor) -> Tensor:
-        half = self.reach % 1  # an even number of values has none at 0
-        return (y - half).round() + half
-
-    def _bounded(self, h: Tensor) -> Tensor:
-        return self.reach * torch.tanh(h.float() / self.reach)
-
     def mode(self, h: Tensor) -> Tensor:
         """The nearest values."""
-        return self._whole(self._bounded(h))
+        return finite_scalar(h.float(), self.reach)[1]
 
     def forward(self, h: Tensor, K: int, rng: Generator | None) -> Node:
-        bounded = self._bounded(h)
-        z = straight_through(bounded, self._whole(bounded))
+        z = straight_through(*finite_scalar(h.float(), self.reach))
         return Node(z=z.expand(K, *h.shape), extras={"indices": self.indices(z.detach())})
 
     def indices(self, z: Tensor) -> Tensor:
@@ -83,10 +96,10 @@ class FiniteScalar(Quantizer):
 class GumbelSoftmax(Quantizer):
     """Each piece of z is one of C categories, one-hot, with the probabilities softmax(h).
 
-        training:  z = softmax((log softmax(h) + G) / τ),  G ~ Gumbel(0, 1)
-        else:      z one-hot, drawn exactly:  log q(z | x) = Σ z · log softmax(h)
+        training:   z = softmax((log softmax(h) + G) / τ),  G ~ Gumbel(0, 1)
+        otherwise:  z one-hot, an exact draw:  log q(z | x) = Σ z · log softmax(h)
 
-        KL(q ‖ uniform) = Σ_pieces Σ_c q_c log q_c + log C
+        KL(q ‖ uniform) = Σ_pieces (Σ_c q_c log q_c + log C)
 
     Source: Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax",
     arXiv:1611.01144.
@@ -94,10 +107,10 @@ class GumbelSoftmax(Quantizer):
     Parameters
     ----------
     n_categories : int or "auto"
-        C; must divide latent_dim. auto: the divisor nearest to 8. A code of one number says
-        nothing: it has one category.
+        C; must divide latent_dim. auto: the divisor nearest to 8 (a code of one number has one
+        category, and holds no information).
     temperature : number or function of progress
-        τ. A number is where training ends; it begins at 1 and falls by equal shares.
+        τ. A number is the value at the end of training; τ starts at 1 and falls exponentially.
 
     Raises
     ------
@@ -105,22 +118,22 @@ class GumbelSoftmax(Quantizer):
         ``n_categories`` does not divide latent_dim.
     """
 
-    density = True
-    tau: Tensor  # (), the temperature now
+    density = starts_from_data = True
+    tau: Tensor  # (), the present temperature
 
     def __init__(self, n_categories: int | str = "auto", temperature: Weight = 0.5) -> None:
         super().__init__()
-        self.asked, self.temperature = n_categories, temperature
+        self.n_categories, self.temperature = n_categories, temperature
 
     def extra_repr(self) -> str:
         return f"{self.n_values} categories"
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
-        asked, k = self.asked, sizes.latent_dim
+        asked, k = self.n_categories, sizes.latent_dim
         if isinstance(asked, str):
             divisors = (n for n in range(2, k + 1) if k % n == 0)
             asked = min(divisors, key=lambda n: abs(math.log(n / 8)), default=1)
-        self.n_values = piece("n_categories", asked, k, 1)
+        self.n_values = piece_size("n_categories", asked, k, 1)
         self.register_buffer("tau", torch.tensor(self._temperature(Clock(progress=0.0))))
 
     def _temperature(self, clock: Clock) -> float:
@@ -128,20 +141,20 @@ class GumbelSoftmax(Quantizer):
         return weight_at(end, clock) if callable(end) else float(end) ** clock.progress
 
     @torch.no_grad()
-    def init_from_data(self, x: Tensor, model: Any, rng: Generator) -> None:
-        """Begin with the scale that draws of these rows' codes leave: PCA's own is far smaller."""
+    def init_from_data(self, x: Tensor, model: Composition, rng: Generator) -> None:
+        """Start D's scale at the error of draws, which is far larger than PCA's."""
         x = x[:256]
-        z = self.vectors(self._draw(encoded(model, x), 1, rng)[0].argmax(-1))
+        z = self.vectors(self._draw(model.encoder_output(x), 1, rng)[0].argmax(-1))
         model.D.init_scale(float((model.decode(z) - x).square().mean().sqrt().clamp_min(1e-2)))
 
     def _draw(self, h: Tensor, K: int, rng: Generator | None) -> Tensor:
-        """log softmax(h) + G, whose largest number is a draw: (B, latent_dim) → (K, B, n, C)."""
+        """log softmax(h) + G; its argmax is a draw: (B, latent_dim) → (K, B, positions, C)."""
         log_q = self._pieces(h).log_softmax(-1)
         noise = torch.empty((K, *log_q.shape), device=h.device, dtype=torch.float32)
-        return log_q - noise.exponential_(generator=rng).clamp_min(1e-30).log()
+        return log_q - noise.exponential_(generator=rng).clamp_min(1e-30).log()  # log 0 = −∞
 
     def after_step(self, trace: Trace) -> None:
-        """Cool down."""
+        """Lower the temperature."""
         self.tau.fill_(self._temperature(trace.clock))
 
     def positions(self, latent_dim: int) -> int:
@@ -154,13 +167,13 @@ class GumbelSoftmax(Quantizer):
         log_q = self._pieces(h).log_softmax(-1)
         drawn = self._draw(h, K, rng)
         relaxed = (drawn / self.tau).softmax(-1).flatten(-2)
-        z = relaxed if self.training else self.vectors(drawn.argmax(-1))  # an exact draw
+        z = relaxed if self.training else self.vectors(drawn.argmax(-1))
         each = (log_q.exp() * log_q).sum(-1) + math.log(self.n_values)
         chance = (self._pieces(z) * log_q).sum((-2, -1))
         return Node(z=z, log_q=chance, kl=each.sum(-1), extras={"kl_each": each})
 
     def mode(self, h: Tensor) -> Tensor:
-        """The likeliest category of each piece."""
+        """The most probable category of each piece."""
         return self.vectors(self.indices(h))
 
     def indices(self, z: Tensor) -> Tensor:
@@ -175,12 +188,13 @@ class UniformCategorical(Prior):
 
     space, closed = "codes", True
 
-    def log_prob(self, z: Tensor, model: Any) -> Tensor:
+    def log_prob(self, z: Tensor, model: Composition) -> Tensor:
         chance = -model.q.positions(z.shape[-1]) * math.log(model.q.n_values)
         return torch.full(z.shape[:-1], chance, device=z.device, dtype=torch.float32)
 
-    def sample(self, n: int, rng: Generator, temperature: float = 1.0, model: Any = None) -> Tensor:
-        refuse_temperature(temperature, self)
+    def sample(self, n: int, rng: Generator, temperature: float, model: Composition) -> Tensor:
+        validate_temperature(temperature, "a finite set of codes")
         shape = (n, model.q.positions(self.latent_dim))
         drawn = torch.randint(model.q.n_values, shape, generator=rng, device=rng.device)
-        return cast(Tensor, model.q.vectors(drawn))
+        vectors: Tensor = model.q.vectors(drawn)
+        return vectors

@@ -1,9 +1,9 @@
 """Codes on the unit sphere S^(k-1) of k numbers: von Mises-Fisher draws, and a uniform prior.
 
-All that depends on the angle t between a code and the mean direction is one-dimensional:
-p(t) ∝ exp(κ cos t) sin^(k−2) t. Its integrals are taken by Gauss and Legendre's rule around the
-peak, in float64, which holds for every κ and k; the Bessel functions they stand for underflow where
-k is large.
+The density depends only on the angle t between a code and the mean direction, so that everything
+is one-dimensional: p(t) ∝ exp(κ cos t) sin^(k−2) t. Integrals use Gauss-Legendre quadrature around
+the peak, in float64, which works for every κ and k; the Bessel functions in the usual formulas
+underflow where k is large.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from torch.autograd.function import once_differentiable
 
 from narrows._types import Node, Sizes
 from narrows.exceptions import ParameterError
+from narrows.parts import Composition
 from narrows.parts.latents.base import Latent
-from narrows.parts.priors.base import Prior, refuse_temperature
+from narrows.parts.priors.base import Prior, validate_temperature
 
 KNOTS, WEIGHTS = (torch.from_numpy((a + s) / 2) for a, s in zip(
     np.polynomial.legendre.leggauss(64), (1, 0), strict=True
 ))  # fmt: skip
-REACH = 14.0  # widths of the peak, beyond which nothing is left even of its heavier side
-SHORT = 1e-6  # what is no longer has no direction in float32
+PEAK_WIDTHS = 14.0  # of the peak; beyond, p(t) is negligible even on its heavier side
+MIN_LENGTH = 1e-6  # a shorter vector has no reliable direction in float32
 
 
 def log_area(k: int) -> float:
@@ -35,17 +36,17 @@ def log_area(k: int) -> float:
 
 
 def _log_shape(t: Tensor, kappa: Tensor, k: int) -> Tensor:
-    """κ (cos t − 1) + (k − 2) log sin t: log p(t) but for a constant."""
+    """κ (cos t − 1) + (k − 2) log sin t: log p(t), up to a constant."""
     return -2.0 * kappa * (t / 2).sin().square() + (k - 2) * t.sin().clamp_min(1e-300).log()
 
 
 def _peak(kappa: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The angle where p(t) is highest, and how far from there it still counts."""
+    """The angle where p(t) is largest, and how far from it the integrals go."""
     cosine = 2 * kappa / (k - 2 + (kappa.square() * 4 + (k - 2) ** 2).sqrt()).clamp_min(1e-300)
     # sin² t = (k − 2) cos t / κ there
     sine = ((1 - cosine) * (1 + cosine)).sqrt() if k > 2 else torch.zeros_like(kappa)
     curvature = kappa * cosine + (k - 2) / sine.square().clamp_min(1e-300)
-    return torch.atan2(sine, cosine), REACH / curvature.clamp_min(1e-300).sqrt()
+    return torch.atan2(sine, cosine), PEAK_WIDTHS / curvature.clamp_min(1e-300).sqrt()
 
 
 def _rule(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +78,7 @@ def normaliser(kappa: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 class _Angle(torch.autograd.Function):
-    """t as a function of κ at a fixed share F(t; κ): dt/dκ = −(∂F/∂κ) / p(t).
+    """t as a function of κ at a fixed quantile F(t; κ): dt/dκ = −(∂F/∂κ) / p(t).
 
     Source: Figurnov, Mohamed & Mnih, "Implicit reparameterization gradients", arXiv:1805.08498.
     """
@@ -93,8 +94,8 @@ class _Angle(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         kappa, below_one, t = ctx.saved_tensors
         peak, reach = _peak(kappa, ctx.k)
-        # ∂F/∂κ = ∫_0^t (cos s − E cos) p(s) ds, which is minus what is left from t to π: of the two
-        # the one that goes away from the peak, where p(s) / p(t) ≤ 1
+        # ∂F/∂κ = ∫_0^t (cos s − E cos) p(s) ds, and also minus the integral from t to π; of the
+        # two, take the one that leads away from the peak, where p(s) / p(t) ≤ 1
         left = t < peak
         low = torch.where(left, (t - reach).clamp_min(0.0), t)
         high = torch.where(left, t, (t + reach).clamp_max(math.pi))
@@ -108,38 +109,38 @@ class _Angle(torch.autograd.Function):
 class VonMisesFisher(Latent):
     """q(z | x) ∝ exp(κ ⟨μ, z⟩) on the unit sphere, with a direction μ and a concentration κ ≥ 0.
 
-    (μ, κ) = h: μ is the direction of its first k numbers, κ = 1 + softplus(3k + the last): it
-    begins where draws are near μ, and never ends where they tell nothing of μ, and nothing is
-    learned any more. Draws are Wood's, whose proposals are uniform on the sphere and then bent
-    towards μ; their gradient in κ is implicit, by quadrature.
+    (μ, κ) = h: μ is the direction of the first k numbers, κ = 1 + softplus(3k + the last number).
+    It starts at about 3k, where draws lie near μ, and stays above 1: at κ = 0 draws would not
+    depend on μ, and f would get no gradient. Draws are made by Wood's rejection sampling; their
+    gradient in κ is implicit, by quadrature.
 
     Source: Davidson et al., "Hyperspherical variational auto-encoders", arXiv:1804.00891; Wood,
     "Simulation of the von Mises Fisher distribution", Communications in Statistics 23 (1994).
     """
 
-    # its start is PCA, but for the length of a code; √k is what that is on average
-    space, density, start = "sphere", True, "point"
-    least = 2  # of S^0, two points, there is nothing to learn by gradients
-    highest = 1e4  # beyond which a draw is numerically μ itself
+    # the start is PCA, except that every code gets length 1; PCA's have length √k on average
+    space, density, maps_codes = "sphere", True, True
+    min_latent_dim = 2  # S^0 is two points, where nothing can be learned by gradients
+    highest = 1e4  # largest κ: beyond, a draw is numerically μ itself
 
     def n_numbers(self, latent_dim: int) -> int:
-        """The direction, and how concentrated."""
+        """μ and κ."""
         return latent_dim + 1
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
-        if sizes.latent_dim < self.least:
+        if sizes.latent_dim < self.min_latent_dim:
             raise ParameterError(
-                f"latent_dim={sizes.latent_dim} makes a sphere of two points only; choose at least "
-                f"{self.least} for a code on a sphere."
+                f"latent_dim={sizes.latent_dim} makes a sphere of two points; choose at least "
+                f"{self.min_latent_dim} for codes on a sphere."
             )
 
     def split(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """μ (B, k), of length 1, and κ (B,), in float64."""
         raw = h[..., :-1].float()
-        length = raw.square().sum(-1, keepdim=True).clamp_min(SHORT**2).sqrt()
+        length = raw.square().sum(-1, keepdim=True).clamp_min(MIN_LENGTH**2).sqrt()
         first = torch.zeros_like(raw)
-        first[..., 0] = 1.0  # the direction of what has none
-        mu = torch.where(length > SHORT, raw / length, first)
+        first[..., 0] = 1.0  # the direction of a zero vector
+        mu = torch.where(length > MIN_LENGTH, raw / length, first)
         kappa = 1.0 + F.softplus(h[..., -1].double() + 3.0 * raw.shape[-1])
         return mu, kappa.clamp_max(self.highest)
 
@@ -157,8 +158,7 @@ class VonMisesFisher(Latent):
         log_q = -2.0 * kappa * (t / 2).sin().square() - log_total
         angle = t[..., None].float()
         upright = torch.cat([angle.cos(), angle.sin() * side], -1)
-        # a reflection takes the first axis to ∓μ; of the two signs the one that divides by no less
-        # than 2
+        # a reflection maps the first axis to ∓μ; the sign is chosen so that the divisor is ≥ 2
         sign = torch.where(mu[:, :1] < 0, -1.0, 1.0)
         mirror = torch.cat([mu[:, :1] + sign, mu[:, 1:]], -1)
         share = (mirror * upright).sum(-1, keepdim=True) / mirror.square().sum(-1, keepdim=True)
@@ -167,26 +167,26 @@ class VonMisesFisher(Latent):
         kl = log_area(k) - kappa * below_one - log_total
         return Node(z=z, log_q=log_q.float(), kl=kl.float(), extras={"mu": mu, "kappa": kappa})
 
-    def chart(self, z: Tensor) -> Tensor:
-        """What g is given: √k z, numbers of about the size that networks are made for."""
+    def decoder_input(self, z: Tensor) -> Tensor:
+        """√k z: each number has a mean square of 1, as networks expect."""
         return math.sqrt(z.shape[-1]) * F.normalize(z, dim=-1)
 
     def between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-        """Along the great circle, at a constant speed; between opposite codes along any."""
+        """Along the great circle, at constant speed; between opposite codes along one of them."""
         angle = 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))[:, None]
-        least = F.one_hot(a.abs().argmin(-1), a.shape[-1]).to(a)
-        opposite = (a + b).norm(dim=-1, keepdim=True) < SHORT
-        aside = torch.where(opposite, least, b)
-        aside = F.normalize(aside - (aside * a).sum(-1, keepdim=True) * a, dim=-1)
+        other = F.one_hot(a.abs().argmin(-1), a.shape[-1]).to(a)
+        opposite = (a + b).norm(dim=-1, keepdim=True) < MIN_LENGTH
+        side = torch.where(opposite, other, b)
+        side = F.normalize(side - (side * a).sum(-1, keepdim=True) * a, dim=-1)
         turn = t[:, None, None] * angle
-        return turn.cos() * a + turn.sin() * aside
+        return turn.cos() * a + turn.sin() * side
 
 
 def _draw(kappa: Tensor, k: int, rng: Generator | None) -> tuple[Tensor, Tensor]:
-    """Angles t and directions of length 1 across the mean: (K, B) and (K, B, k − 1).
+    """Wood's rejection sampling: angles t (K, B), and unit vectors (K, B, k − 1) orthogonal to μ.
 
-    A proposal u, uniform on the sphere, has (1 − u_1) / 2 ~ Beta((k − 1)/2, (k − 1)/2), what Wood
-    draws, and what is left of u is a direction across. Most are accepted, at every κ and k.
+    For u uniform on the sphere, (1 − u_1) / 2 ~ Beta((k − 1)/2, (k − 1)/2), the distribution that
+    Wood proposes from; u_2, ..., u_k give the direction. Most proposals are accepted for any κ, k.
     """
     flat = kappa.flatten()
     t, side = flat.new_empty(len(flat)), flat.new_empty((len(flat), k - 1), dtype=torch.float32)
@@ -198,14 +198,14 @@ def _draw(kappa: Tensor, k: int, rng: Generator | None) -> tuple[Tensor, Tensor]
         u = torch.randn((len(todo), k), generator=rng, device=flat.device, dtype=torch.float64)
         u = F.normalize(u, dim=-1)
         beta = (1 - u[:, 0]) / 2
-        below_one = 2 * half * beta / (1 - (1 - half) * beta)  # 1 − cos t, where small exactly
+        below_one = 2 * half * beta / (1 - (1 - half) * beta)  # 1 − cos t, without cancellation
         t[todo] = 2 * (below_one / 2).sqrt().clamp_max(1.0).asin()
         side[todo] = F.normalize(u[:, 1:], dim=-1).float()
-        # κ (cos t − x0) + (k − 1) log((1 − x0 cos t) / (1 − x0²)), which is never above 0
+        # log of the acceptance: κ (cos t − x0) + (k − 1) log((1 − x0 cos t) / (1 − x0²)) ≤ 0
         log_ratio = torch.log((1 - at + at * below_one) / (1 - at.square()))
         chance = torch.rand(len(todo), generator=rng, device=flat.device, dtype=torch.float64)
         log_accepted = flat[todo] * (1 - at - below_one) + (k - 1) * log_ratio
-        todo = todo[chance.log() > log_accepted]  # a κ that is no number is let through
+        todo = todo[chance.log() > log_accepted]  # NaN is accepted: no endless loop
     return t.view_as(kappa), side.view(*kappa.shape, k - 1)
 
 
@@ -214,11 +214,11 @@ class UniformSphere(Prior):
 
     space, closed = "sphere", True
 
-    def log_prob(self, z: Tensor, model: Any = None) -> Tensor:
+    def log_prob(self, z: Tensor, model: Composition) -> Tensor:
         return z.new_full(z.shape[:-1], -log_area(z.shape[-1]))
 
-    def sample(self, n: int, rng: Generator, temperature: float = 1.0, model: Any = None) -> Tensor:
-        refuse_temperature(temperature, self)
+    def sample(self, n: int, rng: Generator, temperature: float, model: Composition) -> Tensor:
+        validate_temperature(temperature, "a sphere")
         shape = (n, self.latent_dim)
         eps = torch.randn(shape, generator=rng, device=rng.device, dtype=torch.float32)
         return F.normalize(eps, dim=-1)

@@ -1,9 +1,7 @@
-"""Quantisers as latents: codes from a finite set, so that each row becomes a few whole numbers.
+"""Quantisers with learned codebooks: each row becomes a few whole numbers.
 
 A code of ``latent_dim`` numbers is cut into equal pieces, and each piece is one of a finite set.
-All of these say what helps a prior over whole numbers: ``n_values`` (how many there are to choose
-from), ``positions(latent_dim)`` (how many are chosen), ``indices(z)`` and ``vectors(indices)``.
-Here are those with a book that is learned; ``finite`` has the others.
+``Quantizer`` is the contract; ``scalar_quantizer`` holds those without a codebook.
 """
 
 from __future__ import annotations
@@ -18,90 +16,95 @@ from torch import Generator, Tensor, nn
 
 from narrows._types import Node, Sizes, Trace
 from narrows.exceptions import ParameterError
+from narrows.parts import Composition
 from narrows.parts.latents.base import Latent, straight_through
 
-DEAD = 32  # codes seen for each vector of a book without which one counts as dead
-POINTS = 2**14  # that a book's start is found from
-BEAM = 32  # beginnings that are kept while a sum is taken apart into vectors of several books
-EXACT = "donot_use_mm_for_euclid_dist"  # differences, not products that autocast would cut short
+DEAD_AFTER = 32  # times the codebook's size: a vector that none of so many codes chose is dead
+MAX_KMEANS_POINTS = 2**14  # codes that the first codebook is fitted to
+BEAM_WIDTH = 32  # candidates kept when a sum is split into vectors of several codebooks
+MAX_DISTANCES = 2**24  # distances held at once in a search: 64 MiB of float32
+# cdist by differences: its products of matrices would be rounded to bfloat16 under autocast
+EXACT = "donot_use_mm_for_euclid_dist"
 
 
 class Quantizer(Latent):
-    """What every finite set of codes answers."""
+    """A latent with a finite set of codes, and what a prior over their indices needs.
+
+    Attributes
+    ----------
+    n_values : int
+        How many values each index can take.
+    """
 
     space = "codes"
     n_values: int = 0
 
     def positions(self, latent_dim: int) -> int:
-        """How many whole numbers stand for a code of ``latent_dim`` numbers."""
+        """How many indices a code of ``latent_dim`` numbers has."""
         return latent_dim
 
     def chosen(self, h: Tensor) -> Tensor:
-        """The whole numbers of f's answers: (B, latent_dim) → (B, positions)."""
+        """The indices for f's output: (B, latent_dim) → (B, positions)."""
         return self.indices(self.mode(h))
 
     def indices(self, z: Tensor) -> Tensor:
-        """The whole numbers of codes: (B, latent_dim) → (B, positions), from 0 to n_values − 1."""
+        """The indices of codes: (B, latent_dim) → (B, positions), from 0 to n_values − 1."""
         raise NotImplementedError
 
     def vectors(self, indices: Tensor) -> Tensor:
-        """The codes of whole numbers: (B, positions) → (B, latent_dim)."""
+        """The codes of indices: (B, positions) → (B, latent_dim)."""
         raise NotImplementedError
 
 
-def piece(name: str, asked: int | str, latent_dim: int, usual: int) -> int:
-    """``asked``, which must divide ``latent_dim``; "auto": its largest divisor up to ``usual``."""
+def piece_size(name: str, asked: int | str, latent_dim: int, default: int) -> int:
+    """``asked``, which must divide ``latent_dim``; "auto": the largest divisor up to ``default``.
+
+    ``name`` is the parameter, for the message of the ParameterError.
+    """
     if isinstance(asked, str):
-        return max(n for n in range(1, usual + 1) if latent_dim % n == 0)
+        return max(n for n in range(1, default + 1) if latent_dim % n == 0)
     if latent_dim % asked:
         raise ParameterError(
-            f"A code of latent_dim={latent_dim} numbers cannot be cut into pieces of "
-            f"{name}={asked}; choose latent_dim={asked * math.ceil(latent_dim / asked)}, or "
-            f'{name}="auto".'
+            f"{name}={asked} does not divide latent_dim={latent_dim}; choose "
+            f'latent_dim={asked * math.ceil(latent_dim / asked)}, or {name}="auto".'
         )
     return int(asked)
 
 
-def encoded(model: Any, x: Tensor) -> Tensor:
-    """f's answer to x as it is given."""
-    x, given = model._apart(x)
-    answer: Tensor = model._encoded(model._observed(x)[0], given)
-    return answer.float()
-
-
-def tally(points: Tensor, found: Tensor, n: int) -> Tensor:
-    """Sums of the points that fell to each of n vectors, and how many did: (n, width + 1)."""
-    # a product, not scattered sums, whose order is left to chance on a GPU
-    fell = (found[:, None] == torch.arange(n, device=found.device)).float()
-    return fell.T @ F.pad(points, (0, 1), value=1.0)
+def sums_and_counts(points: Tensor, nearest: Tensor, n: int) -> Tensor:
+    """Of n vectors, the sum and the number of points nearest to each: (n, width + 1)."""
+    # a matrix product, because scattered sums have no fixed order on a GPU
+    one_hot = (nearest[:, None] == torch.arange(n, device=nearest.device)).float()
+    return one_hot.T @ F.pad(points, (0, 1), value=1.0)
 
 
 def k_means(points: Tensor, n: int, rng: Generator, steps: int = 10) -> Tensor:
     """n centres of (m, width) points: k-means++ (Arthur & Vassilvitskii 2007), then Lloyd's steps.
 
-    Where there are fewer different points than centres, some centres are equal.
+    With fewer different points than centres, some centres are equal.
     """
-    apart, chosen = points.new_full((len(points),), 1e30), []
+    squares, chosen = points.new_full((len(points),), 1e30), []
     for _ in range(n):
-        pick = torch.multinomial(apart.clamp_min(1e-30), 1, generator=rng)
+        # 1e-30 keeps a probability to draw from once every point is a centre
+        pick = torch.multinomial(squares.clamp_min(1e-30), 1, generator=rng)
         chosen.append(points[pick])
-        apart = torch.minimum(apart, (points - chosen[-1]).square().sum(1))
+        squares = torch.minimum(squares, (points - chosen[-1]).square().sum(1))
     centres = torch.cat(chosen)
     for _ in range(steps):
         nearest = torch.cdist(points, centres, compute_mode=EXACT).argmin(1)
-        sums, counts = tally(points, nearest, n).tensor_split([-1], 1)
+        sums, counts = sums_and_counts(points, nearest, n).tensor_split([-1], 1)
         centres = torch.where(counts > 0, sums / counts.clamp_min(1.0), centres)
     return centres
 
 
 class VectorQuantizer(Quantizer):
-    """z = e_j, the vector of a learned book that is nearest to h, for each piece of the code.
+    """z = e_j, the vector of a learned codebook that is nearest to h, for each piece of the code.
 
-        loss = β ‖h − sg(e_j)‖² + ‖sg(h) − e_j‖²      (the last: update="gradient" only)
+        loss = β ‖h − sg(e_j)‖² + ‖sg(h) − e_j‖²      (the second term: update="gradient" only)
 
-    g's gradient goes straight through to h. The book starts at k-means of training rows, so that
-    a model that starts at PCA starts at quantised PCA; vectors that nobody uses for a while are
-    moved to codes of the batch.
+    sg stops the gradient; g's gradient passes straight through to h. The codebook starts at
+    k-means of training rows, so that a model that starts at PCA starts at quantised PCA; vectors
+    that were not used for a while are replaced by codes of the batch.
 
     Source: van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning",
     arXiv:1711.00937; moving averages: its appendix A.1.
@@ -109,16 +112,16 @@ class VectorQuantizer(Quantizer):
     Parameters
     ----------
     n_embeddings : int
-        Vectors in the book, shared by all pieces.
+        Vectors in the codebook, which all pieces share.
     code_dim : int or "auto"
-        Numbers in a piece; must divide latent_dim.
+        Numbers in a piece; must divide latent_dim. auto: the largest divisor up to 4.
     commitment : float
         β.
     update : str
-        "average": each vector follows the mean of the h that fell to it. "gradient": it is a
+        "average": each vector follows the mean of the h nearest to it. "gradient": it is a
         parameter like any other.
     decay : float
-        Of that average: the share of the past that stays in each step; 0 is Lloyd's step.
+        Weight of the past in that average; 0 is Lloyd's step.
 
     Raises
     ------
@@ -126,12 +129,12 @@ class VectorQuantizer(Quantizer):
         ``code_dim`` does not divide latent_dim.
     """
 
+    starts_from_data = True
     n_levels = 1
-    dropout = 0.0
-    usual: ClassVar[int] = 4  # numbers in a piece
+    default_code_dim: ClassVar[int] = 4
     book: Tensor  # (n_levels, n_embeddings, width)
-    used: Tensor  # (n_levels, n_embeddings): codes that fell to each, averaged over steps
-    idle: Tensor  # (n_levels, n_embeddings): codes seen since each was used
+    used: Tensor  # (n_levels, n_embeddings): a moving average of the codes nearest to each vector
+    idle: Tensor  # (n_levels, n_embeddings): codes seen since each vector was last used
 
     def __init__(
         self,
@@ -148,8 +151,11 @@ class VectorQuantizer(Quantizer):
     def extra_repr(self) -> str:
         return f"{self.n_levels} × {self.n_values} vectors"
 
+    def _piece_size(self, latent_dim: int) -> int:
+        return piece_size("code_dim", self.code_dim, latent_dim, self.default_code_dim)
+
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
-        self.width = piece("code_dim", self.code_dim, sizes.latent_dim, self.usual)
+        self.width = self._piece_size(sizes.latent_dim)
         shape = (self.n_levels, self.n_values)
         book = torch.empty((*shape, self.width), dtype=torch.float32)
         if rng is not None:
@@ -162,110 +168,105 @@ class VectorQuantizer(Quantizer):
         self.register_buffer("idle", torch.zeros(shape, dtype=torch.float32))
 
     @torch.no_grad()
-    def init_from_data(self, x: Tensor, model: Any, rng: Generator) -> None:
-        """Begin with the centres of these rows' codes, each book with what those before leave."""
-        h = torch.cat([encoded(model, part) for part in x.split(256)])
-        left = h.reshape(-1, self.width)[:POINTS]
+    def init_from_data(self, x: Tensor, model: Composition, rng: Generator) -> None:
+        """Start at the k-means centres of these rows' codes; each level at those of the residual
+        that the levels before leave.
+        """
+        h = torch.cat([model.encoder_output(part) for part in x.split(256)])
+        residual = h.reshape(-1, self.width)[:MAX_KMEANS_POINTS]
         for level in range(self.n_levels):
-            self.book[level].copy_(k_means(left, self.n_values, rng))
-            nearest = torch.cdist(left, self.book[level], compute_mode=EXACT).argmin(1)
-            left = left - self.book[level][nearest]
+            self.book[level].copy_(k_means(residual, self.n_values, rng))
+            nearest = torch.cdist(residual, self.book[level], compute_mode=EXACT).argmin(1)
+            residual = residual - self.book[level][nearest]
 
     def positions(self, latent_dim: int) -> int:
-        pieces = latent_dim // piece("code_dim", self.code_dim, latent_dim, self.usual)
-        return pieces * self.n_levels
+        return latent_dim // self._piece_size(latent_dim) * self.n_levels
 
-    def _chosen(self, found: Tensor) -> Tensor:
-        """The vectors of each book: (m, n_levels) → (m, n_levels, width)."""
-        return self.book[torch.arange(self.n_levels, device=found.device), found]
+    def _lookup(self, indices: Tensor) -> Tensor:
+        """The vectors of every level: (m, n_levels) → (m, n_levels, width)."""
+        return self.book[torch.arange(self.n_levels, device=indices.device), indices]
 
     @torch.no_grad()
     def _search(self, points: Tensor, beam: int = 1) -> Tensor:
-        """Which vectors add up to nearly each point, each book for what is left: (m, n_levels)."""
-        left = points[:, None]
+        """The indices (m, n_levels) of vectors whose sum is near each point, level by level.
+
+        ``beam`` candidates are kept from level to level; 1 is the greedy search of the paper.
+        """
+        residual = points[:, None]
         found = torch.zeros((len(points), 1, 0), dtype=torch.long, device=points.device)
         for book in self.book:
-            apart = torch.cdist(left.flatten(0, 1), book, compute_mode=EXACT)
-            apart = apart.view(len(points), -1)
-            best = apart.topk(min(beam, apart.shape[1]), largest=False).indices
-            begun, j = best[..., None] // self.n_values, best[..., None] % self.n_values
-            left = left.take_along_dim(begun, 1) - book[j[..., 0]]
-            found = torch.cat([found.take_along_dim(begun, 1), j], -1)
+            distances = torch.cdist(residual.flatten(0, 1), book, compute_mode=EXACT)
+            distances = distances.view(len(points), -1)
+            best = distances.topk(min(beam, distances.shape[1]), largest=False).indices
+            candidate, j = best[..., None] // self.n_values, best[..., None] % self.n_values
+            residual = residual.take_along_dim(candidate, 1) - book[j[..., 0]]
+            found = torch.cat([found.take_along_dim(candidate, 1), j], -1)
         return found[:, 0]
 
-    def _found(self, codes: Tensor, beam: int = 1) -> Tensor:
-        """The search for every piece of codes, some at a time."""
-        parts = codes.float().reshape(-1, self.width).split(1 + 2**24 // (beam * self.n_values))
+    def _nearest(self, codes: Tensor, beam: int = 1) -> Tensor:
+        """The search for every piece of codes, in parts that limit its memory."""
+        size = 1 + MAX_DISTANCES // (beam * self.n_values)
+        parts = codes.float().reshape(-1, self.width).split(size)
         return torch.cat([self._search(part, beam) for part in parts])
 
     def chosen(self, h: Tensor) -> Tensor:
-        return self._found(h).view(len(h), -1)
+        return self._nearest(h).view(len(h), -1)
 
     def indices(self, z: Tensor) -> Tensor:
-        """Of several books by a search, which misses the right ones of about one in a thousand."""
-        return self._found(z, 1 if self.n_levels == 1 else BEAM).view(len(z), -1)
+        """With several levels by a beam search, which is wrong for about one code in a thousand."""
+        return self._nearest(z, 1 if self.n_levels == 1 else BEAM_WIDTH).view(len(z), -1)
 
     def vectors(self, indices: Tensor) -> Tensor:
-        return self._chosen(indices.reshape(-1, self.n_levels)).sum(1).reshape(len(indices), -1)
+        return self._lookup(indices.reshape(-1, self.n_levels)).sum(1).reshape(len(indices), -1)
 
     def mode(self, h: Tensor) -> Tensor:
-        """The nearest vectors (of several books: the sums of each one's nearest)."""
-        return self._chosen(self._found(h)).sum(1).view(h.shape)
+        """The nearest vectors; with several levels their sums."""
+        return self._lookup(self._nearest(h)).sum(1).view(h.shape)
 
     def forward(self, h: Tensor, K: int, rng: Generator | None) -> Node:
         points = h.float().reshape(-1, self.width)
-        found = self._found(h)
-        chosen = self._chosen(found)
+        found = self._nearest(h)
+        chosen = self._lookup(found)
         sums = chosen.cumsum(1)
-        left = (points[:, None] - sums + chosen).detach()  # what each book was asked for
+        residual = (points[:, None] - sums + chosen).detach()  # what each level approximates
         loss = self.commitment * (points[:, None] - sums.detach()).square()
-        if self.update == "gradient" and self.training:  # what moves the book judges no model
-            loss = loss + (left - chosen).square()
-        kept = self._kept(len(h), len(points), rng)
-        z = straight_through(points, sums[:, -1] if kept is None else (chosen * kept).sum(1))
-        extras = {"indices": found.view(len(h), -1), "left": left}
-        # summed over a row, and left to the objective to average: no weight grows with the batch
+        if self.update == "gradient" and self.training:  # not part of a model's score
+            loss = loss + (residual - chosen).square()
+        z = straight_through(points, sums[:, -1])
+        extras = {"indices": found.view(len(h), -1), "residual": residual}
+        # summed over a row; the objective averages over rows, so no weight grows with the batch
         rows = loss.reshape(len(h), -1).sum(1)
         return Node(z=z.view(h.shape).expand(K, *h.shape), loss=rows, extras=extras)
 
-    def _kept(self, n_rows: int, n_points: int, rng: Generator | None) -> Tensor | None:
-        """Which books g sees, (n_points, n_levels, 1); None: all of them."""
-        if not (self.training and self.dropout):
-            return None
-        device = self.book.device
-        hit, depth = torch.rand((2, n_rows, 1), generator=rng, device=device)
-        depth = torch.where(hit < self.dropout, (depth * self.n_levels).floor(), self.n_levels)
-        kept = torch.arange(self.n_levels, device=device) <= depth
-        return kept.float().repeat_interleave(n_points // n_rows, 0)[..., None]
-
     @torch.no_grad()
     def after_step(self, trace: Trace) -> None:
-        """Let the book follow its codes, and move the vectors that nobody uses to some of them."""
-        left, n = trace.nodes[0].extras["left"], self.n_values
+        """Move the codebook towards its codes, and replace dead vectors by codes of the batch."""
+        residual, n = trace.nodes[0].extras["residual"], self.n_values
         found = trace.nodes[0].extras["indices"].view(-1, self.n_levels)
-        totals = torch.stack([tally(left[:, i], found[:, i], n) for i in range(self.n_levels)])
-        picks = torch.randint(len(left), (n,), generator=trace.rng, device=left.device)
-        every = torch.cat([totals, left[picks].transpose(0, 1)], -1)
-        if dist.is_available() and dist.is_initialized():  # the books of a group stay the same
-            every[..., self.width + 1 :] *= dist.get_rank() == 0
+        levels = range(self.n_levels)
+        totals = torch.stack([sums_and_counts(residual[:, i], found[:, i], n) for i in levels])
+        picks = torch.randint(len(residual), (n,), generator=trace.rng, device=residual.device)
+        every = torch.cat([totals, residual[picks].transpose(0, 1)], -1)
+        if dist.is_available() and dist.is_initialized():  # all processes keep equal codebooks
+            every[..., self.width + 1 :] *= dist.get_rank() == 0  # rank 0 chooses replacements
             dist.all_reduce(every)
         sums, counts, fresh = every.tensor_split([self.width, self.width + 1], -1)
         if self.update == "average":
             past = self.decay * self.used[..., None]
             used = past + (1 - self.decay) * counts
             moved = (past * self.book + (1 - self.decay) * sums) / used
-            self.book.copy_(torch.where(used > 1e-6, moved, self.book))  # unused ones stay
+            self.book.copy_(torch.where(used > 1e-6, moved, self.book))  # never divide by about 0
             self.used.copy_(used[..., 0])
         hits = counts[..., 0]
         self.idle.copy_(torch.where(hits > 0, 0.0, self.idle + hits.sum(1, keepdim=True)))
-        dead = self.idle >= DEAD * n
+        dead = self.idle >= DEAD_AFTER * n
         self.book.copy_(torch.where(dead[..., None], fresh, self.book))
         self.used.masked_fill_(dead, 1.0)
         self.idle.masked_fill_(dead, 0.0)
 
 
 class ResidualQuantizer(VectorQuantizer):
-    """z = Σ_l e_l: several books, each for what those before leave of h; see `VectorQuantizer`.
+    """z = Σ_l e_l: several codebooks, each for the residual that the levels before leave of h.
 
         loss = Σ_l β ‖h − sg(e_1 + ... + e_l)‖²
 
@@ -275,16 +276,13 @@ class ResidualQuantizer(VectorQuantizer):
     Parameters
     ----------
     n_levels : int
-        Books.
-    dropout : float
-        The share of the training rows of which g sees only the first few books, as many as chance
-        wants (Zeghidour et al., arXiv:2107.03312), so that the first say most.
+        Number of codebooks.
     book, more
-        The parameters of ``VectorQuantizer``.
+        The parameters of ``VectorQuantizer``; code_dim="auto" goes up to 8.
     """
 
-    usual = 8
+    default_code_dim = 8
 
-    def __init__(self, *book: Any, n_levels: int = 4, dropout: float = 0.0, **more: Any) -> None:
+    def __init__(self, *book: Any, n_levels: int = 4, **more: Any) -> None:
         super().__init__(*book, **more)
-        self.n_levels, self.dropout = n_levels, dropout
+        self.n_levels = n_levels

@@ -1,116 +1,146 @@
-"""What every D has in common: its slots, with the answers most of them give."""
+"""The contract of D, a likelihood or a distance: what a reconstruction costs, in nats.
+
+Costs are summed over an event (one row of a table, one signal, one image).
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
-def summed(nats: Tensor, mask: Tensor | None) -> Tensor:
-    """Sum (K, B, ...) over the event; only what the mask keeps counts, and is not rescaled."""
+@dataclass(frozen=True)
+class Range:
+    """What is known of the values of x, in the user's units, before any scaling."""
+
+    binary: bool  # zeros and ones only
+    shared: bool  # most elements share one range, as the pixels of an image do
+    low: Tensor  # of each channel (of the whole table), shaped to broadcast against an event
+    high: Tensor
+    each: tuple[Tensor, Tensor]  # lowest and highest value of each element of an event
+    mean: Tensor  # of each element, over the training rows
+    whole: Tensor  # whether an element holds whole numbers only
+    dtype: torch.dtype
+
+
+def sum_event(nats: Tensor, mask: Tensor | None) -> Tensor:
+    """Sum (K, B, ...) over the event; elements where the mask is 0 count nothing, and the sum of
+    the others is not rescaled.
+    """
     if mask is not None:
         nats = nats * mask
     return nats.flatten(2).sum(-1)
 
 
-def one_per_channel(shape: tuple[int, ...], value: float = 0.0) -> nn.Parameter:
-    """A learned number for each channel of an event, or each column of a table."""
-    return nn.Parameter(torch.full((shape[0], *[1] * (len(shape) - 1)), value))
+def one_per_channel(shape: tuple[int, ...]) -> nn.Parameter:
+    """A learned number, 0 at first, for each channel of an event or each column of a table."""
+    return nn.Parameter(torch.zeros((shape[0], *[1] * (len(shape) - 1))))
 
 
 class Likelihood(nn.Module):
-    """A D whose answer is the reconstruction itself, and whose scale is one.
+    """D. A subclass gives ``elementwise`` or ``distance``, and what differs from the defaults.
 
-    ``real`` says that it is so, for any real x: then a model may start at PCA. ``density`` says
-    whether exp(−distance) is one up to ``log_normalizer``; ``discrete`` whether it is a probability
-    instead, which a change of units leaves alone; ``scaled`` whether x comes standardised.
+    The defaults are those of a D for real numbers whose reconstruction is g's output itself.
+
+    Attributes
+    ----------
+    real : bool
+        Whether g's output is the reconstruction, for any real x. Only then can a model start at
+        PCA.
+    density : bool
+        Whether exp(−distance − log_normalizer) is a density or a probability of x.
+    discrete : bool
+        Whether it is a probability: a change of units leaves those alone.
+    scaled : bool
+        Whether x comes standardised; else in the user's units.
+    classes : tuple of int
+        Columns of a table whose reconstructions are exact whole numbers.
     """
 
     real: ClassVar[bool] = True
     density: ClassVar[bool] = True
     discrete: ClassVar[bool] = False
     scaled: ClassVar[bool] = True
-    classes: tuple[int, ...] = ()  # columns whose values must come back as exact whole numbers
+    classes: tuple[int, ...] = ()
 
     @classmethod
-    def infer_support(cls, found: Any) -> tuple[int, ...] | None:
-        """What D must know of the data, once and for all; None: nothing.
+    def infer_support(cls, found: Range) -> tuple[int, ...] | None:
+        """The whole numbers that x can be, in a form of D's own, for ``build``; None: not needed.
 
-        ``found`` has, for each element of an event, the ends ``each``, the ``mean`` and whether it
-        is ``whole``, not scaled, and the ``dtype``. Raises ``InputError`` where such rows have no
-        meaning for D.
+        It is stored with the model. Raises ``InputError`` if D cannot model such rows.
         """
         cls.validate(found, None)
         return None
 
     @classmethod
-    def validate(cls, found: Any, kinds: tuple[int, ...] | None) -> None:
-        """Raise ``InputError`` where rows have no meaning for D, or for one with these kinds."""
+    def validate(cls, found: Range, support: tuple[int, ...] | None) -> None:
+        """Raise ``InputError`` if D, or a D built with this support, cannot model such rows."""
 
-    def build(self, shape: tuple[int, ...], kinds: tuple[int, ...] | None) -> None:
-        """Make the parameters and buffers, on the device of the caller."""
+    def build(self, shape: tuple[int, ...], support: tuple[int, ...] | None) -> None:
+        """Create parameters and buffers, on the caller's device."""
 
-    def set_data_units(self, scaling: Any, found: Any) -> None:
-        """Hear by what x was scaled, and what is known of it; most need not."""
+    def set_data_units(self, shift: Tensor, scale: Tensor, found: Range) -> None:
+        """Called once, before training: x in the user's units is scaled x · scale + shift."""
 
     def init_scale(self, deviation: float) -> None:
-        """Hear how large the error is that training starts with, in scaled units."""
+        """Called once: the standard deviation of the error that training starts with (scaled)."""
 
     def filling(self, mean: Tensor) -> Tensor:
-        """What stands for an element that nobody observed; ``mean`` is its mean, scaled."""
+        """What f gets for missing elements; ``mean`` is the mean of each element, scaled."""
         return mean
 
     def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What f is given of an event of this shape."""
+        """The shape of f's input, for events of ``shape``."""
         return shape
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What g must answer for an event of this shape."""
+        """The shape of g's output, for events of ``shape``."""
         return shape
 
     def to_model(self, x: Tensor) -> Tensor:
-        """x as f sees it."""
+        """f's input for rows x."""
         return x
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        """Nats for each element."""
+        """Nats of each element: x (B, ...) and g's output (K, B, ...) → (K, B, ...)."""
         raise NotImplementedError
 
     def log_normalizer(self) -> float:
-        """log ∫ exp(−distance) dx for one element; 0 where the distance is minus log p itself."""
+        """log ∫ exp(−distance) dx of one element; 0 where the distance is −log p itself."""
         return 0.0
 
     def log_volume(self, log_scale: Tensor) -> Tensor:
-        """log |∂x/∂scaled| of each element, by which a density, no probability, is thinned."""
+        """log |∂x/∂scaled x| of each element, by which a density changes in the user's units."""
         return torch.zeros_like(log_scale) if self.discrete else log_scale
 
     def distance(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, ...) and (K, B, ...) → (K, B)."""
-        return summed(self.elementwise(x, output), mask)
+        """The cost of each draw, what training minimises: (B, ...) and (K, B, ...) → (K, B)."""
+        return sum_event(self.elementwise(x, output), mask)
 
     def log_prob(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
-        """log p(x | z), (K, B): minus the distance and the normaliser of each element."""
+        """log p(x | z), (K, B): minus the distance and the log normaliser of every element."""
         counted = x[0].numel() if mask is None else mask.flatten(1).sum(-1)
         return -self.distance(x, output, mask) - counted * self.log_normalizer()
 
     def mean(self, output: Tensor) -> Tensor:
-        """The reconstruction, whatever axes stand before those of an event."""
+        """The reconstruction for g's output, with any axes before those of the event."""
         return output
 
 
-class InUnits(Likelihood):
-    """A D that knows the data's own units: x · scale + shift."""
+class DataUnitsLikelihood(Likelihood):
+    """A D that computes in the user's units: scaled x · scale + shift."""
 
     shift: Tensor
     scale: Tensor
 
-    def build(self, shape: tuple[int, ...], kinds: tuple[int, ...] | None) -> None:
+    def build(self, shape: tuple[int, ...], support: tuple[int, ...] | None) -> None:
         for name in ("shift", "scale"):
             self.register_buffer(name, torch.ones(shape))
 
     @torch.no_grad()
-    def set_data_units(self, scaling: Any, found: Any) -> None:
-        self.shift.copy_(scaling.shift.expand(self.shift.shape))
-        self.scale.copy_(scaling.scale.expand(self.scale.shape))
+    def set_data_units(self, shift: Tensor, scale: Tensor, found: Range) -> None:
+        self.shift.copy_(shift.expand(self.shift.shape))
+        self.scale.copy_(scale.expand(self.scale.shape))

@@ -1,9 +1,4 @@
-"""D: what a reconstruction costs, in nats, summed over an event.
-
-Each class gives the distance (what is minimised), the mean (the reconstruction that g's answer
-stands for), and the normaliser that makes exp(−distance) a density over x, so that one estimator
-of log p(x) serves all of them.
-"""
+"""D for real numbers and for zeros and ones, and the table of all D by name, ``LIKELIHOODS``."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from narrows.exceptions import InputError
-from narrows.parts.likelihoods.base import Likelihood
+from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.discrete import (
     Categorical,
     Logistic,
@@ -25,11 +20,11 @@ from narrows.parts.likelihoods.discrete import (
 )
 from narrows.parts.likelihoods.ms_ssim import MSSSIM
 
-__all__ = ["LIKELIHOODS", "MAE", "MSE", "Bernoulli", "Gaussian", "Huber", "Laplace"]
-
 
 class _HalfSquares(torch.autograd.Function):
-    """½ Σ r² over the last axis: the hot path, whose gradient is one product and not three."""
+    """½ Σ r² over the last axis. Most models use it in every step: its gradient is one product,
+    where autograd would take three.
+    """
 
     @staticmethod
     def forward(ctx: Any, r: Tensor) -> Tensor:
@@ -86,7 +81,7 @@ class Bernoulli(Likelihood):
     real, scaled, discrete = False, False, True
 
     @classmethod
-    def validate(cls, found: Any, kinds: tuple[int, ...] | None) -> None:
+    def validate(cls, found: Range, support: tuple[int, ...] | None) -> None:
         if not found.binary:
             raise InputError(
                 'distance="bernoulli" needs an X of zeros and ones, but X holds other values; '
@@ -104,12 +99,13 @@ class Bernoulli(Likelihood):
 class Gaussian(Likelihood):
     """−log N(x; g(z), σ²) with one learned σ (Rybkin et al. 2021, arXiv:2006.13202).
 
-    The normaliser depends on σ and so is part of the distance. ``log_scale`` is log σ, in scaled
-    units; with σ fixed at 1 this is `MSE`.
+    The normaliser depends on σ, so it is part of the distance. ``log_scale`` is log σ, in scaled
+    units; with σ fixed at 1 this is ``MSE`` plus a constant.
     """
 
-    smallest = -6.0  # log σ: below, float32 residuals are rounding, and the density would run away
-    unit: ClassVar[float] = 1.0  # the scale at which the standard deviation is 1
+    # limit of log σ: below, float32 residuals are rounding errors, and the density would diverge
+    smallest = -6.0
+    unit: ClassVar[float] = 1.0  # the scale for a standard deviation of 1
     constant: ClassVar[float] = 0.5 * math.log(2 * math.pi)
 
     def __init__(self, log_scale: float = 0.0) -> None:
@@ -127,14 +123,15 @@ class Gaussian(Likelihood):
         return self._cost((output - x) * torch.exp(-log_scale)) + log_scale + self.constant
 
     def _cost(self, r: Tensor) -> Tensor:
-        """Of residuals in units of the scale."""
+        """The cost of residuals in units of the scale, without constants."""
         return 0.5 * r.square()
 
 
 class Laplace(Gaussian):
-    """|x − g(z)| / b + log 2b with one learned b, in scaled units; with b fixed at 1 it is `MAE`.
+    """|x − g(z)| / b + log 2b with one learned b, in scaled units.
 
-    Heavier in its tails than a Gaussian: a few wild elements cost less.
+    Its tails are heavier than a Gaussian's, so that outliers cost less. With b fixed at 1 it is
+    ``MAE`` plus a constant.
     """
 
     unit, constant = math.sqrt(0.5), math.log(2.0)

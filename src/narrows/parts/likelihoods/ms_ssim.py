@@ -1,29 +1,28 @@
-"""D that compares pictures by local means, contrasts and patterns, at several scales."""
+"""MS-SSIM: a D that compares images by local means, contrasts and patterns, at several scales."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from narrows.exceptions import InputError
-from narrows.parts.likelihoods.base import InUnits
+from narrows.parts.likelihoods.base import DataUnitsLikelihood, Range
 
-WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, the finest first
-WINDOW, SMALLEST_WINDOW = 11, 3  # pixels a side
-SIGMA = 1.5  # of the window's Gaussian
-SMALLEST = 1e-4  # of a scale's similarity, whose fractional power must exist
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # the paper's, of the scales, finest first
+WINDOW, MIN_WINDOW = 11, 3  # side of the window, in pixels
+SIGMA = 1.5  # standard deviation of the window's Gaussian, in pixels
+MIN_SIMILARITY = 1e-4  # of one scale: a fractional power of a negative number does not exist
 
 
 def scales_for(size: tuple[int, int]) -> tuple[int, tuple[float, ...]]:
-    """The window's side, odd, and each scale's weight, for pictures of this size.
+    """The side of the window, odd, and the weight of each scale, for images of this size.
 
-    The window has 11 pixels, fewer if the shorter side has not twice as many; every scale halves
-    the picture, as often as the window still fits, at most to the five of the paper; their weights
-    sum to one.
+    The window has 11 pixels, fewer if the shorter side of the image is below twice that. Every
+    further scale halves the image, while the window still fits, up to the five of the paper. The
+    weights sum to one.
 
     >>> scales_for((256, 256))
     (11, (0.0448, 0.2856, 0.3001, 0.2363, 0.1333))
@@ -37,39 +36,41 @@ def scales_for(size: tuple[int, int]) -> tuple[int, tuple[float, ...]]:
     return window, WEIGHTS if n == len(WEIGHTS) else tuple(w / total for w in WEIGHTS[:n])
 
 
-class MSSSIM(InUnits):
-    """n (1 − MS-SSIM(x, g(z))) for pictures of n elements (Wang, Simoncelli & Bovik 2003).
+class MSSSIM(DataUnitsLikelihood):
+    """n (1 − MS-SSIM(x, g(z))) for images of n elements.
 
-    MS-SSIM = l_M^w_M Π_j c_j^w_j over the scales j = 1, ..., M: c compares contrast and pattern at
-    each scale, l the local means at the last one alone; both are averaged over a Gaussian window's
-    places, and MS-SSIM over the channels. The constants are those of the paper, 0.01 and 0.03 of
-    the data's range (each channel's lowest to highest value). It is no density. Pixels that a mask
-    hides count as equal: no window sees a difference there.
+    MS-SSIM = mean(l_M c_M)^w_M Π_{j<M} mean(c_j)^w_j over the scales j = 1, ..., M: c compares
+    contrast and pattern, l local means, at the last scale only. Means are over all positions of a
+    Gaussian window; the result is averaged over channels. The constants are those of the paper,
+    0.01 and 0.03 of each channel's range in the data. It is no density. Pixels where a mask is 0
+    count as equal.
+
+    Source: Wang, Simoncelli & Bovik, "Multiscale structural similarity for image quality
+    assessment", Asilomar 2003.
     """
 
     density = False
 
     @classmethod
-    def validate(cls, found: Any, kinds: tuple[int, ...] | None) -> None:
+    def validate(cls, found: Range, support: tuple[int, ...] | None) -> None:
         shape = tuple(found.each[0].shape)
-        if len(shape) != 3 or scales_for((shape[1], shape[2]))[0] < SMALLEST_WINDOW:
-            side = 2 * SMALLEST_WINDOW
+        if len(shape) != 3 or scales_for((shape[1], shape[2]))[0] < MIN_WINDOW:
+            side = 2 * MIN_WINDOW
             raise InputError(
-                f'distance="ms_ssim" compares images of at least {side} × {side} pixels, but an '
-                f"event of X has shape {shape}; give such images, or choose another distance."
+                f'distance="ms_ssim" needs images of at least {side} × {side} pixels, but a sample '
+                f"of X has shape {shape}; choose another distance."
             )
 
-    def build(self, shape: tuple[int, ...], kinds: tuple[int, ...] | None) -> None:
-        super().build(shape, kinds)
+    def build(self, shape: tuple[int, ...], support: tuple[int, ...] | None) -> None:
+        super().build(shape, support)
         self.n = math.prod(shape)
         self.window, self.weights = scales_for((shape[1], shape[2]))
 
     @torch.no_grad()
-    def set_data_units(self, scaling: Any, found: Any) -> None:
-        # from scaled units to [0, 1], where the measure has its meaning
+    def set_data_units(self, shift: Tensor, scale: Tensor, found: Range) -> None:
+        # from scaled units to [0, 1], for which MS-SSIM is defined
         spread = torch.where(found.high > found.low, found.high - found.low, 1.0)
-        self.scale.copy_((scaling.scale / spread).expand(self.scale.shape))
-        self.shift.copy_(((scaling.shift - found.low) / spread).expand(self.shift.shape))
+        super().set_data_units((shift - found.low) / spread, scale / spread, found)
 
     def distance(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
         a, b = (t * self.scale + self.shift for t in (x, output))
@@ -78,7 +79,7 @@ class MSSSIM(InUnits):
         return self.n * (1 - self.similarity(a.expand_as(b), b))
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """MS-SSIM of pictures (..., C, H, W) with values in [0, 1]; (...), at most 1."""
+        """MS-SSIM of images (..., C, H, W) with values in [0, 1] → (...), at most 1."""
         total = a.new_ones(())
         for j, weight in enumerate(self.weights):
             if j:
@@ -86,17 +87,16 @@ class MSSSIM(InUnits):
             luminance, contrast = _compared(a, b, self.window)
             last = j == len(self.weights) - 1
             each = (luminance * contrast if last else contrast).mean((-2, -1))
-            total = total * each.clamp(min=SMALLEST) ** weight
+            total = total * each.clamp(min=MIN_SIMILARITY) ** weight
         return total.mean(-1)
 
 
 def _halved(x: Tensor) -> Tensor:
-    halved: Tensor = F.avg_pool2d(x.flatten(0, -3), 2).unflatten(0, x.shape[:-2])
-    return halved
+    return F.avg_pool2d(x.flatten(0, -3), 2).view(*x.shape[:-2], x.shape[-2] // 2, x.shape[-1] // 2)
 
 
 def _compared(a: Tensor, b: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Luminance, and contrast with structure, at each place where the window fits."""
+    """Luminance l, and contrast with structure c, at each position of the window."""
     down, across = (_blur(n, window, a.device) for n in a.shape[-2:])
 
     def local(x: Tensor) -> Tensor:
@@ -110,9 +110,9 @@ def _compared(a: Tensor, b: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def _blur(n: int, window: int, device: torch.device) -> Tensor:
-    """The matrix that takes n numbers to their Gaussian means where a window fits."""
-    # products with it are exact in float32, where a convolution on a GPU may round to 10 bits
+    """The matrix (n − window + 1, n) from n numbers to their Gaussian means under a window."""
+    # a matrix product is exact in float32; a convolution on a GPU may round to 10 bits (TF32)
     places = torch.arange(n - window + 1, device=device)[:, None]
-    apart = torch.arange(n, device=device) - places - window // 2
-    weight = torch.exp(-0.5 * (apart / SIGMA) ** 2) * (apart.abs() <= window // 2)
+    offsets = torch.arange(n, device=device) - places - window // 2
+    weight = torch.exp(-0.5 * (offsets / SIGMA) ** 2) * (offsets.abs() <= window // 2)
     return weight / weight.sum(1, keepdim=True)

@@ -1,7 +1,7 @@
 """f and g: symmetric networks, dense or convolutional, that restore any shape exactly.
 
-A network is built without weights and given them by ``initialise`` from a private generator, so
-that building one never touches torch's global random state.
+A network is created without weights and gets them by ``initialise`` from a private generator, so
+that torch's global random state never changes.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.nn.modules.conv import _ConvNd  # what all convolutions, transposed too, are
+from torch.autograd import Function
+from torch.nn.modules.conv import _ConvNd  # the base class of all convolutions
 
 from narrows.exceptions import ParameterError
-from narrows.parts.networks.strided_convolutions import Doubling, Halving
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
@@ -31,18 +31,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What f and g are built from: the shape of x, the numbers in and out, and the style.
+    """What f and g are built from."""
 
-    Where f is given, or g answers, another number of channels (of columns) than x has, ``into`` and
-    ``out`` are the shapes of that; ``given`` are numbers that g takes beside those of the code.
-    """
-
-    shape: tuple[int, ...]  # (d,), (C, L) or (C, H, W)
+    shape: tuple[int, ...]  # of x: (d,), (C, L) or (C, H, W)
     latent_dim: int
-    numbers: int | None = None  # that f gives; None: as many as the code has
-    into: tuple[int, ...] | None = None
-    out: tuple[int, ...] | None = None
-    given: int = 0
+    numbers: int | None = None  # outputs of f; None: latent_dim
+    into: tuple[int, ...] | None = None  # the shape of f's input, if it is not that of x
+    out: tuple[int, ...] | None = None  # the shape of g's output, if it is not that of x
+    given: int = 0  # further inputs of g, after those of the code
     hidden: tuple[int, ...] | None = None
     channels: tuple[int, ...] | None = None
     down: str = "stride"
@@ -51,18 +47,18 @@ class NetworkOptions:
     tied: bool = False
 
     @property
-    def answers(self) -> int:
-        """Numbers that f gives."""
+    def code_numbers(self) -> int:
+        """Outputs of f."""
         return self.latent_dim if self.numbers is None else self.numbers
 
     @property
     def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shape f is given, and the shape g answers."""
+        """The shape of f's input, and the shape of g's output."""
         return self.into or self.shape, self.out or self.shape
 
 
 def dense_widths(features: int) -> tuple[int, ...]:
-    """Two hidden widths, falling: about twice the input, between 64 and 512, then half of it."""
+    """Two hidden widths: at least twice the input (a power of 2, 64 to 512), then half of that."""
     first = min(512, max(64, 2 ** math.ceil(math.log2(2 * features))))
     return first, first // 2
 
@@ -92,24 +88,24 @@ def _layers(widths: Sequence[int], activation: str) -> Iterator[nn.Module]:
 
 
 def dense(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
-    """Fully connected f and g whose widths fall and rise symmetrically.
+    """Fully connected f and g; the widths of g are those of f in reverse order.
 
-    With ``tied`` the decoder's matrices are the encoder's, transposed (its biases are its own).
+    With ``tied`` the decoder's matrices are those of the encoder, transposed; its biases are free.
     """
     features = math.prod(options.shape)
     hidden = dense_widths(features) if options.hidden is None else options.hidden
     into, out = options.ends
-    falling = [math.prod(into), *hidden, options.answers]
+    falling = [math.prod(into), *hidden, options.code_numbers]
     f = nn.Sequential(nn.Flatten(), *_layers(falling, options.activation))
     unflatten = nn.Unflatten(1, out)
     if not options.tied:
         rising = [options.latent_dim + options.given, *reversed(hidden), math.prod(out)]
         return f, nn.Sequential(*_layers(rising, options.activation), unflatten)
-    if rising_differs(options):
+    if into != out or options.code_numbers != options.latent_dim + options.given:
         raise ParameterError(
-            "tied=True needs a decoder whose ends are the encoder's, but here the encoder turns "
-            f"{math.prod(into)} numbers into {options.answers}, and the decoder "
-            f"{options.latent_dim + options.given} into {math.prod(out)}; leave tied=False."
+            "tied=True needs a decoder that mirrors the encoder, but here the encoder maps "
+            f"{math.prod(into)} numbers to {options.code_numbers}, and the decoder "
+            f"{options.latent_dim + options.given} to {math.prod(out)}; leave tied=False."
         )
     g = nn.Sequential()
     for layer in reversed([m for m in f if isinstance(m, nn.Linear)]):
@@ -119,19 +115,13 @@ def dense(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
     return f, g.append(unflatten)
 
 
-def rising_differs(options: NetworkOptions) -> bool:
-    """Whether the decoder's ends are not the encoder's turned round."""
-    into, out = options.ends
-    return into != out or options.answers != options.latent_dim + options.given
-
-
-# Convolutions in one and two dimensions have one text: the classes differ in a suffix only.
+# by the number of dimensions, signals or images
 _CONV: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 _POOL: dict[int, type[nn.MaxPool1d | nn.MaxPool2d]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
 
 
 def halve(size: Sequence[int]) -> tuple[int, ...]:
-    """The size after one stage down: half, rounded up, so that 1 stays 1."""
+    """The size after one downsampling stage: half, rounded up, so that 1 stays 1."""
     return tuple((s + 1) // 2 for s in size)
 
 
@@ -164,7 +154,7 @@ class Shuffle(nn.Module):
 
 
 class ResizeTo(nn.Module):
-    """To an exact size: nearest or (bi)linear upsampling, or a crop of what is one too large."""
+    """To an exact size: by nearest or (bi)linear upsampling, or by cropping what is too large."""
 
     def __init__(self, size: tuple[int, ...], mode: str) -> None:
         super().__init__()
@@ -184,10 +174,9 @@ class ResizeTo(nn.Module):
 
 
 class FlattenLast(nn.Module):
-    """(B, C, H, W) ↦ (B, H·W·C): free, where the channels lie last in memory as convolutions like.
+    """(B, C, H, W) ↦ (B, H·W·C); no copy, because convolutions keep channels last in memory.
 
-    Between this and `UnflattenLast` nothing need be copied from one layout to the other, which
-    makes a training step about a sixth faster.
+    With this and ``UnflattenLast`` a training step is about a sixth faster.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,8 +191,7 @@ class UnflattenLast(nn.Module):
         self.shape = (*size, channels)
 
     def forward(self, h: Tensor) -> Tensor:
-        channels_last: Tensor = h.unflatten(1, self.shape)
-        return channels_last.movedim(-1, 1)
+        return h.view(-1, *self.shape).movedim(-1, 1)
 
 
 def _down(options: NetworkOptions, dims: int, a: int, b: int) -> list[nn.Module]:
@@ -227,7 +215,7 @@ def _up(
 
 
 def conv_channels(size: Sequence[int]) -> tuple[int, ...]:
-    """Channels that double from 32 to at most 256, one stage for each halving down to 7 or less."""
+    """One number for each stage, 32, 64, ... up to 256, until both sides are at most 7."""
     channels = [32]
     size = halve(size)
     while max(size) > 7:
@@ -237,9 +225,10 @@ def conv_channels(size: Sequence[int]) -> tuple[int, ...]:
 
 
 def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
-    """Convolutional f and g for (C, L) and (C, H, W): channels grow as the picture halves.
+    """Convolutional f and g for (C, L) and (C, H, W): every stage of f halves the size.
 
-    Every size from 1 up is restored exactly: each stage up knows the size its twin started from.
+    Every size from 1 up is restored exactly: each stage of g knows the size that its counterpart
+    in f started from.
     """
     (n_channels, *size), (n_out, *_) = options.ends
     if options.tied:
@@ -259,7 +248,7 @@ def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
     flat = channels[-1] * math.prod(sizes[-1])
     hidden = options.hidden or ()
     f.append(FlattenLast() if dims == 2 else nn.Flatten())
-    f.extend(_layers([flat, *hidden, options.answers], options.activation))
+    f.extend(_layers([flat, *hidden, options.code_numbers], options.activation))
     code = options.latent_dim + options.given
     g = nn.Sequential(*_layers([code, *reversed(hidden), flat], options.activation))
     back = UnflattenLast(channels[-1], sizes[-1]) if dims == 2 else None
@@ -279,7 +268,16 @@ ARCHITECTURES: dict[str, Callable[[NetworkOptions], tuple[nn.Module, nn.Module]]
 def build_networks(
     name: str, options: NetworkOptions, rng: Generator | None
 ) -> tuple[nn.Module, nn.Module]:
-    """f and g of one architecture, with weights drawn from ``rng`` alone (None: left on "meta")."""
+    """f and g of one architecture.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``ARCHITECTURES``.
+    options : NetworkOptions
+    rng : Generator or None
+        Draws the weights. None: they come from a file, and the networks stay on "meta".
+    """
     with torch.device("meta"):
         f, g = (net.float() for net in ARCHITECTURES[name](options))
     if rng is None:
@@ -290,20 +288,20 @@ def build_networks(
     return f, g
 
 
-def refuse_classes(network: type[nn.Module], options: NetworkOptions) -> None:
-    """Refuse a D for which f is given, or g answers, other numbers than those of x."""
+def validate_plain_ends(options: NetworkOptions) -> None:
+    """Raise ParameterError for a D with one-hot inputs, which only ``ARCHITECTURES`` support."""
     if options.ends != (options.shape, options.shape):
         raise ParameterError(
-            f"The network {network.__name__} is one of the numbers of x as they are, but "
-            'distance="categorical" and "mixed" ask for some of each class; choose another '
-            "distance, or another model."
+            'distance="categorical" and "mixed" turn values into classes, which the networks of '
+            "this model do not support; choose another distance, or another model."
         )
 
 
 def make(build: Callable[[], nn.Module], rng: Generator | None) -> Any:
-    """A module that ``build`` describes, its weights drawn from ``rng`` alone (None: none drawn).
+    """The module that ``build`` returns, with weights drawn from ``rng`` only.
 
-    What a part's own networks are made by: nothing else draws from torch's global generator.
+    Without ``rng`` nothing is drawn and the module stays on "meta". Every network of a part is
+    created by this function, so that nothing draws from torch's global generator.
     """
     with torch.device("meta"):
         net = build().float()
@@ -314,13 +312,13 @@ def make(build: Callable[[], nn.Module], rng: Generator | None) -> Any:
 
 
 def mlp(widths: Sequence[int], rng: Generator | None, activation: str = "gelu") -> nn.Sequential:
-    """Linear layers of these widths with an activation between, made by ``make``."""
+    """Linear layers of these widths with activations in between, created by ``make``."""
     net: nn.Sequential = make(lambda: nn.Sequential(*_layers(widths, activation)), rng)
     return net
 
 
 def initialise(net: nn.Module, rng: Generator) -> None:
-    """Xavier's uniform weights (Glorot & Bengio 2010), and biases of zero, everywhere."""
+    """Uniform Xavier weights (Glorot & Bengio 2010), and zero for everything of one dimension."""
     for name, parameter in net.named_parameters():
         if name.endswith("bias") or parameter.ndim < 2:
             nn.init.zeros_(parameter)
@@ -329,7 +327,145 @@ def initialise(net: nn.Module, rng: Generator) -> None:
 
 
 def zero_last(net: nn.Module) -> None:
-    """Set the last layer to zero, so that ``net`` answers 0 until it has learned something."""
+    """Set the weights of the last layer to zero, so that ``net`` outputs 0 at first."""
     layers = [m for m in net.modules() if isinstance(m, nn.Linear | _ConvNd)]
-    if layers:  # a tied decoder has none of its own: it answers 0 as soon as the code does
+    if layers:  # a tied decoder has none of its own; it outputs 0 because the code is 0
         nn.init.zeros_(layers[-1].weight)
+
+
+# 3 × 3 convolutions of stride 2. torch's backward pass for them in bfloat16 on a CPU is many times
+# slower than a matrix product, so there they are products with the patches they look at. On other
+# devices and in float32 they are torch's own.
+_BF16 = torch.bfloat16
+
+
+class Halving(nn.Conv2d):
+    """(B, a, H, W) ↦ (B, b, ⌈H/2⌉, ⌈W/2⌉), 3 by 3."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(a, b, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _uses_products(x):
+            return super().forward(x)
+        return _Halve.apply(x, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Doubling(nn.ConvTranspose2d):
+    """The adjoint of ``Halving``: to sizes of 2·side − 1, or one more where ``extra`` is 1."""
+
+    def __init__(self, a: int, b: int, extra: tuple[int, int]) -> None:
+        super().__init__(a, b, 3, stride=2, padding=1, output_padding=extra)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if output_size is not None or not _uses_products(x):
+            return super().forward(x, output_size)
+        pairs = zip(x.shape[2:], self.output_padding, strict=True)
+        large = tuple(2 * side - 1 + extra for side, extra in pairs)
+        return _Double.apply(x, self.weight, self.bias, large)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _uses_products(x: Tensor) -> bool:
+    """Whether this is training in bfloat16 on a CPU."""
+    bfloat16 = (
+        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
+    return bfloat16 and torch.is_grad_enabled() and x.is_cpu and x.ndim == 4
+
+
+class _Halve(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+        patches = unroll(_last(x))
+        ctx.save_for_backward(x, W, patches)
+        small = [(side + 1) // 2 for side in x.shape[2:]]
+        out = torch.addmm(b.to(_BF16), patches, _matrix(W).t())
+        return out.view(len(x), *small, len(b)).movedim(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, W, patches = ctx.saved_tensors
+        if (
+            torch.is_grad_enabled()
+        ):  # a gradient of this gradient may be taken, with respect to x too
+            patches = unroll(_last(x))
+        g, grad_x = _last(grads[0]).flatten(0, 2), None
+        if ctx.needs_input_grad[0]:
+            n, channels, *size = x.shape
+            grad_x = roll(g @ _matrix(W), (n, *size, channels)).movedim(-1, 1).to(x.dtype)
+        return grad_x, _kernel(g.t() @ patches, W), g.sum(0).to(W.dtype)
+
+
+class _Double(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, large: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, W)
+        patches = _last(x).flatten(0, 2) @ _matrix(W)
+        out = roll(patches, (len(x), *large, len(b))).add_(b.to(_BF16))
+        return out.movedim(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, W = ctx.saved_tensors
+        pixels, g, grad_x = _last(x), _last(grads[0]), None
+        patches = unroll(g)
+        if ctx.needs_input_grad[0]:
+            grad_x = (patches @ _matrix(W).t()).view(pixels.shape).movedim(-1, 1).to(x.dtype)
+        weight = _kernel(pixels.flatten(0, 2).t() @ patches, W)
+        return grad_x, weight, g.sum((0, 1, 2)).to(W.dtype), None
+
+
+def _last(x: Tensor) -> Tensor:
+    """(B, C, H, W) as (B, H, W, C), in bfloat16."""
+    return x.to(_BF16).movedim(1, -1).contiguous()
+
+
+def _matrix(W: Tensor) -> Tensor:
+    """(a, b, 3, 3) as (a, 9·b), the channels b last, in bfloat16."""
+    return W.movedim(1, -1).flatten(1).to(_BF16)
+
+
+def _kernel(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of ``_matrix``."""
+    return matrix.view(like.movedim(1, -1).shape).movedim(-1, 1).to(like.dtype)
+
+
+def unroll(x: Tensor) -> Tensor:
+    """(B, H, W, C) ↦ (B·h·w, 9·C): the 3 × 3 patch around every second pixel in both directions."""
+    n, height, width, channels = x.shape
+    small = (height + 1) // 2, (width + 1) // 2
+    x = F.pad(x, (0, 0, 1, 1, 1, 1)).contiguous()
+    a, b, c = x.stride()[:3]
+    if channels == 1:  # nine strided copies are faster than copying single numbers
+        taps = x.as_strided((3, 3, n, *small), (b, c, a, 2 * b, 2 * c))
+        return taps.reshape(9, -1).t()
+    patches = x.as_strided((n, *small, 3, 3 * channels), (a, 2 * b, 2 * c, b, 1))
+    return patches.reshape(-1, 9 * channels)
+
+
+def roll(patches: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The adjoint of ``unroll``: an image of this shape, overlapping patches added up.
+
+    A pixel with an even index is the middle of one patch; one with an odd index is the end of the
+    patch before it and the start of the one after.
+    """
+    n, height, width, channels = shape
+    small = (height + 1) // 2, (width + 1) // 2
+    taps = patches.view(n, *small, 3, 3, channels).movedim((3, 4), (0, 1))
+    out = patches.new_empty(shape)
+    for a, b in product((0, 1), repeat=2):  # even and odd indices
+        target = out[:, a::2, b::2]
+        for (i, top, above), (j, left, before) in product(_taps(a, height), _taps(b, width)):
+            part, where = taps[i, j][:, top, left], target[:, above, before]
+            if i and j:  # the first, which covers all of the target
+                where.copy_(part)
+            else:
+                where += part
+    return out
+
+
+def _taps(odd: int, side: int) -> list[tuple[int, slice, slice]]:
+    """The taps that reach even or odd indices: (position in the patch, source, target)."""
+    if not odd:
+        return [(1, slice(None), slice(None))]
+    return [(2, slice(side // 2), slice(None)), (0, slice(1, None), slice((side - 1) // 2))]

@@ -1,7 +1,7 @@
-"""The linear path beside f and g that starts at PCA, and the head that knows the data's bounds.
+"""The linear path next to f and g that starts at PCA, and the head for bounded data.
 
 With the last layers of f and g at zero, z = A(x − m) and x' = B z + m: the model *is* PCA at step
-0, so that "the best on validation" can never be worse than PCA.
+0, so that the best model on validation is never worse than PCA.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from narrows.parts.networks.architectures import zero_last
 
-# features × numbers of the code: above this the path's matrices would outweigh the networks
-LARGEST_PATH = 2**25
+# features × latent_dim: above this the path's two matrices (128 MiB each) outweigh the networks
+MAX_PATH_SIZE = 2**25
 
 
 class WithPath(nn.Module):
@@ -28,12 +28,12 @@ class WithPath(nn.Module):
         zero_last(net)
 
     def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = self.net(h) + self.path(h)
-        return out
+        return torch.add(self.net(h), self.path(h))
 
 
 def _zeros(into: int, out: int) -> nn.Linear:
-    device = torch.zeros(()).device  # the caller's: "meta" while a file's skeleton is built
+    device = torch.zeros(()).device  # the caller's: "meta" while a model is read from a file
+    # created on "meta", because nn.Linear would draw from the global random generator
     layer = nn.Linear(into, out, device="meta").to_empty(device=device)
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -41,22 +41,25 @@ def _zeros(into: int, out: int) -> nn.Linear:
 
 
 def encoder_path(features: int, numbers: int) -> nn.Module:
-    """x ↦ A x + b for x of any shape, at zero."""
+    """x ↦ A x + b for x of any shape, with A and b zero."""
     return nn.Sequential(nn.Flatten(), _zeros(features, numbers))
 
 
 def decoder_path(latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
-    """z ↦ B z + m, folded to ``shape``, at zero."""
+    """z ↦ B z + m, reshaped to ``shape``, with B and m zero."""
     return nn.Sequential(_zeros(latent_dim, math.prod(shape)), nn.Unflatten(1, shape))
 
 
 def path_fits(shape: tuple[int, ...], latent_dim: int) -> bool:
     """Whether a linear path of this size is worth its memory."""
-    return math.prod(shape) * latent_dim <= LARGEST_PATH
+    return math.prod(shape) * latent_dim <= MAX_PATH_SIZE
+
+
+LEAK = 0.05  # share of the gradient outside the bounds
 
 
 class _Clamp(torch.autograd.Function):
-    """min(max(x, low), high); outside, a small gradient passes so that nothing gets stuck there."""
+    """min(max(x, low), high); outside, a part of the gradient passes, so that x can come back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: Any, high: Any) -> Tensor:
@@ -67,21 +70,18 @@ class _Clamp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,), (low, high) = ctx.saved_tensors, ctx.bounds
-        if isinstance(low, float):  # one fused pass; hardtanh takes numbers only
+        if isinstance(low, float):  # one pass, but for numbers only
             inside = torch.ops.aten.hardtanh_backward(grads[0], x, low, high)
         else:
             inside = grads[0] * ((x > low) & (x < high))
         return torch.lerp(inside, grads[0], LEAK), None, None
 
 
-LEAK = 0.05
-
-
 class BoundedHead(nn.Module):
-    """Keep the output within the range of bounded data.
+    """Keep g's output within the bounds of the data.
 
-    For x within the bounds a clamped answer is never farther from x than the answer itself, so
-    this head keeps the promise "never below PCA", where a sigmoid would not.
+    For x within the bounds a clamped output is never farther from x than the output itself, so
+    the start at PCA is no worse than PCA; with a sigmoid it would be.
     ``low`` and ``high`` broadcast against one event.
     """
 
@@ -99,7 +99,7 @@ class BoundedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         low: Any = self.low
         high: Any = self.high
-        if low.numel() == 1 and not low.is_cuda:  # reading a number off a GPU would wait for it
+        if low.numel() == 1 and not low.is_cuda:  # on a GPU this would wait
             low, high = low.item(), high.item()
         if torch.is_grad_enabled():
             clamped: Tensor = _Clamp.apply(x, low, high)  # type: ignore[no-untyped-call]
@@ -109,26 +109,30 @@ class BoundedHead(nn.Module):
 
 # Measured over tables, signals and images (benchmarks/recipes.md): one rate for all is too fast for
 # the path, which starts where it should end, and too slow for matrices with few inputs.
-PATH_WIDTH = 64  # a path of d features learns this / d times as fast as the rate says, at most once
-WIDE = 512  # a matrix with this many inputs learns at the rate; with fewer, faster as the root
-MOST = 3.0
+PATH_WIDTH = 64  # a path with d inputs or outputs gets 64 / d of the rate, at most all of it
+FULL_RATE_INPUTS = 512  # a matrix with n < 512 inputs gets √(512 / n) of the rate ...
+MAX_MULTIPLIER = 3.0  # ... at most this
 
 
-def pace(*modules: nn.Module) -> Callable[[nn.Parameter], float]:
-    """How fast each parameter of these learns, times the learning rate."""
-    paces: dict[int, float] = {}
+def lr_multiplier(*modules: nn.Module) -> Callable[[nn.Parameter], float]:
+    """What the learning rate of each parameter of these modules is multiplied by.
+
+    A module with an attribute ``lr_multiplier`` sets it for all its parameters.
+    """
+    multipliers: dict[int, float] = {}
     for part in (part for module in modules for part in module.modules()):
         if isinstance(part, WithPath):
             longest = max(max(p.shape) for p in part.path.parameters() if p.ndim > 1)
-            paces |= {id(p): min(1.0, PATH_WIDTH / longest) for p in part.path.parameters()}
-        own = getattr(part, "pace", None)  # of a network whose own measurements ask for another
+            multiplier = min(1.0, PATH_WIDTH / longest)
+            multipliers |= {id(p): multiplier for p in part.path.parameters()}
+        own = getattr(part, "lr_multiplier", None)
         if own is not None:
-            paces |= {id(p): own for p in part.parameters()}
+            multipliers |= {id(p): own for p in part.parameters()}
 
-    def times(parameter: nn.Parameter) -> float:
-        if parameter.ndim > 1 and id(parameter) not in paces:
+    def of(parameter: nn.Parameter) -> float:
+        if parameter.ndim > 1 and id(parameter) not in multipliers:
             inputs = parameter[0].numel()
-            return min(MOST, max(1.0, math.sqrt(WIDE / inputs)))
-        return paces.get(id(parameter), 1.0)
+            return min(MAX_MULTIPLIER, max(1.0, math.sqrt(FULL_RATE_INPUTS / inputs)))
+        return multipliers.get(id(parameter), 1.0)
 
-    return times
+    return of

@@ -1,4 +1,4 @@
-"""A network whose i-th answers depend on the inputs before the i-th only: autoregressive by masks.
+"""MADE: a network whose i-th outputs depend on z_1, ..., z_{i−1} only, by masks on its weights.
 
 Source: Germain et al. 2015, "MADE: masked autoencoder for distribution estimation",
 arXiv:1502.03509.
@@ -23,7 +23,7 @@ class MaskedLinear(nn.Linear):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out)
-        # saved with the weights: what makes a module from a file only knows shapes
+        # saved with the weights, because a module that is read from a file only knows its shapes
         self.register_buffer("mask", torch.empty(n_out, n_in, dtype=torch.bool))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -31,20 +31,20 @@ class MaskedLinear(nn.Linear):
 
 
 class MADE(nn.Module):
-    """(z, context) ↦ n_out numbers for each z_i, of z_1, ..., z_{i−1} and the context alone.
+    """(z, context) ↦ n_out numbers for each z_i, which depend on z_1, ..., z_{i−1} and context.
 
-    Made by ``made``, which draws the weights.
+    Create it with ``masked_autoregressive``, which draws the weights.
 
     Parameters
     ----------
     k : int
         Numbers of z.
     n_out : int
-        Numbers answered for each of them.
+        Outputs for each of them.
     hidden : sequence of int
-        Widths of the hidden layers; at least k each, lest some z_i be seen by nobody.
+        Widths of the hidden layers, at least k: in a narrower layer some z_i would have no unit.
     context : int
-        Numbers that every answer may depend on.
+        Numbers of a context that all outputs may depend on.
     """
 
     def __init__(self, k: int, n_out: int, hidden: Sequence[int], context: int = 0) -> None:
@@ -55,8 +55,8 @@ class MADE(nn.Module):
 
     @torch.no_grad()
     def set_masks(self) -> None:
-        """Who sees whom: each unit has a degree, how many z_i it may depend on."""
-        # units of degree 0 see the context alone; without one they would see nothing
+        """Give each unit a degree d: it may depend on z_1, ..., z_d only."""
+        # units of degree 0 depend on the context only; without a context they would be constant
         low = 0 if self.context or self.k == 1 else 1
         order = torch.arange(self.k)
         degrees = [torch.cat([order.new_zeros(self.context), order + 1])]
@@ -68,30 +68,22 @@ class MADE(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """(..., k) and (..., context) → (..., k, n_out), in float32."""
-        with torch.autocast(z.device.type, enabled=False):  # the answers stand in densities
+        with torch.autocast(z.device.type, enabled=False):  # densities need float32
             h = z if context is None else torch.cat([context.to(z.dtype), z], -1)
             for i, layer in enumerate(self.layers):
                 h = layer(F.gelu(h) if i else h)
-        answers: Tensor = h.unflatten(-1, (self.k, self.n_out))
-        return answers
+        return h.view(*h.shape[:-1], self.k, self.n_out)
 
 
-def made(
-    k: int,
-    n_out: int,
-    hidden: Sequence[int],
-    context: int = 0,
-    *,
-    rng: Generator | None,
-    zero: bool = True,
+def masked_autoregressive(
+    k: int, n_out: int, hidden: Sequence[int], context: int = 0, *, rng: Generator | None
 ) -> MADE:
-    """A ``MADE`` with weights drawn from ``rng`` (None: none drawn, as for a module from a file).
+    """A ``MADE`` that outputs 0 at first, its other weights drawn from ``rng``.
 
-    With ``zero`` it answers 0 until it has learned something.
+    Without ``rng`` nothing is drawn, as for a module that is read from a file.
     """
     net: MADE = make(lambda: MADE(k, n_out, hidden, context), rng)
     if rng is not None:
         net.set_masks()
-        if zero:
-            zero_last(net)
+        zero_last(net)
     return net

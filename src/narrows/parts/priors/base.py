@@ -1,25 +1,32 @@
-"""p: the prior over codes, and what samples from it.
+"""The contract of a prior p over codes, and the standard normal.
 
-What is fitted to the codes after training stands in ``samplers``; both answer the same questions.
+Distributions that are fitted to the codes after training stand in ``samplers``.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from narrows._types import Sizes
 from narrows.exceptions import ParameterError
+from narrows.parts import Composition, Part
 from narrows.parts.latents.base import normal_log_prob
 
 
-class Prior(nn.Module):
-    """What every p says of itself.
+class Prior(Part):
+    """p(z). A subclass gives ``log_prob`` and ``sample``.
 
-    ``space`` is where its codes lie (see ``latents.Latent``); ``closed`` whether a latent's ``kl``
-    is the divergence from this prior; ``needs`` what it asks of q: "gaussian" (a diagonal one).
+    Attributes
+    ----------
+    space : str
+        Where its codes lie, one of ``latents.base.SPACES``; it must be that of the latent.
+    closed : bool
+        Whether a latent's closed form ``Node.kl`` is the divergence from this prior.
+    needs : frozenset of str
+        What it asks of the latent: "gaussian" (a ``DiagonalGaussian``).
     """
 
     space: ClassVar[str] = "real"
@@ -27,15 +34,17 @@ class Prior(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
-        """Make the parameters, if there are any; without ``rng`` on the device of the caller."""
         self.latent_dim = sizes.latent_dim
 
-    def log_prob(self, z: Tensor, model: Any) -> Tensor:
-        """log p(z): (..., latent_dim) → (...); ``model`` has f and q, should they be needed."""
+    def log_prob(self, z: Tensor, model: Composition) -> Tensor:
+        """log p(z): (..., latent_dim) → (...); some priors read f and q of the model."""
         raise NotImplementedError
 
-    def sample(self, n: int, rng: Generator, temperature: float = 1.0, model: Any = None) -> Tensor:
-        """n codes, (n, latent_dim); a lower temperature draws nearer to the typical."""
+    def sample(self, n: int, rng: Generator, temperature: float, model: Composition) -> Tensor:
+        """n codes, (n, latent_dim).
+
+        ``temperature`` multiplies the standard deviation of the noise: 1 is the prior itself.
+        """
         raise NotImplementedError
 
 
@@ -44,19 +53,19 @@ class StandardNormal(Prior):
 
     closed = True
 
-    def log_prob(self, z: Tensor, model: Any = None) -> Tensor:
+    def log_prob(self, z: Tensor, model: Composition) -> Tensor:
         return normal_log_prob(z, 0.0, 0.0)
 
-    def sample(self, n: int, rng: Generator, temperature: float = 1.0, model: Any = None) -> Tensor:
+    def sample(self, n: int, rng: Generator, temperature: float, model: Composition) -> Tensor:
         shape = (n, self.latent_dim)
         eps = torch.randn(shape, generator=rng, device=rng.device, dtype=torch.float32)
         return temperature * eps
 
 
-def refuse_temperature(temperature: float, prior: nn.Module) -> None:
-    """Of what is uniform no draw is more typical than another."""
+def validate_temperature(temperature: float, what: str) -> None:
+    """Raise ParameterError unless it is 1: a uniform prior has no spread to scale."""
     if temperature != 1.0:
         raise ParameterError(
-            f"temperature={temperature!r} has no meaning for {type(prior).__name__}, under which "
-            "all codes are equally likely; leave temperature=1."
+            f"temperature={temperature!r} has no effect on a uniform prior over {what}: all codes "
+            "are equally likely; leave temperature=1."
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from narrows._types import Sizes, Trace
+from narrows.parts import Composition
 from narrows.parts.latents.base import LOG_2PI
 from narrows.parts.priors.base import Prior
 
@@ -16,25 +16,23 @@ from narrows.parts.priors.base import Prior
 def mixture_log_prob(z: Tensor, mu: Tensor, log_variance: Tensor) -> Tensor:
     """log 1/N Σ_n N(z; μ_n, diag σ_n²): (..., k) → (...), with μ and log σ² of shape (N, k).
 
-    (z − μ)² is expanded, so that all is three products of matrices; far from 0 that would cost
-    float32 its digits, and so everything is float64, where it is faster still than differences of
-    S × N × k numbers.
+    (z − μ)² is expanded, so that three matrix products do all the work. Far from 0 float32 would
+    lose digits in that, so it is float64; it is still faster than S × N × k differences.
     """
     with torch.autocast(z.device.type, enabled=False):
         centre = mu.mean(0).double()
         flat = z.double().reshape(-1, z.shape[-1]) - centre
-        m, s = mu.double() - centre, torch.exp(-log_variance.double())
-        far = flat.square() @ s.T - 2.0 * flat @ (m * s).T
-        far = far + (m.square() * s + log_variance.double() + LOG_2PI).sum(-1)
-        total = (-0.5 * far).logsumexp(-1) - math.log(len(mu))
-        answer: Tensor = total.float().view(z.shape[:-1])
-        return answer
+        m, precision = mu.double() - centre, torch.exp(-log_variance.double())
+        squares = flat.square() @ precision.T - 2.0 * flat @ (m * precision).T
+        squares = squares + (m.square() * precision + log_variance.double() + LOG_2PI).sum(-1)
+        total = (-0.5 * squares).logsumexp(-1) - math.log(len(mu))
+        return total.float().view(z.shape[:-1])
 
 
 class VampPrior(Prior):
     """p(z) = 1/N Σ_n q(z | u_n): a mixture of the model's own posteriors at N learned inputs u_n.
 
-    They begin at training rows and stay within the range of those.
+    The u_n start at training rows and stay within the range of x.
 
     Source: Tomczak & Welling, "VAE with a VampPrior", arXiv:1705.07120.
 
@@ -45,6 +43,7 @@ class VampPrior(Prior):
     """
 
     needs = frozenset({"gaussian"})
+    starts_from_data = True
     low: Tensor  # the range of x, (): in scaled units
     high: Tensor
 
@@ -63,8 +62,8 @@ class VampPrior(Prior):
         self.register_buffer("high", torch.tensor(math.inf))
 
     @torch.no_grad()
-    def init_from_data(self, x: Tensor, model: Any, rng: Generator) -> None:
-        """Begin a little aside some of these rows; of zeros and ones, at softer ones."""
+    def init_from_data(self, x: Tensor, model: Composition, rng: Generator) -> None:
+        """Start near some of these rows; zeros and ones start at 0.05 and 0.95."""
         low, high = x.aminmax()
         self.low.copy_(low)
         self.high.copy_(high)
@@ -76,25 +75,14 @@ class VampPrior(Prior):
 
     @torch.no_grad()
     def after_step(self, trace: Trace) -> None:
-        """Back into the range of x, where f knows its way: a step of projected gradient."""
+        """Projected gradient: back into the range of x, where f was trained."""
         self.inputs.clamp_(self.low, self.high)
 
-    def posteriors(self, model: Any) -> tuple[Tensor, Tensor]:
-        """μ and log σ² of q at the inputs, (n_inputs, latent_dim) each.
+    def log_prob(self, z: Tensor, model: Composition) -> Tensor:
+        return mixture_log_prob(z, *model.posterior(self.inputs))
 
-        Of a model of several levels, which says so by a method ``top``, at its highest.
-        """
-        if hasattr(model, "top"):
-            mu, log_variance = model.top(self.inputs)
-        else:
-            mu, log_variance = model.q.split(model.f(model.D.to_model(self.inputs)))
-        return mu, log_variance
-
-    def log_prob(self, z: Tensor, model: Any) -> Tensor:
-        return mixture_log_prob(z, *self.posteriors(model))
-
-    def sample(self, n: int, rng: Generator, temperature: float = 1.0, model: Any = None) -> Tensor:
-        mu, log_variance = self.posteriors(model)
+    def sample(self, n: int, rng: Generator, temperature: float, model: Composition) -> Tensor:
+        mu, log_variance = model.posterior(self.inputs)
         drawn = torch.randint(self.n_inputs, (n,), generator=rng, device=mu.device)
         eps = torch.randn((n, mu.shape[1]), generator=rng, device=mu.device, dtype=mu.dtype)
         return mu[drawn] + temperature * torch.exp(0.5 * log_variance[drawn]) * eps
