@@ -18,7 +18,7 @@ from narrows import ParameterError
 from narrows import models as family
 from narrows.cli import main
 from narrows.estimators.parameters import Parameters
-from narrows.estimators.registry import KNOWN, MODELS, ANY_SIZE, model_class
+from narrows.estimators.registry import ANY_SIZE, KNOWN, MODELS, model_class
 
 DIGITS = load_digits()
 X, Y = DIGITS.images[:120], DIGITS.target[:120]

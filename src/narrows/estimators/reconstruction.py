@@ -19,7 +19,7 @@ from torch import Tensor
 
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.state import EstimatorState
-from narrows.estimators.validation import Array, DataParameters, Given, in_steps, validate_X
+from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import as_source
 from narrows.io.write import check_output, concatenate_to
@@ -148,7 +148,9 @@ class ReconstructionMixin(TransformerMixin):
             return self.state_.spec.layout.from_model(
                 self.state_.scaling.undo_narrow(shaped, narrow).cpu().numpy(), dtype
             )
-        return self.state_.spec.layout.from_model(self.state_.scaling.undo(shaped).cpu().numpy(), dtype)
+        return self.state_.spec.layout.from_model(
+            self.state_.scaling.undo(shaped).cpu().numpy(), dtype
+        )
 
     @torch.no_grad()
     def reconstruct(

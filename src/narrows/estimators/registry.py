@@ -21,7 +21,6 @@ with Path(__file__).with_suffix(".toml").open("rb") as file:
     _TABLES = tomllib.load(file)
 
 
-
 def _entries(table: dict[str, list[str]]) -> dict[str, Entry]:
     return {name: Entry(f"narrows.{module}", words) for name, (module, words) in table.items()}
 
