@@ -21,15 +21,15 @@ from narrows.denoising.denoiser_model import DenoiserModel, PSNRObjective, size_
 from narrows.denoising.noise_level import AnscombeTransform, estimate_noise_level, fit_anscombe
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
-from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
-from narrows.estimators.setup import FitData, Training, new_train_state, start_history
-from narrows.estimators.state import (
+from narrows.estimators.fitted_state import (
     FittedState,
     History,
     pick_device,
     refuse_own_networks,
     without_prefix,
 )
+from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
+from narrows.estimators.setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.summary import given_parameters, run_summary, versions
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
@@ -37,7 +37,7 @@ from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.training.batches import Rows
 from narrows.training.patches import Patches, as_planes
 from narrows.training.process_group import Group
-from narrows.training.state import TrainState
+from narrows.training.train_state import TrainState
 
 MAX_PIXELS_FOR_8_VIEWS = 4_000_000  # with sides="auto"; eight views take eight times as long
 # Noisy images are scaled so that their noise has this level, so one kind of pair serves them all.

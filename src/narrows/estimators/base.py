@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from narrows.estimators import fit_and_resume, model_file
 from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_of
+from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
 from narrows.estimators.parameters import RunParameters, lasting
 from narrows.estimators.reconstruction import PCABeside, mean_error
 from narrows.estimators.setup import ERRORS, FitData, Training, resume, setup
-from narrows.estimators.state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
@@ -34,7 +34,7 @@ from narrows.training.batches import Scaling
 from narrows.training.monitor import Monitor
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group, current_group, join_group
-from narrows.training.state import Budget
+from narrows.training.train_state import Budget
 
 S = TypeVar("S", bound=FittedState)
 

@@ -18,9 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from narrows.estimators.base import Estimator
+from narrows.estimators.fitted_state import CLASSES, EstimatorState
 from narrows.estimators.generation import GenerativeMixin
 from narrows.estimators.setup import FitData, Training, split_indices
-from narrows.estimators.state import CLASSES, EstimatorState
 from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.parts.model import ClassConditionalModel, with_class

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from narrows._types import Clock
+from narrows.estimators.fitted_state import FittedState, History, Tensors
 from narrows.estimators.parameters import (
     FIT,
     MODEL,
@@ -33,7 +34,6 @@ from narrows.estimators.parameters import (
     seed_of,
 )
 from narrows.estimators.setup import FitData, Training
-from narrows.estimators.state import FittedState, History, Tensors
 from narrows.estimators.summary import describe_run, plain
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
@@ -46,7 +46,13 @@ from narrows.training.listeners import Listeners
 from narrows.training.loop import train
 from narrows.training.monitor import Monitor, average_score
 from narrows.training.process_group import Group, current_group, refuse_devices
-from narrows.training.state import Budget, StepRecord, TrainConfig, TrainState, make_optimizers
+from narrows.training.train_state import (
+    Budget,
+    StepRecord,
+    TrainConfig,
+    TrainState,
+    make_optimizers,
+)
 
 SHORT_RUN = 10  # epochs up to which half a run keeps the full learning rate
 LR_BACKOFF = 0.1  # times the learning rate, for the one new try after a loss that is not finite

@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from narrows.estimators.auto import find_range, statistics_of, unscaled
+from narrows.estimators.fitted_state import sampler_name
 from narrows.estimators.parameters import seed_of
 from narrows.estimators.reconstruction import ReconstructionMixin
-from narrows.estimators.state import sampler_name
 from narrows.estimators.validation import Array
 from narrows.exceptions import ParameterError
 from narrows.parts.latents.vector_quantizer import Quantizer
@@ -25,8 +25,8 @@ from narrows.parts.priors.samplers import SAMPLERS, Sampler, codes_of, draw, mak
 from narrows.training.batches import Rows, Scaling, inference_batch
 from narrows.training.loop import train
 from narrows.training.process_group import Group
-from narrows.training.state import Budget, TrainConfig, TrainState
 from narrows.training.streamed_batches import Stream
+from narrows.training.train_state import Budget, TrainConfig, TrainState
 
 CPU = torch.device("cpu")
 MAX_SAMPLER_ROWS = 20_000  # rows whose codes a sampler is fitted to

@@ -1,9 +1,9 @@
 """One file for a whole model: from a fitted estimator to tensors and a header, and back.
 
 The header has "class", "parameters", "versions" and, under "fitted", what the class's state holds
-(see `state.py`). A stored probe, some input and the model's output, must come back the same. The
-loader takes class names from the registry only, never a path from the file, and refuses any field
-that it does not know.
+(see `fitted_state.py`). A stored probe, some input and the model's output, must come back the
+same. The loader takes class names from the registry only, never a path from the file, and refuses
+any field that it does not know.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from narrows.estimators.fitted_state import Tensors
 from narrows.estimators.parameters import CALL, FIT, MODEL, names_in_scope
 from narrows.estimators.registry import KNOWN, model_class
-from narrows.estimators.state import Tensors
 from narrows.estimators.summary import plain, versions
 from narrows.exceptions import FileError, NarrowsError, ParameterError
 from narrows.io.safetensors_file import read_file

@@ -17,8 +17,8 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from narrows.estimators.fitted_state import EstimatorState
 from narrows.estimators.pca import PCA, filled
-from narrows.estimators.state import EstimatorState
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import as_source

@@ -7,9 +7,9 @@ import platform
 from dataclasses import asdict, fields
 from typing import Any
 
+from narrows.estimators.fitted_state import EstimatorState, History
 from narrows.estimators.parameters import Parameters, RunParameters, in_order
 from narrows.estimators.setup import Training
-from narrows.estimators.state import EstimatorState, History
 from narrows.io.safetensors_file import without_nan
 from narrows.version import __version__
 

@@ -38,7 +38,7 @@ from narrows.parts.objective import WeightedObjective
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, make_sampler
 from narrows.training.batches import Scaling
 from narrows.training.process_group import Group
-from narrows.training.state import TrainState
+from narrows.training.train_state import TrainState
 
 CPU = torch.device("cpu")
 Tensors = dict[str, Tensor]
