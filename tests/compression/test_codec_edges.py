@@ -224,5 +224,5 @@ def test_a_palette_is_of_no_differences() -> None:
     x = RNG.choice(np.array([3, 1 << 40, -(1 << 50)]), 500)
     payload = encode_integers(x)
     assert payload[0] == 3  # a palette
-    with pytest.raises(Corrupt, match="not known"):
+    with pytest.raises(Corrupt, match="unknown way"):
         decode_integers(bytes([payload[0] | 16]) + payload[1:], x.shape)

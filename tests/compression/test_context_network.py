@@ -196,8 +196,8 @@ def test_training_draws_from_its_own_generator_only() -> None:
 CODE = """
 import sys
 import numpy as np
-from narrows.codec.context import ContextModel
-from narrows.codec.rans import Encoder
+from narrows.compression.format.context_model import ContextModel
+from narrows.compression.format.entropy_coder import Encoder
 setting, path = sys.argv[1:]
 if setting.startswith("numpy"):
     sys.modules["torch"] = None
