@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.metaestimators import available_if
@@ -530,6 +531,13 @@ class Estimator(
     def distance_(self) -> str:
         """The name of D."""
         return self.state_.config.distance
+
+
+def with_feature_names(estimator: Estimator, names: list[str] | None) -> Estimator:
+    """The same fitted model with other names of its columns; with None it takes arrays."""
+    state = estimator.state_
+    columns = None if names is None else np.array(names, dtype=object)
+    return estimator._with_state(replace(state, spec=replace(state.spec, feature_names=columns)))
 
 
 def _appended(before: History, last: History) -> History:
