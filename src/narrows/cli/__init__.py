@@ -35,7 +35,7 @@ from narrows.cli import (
     show as showing,
 )
 from narrows.exceptions import NarrowsError
-from narrows.training.launcher import given_rank, launched
+from narrows.training import given_rank, launched
 from narrows.version import __version__
 
 __all__ = ["commands", "main"]

@@ -12,7 +12,8 @@ import torch
 from narrows.estimators.model_file import to_own_device
 from narrows.estimators.setup import seed_of
 from narrows.exceptions import ParameterError
-from narrows.training.launcher import launched, run_workers
+from narrows.training import launched
+from narrows.training.launcher import run_workers
 from narrows.training.process_group import all_gather, refuse_devices, world
 
 
