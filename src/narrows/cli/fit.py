@@ -19,7 +19,7 @@ from narrows.cli.options import (
     resize_option,
     tracking_options,
 )
-from narrows.training.launcher import given_rank
+from narrows.training import given_rank
 
 if TYPE_CHECKING:
     from narrows import Codec, Denoiser

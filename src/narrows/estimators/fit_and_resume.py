@@ -39,9 +39,10 @@ from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
 from narrows.parts.networks.linear_path import lr_multiplier
+from narrows.training import launched
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import Saved, load_from_file, load_state_dict, state_dict
-from narrows.training.launcher import Interrupt, catch_interrupts, launched, run_workers
+from narrows.training.launcher import Interrupt, catch_interrupts, run_workers
 from narrows.training.listeners import Listeners
 from narrows.training.loop import train
 from narrows.training.monitor import Monitor, average_score

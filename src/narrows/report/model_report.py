@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.estimators.base import with_feature_names
 from narrows.exceptions import InputError
+from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report import figures
 from narrows.report.content import Content, gather
 from narrows.report.formatting import article, byte_size, count, duration, percent, significant

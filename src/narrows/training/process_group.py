@@ -35,7 +35,7 @@ from torch.nn import Parameter
 
 from narrows.exceptions import NarrowsError, ParameterError, WorkerError
 from narrows.io.sources import Source
-from narrows.training.launcher import launched
+from narrows.training import launched
 
 # The slowest process may still be reading its data while the others wait, so not seconds; but a
 # machine that has gone must not be waited for all night. A process that dies is noticed at once.
