@@ -119,7 +119,7 @@ def load(path: Any, *, f: Any = None, g: Any = None) -> Any:
     return read(Path(path), f=f, g=g)
 
 
-def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> Any:
+def decompress(source: object, model: Any = None, *, max_bytes: int = 1 << 31) -> Any:
     """What a .narrow file holds: an array, or for images a list of arrays.
 
     Parameters

@@ -9,7 +9,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -183,7 +183,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     missing: ClassVar[None] = None
     in_memory: ClassVar[str] = "auto"
 
-    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+    def fit(self, X: object, y: object = None, *, X_val: object = None) -> Self:
         """Learn to compress data like X.
 
         Parameters
@@ -216,7 +216,7 @@ class Codec(Learner[CodecState], BaseEstimator):
             )
 
     def _validate_fit(
-        self, X: Any, X_val: Any, y: Any, fitted: CodecState | None
+        self, X: object, X_val: object, y: object, fitted: CodecState | None
     ) -> FitData[GivenRows | Images]:
         if isinstance(X, str | Path | list) and not _is_rows(X):
             return FitData(Images(X), None if X_val is None else Images(X_val))
@@ -385,7 +385,7 @@ class Codec(Learner[CodecState], BaseEstimator):
 
     # ------------------------------------------------------------------ compressing
 
-    def compress(self, X: Any, **options: Any) -> bytes:
+    def compress(self, X: object, **options: Any) -> bytes:
         """X as the bytes of a .narrow file; ``options`` are the parameters of ``compress_to``."""
         stream = io.BytesIO()
         self.compress_to(stream, X, **options)
@@ -394,7 +394,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     def compress_to(
         self,
         stream: Any,
-        X: Any,
+        X: object,
         *,
         mode: str | None = None,
         quality: int | None = None,
@@ -489,7 +489,7 @@ class Codec(Learner[CodecState], BaseEstimator):
                 "reshape X, or choose max_error or mode='lossless', which take any shape."
             )
 
-    def decompress(self, source: Any) -> Any:
+    def decompress(self, source: object) -> Any:
         """The content of a .narrow file: an array, or for images a list of arrays.
 
         Parameters
@@ -504,7 +504,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         check_is_fitted(self, "state_")
         return decompress(source, self.decoder_)
 
-    def reconstruct(self, X: Any, quality: int | None = None) -> Any:
+    def reconstruct(self, X: object, quality: int | None = None) -> Any:
         """X compressed and decompressed, by the same integer decoder as files."""
         return self.decompress(self.compress(X, quality=quality))
 
@@ -526,7 +526,11 @@ class Codec(Learner[CodecState], BaseEstimator):
         return y.flatten(1).cpu(), network.decode(y).cpu()
 
     def _state_from_tensors(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> CodecState:
         refuse_own_networks(path, own)
         fitted = header["fitted"]
@@ -561,7 +565,7 @@ def _level_in_words(level: dict[str, float]) -> str:
     return f"{own} (PCA {pca})"
 
 
-def _is_rows(X: Any) -> bool:
+def _is_rows(X: object) -> bool:
     """Whether a list holds rows of numbers, not images or names of files."""
     return isinstance(X, list) and bool(X) and not isinstance(X[0], str | Path | np.ndarray)
 
@@ -627,7 +631,7 @@ def parse_error(max_error: float | str | None) -> tuple[float, bool]:
 # ------------------------------------------------------------------ what is compressed
 
 
-def read_items(X: Any) -> tuple[list[Any], bool]:
+def read_items(X: object) -> tuple[list[Any], bool]:
     """What is to be compressed, items with ``data`` and ``name``; and whether they are images."""
     if isinstance(X, str | Path):
         path = Path(X)

@@ -7,6 +7,7 @@ learns is ``state_``, assigned once, at its end: a fit that fails changes nothin
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ class Learner(RunParameters, Generic[S]):
 
     state_: S
 
-    def _validate_fit(self, X: Any, X_val: Any, y: Any, fitted: S | None) -> FitData[Any]:
+    def _validate_fit(self, X: object, X_val: object, y: object, fitted: S | None) -> FitData[Any]:
         """X and X_val, checked; with ``fitted`` they must be like what it was fitted on."""
         raise NotImplementedError
 
@@ -81,7 +82,11 @@ class Learner(RunParameters, Generic[S]):
         raise NotImplementedError
 
     def _state_from_tensors(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> S:
         """The state in a file; ``own`` are the user's own networks."""
         raise NotImplementedError
@@ -92,7 +97,7 @@ class Learner(RunParameters, Generic[S]):
 
     # ------------------------------------------------------------------ fitting
 
-    def _fit(self, X: Any, X_val: Any, y: Any = None) -> Self:
+    def _fit(self, X: object, X_val: object, y: object = None) -> Self:
         started = time.monotonic()
         self.check_parameters()
         if fit_and_resume.wants_workers(self):
@@ -258,7 +263,11 @@ class Learner(RunParameters, Generic[S]):
         return estimator
 
     def _load_state(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> None:
         """Attach the state in a file, on the device of the parameters, or where that is missing
         on the CPU.
@@ -306,7 +315,7 @@ class Estimator(
 
     # ------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+    def fit(self, X: object, y: object = None, *, X_val: object = None) -> Self:
         """Learn f and g from X.
 
         Parameters
@@ -330,7 +339,7 @@ class Estimator(
         """
         return self._fit(X, X_val)
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
+    def partial_fit(self, X: object, y: object = None) -> Self:
         """One pass over X, warmed up once and then at a constant step size.
 
         The first call also learns the scaling and the PCA start, from its X alone. A sampler that
@@ -375,7 +384,7 @@ class Estimator(
         return self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
 
     @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]
-    def fit_sampler(self, X: Any) -> Self:
+    def fit_sampler(self, X: object) -> Self:
         """Fit what ``sample`` draws from to the codes of X, as ``fit`` does at its end.
 
         After ``partial_fit``, or when ``sampler`` was set to another; nothing else changes.
@@ -408,7 +417,7 @@ class Estimator(
     # ------------------------------------------------------------------ what Learner asks
 
     def _validate_fit(
-        self, X: Any, X_val: Any, y: Any, fitted: EstimatorState | None
+        self, X: object, X_val: object, y: object, fitted: EstimatorState | None
     ) -> FitData[Given]:
         rows, spec = validate_X(self, X, None if fitted is None else fitted.spec)
         held = None if X_val is None else validate_X(self, X_val, spec)[0]
@@ -459,7 +468,11 @@ class Estimator(
         return z.cpu(), output.cpu()
 
     def _state_from_tensors(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> EstimatorState:
         state = EstimatorState.from_tensors(self, path, tensors, header, own)
         if own is not None:

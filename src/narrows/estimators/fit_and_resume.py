@@ -186,7 +186,7 @@ class Run:
         monitor.started = time.monotonic()
         with _private_randomness(state, self.group.rank_seed(start.seed)):
             if training.saved is not None:
-                load_from_file(training.saved, state, monitor, self.params.checkpoint)
+                load_from_file(training.saved, state, monitor, Path(self.params.checkpoint or ""))
                 self.budget.started -= training.saved[1]["seconds"]
                 if self.group.rank > 0:  # the file holds the generator of rank 0
                     state.rng.manual_seed(self.group.rank_seed(start.seed + state.step))
@@ -471,7 +471,7 @@ def run_in_checkpoint(
         raise FileError(f"{path} holds no run: {error} is missing or damaged.") from error
 
 
-def _version(name: str, value: Any) -> str:
+def _version(name: str, value: object) -> str:
     return f"{value} threads" if name == "threads" else f"{name} {value}"
 
 

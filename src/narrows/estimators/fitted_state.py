@@ -8,6 +8,7 @@ attribute of an estimator reads it. A file holds what `FittedState.to_tensors` r
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -203,7 +204,7 @@ class EstimatorState(FittedState):
         estimator: ComposedParameters,
         path: Path,
         tensors: Tensors,
-        header: dict[str, Any],
+        header: Mapping[str, Any],
         own: Networks | None,
     ) -> Self:
         """The state in a file of an unfitted ``estimator``'s class and parameters.

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from narrows.estimators.auto import find_range, statistics_of, unscaled
@@ -90,7 +89,7 @@ class GenerativeMixin(ReconstructionMixin):
 
     @available_if(_can_sample)  # type: ignore[untyped-decorator]
     @torch.no_grad()
-    def sample(self, n: int = 1, *, random_state: Any = None, temperature: float = 1.0) -> Array:
+    def sample(self, n: int = 1, *, random_state: object = None, temperature: float = 1.0) -> Array:
         """n new samples: g(z) of codes drawn from the ``sampler``, in the user's own units.
 
         What is returned is the mean of p(x | z); its noise is not added.
@@ -104,10 +103,7 @@ class GenerativeMixin(ReconstructionMixin):
         """
         return self.inverse_transform(self._sampled_codes(n, random_state, temperature))
 
-    def _check_fitted(self) -> None:
-        check_is_fitted(self, "state_")
-
-    def _sampled_codes(self, n: int, random_state: Any, temperature: float) -> Tensor:
+    def _sampled_codes(self, n: int, random_state: object, temperature: float) -> Tensor:
         self._check_fitted()
         n, temperature = check_positive_int("n", n), check_temperature(temperature)
         rng = Generator(self._device).manual_seed(seed_of(random_state))
@@ -115,7 +111,7 @@ class GenerativeMixin(ReconstructionMixin):
 
     @available_if(_has_density)  # type: ignore[untyped-decorator]
     def log_likelihood(
-        self, X: Any, *, n_samples: int = 100, random_state: Any = None
+        self, X: object, *, n_samples: int = 100, random_state: object = None
     ) -> NDArray[np.float64]:
         """log p(x) of each row in nats, the density of the user's own X, by importance sampling.
 

@@ -326,5 +326,5 @@ def _resolve(
     )
 
 
-def _widths(asked: Any) -> tuple[int, ...] | None:
+def _widths(asked: tuple[int, ...] | str) -> tuple[int, ...] | None:
     return None if isinstance(asked, str) else tuple(int(w) for w in asked)

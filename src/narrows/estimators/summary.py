@@ -14,7 +14,7 @@ from narrows.io.safetensors_file import without_nan
 from narrows.version import __version__
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A parameter as plain JSON."""
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]

@@ -83,7 +83,7 @@ def has_density(latent: str) -> bool:
     return density
 
 
-def read_weights(asked: Any) -> dict[str, float]:
+def read_weights(asked: object) -> dict[str, float]:
     """Names with their weights, from a mapping or from ``"kl=4, l1=0.1"``; a name alone weighs 1.
 
     >>> read_weights("kl=4, l1"), read_weights(None)
