@@ -150,7 +150,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         high=WIDEST,
         auto=True,
     )
-    hidden_layer_sizes: Any = parameter(
+    hidden_layer_sizes: tuple[int, ...] | str = parameter(
         "auto",
         "Widths of the encoder's hidden layers; the decoder mirrors them. auto: for samples coded "
         "whole about twice the input (64 to 512), then half of it; for blocks 96,96.",
@@ -159,7 +159,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         high=4096,
         auto=True,
     )
-    block: Any = parameter(
+    block: tuple[int, ...] | str = parameter(
         "auto",
         "Height and width of the blocks that large images are cut into, as 8,8. auto: samples of "
         "up to 4,096 numbers are coded whole, larger images in blocks of 8,8.",
@@ -168,7 +168,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         high=256,
         auto=True,
     )
-    context: Any = parameter(
+    context: bool | str = parameter(
         "auto",
         "Also train a network that predicts each pixel from those before it, which makes lossless "
         "files smaller. auto: for 8-bit images that are coded whole.",
@@ -489,7 +489,7 @@ class Codec(Learner[CodecState], BaseEstimator):
                 "reshape X, or choose max_error or mode='lossless', which take any shape."
             )
 
-    def decompress(self, source: object) -> Any:
+    def decompress(self, source: object) -> Array | list[Array]:
         """The content of a .narrow file: an array, or for images a list of arrays.
 
         Parameters
@@ -502,9 +502,10 @@ class Codec(Learner[CodecState], BaseEstimator):
             The file cannot be decoded; all are children of ``FileError``.
         """
         check_is_fitted(self, "state_")
-        return decompress(source, self.decoder_)
+        found: Array | list[Array] = decompress(source, self.decoder_)
+        return found
 
-    def reconstruct(self, X: object, quality: int | None = None) -> Any:
+    def reconstruct(self, X: object, quality: int | None = None) -> Array | list[Array]:
         """X compressed and decompressed, by the same integer decoder as files."""
         return self.decompress(self.compress(X, quality=quality))
 

@@ -151,7 +151,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         auto=True,
         low=0,
     )
-    white: Any = parameter(
+    white: float | str = parameter(
         "auto",
         "The value of white. auto: 255 or 65535 for 8 or 16 bits; for floats 1, 255 or 65535, "
         "chosen by an image's largest value. Give 4095 for 12 bits stored in 16.",
@@ -160,7 +160,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         open=True,
         auto=True,
     )
-    channels: Any = parameter(
+    channels: tuple[int, ...] | str = parameter(
         "auto",
         "Widths of f's stages; each stage has half the resolution of the one before. auto: "
         "16,32,64,96; for a single noisy image 16,32,48.",
@@ -178,7 +178,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         "D between the target and the output. auto: mae; with noisy_targets mse.",
         choices=("auto", "mse", "mae", "huber"),
     )
-    sides: Any = parameter(
+    sides: int | str = parameter(
         "auto",
         "1: denoise once. 8: mean over the image's eight rotations and mirror images, which is "
         "better and takes eight times as long. auto: 8 for images of up to 4 million pixels.",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from narrows.estimators.fitted_state import Tensors
 from narrows.estimators.parameters import CALL, FIT, MODEL, names_in_scope
@@ -54,7 +54,7 @@ def _named(outputs: tuple[Tensor, ...]) -> Tensors:
     return dict(zip(names, outputs, strict=True))
 
 
-def load(path: Path, *, f: nn.Module | None = None, g: nn.Module | None = None) -> Any:
+def load(path: Path, *, f: object = None, g: object = None) -> Any:
     """Load a model file; of a checkpoint the best model so far.
 
     Raises FileError if it is damaged or was not written by narrows. ``f`` and ``g`` are the user's
@@ -69,8 +69,8 @@ def estimator_from(
     path: Path,
     tensors: Tensors,
     header: Mapping[str, Any],
-    f: nn.Module | None,
-    g: nn.Module | None,
+    f: object,
+    g: object,
 ) -> Any:
     """The fitted estimator whose file holds these tensors and this header."""
     estimator = _unfitted(path, header)

@@ -21,13 +21,12 @@ from narrows.estimators.build import (
     scaled_bounds,
     set_bounds,
     set_corruption_units,
-    start_at_pca,
     try_networks,
     widen_bounds,
 )
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.parameters import Parameters, lasting, refuse_changes, seed_of
-from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
+from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca, start_at_pca
 from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
 from narrows.estimators.validation import CheckedRows, Given, InputSpec
 from narrows.exceptions import InputError

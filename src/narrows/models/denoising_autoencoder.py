@@ -52,7 +52,7 @@ class DenoisingAutoencoder(Estimator):
     """
 
     noise: str = parameter("gaussian", "The noise c.", choices=tuple(CORRUPTIONS))
-    noise_level: object = parameter(
+    noise_level: float | tuple[float, float] | str = parameter(
         "auto",
         "How much noise. gaussian: the standard deviation in scaled units (1 is as strong as the "
         "data); poisson: that at the largest value, as a share of it; blur: the kernel's, in "
@@ -89,7 +89,11 @@ class DenoisingAutoencoder(Estimator):
 
     @torch.no_grad()
     def corrupt(
-        self, X: object, random_state: object = None, *, noise_level: object = None
+        self,
+        X: object,
+        random_state: object = None,
+        *,
+        noise_level: float | tuple[float, float] | None = None,
     ) -> NDArray[Any]:
         """c(X), noise as in training, in the user's units.
 

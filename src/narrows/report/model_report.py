@@ -35,7 +35,7 @@ N_GENERATED = 36  # new samples drawn
 
 def write_report(
     est: Estimator,
-    X: Any,
+    X: object,
     path: str | Path,
     *,
     y: ArrayLike | None = None,

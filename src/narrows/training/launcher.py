@@ -235,7 +235,7 @@ def _picklable(error: BaseException) -> BaseException:
 # ------------------------------------------------------------------ objects in files
 
 
-def _dump(path: Path, content: Any) -> None:
+def _dump(path: Path, content: object) -> None:
     """Write any object to ``path`` and its arrays to a second file.
 
     Of a memory map only its place is written: the path of its file and where in it.
