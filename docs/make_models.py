@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from narrows.estimators.parameters import Parameters, RunParameters
-from narrows.estimators.registry import MODELS, SHORT_NAMES, WHOLE, model_class
+from narrows.estimators.registry import MODELS, SHORT_NAMES, ANY_SIZE, model_class
 
 PAGE = Path(__file__).parent / "models.md"
 SHORT = {name: key for key, name in SHORT_NAMES.items()}
@@ -54,7 +54,7 @@ def page() -> str:
     """The whole page."""
     shared = {item.name for item in fields(Parameters)}
     lines = [HEAD]
-    for name in [*MODELS, *WHOLE]:
+    for name in [*MODELS, *ANY_SIZE]:
         cls = model_class(name)
         formula, source = about(cls)
         short = f" (`{SHORT[name]}`)" if name in SHORT else ""

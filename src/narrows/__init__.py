@@ -13,8 +13,7 @@ Autoencoder(latent_dim=2)
 from typing import TYPE_CHECKING, Any
 
 from narrows.exceptions import FileError, InputError, NarrowsError, ParameterError, WorkerError
-from narrows.training.listeners import JsonLines, Listener
-from narrows.training.loggers import MLflow, TensorBoard, WandB
+from narrows.training.listeners import JsonLines, Listener, MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -143,16 +142,19 @@ def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> A
 
 
 def __getattr__(name: str) -> Any:
-    if name == "photographs":
-        from importlib import import_module
+    # torch and scikit-learn take seconds to import: models are imported when first used
+    from importlib import import_module
 
-        return import_module("narrows.io.photographs")
-    # torch and scikit-learn take seconds to import: models are fetched when first named
     from narrows.estimators.registry import KNOWN, model_class
 
-    if name in KNOWN:
-        return model_class(name)
-    raise AttributeError(f"module 'narrows' has no attribute {name!r}")
+    if name == "photographs":
+        found: Any = import_module("narrows.io.photographs")
+    elif name in KNOWN:
+        found = model_class(name)
+    else:
+        raise AttributeError(f"module 'narrows' has no attribute {name!r}")
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -101,7 +101,7 @@ def test_what_makes_no_sense_is_refused_at_the_door(
 ) -> None:
     one, out = scans / "0.png", tmp_path / "b.png"
     assert "one of the images given" in refused("denoise", one, "-o", one)
-    assert "tell noise" in refused("denoise", one, "-o", out, "-m", digits)
+    assert "remove noise" in refused("denoise", one, "-o", out, "-m", digits)
     assert "--noise-level" in refused("denoise", one, "-o", out, "--noise-level", "-1")
     assert ".html" in refused("denoise", one, "-o", out, "--compare", "page.txt")
     assert "10 pixels" in refused("denoise", one, "-o", out, "--max-pixels", "10")
@@ -124,7 +124,7 @@ def test_the_page_gets_what_was_read_and_written(
     page = tmp_path / "page.html"
     said = done("denoise", scans, "-o", tmp_path / "out", "--compare", page, "--clean", scans)
     assert f"wrote {page}" in said
-    assert said.count("beside it: Gaussian inf dB") == 2
+    assert said.count("filters: Gaussian inf dB") == 2
     assert [entry.name for entry in given] == ["0.png", "1.png"]
     np.testing.assert_array_equal(given[0].noisy, GREY)
     np.testing.assert_array_equal(given[0].clean, GREY)

@@ -154,14 +154,14 @@ def test_what_nobody_foresaw_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("narrows.load", fail, raising=False)
     result = run("info", "m.safetensors")
     assert result.status == 1
-    expected = "narrows: unforeseen LookupError: two lines (add --debug to see where).\n"
+    expected = "narrows: unexpected LookupError: two lines (add --debug to see where).\n"
     assert result.err == expected
 
 
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [
-        (KeyboardInterrupt(), 130, "narrows: stopped.\n"),
+        (KeyboardInterrupt(), 130, "narrows: interrupted.\n"),
         (MemoryError(), 1, "narrows: not enough memory"),
         (OSError(28, "No space left on device", "x"), 1, "narrows: No space left on device: x.\n"),
     ],
@@ -219,15 +219,15 @@ INTERRUPT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run behind a shell
 from narrows.cli import main
-from narrows.engine.watching import Watch
+from narrows.training.monitor import Monitor
 
-close, said = Watch._close_epoch, []
+close, said = Monitor._close_epoch, []
 
-def close_and_say(watch, record):
-    close(watch, record)
+def close_and_say(monitor, record):
+    close(monitor, record)
     if not said:
         said.append(print("first epoch", file=sys.stderr, flush=True))
 
-Watch._close_epoch = close_and_say
+Monitor._close_epoch = close_and_say
 main(sys.argv[1:])
 """

@@ -42,17 +42,17 @@ def test_resume_starts_afresh_and_is_done_when_done(tmp_path: Path) -> None:
 DIES = """
 import os, signal, sys
 from narrows.cli import main
-from narrows.engine.watching import Watch
+from narrows.training.monitor import Monitor
 
-see, seen = Watch.see, []
+see, seen = Monitor.see, []
 
-def see_and_die(watch, record):
+def see_and_die(monitor, record):
     seen.append(record)
     if len(seen) == 20:
         os.kill(os.getpid(), signal.SIGKILL)
-    return see(watch, record)
+    return see(monitor, record)
 
-Watch.see = see_and_die
+Monitor.see = see_and_die
 main(sys.argv[1:])
 """
 

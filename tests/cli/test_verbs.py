@@ -16,7 +16,8 @@ from PIL import Image
 from helpers.command import TINY, done, picture, refused
 from narrows import Autoencoder, load
 from narrows.cli import commands
-from narrows.cli.options import literal, typed
+from narrows.cli.fit import error_lines
+from narrows.cli.options import literal, option_words
 from narrows.estimators.parameters import Parameters
 from narrows.io import read as reading
 from narrows.io.read import read
@@ -73,8 +74,28 @@ def test_the_errors_fit_prints_are_those_of_the_validation_rows(tmp_path: Path) 
     said = done("fit", tmp_path / "rows.npy", "-o", tmp_path / "m.safetensors", *words)
     model = load(tmp_path / "m.safetensors")
     for estimator, name in ((model, "validation error"), (model.pca_, "same width is")):
-        printed = float(said.split(name)[1].replace(",", " ").split()[0])
-        assert printed == pytest.approx(-estimator.score_samples(rows).mean(), rel=1e-3)
+        printed = re.search(name + r" ([\d.e-]+)", said)
+        assert printed is not None
+        assert float(printed[1]) == pytest.approx(-estimator.score_samples(rows).mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("error", "starts_at", "stop_reason", "words"),
+    [
+        (0.25, "PCA", "the budget was used", "width is 0.5: 0.50 × PCA's"),
+        (0.5, "PCA", "the budget was used", "no better than PCA yet (1.00 × its error) after 7"),
+        (0.5, "PCA", "no better validation loss in 20 epochs", "than PCA (1.00 × its error)"),
+        (0.9, "probabilistic PCA", "the budget was used", "no better than PCA (1.80 × its error)"),
+    ],
+)
+def test_training_longer_is_advised_only_where_it_helps(
+    error: float, starts_at: str, stop_reason: str, words: str
+) -> None:
+    training = {"validation_error": error, "validation_error_pca": 0.5, "epochs": 7}
+    card = {"starts_at": starts_at, "training": training | {"stop_reason": stop_reason}}
+    said = error_lines(card)[-1]
+    assert words in said
+    assert ("--max-time" in said) == ("yet" in said)
 
 
 def test_quiet_is_silent(tmp_path: Path) -> None:
@@ -268,7 +289,7 @@ def test_parameters_reach_the_estimator_as_typed(tmp_path: Path) -> None:
         "architecture": "dense",
         "random_state": 3,
     }
-    words = [word for name, value in given.items() for word in typed(name, value)]
+    words = [word for name, value in given.items() for word in option_words(name, value)]
     done("fit", "digits", "-o", tmp_path / "m.safetensors", *words)
     kept = load(tmp_path / "m.safetensors").get_params()
     kept["hidden_layer_sizes"] = tuple(kept["hidden_layer_sizes"])

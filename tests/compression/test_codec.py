@@ -1,4 +1,4 @@
-"""The codec as users meet it: any data, three modes, one file, the same bits everywhere."""
+"""Compressing and decompressing with a Codec: any data, three modes, the same bits everywhere."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tiny(X: Any, **kwargs: Any) -> Codec:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two answers are alike to the last bit, shapes and dtypes too."""
+    """Whether two results are equal to the last bit, with shapes and dtypes."""
     if isinstance(a, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
@@ -71,7 +71,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_three_modes_keep_their_word(kind: str, tmp_path: Path) -> None:
+def test_every_mode_keeps_its_promise(kind: str, tmp_path: Path) -> None:
     X, kwargs = KINDS[kind]
     codec = tiny(X, **kwargs)
     lossy = codec.decompress(codec.compress(X))
@@ -87,8 +87,8 @@ def test_all_three_modes_keep_their_word(kind: str, tmp_path: Path) -> None:
     assert codec.compress(X) == again.compress(X)
 
 
-def test_it_learns(codec: Codec) -> None:
-    """Fewer bits than PCA with the same coder takes at the same error, after three epochs."""
+def test_training_beats_pca(codec: Codec) -> None:
+    """Three epochs: fewer bits than PCA with the same coder at the same error."""
     for level in codec.levels_[:4]:
         own, pca = ([level[k + n] for n in ("bits_per_number", "mse")] for k in ("", "pca_"))
         # at high rates a bit a number is a factor of four in the squared error
@@ -132,7 +132,7 @@ def test_the_same_seed_makes_the_same_files(codec: Codec) -> None:
     assert Codec(max_epochs=3, random_state=1).fit(DIGITS).info()["id"] != codec.info()["id"]
 
 
-def test_decoding_needs_the_model_or_has_it_inside(codec: Codec, tmp_path: Path) -> None:
+def test_decoding_needs_the_model_given_or_embedded(codec: Codec, tmp_path: Path) -> None:
     X = DIGITS[:50]
     lone, whole = codec.compress(X), codec.compress(X, embed_model=True)
     expected = codec.decompress(lone)
@@ -169,7 +169,7 @@ def test_threads_change_no_bit(blocks: Codec) -> None:
 
 
 def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows, or parts of rows: the answer is the same shape, and errors stay within their bound."""
+    """Rows, or parts of rows: the result has the same shape, and errors stay within their bound."""
     for at_once in (3500, 1500):
         monkeypatch.setattr("narrows.compression.format.pack.CHUNK_ELEMENTS", at_once)
         X = FIELD[:2, :40]
@@ -204,14 +204,14 @@ SHAPES = arrays.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=6)
 
 @given(X=arrays.arrays(ANY, SHAPES))
 @settings(max_examples=150, deadline=None)
-def test_every_shape_and_dtype_comes_back(codec: Codec, X: Any) -> None:
+def test_every_shape_and_dtype_is_lossless(codec: Codec, X: Any) -> None:
     back = codec.decompress(codec.compress(X, mode="lossless"))
     assert back.dtype == X.dtype and same(back, np.ascontiguousarray(X).reshape(X.shape))
 
 
 @given(X=arrays.arrays(ANY, SHAPES), error=st.floats(1e-6, 1e6))
 @settings(max_examples=150, deadline=None)
-def test_no_element_is_further_off_than_asked(codec: Codec, X: Any, error: float) -> None:
+def test_no_error_is_above_max_error(codec: Codec, X: Any, error: float) -> None:
     back = codec.decompress(codec.compress(X, max_error=error))
     assert back.dtype == X.dtype and back.shape == X.shape
     wide = np.complex256 if X.dtype.kind == "c" else np.longdouble
@@ -222,7 +222,7 @@ def test_no_element_is_further_off_than_asked(codec: Codec, X: Any, error: float
     assert came[~np.isfinite(given)].tobytes() == given[~np.isfinite(given)].tobytes()
 
 
-def test_what_lies_otherwise_in_memory(codec: Codec) -> None:
+def test_memory_layout_does_not_matter(codec: Codec) -> None:
     X = np.asfortranarray(DIGITS)[::-2]
     assert same(codec.decompress(codec.compress(X, mode="lossless")), np.ascontiguousarray(X))
     assert same(codec.reconstruct(X), codec.reconstruct(np.ascontiguousarray(X)))
@@ -238,7 +238,7 @@ def test_what_lies_otherwise_in_memory(codec: Codec) -> None:
         ([DIGITS[0], DIGITS], {"mode": "lossless"}, "Item 1"),
     ],
 )
-def test_what_cannot_be_coded_is_refused(codec: Codec, X: Any, how: Any, words: str) -> None:
+def test_unsuitable_data_are_refused(codec: Codec, X: Any, how: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         codec.compress(X, **how)
 
@@ -258,7 +258,7 @@ def test_what_cannot_be_coded_is_refused(codec: Codec, X: Any, how: Any, words: 
         ({"autoencoder": False}, "need the autoencoder"),
     ],
 )
-def test_wishes_without_a_meaning_are_refused(codec: Codec, how: Any, words: str) -> None:
+def test_options_that_do_not_fit_together_are_refused(codec: Codec, how: Any, words: str) -> None:
     with pytest.raises(ParameterError, match=words):
         codec.compress(DIGITS, **how)
 
@@ -277,7 +277,7 @@ def test_parameters_are_checked(kwargs: Any, words: str) -> None:
         Codec(**kwargs).fit(DIGITS)
 
 
-def test_training_goes_on(tmp_path: Path) -> None:
+def test_training_continues_after_load_and_pickle(tmp_path: Path) -> None:
     codec = tiny(DIGITS, warm_start=True)
     before = codec.info()["id"]
     assert codec.fit(DIGITS).info()["id"] != before
@@ -287,8 +287,8 @@ def test_training_goes_on(tmp_path: Path) -> None:
     assert copied.compress(DIGITS) == codec.compress(DIGITS)
 
 
-def test_a_checkpoint_is_a_codec(tmp_path: Path) -> None:
-    """One that was written in the middle of a run decodes what it encodes, and a run goes on."""
+def test_a_checkpoint_can_be_loaded_and_used(tmp_path: Path) -> None:
+    """A checkpoint from the middle of a run decodes what it encodes."""
     path = tmp_path / "run.checkpoint"
     whole = tiny(DIGITS, max_epochs=2)
     stopped = tiny(
@@ -308,10 +308,10 @@ def test_a_checkpoint_is_a_codec(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["lossy", "bounded", "lossless"])
 @pytest.mark.parametrize("kind", ["digits", "colours", "fields"])
-def test_every_way_that_was_tried_comes_back(
+def test_every_method_that_was_tried_decodes(
     kind: str, mode: str, codec: Codec, blocks: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not only the one that won."""
+    """Not only the smallest, which is stored."""
     from narrows.compression.codec import LatentEncoder
     from narrows.compression.format.chunk_methods import (
         CONTEXT,
@@ -336,10 +336,10 @@ def test_every_way_that_was_tried_comes_back(
 
 
 @pytest.mark.parametrize("level", [255, 0, 2])
-def test_pixels_are_expected_with_and_without_an_answer(
+def test_the_context_network_codes_with_and_without_codes(
     level: int, codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the choice between them falls on, the pixels come back."""
+    """Whichever way is chosen, the pixels are decoded exactly."""
     from narrows.compression.format import chunk_methods as methods
 
     cheap = {255: 0.0, 0: 1e9, 2: 1e9} | {level: 0.0}
@@ -357,8 +357,8 @@ def test_pixels_are_expected_with_and_without_an_answer(
 
 
 @pytest.mark.parametrize("n", [0, 1, 1000, 300_000])
-def test_noise_grows_by_next_to_nothing(n: int, codec: Codec) -> None:
-    """Random bytes: 0.1 % and 256 bytes at most, whatever is tried."""
+def test_noise_hardly_grows(n: int, codec: Codec) -> None:
+    """Random bytes: 0.1 % and 256 bytes at most."""
     X = np.random.default_rng(n).integers(0, 256, n).astype(np.uint8)
     data = codec.compress(X, mode="lossless")
     assert len(data) <= 1.001 * n + 256
@@ -366,7 +366,7 @@ def test_noise_grows_by_next_to_nothing(n: int, codec: Codec) -> None:
 
 
 def test_files_of_images_are_as_large_as_the_model_says() -> None:
-    """Also where most codes cost next to nothing: at the coarsest level of blocks."""
+    """Also where most codes cost almost nothing: at the coarsest level of blocks."""
     from narrows.compression.codec import LatentEncoder
     from narrows.compression.quantize_weights import code_bits
 

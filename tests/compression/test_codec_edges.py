@@ -1,4 +1,4 @@
-"""What the codec does at its edges: odd kinds of numbers, very wide images, files of strangers."""
+"""Edge cases of the Codec: unusual numbers, very wide images, files made by others."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def of_rows() -> Codec:
         (IMAGES[0] * 1j, "complex128"),
     ],
 )
-def test_images_of_other_numbers_are_not_lost_in_silence(
+def test_images_of_another_dtype_are_refused_if_lossy(
     of_images: Codec, other: Any, words: str
 ) -> None:
-    """A model of 0 to 255 would answer 16 bits by its white, and lose an imaginary part."""
+    """A model fitted on 0 to 255 would clip 16 bits at its white, and lose an imaginary part."""
     with pytest.raises(InputError, match=f"000001.png holds {words}.*fitted on uint8"):
         of_images.compress([IMAGES[0], other])
     back = of_images.decompress(of_images.compress([IMAGES[0], other], mode="lossless"))
@@ -64,7 +64,7 @@ def test_images_of_other_numbers_are_not_lost_in_silence(
     assert np.array_equal(back[1], other)
 
 
-def test_numbers_that_the_dtype_fitted_holds_are_welcome(of_images: Codec) -> None:
+def test_a_wider_dtype_with_values_in_range_is_accepted(of_images: Codec) -> None:
     wide = [image.astype(np.int64) for image in IMAGES]
     for a, b in zip(of_images.reconstruct(wide), of_images.reconstruct(IMAGES), strict=True):
         assert np.array_equal(a, b)
@@ -84,7 +84,7 @@ def test_a_later_image_of_a_list_may_be_a_list(of_images: Codec) -> None:
 
 
 def test_each_image_is_decoded_once() -> None:
-    """An item of a folder is a file, which is read whenever its pixels are asked for."""
+    """An item of a folder is a file, which is read each time its pixels are used."""
 
     class Counted:
         name, asked = "a.png", 0
@@ -112,15 +112,15 @@ def test_strips_of_wide_images_stay_within_a_chunk(width: int) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-320, 1e307])
-def test_numbers_far_from_those_fitted_come_back(of_rows: Codec, factor: float) -> None:
+def test_numbers_far_from_the_training_data_keep_their_bound(of_rows: Codec, factor: float) -> None:
     X = TABLE * factor
     assert np.array_equal(of_rows.decompress(of_rows.compress(X, mode="lossless")), X)
     error = 1e300 if factor > 1 else 1e-322
     assert np.abs(of_rows.decompress(of_rows.compress(X, max_error=error)) - X).max() <= error
 
 
-def test_each_channel_is_expected_in_its_own_units() -> None:
-    """The context network is shown pixels, not those of one channel in the units of another."""
+def test_the_context_network_sees_each_channel_in_its_own_units() -> None:
+    """Its inputs are the pixels themselves, in every channel."""
     grey = RNG.integers(0, 80, (60, 1, 5, 5))
     X = np.concatenate([grey, grey + 90, grey // 2 + 10], axis=1).astype(np.uint8)
     codec = Codec(max_epochs=1, levels=1, random_state=0).fit(X)
@@ -143,7 +143,7 @@ def test_each_channel_is_expected_in_its_own_units() -> None:
 # ------------------------------------------------------------------ what is kept
 
 
-def test_a_pickle_holds_nothing_of_training(of_rows: Codec) -> None:
+def test_a_pickle_holds_no_training_state(of_rows: Codec) -> None:
     assert of_rows.decoder_.id
     again = pickle.loads(pickle.dumps(of_rows))
     assert "_decoder" not in vars(again)
@@ -152,7 +152,7 @@ def test_a_pickle_holds_nothing_of_training(of_rows: Codec) -> None:
 
 
 def test_a_checkpoint_holds_the_decoder_of_its_own_weights(tmp_path: Path) -> None:
-    """Not that of the training before it."""
+    """Not that of an earlier training."""
     codec = Codec(max_epochs=1, levels=1, random_state=0, warm_start=True).fit(TABLE)
     first, found = codec.payload_.id, []
     run = tmp_path / "run.checkpoint"
@@ -168,7 +168,7 @@ def test_a_checkpoint_holds_the_decoder_of_its_own_weights(tmp_path: Path) -> No
     assert first not in found
 
 
-# ------------------------------------------------------------------ files of strangers
+# ------------------------------------------------------------------ files made by others
 
 
 def written(items: list[Item], payloads: list[tuple[int, bytes, Any]], **header: Any) -> bytes:
@@ -229,5 +229,5 @@ def test_a_palette_is_of_no_differences() -> None:
     x = RNG.choice(np.array([3, 1 << 40, -(1 << 50)]), 500)
     payload = encode_integers(x)
     assert payload[0] == 3  # a palette
-    with pytest.raises(Corrupt, match="not known"):
+    with pytest.raises(Corrupt, match="unknown way"):
         decode_integers(bytes([payload[0] | 16]) + payload[1:], x.shape)

@@ -1,4 +1,4 @@
-"""A codec in wrong hands: each mistake ends in one sentence that says what to do."""
+"""Misuse of the Codec: each mistake raises an error that says what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def codec() -> Codec:
 
 
 @pytest.mark.parametrize("source", [None, 3, np.zeros(5), io.StringIO("text")])
-def test_what_is_no_file_is_refused(source: Any) -> None:
+def test_a_source_that_is_no_file_is_refused(source: Any) -> None:
     with pytest.raises(InputError, match="open binary file"):
         narrows.decompress(source)
 
@@ -41,13 +41,13 @@ def test_a_file_opened_as_text_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", [5, Codec(), Autoencoder()])
-def test_what_is_no_model_is_refused(codec: Codec, model: Any) -> None:
+def test_a_model_of_another_type_is_refused(codec: Codec, model: Any) -> None:
     with pytest.raises(InputError, match="model must be"):
         narrows.decompress(codec.compress(X), model)
 
 
 @pytest.mark.parametrize("stream", ["x.narrow", None, io.StringIO()])
-def test_what_cannot_be_written_to_is_refused(codec: Codec, stream: Any) -> None:
+def test_a_stream_that_cannot_be_written_is_refused(codec: Codec, stream: Any) -> None:
     with pytest.raises(InputError, match="open binary file"):
         codec.compress_to(stream, X)
 
@@ -60,17 +60,17 @@ def test_what_cannot_be_written_to_is_refused(codec: Codec, stream: Any) -> None
         (torch.zeros(5, 8, 8, dtype=torch.bfloat16), "bfloat16"),
     ],
 )
-def test_what_is_no_array_is_refused(codec: Codec, given: Any, words: str) -> None:
+def test_data_that_are_no_array_are_refused(codec: Codec, given: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         codec.compress(given, mode="lossless")
 
 
-def test_a_sample_alone_is_told_what_shape_it_needs(codec: Codec) -> None:
+def test_a_single_sample_raises_an_error_with_the_expected_shape(codec: Codec) -> None:
     with pytest.raises(InputError, match=r"expects \(n, 8, 8\)"):
         codec.compress(X[0])
 
 
-def test_shapes_that_blocks_take_are_told() -> None:
+def test_the_error_names_the_shapes_that_blocks_take() -> None:
     photos = list(np.random.default_rng(0).integers(0, 255, (2, 9, 9, 3)).astype(np.uint8))
     blocks = Codec(max_epochs=0, block=(4, 4), latent_dim=2, levels=1, random_state=0).fit(photos)
     with pytest.raises(InputError, match="expects images of 3 channels: "):
@@ -78,22 +78,22 @@ def test_shapes_that_blocks_take_are_told() -> None:
 
 
 @pytest.mark.parametrize("X", [np.zeros((0, 3)), np.full((4, 5), np.nan), np.full(3, -np.inf)])
-def test_a_share_of_no_range_is_no_error(codec: Codec, X: np.ndarray) -> None:
+def test_a_relative_error_of_constant_data_is_zero(codec: Codec, X: np.ndarray) -> None:
     back = narrows.decompress(codec.compress(X, max_error="1e-3rel"), codec)
     assert back.shape == X.shape and back.tobytes() == X.tobytes()
 
 
-def test_a_range_beyond_all_numbers_is_refused(codec: Codec) -> None:
+def test_a_range_that_overflows_is_refused(codec: Codec) -> None:
     with pytest.raises(InputError, match="give max_error in X's units"):
         codec.compress(np.array([-1e308, 1e308]), max_error="1e-3rel")
 
 
-def test_one_item_needs_a_file_that_seeks(codec: Codec) -> None:
+def test_one_item_needs_a_file_that_can_seek(codec: Codec) -> None:
     with pytest.raises(ParameterError, match="save it to a file first"):
         Unpacker(Pipe(codec.compress(X)), codec.decoder_).one(0)
 
 
-def test_what_cannot_be_written_is_named_as_the_user_did(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     out = tmp_path / "no" / "x.npy"
     with pytest.raises(FileNotFoundError) as caught, atomic_write(out) as place:
         place.write_bytes(b"")

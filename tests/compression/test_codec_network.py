@@ -33,8 +33,8 @@ def rng_of(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_noise_stands_for_rounding() -> None:
-    """U(−½, ½) while there must be a gradient; whole numbers afterwards, whose gradient is one."""
+def test_uniform_noise_replaces_rounding_in_training() -> None:
+    """U(−½, ½) at first; then rounding with a gradient of one."""
     q = UniformNoise()
     y = torch.full((100_000,), 0.3, requires_grad=True)
     rated, seen = q.quantize(y, 0.1, rng_of())
@@ -69,7 +69,7 @@ def test_likelihoods_of_whole_numbers_sum_to_one(scale: float) -> None:
     assert float(prior.probabilities(3000).sum()) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_cells_come_back() -> None:
+def test_from_cells_inverts_to_cells() -> None:
     x = torch.randn((2, 3, 12, 10), generator=rng_of())
     cells = to_cells(x, (4, 5))
     assert cells.shape == (2, 60, 3, 2)
@@ -78,14 +78,14 @@ def test_cells_come_back() -> None:
 
 
 def gaussian(variances: list[float], n: int = 4096) -> tuple[torch.Tensor, PCA]:
-    """Turned Gaussian rows and their exact PCA."""
+    """Rotated Gaussian rows and their exact PCA."""
     d = len(variances)
     turn, _ = torch.linalg.qr(torch.randn((d, d), generator=rng_of(1)))
     z = torch.randn((n, d), generator=rng_of(2)) * torch.tensor(variances).sqrt()
     return (z @ turn.T)[:, None, None], PCA(torch.zeros(d), turn.T, torch.tensor(variances), 0.0)
 
 
-def test_levels_fill_the_water() -> None:
+def test_levels_follow_reverse_water_filling() -> None:
     """Σ ½ log₂ max(1, λ / σ²) bits, and Σ min(λ, σ²) of the variance left."""
     variances = [16.0, 4.0, 1.0, 0.25]
     pca = gaussian(variances)[1]
@@ -100,8 +100,8 @@ def test_levels_fill_the_water() -> None:
 
 @pytest.mark.parametrize("context", [0, 8])
 @torch.no_grad()
-def test_the_start_is_near_the_limit_of_gaussian_rows(context: int) -> None:
-    """PCA with a uniform step takes a quarter of a bit a number more than any code can do with.
+def test_the_pca_start_is_near_the_rate_distortion_limit(context: int) -> None:
+    """PCA with a uniform step takes a quarter of a bit a number more than the best possible code.
 
     At high rates a uniform quantiser with an ideal coder loses ½ log₂(2πe / 12) = 0.2546 bits
     against the rate-distortion function (Gish & Pierce 1968).
@@ -143,8 +143,8 @@ def test_the_loss_is_rate_and_squares_in_nats() -> None:
     assert float(losses["model"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_number_is_told_only_by_those_before_it() -> None:
-    """Changing a code changes no likelihood in a group or a pass that comes before it."""
+def test_the_prior_uses_only_earlier_codes() -> None:
+    """Changing a code changes no likelihood in an earlier group or pass."""
     prior = ConditionalPrior(1, 5, 8, 1)
     prior.init_weights(rng_of())
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What is said of a compression is true: sizes, quality, and what stands beside it."""
+"""The summary of a compression: sizes, quality and the comparison with other coders are true."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_numbers_add_up(
     assert found["bytes"]["model"] == summary.embedded
 
 
-def test_sizes_are_told_as_they_are() -> None:
+def test_the_lines_show_the_sizes() -> None:
     summary = Summary(coded=250, payload=200, original=1000, elements=1000, chunks=1)
     summary.methods["deflate"] += 1
     summary.mode, summary.dtypes = "lossless", Counter(["uint8"])
@@ -104,7 +104,7 @@ def test_sizes_are_told_as_they_are() -> None:
     assert "0.0005 MB/s" in said
 
 
-# ------------------------------------------------------------------ what stands beside it
+# ------------------------------------------------------------------ the comparison
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_ordinary_coders_reach_the_quality(lossy_comparison: tuple[Summary, Comp
     assert [o.nbytes for o in found.others] == sorted(o.nbytes for o in found.others)
 
 
-def test_a_bound_is_kept_by_those_that_count(codec: Codec, X: np.ndarray) -> None:
+def test_only_coders_that_keep_the_bound_count(codec: Codec, X: np.ndarray) -> None:
     floats = np.cumsum(X[:200].astype(np.float32), axis=1)
     summary = codec.compress_to(io.BytesIO(), floats, max_error=0.5)
     found = compare_coders(codec, floats, summary, {"max_error": 0.5})
@@ -149,7 +149,7 @@ def test_tables_are_compared_in_scaled_units(table: tuple[Codec, np.ndarray]) ->
     assert rounded.nbytes > 0.3 * summary.coded
 
 
-def test_pca_takes_what_it_took_for_the_validation_rows(
+def test_pca_is_scaled_from_the_validation_rows(
     codec: Codec, lossy_comparison: tuple[Summary, Comparison]
 ) -> None:
     summary, found = lossy_comparison
@@ -175,7 +175,7 @@ def test_pca_bits_between_its_levels() -> None:
 
 
 @pytest.mark.parametrize("nothing", [np.zeros((0, 8, 8), np.uint8), np.zeros((3, 0), "f4")])
-def test_nothing_stands_beside_nothing(nothing: np.ndarray, codec: Codec) -> None:
+def test_empty_data_have_no_comparison(nothing: np.ndarray, codec: Codec) -> None:
     report = compress_file(codec, nothing, io.BytesIO(), how={"mode": "lossless"})
     assert report.comparison == Comparison()
     assert "bytes" in report_lines(report)[1]
@@ -208,7 +208,7 @@ def test_a_sample_of_images() -> None:
     assert words == "a part of one of 1 image"
 
 
-def test_a_sample_tells_the_sizes_of_all(
+def test_sizes_scaled_from_a_sample_are_near_those_of_all_data(
     codec: Codec, X: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how: dict[str, Any] = {"mode": "lossless", "autoencoder": False}
@@ -234,7 +234,7 @@ def report_of(
     return CompressionReport("a", summary, 1.0, model, 7, (100, 100), comparison=Comparison(others))
 
 
-def test_the_last_line_names_who_is_smaller() -> None:
+def test_the_last_line_names_the_smaller_coder() -> None:
     smaller = report_of(1000, 50, [Competitor("xz", 900), Competitor("PNG", 2000)])
     assert report_lines(smaller)[-1] == "xz is smaller: 10 % less than this file."
     assert "it pays   never, against xz" in "\n".join(report_lines(smaller))
@@ -251,7 +251,7 @@ def test_the_last_line_names_who_is_smaller() -> None:
 
 
 @pytest.mark.parametrize(("model", "other"), [(5000, 1700), (1, 1001), (999, 2000), (10_000, 1003)])
-def test_when_a_model_has_paid_for_itself(model: int, other: int) -> None:
+def test_after_how_many_files_a_model_pays_for_itself(model: int, other: int) -> None:
     count = report_of(1000, model, []).files_to_pay(Competitor("xz", other))
     assert count is not None
     assert model + 1000 * count <= other * count
@@ -259,11 +259,11 @@ def test_when_a_model_has_paid_for_itself(model: int, other: int) -> None:
     assert report_of(1000, model, []).files_to_pay(Competitor("xz", 1000)) is None
 
 
-# ------------------------------------------------------------------ looking into files
+# ------------------------------------------------------------------ descriptions of files
 
 
 @pytest.mark.parametrize("kind", ["images", "array"])
-def test_heads_tell_the_same_as_the_whole(kind: str) -> None:
+def test_heads_give_the_same_description_as_the_whole_file(kind: str) -> None:
     header, content = example(kind, n_items=4 if kind == "images" else 1)
     data = write(header, content)
     near, far = describe_file(io.BytesIO(data)), describe_file(Pipe(data))
@@ -283,7 +283,7 @@ def streams(data: bytes) -> Iterator[Any]:
     yield Pipe(data)
 
 
-def test_damaged_files_are_looked_at_without_harm() -> None:
+def test_descriptions_of_damaged_files_raise_file_errors_only() -> None:
     header, content = example()
     data, refused = write(header, content), 0
     for bad in mutations(data, random.Random(0), 400):
@@ -304,7 +304,7 @@ def test_strange_names_are_shown_harmlessly() -> None:
     )
 
 
-def test_names_in_a_folder_are_told_apart() -> None:
+def test_names_in_a_folder_are_unique() -> None:
     names = UniqueNames()
     given = ["a.jpg", "a.png", "A.gif", "a.png", "d.png/b.jpg", "d.jpg", "x.png", "x.png/y.gif"]
     found = [names.add(name, ".png") for name in given]

@@ -30,7 +30,7 @@ def digits() -> Images:
 
 
 def photographs(n: int = 40, shape: tuple[int, int, int] = (3, 9, 7), seed: int = 0) -> Images:
-    """Smooth images whose planes are alike: their differences are smaller than their values."""
+    """Smooth images with similar planes: their differences are smaller than their values."""
     rng = np.random.default_rng(seed)
     C, H, W = shape
     steps = rng.normal(size=(n, 1, H, W)).cumsum(2).cumsum(3) * 6
@@ -105,7 +105,7 @@ def test_what_is_decoded_is_what_was_coded(shape: tuple[int, int, int], kind: st
 
 @pytest.mark.parametrize("kind", ["values", "differences"])
 @pytest.mark.parametrize("shown", [True, False])
-def test_a_second_decoder_reads_the_same(kind: str, shown: bool) -> None:
+def test_an_independent_decoder_reads_the_same(kind: str, shown: bool) -> None:
     images = digits()[:200] if kind == "values" else photographs(200, (3, 5, 4))
     net = trained(images, 30, images // 16 * 16, width=12)
     assert net.options.residual == (kind == "differences")
@@ -124,7 +124,7 @@ def test_many_images_are_coded_part_by_part(monkeypatch: pytest.MonkeyPatch) -> 
     assert np.array_equal(decoded(model, data, 20, images), images)
 
 
-def test_freezing_loses_next_to_nothing(digits_net: ContextNetwork) -> None:
+def test_quantising_loses_almost_nothing(digits_net: ContextNetwork) -> None:
     test = digits()[1500:]
     wanted = expected_bits(digits_net, test)
     assert ContextModel(*quantize_context(digits_net)).bits(test) == pytest.approx(
@@ -133,7 +133,7 @@ def test_freezing_loses_next_to_nothing(digits_net: ContextNetwork) -> None:
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_freezing_differences_and_sides_loses_next_to_nothing(shown: bool) -> None:
+def test_quantising_differences_and_sides_loses_almost_nothing(shown: bool) -> None:
     images = photographs(300)
     net = trained(images, 40, images // 16 * 16)
     assert net.options.residual
@@ -142,7 +142,7 @@ def test_freezing_differences_and_sides_loses_next_to_nothing(shown: bool) -> No
     assert model.bits(images, side) == pytest.approx(expected_bits(net, images, side), rel=0.003)
 
 
-def test_the_file_is_as_large_as_the_model_thinks(digits_net: ContextNetwork) -> None:
+def test_the_file_is_as_large_as_the_model_says(digits_net: ContextNetwork) -> None:
     test = digits()[1200:]
     model = ContextModel(*quantize_context(digits_net))
     estimate = model.bits(test) / 8
@@ -175,14 +175,16 @@ def test_a_markov_chain_costs_its_entropy() -> None:
     )
 
 
-def test_an_approximation_that_tells_all_leaves_little() -> None:
+def test_an_exact_approximation_leaves_almost_no_bits() -> None:
     images = np.random.default_rng(0).integers(0, 2, (500, 1, 6, 6)).astype(np.uint8) * 255
     model = ContextModel(*quantize_context(trained(images, 150, images)))
     assert model.bits(images, images) < 0.2 * images.size
     assert 0.99 * images.size < model.bits(images) < 1.05 * images.size
 
 
-def test_some_of_the_pixels_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_random_part_of_the_pixels_is_an_unbiased_estimate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("narrows.compression.context_network.PIXELS_PER_STEP", 100)
     images = torch.from_numpy(digits()[:20])
     net = ContextNetwork(context_options(digits()), torch.Generator().manual_seed(0))

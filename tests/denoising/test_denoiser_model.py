@@ -215,7 +215,7 @@ def test_patches_follow_from_the_order_and_can_skip_batches() -> None:
 def test_patches_of_images_that_do_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     from narrows.training import patches as module
 
-    monkeypatch.setattr(module, "MOST_HELD", 3000)
+    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 3000)
     images = [np.full((40, 30), i, np.uint8) for i in range(8)]
     seen = torch.cat(list(patches(images).shuffled(16, torch.Generator().manual_seed(0))))
     found, counts = torch.unique((seen[:, 0, 0, 0] * 255).round(), return_counts=True)

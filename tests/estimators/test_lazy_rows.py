@@ -27,8 +27,8 @@ KWARGS: dict[str, Any] = {"latent_dim": 1, "random_state": 0, "max_epochs": 30}
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight blocks of a few rows in a buffer, so that small data has many of both."""
-    monkeypatch.setattr(streams, "BLOCK", 2**10)
-    monkeypatch.setattr(streams, "BUFFER", 2**13)
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 2**10)
+    monkeypatch.setattr(streams, "BUFFER_BYTES", 2**13)
 
 
 @pytest.fixture
@@ -290,7 +290,8 @@ data = np.load(sys.argv[1], mmap_mode="r")
 ae = Autoencoder(latent_dim=2, hidden_layer_sizes=(8,), random_state=0, in_memory=False)
 ae.set_params(max_time=0.5, max_epochs=1, batch_size=1024)
 ae.fit(np.random.default_rng(0).normal(size=(100, data.shape[1])))  # whatever imports cost
-streams.HELD, streams.SAMPLE, streams.BUFFER = 2**24, 2**21, 2**25
+streams.MAX_VALIDATION_BYTES, streams.MAX_SAMPLE_ELEMENTS = 2**24, 2**21
+streams.BUFFER_BYTES = 2**25
 before, most, done = anonymous(), 0, threading.Event()
 
 def watch():

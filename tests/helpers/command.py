@@ -52,7 +52,7 @@ def refused(*words: str | Path) -> str:
     lines = result.err.splitlines()
     assert len(lines) == 1, result.err
     assert lines[0].startswith("narrows: ")
-    assert "unforeseen" not in lines[0]
+    assert "unexpected" not in lines[0]
     assert lines[0].endswith((".", "?")), lines[0]
     return lines[0]
 

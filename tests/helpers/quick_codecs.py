@@ -11,7 +11,7 @@ import pytest
 def few_patches() -> Iterator[None]:
     """An epoch of few patches, and few numbers that are counted and measured."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("narrows.training.patches.LEAST", 32)
+        patched.setattr("narrows.training.patches.MIN_PATCHES", 32)
         patched.setattr("narrows.compression.codec_setup.VALIDATION_PATCHES", 16)
         patched.setattr("narrows.compression.quantize_weights.COUNTED_NUMBERS", 1 << 17)
         patched.setattr("narrows.compression.quantize_weights.MEASURED_NUMBERS", 1 << 15)

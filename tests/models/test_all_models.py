@@ -18,7 +18,7 @@ from narrows import ParameterError
 from narrows import models as family
 from narrows.cli import main
 from narrows.estimators.parameters import Parameters
-from narrows.estimators.registry import KNOWN, MODELS, WHOLE, model_class
+from narrows.estimators.registry import ANY_SIZE, KNOWN, MODELS, model_class
 
 DIGITS = load_digits()
 X, Y = DIGITS.images[:120], DIGITS.target[:120]
@@ -194,7 +194,7 @@ def test_a_model_without_a_prior_says_what_to_choose() -> None:
 
 def test_the_catalogue_is_the_public_names() -> None:
     assert set(KNOWN) <= set(narrows.__all__)
-    assert not set(MODELS) & set(WHOLE)
+    assert not set(MODELS) & set(ANY_SIZE)
 
 
 def test_the_page_of_models_is_what_the_code_says() -> None:

@@ -75,7 +75,7 @@ def test_draws_have_the_moments_of_the_codes(name: str) -> None:
     codes = bent()
     epochs = {"iaf": 12, "two_stage": 16}.get(name, 4)
     sampler = fit(make_sampler(name, 2, Point(), seeded(7)), codes, epochs)
-    assert name_of(sampler) == name
+    assert sampler_name(sampler) == name
     z = sampler.sample(20_000, seeded(3))
     spread = codes.std(0)
     assert ((z.mean(0) - codes.mean(0)).abs() / spread).max() < 0.12
@@ -96,7 +96,7 @@ def test_draws_have_the_moments_of_the_codes(name: str) -> None:
 def test_a_flows_volume_is_autograds_and_its_density_is_that_of_its_draws(
     cls: type[MAFSampler], k: int
 ) -> None:
-    flow: MAFSampler = fit(make_sampler(name_of(cls(k)), k, None, seeded(6)), bent()[:, :k], 2)  # type: ignore[assignment]
+    flow: MAFSampler = fit(make_sampler(sampler_name(cls(k)), k, None, seeded(6)), bent()[:, :k], 2)  # type: ignore[assignment]
     for p in flow.parameters():  # far from the identity
         p.data.add_(0.05 * torch.randn(p.shape, generator=seeded(8)))
     u = torch.randn(6, k, generator=seeded(2))
@@ -250,7 +250,7 @@ def test_after_partial_fit_a_sampler_is_fitted_when_asked() -> None:
     model.set_params(sampler="normal")
     with pytest.raises(ParameterError, match="another, 'mixture'"):
         model.sample(2)
-    assert name_of(model.fit_sampler(X).sampler_) == "normal"
+    assert sampler_name(model.fit_sampler(X).sampler_) == "normal"
     model.partial_fit(X)
     assert model.sampler_ is None
 

@@ -12,7 +12,7 @@ import pytest
 import narrows
 from helpers.html_pages import ALWAYS, Page, check_alone, check_readable
 from narrows import FileError
-from narrows.report import canvas, demo
+from narrows.report import demo, figures
 from narrows.report.demo import run_demo
 
 
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("demo") / "out"
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(canvas, "DPI", 40)
+        patch.setattr(figures, "DPI", 40)
         patch.setattr(demo, "FOLDS", 2)
         index = run_demo(folder, echo=said.append, max_epochs=15)
     return Run(folder, index, said)

@@ -16,12 +16,11 @@ from sklearn.datasets import load_digits, load_wine
 import narrows
 from helpers.html_pages import ALWAYS, Page, check_alone, check_readable
 from narrows import Autoencoder, DenoisingAutoencoder, FileError, InputError, VariationalAutoencoder
-from narrows.report import canvas, content
-from narrows.report import model_report as write
-from narrows.report.labels import read_labels
-from narrows.report.measures import histogram, ranking
-from narrows.report.model_report import write_report
-from narrows.report.words import headline
+from narrows.report import content, figures
+from narrows.report.measures import error_bins, parse_labels, ranking
+from narrows.report.model_report import headline, write_report
+from narrows.report.page import pictures_folder
+from narrows.report.sample_figures import ImagePlotter, choose_plotter
 
 DIGITS = load_digits()
 WINE = load_wine()
@@ -70,7 +69,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], Any, Any, Any]] = {
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw in few pixels: the tests look at what is drawn, not at how sharply."""
-    monkeypatch.setattr(canvas, "DPI", 40)
+    monkeypatch.setattr(figures, "DPI", 40)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +120,7 @@ def test_the_table_says_what_the_model_says(est: Autoencoder, tmp_path: Path) ->
     assert float(table["PCA"][2]) == pytest.approx(est.pca_.score(X), abs=1e-4)
     assert float(table["Raw data, 64 numbers"][3].split(" ± ")[0]) > 0.7
     counts = np.bincount(DIGITS.target[200:300])
-    assert float(table["Always the commonest class"][3]) == pytest.approx(counts.max() / 100)
+    assert float(table["Most frequent class"][3]) == pytest.approx(counts.max() / 100)
     times = f"{error / pca:.2f}\N{NO-BREAK SPACE}× PCA's error at 5 numbers an image"
     assert times in "".join(page.words)
 
@@ -139,7 +138,7 @@ def test_denoising_is_measured_against_the_clean_rows() -> None:
 
 
 def test_what_is_drawn_is_what_the_models_say() -> None:
-    X, labels = DIGITS.images[:80], read_labels(DIGITS.target[:80], 80)
+    X, labels = DIGITS.images[:80], parse_labels(DIGITS.target[:80], 80)
     dae = fit(DenoisingAutoencoder, X, latent_dim=5)
     found = content.gather(dae, X, labels, None, 0)
     shown = found.denoised(6)
@@ -171,13 +170,12 @@ def test_what_is_drawn_as_new_is_new() -> None:
 def test_colours_are_shown_as_they_are() -> None:
     colour = np.zeros((2, 4, 5, 3), np.uint8)
     colour[0, 1, 2] = (255, 51, 0)
-    last = content.look_at(fit(Autoencoder, colour, axes="HWC"), colour, (4, 5, 3), None)
-    first = content.look_at(
-        fit(Autoencoder, np.moveaxis(colour, -1, 1)), np.moveaxis(colour, -1, 1), (3, 4, 5), None
-    )
-    assert last.pixels(colour)[0, 1, 2] == pytest.approx((1, 0.2, 0))  # type: ignore[union-attr]
-    same = first.pixels(np.moveaxis(colour, -1, 1))  # type: ignore[union-attr]
-    assert np.array_equal(same, last.pixels(colour))  # type: ignore[union-attr]
+    moved = np.moveaxis(colour, -1, 1)
+    last = choose_plotter(fit(Autoencoder, colour, axes="HWC"), colour, None)
+    first = choose_plotter(fit(Autoencoder, moved), moved, None)
+    assert isinstance(last, ImagePlotter) and isinstance(first, ImagePlotter)
+    assert last.pixels(colour)[0, 1, 2] == pytest.approx((1, 0.2, 0))
+    assert np.array_equal(first.pixels(moved), last.pixels(colour))
 
 
 def judged(est: Any, model: float, pca: float | None) -> str:
@@ -196,7 +194,7 @@ def test_the_headline_is_honest(est: Autoencoder) -> None:
     assert judged(est, 1.02, 1.0) == f"No better than PCA: 1.02{times}."
     worse = f"PCA restores better here: the model makes 1.80{times}."
     assert judged(est, 1.8, 1.0) == worse
-    assert "PCA was too wide" in judged(est, 1.0, None)
+    assert "PCA of this width is too large" in judged(est, 1.0, None)
     assert "nothing to gain" in judged(est, 3e-14, 1e-14)  # both err by rounding only
 
 
@@ -212,17 +210,17 @@ def test_best_typical_and_worst_are_what_they_say() -> None:
 @pytest.mark.parametrize("spread", [0.0, 0.1, 5.0])
 def test_the_histogram_counts_every_row(spread: float) -> None:
     errors = {"a": np.exp(spread * RNG.normal(size=300)), "b": np.ones(70)}
-    found = histogram(errors)
+    found = error_bins(errors)
     assert found.counts["a"].sum() == 300
     assert found.counts["b"].sum() == 70
     assert found.logarithmic == (spread == 5.0)
 
 
 def test_labels_are_classes_or_measurements() -> None:
-    assert read_labels([3.0, 1.0, 3.0], 3).names == ["1", "3"]
-    assert read_labels([True, False], 2).names == ["False", "True"]
-    assert read_labels(np.arange(500), 500).names == []
-    assert read_labels([0.5, 1.0], 2).values.tolist() == [0.5, 1.0]
+    assert parse_labels([3.0, 1.0, 3.0], 3).names == ["1", "3"]
+    assert parse_labels([True, False], 2).names == ["False", "True"]
+    assert parse_labels(np.arange(500), 500).names == []
+    assert parse_labels([0.5, 1.0], 2).values.tolist() == [0.5, 1.0]
 
 
 # ---------------------------------------------------------------- how it is written
@@ -299,14 +297,14 @@ def test_a_page_needs_its_folder(est: Autoencoder, tmp_path: Path) -> None:
 
 def test_one_class_is_coloured_but_not_probed(est: Autoencoder, tmp_path: Path) -> None:
     page = Page(write_report(est, DIGITS.images[:30], tmp_path / "page.html", y=["one"] * 30))
-    assert "All 30 labels are &#x27;one&#x27;" in page.text
+    assert "All 30 labels are 'one'" in "".join(page.words)
     assert [len(row) for row in page.tables[0]] == [4, 4, 4]
 
 
 def test_many_rows_are_thinned_on_the_map_and_the_page_says_so(
     est: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(content, "MAP_ROWS", 40)
+    monkeypatch.setattr(content, "MAX_MAP_ROWS", 40)
     page = Page(write_report(est, DIGITS.images[:1500], tmp_path / "page.html"))
     assert "Drawn: 40 random rows of 1,500." in page.text
 
@@ -328,7 +326,7 @@ def test_a_model_from_a_file_is_reported_alike(est: Autoencoder, tmp_path: Path)
         write_report(model, DIGITS.images[:40], tmp_path / f"{name}.html")
         for name, model in (("first", est), ("again", again))
     ]
-    pictures = [sorted(write.files_of(page).iterdir()) for page in pages]
+    pictures = [sorted(pictures_folder(page).iterdir()) for page in pages]
     for first, second in zip(*pictures, strict=True):
         assert first.read_bytes() == second.read_bytes(), first.name
     assert Page(pages[0]).tables[0] == Page(pages[1]).tables[0]
@@ -370,8 +368,9 @@ def test_bytes_of_a_narrow_range_are_drawn_from_black_to_white(top: int) -> None
     images = DIGITS.images[:300] if top == 16 else DIGITS.images[:300] > 7
     X = images.astype(np.uint8)
     est = VariationalAutoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(X)
-    look = content.look_at(est, X, (8, 8), None)
-    assert look.pixels(X).max() == pytest.approx(1.0)
+    plotter = choose_plotter(est, X, None)
+    assert isinstance(plotter, ImagePlotter)
+    assert plotter.pixels(X).max() == pytest.approx(1.0)
 
 
 def test_pictures_that_are_not_the_reports_own_are_never_removed(
@@ -379,6 +378,6 @@ def test_pictures_that_are_not_the_reports_own_are_never_removed(
 ) -> None:
     (tmp_path / "page_files").mkdir()
     (tmp_path / "page_files" / "holiday.png").write_bytes(b"mine")
-    with pytest.raises(FileError, match="holds other things"):
+    with pytest.raises(FileError, match="not a report's pictures"):
         write_report(est, DIGITS.images[:30], tmp_path / "page.html", overwrite=True)
     assert (tmp_path / "page_files" / "holiday.png").read_bytes() == b"mine"

@@ -1,4 +1,4 @@
-"""The same seed gives the same bits, and nobody else's randomness is touched."""
+"""The same seed gives the same bits, and global random states do not change."""
 
 import subprocess
 import sys

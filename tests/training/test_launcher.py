@@ -1,14 +1,19 @@
-"""Worker processes: what goes to them, and that they end with what they have."""
+"""Worker processes: what is sent to them, and how they end."""
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 import narrows
 from helpers.started_processes import training
+from narrows.exceptions import WorkerError
+from narrows.training import launcher
 
 KEPT = """
 import numpy as np, pathlib, sys
@@ -24,28 +29,51 @@ est = Autoencoder(latent_dim=2, **end, **kept).fit(X)
 """
 
 
-def test_sigterm_goes_to_the_workers_which_keep_the_run(tmp_path: Path) -> None:
+def test_sigterm_is_passed_on_to_workers_which_write_a_checkpoint(tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", np.random.default_rng(0).normal(size=(64, 5)))
     with training([sys.executable, "-c", KEPT, "1000000"], tmp_path) as long:
         os.kill(long.pid, signal.SIGTERM)
-        _, err = long.communicate(timeout=60)
+        _, err = long.communicate(timeout=300)
     assert long.returncode == 143, err
     so_far = narrows.load(tmp_path / "c.checkpoint")
     assert so_far.n_iter_ >= 1
-    assert so_far.random_state is None  # a run without a seed can be gone on with, too
+    assert so_far.random_state is None  # a run without a seed can be continued too
 
 
-def test_a_memory_map_goes_to_workers_as_its_place(tmp_path: Path) -> None:
-    from narrows.training.launcher import _pack, _unpack
-
+def test_of_a_memory_map_workers_get_its_place_in_the_file(tmp_path: Path) -> None:
     whole = np.arange(40_000.0).reshape(10_000, 4)
     np.save(tmp_path / "X.npy", whole)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     for rows in (mapped, mapped[3000:3100], mapped[7:]):
-        _pack(tmp_path / "task", (rows, whole[:2]))
-        found, copied = _unpack(tmp_path / "task")
+        launcher._dump(tmp_path / "task", (rows, whole[:2]))
+        found, copied = launcher._load(tmp_path / "task")
         np.testing.assert_array_equal(found, rows)
         np.testing.assert_array_equal(copied, whole[:2])
         assert (tmp_path / "task").stat().st_size < 5000
-    _pack(tmp_path / "task", mapped[::2])  # more than rows of a file: goes as numbers
-    np.testing.assert_array_equal(_unpack(tmp_path / "task"), whole[::2])
+    launcher._dump(
+        tmp_path / "task", mapped[::2]
+    )  # not contiguous rows of the file: sent as numbers
+    np.testing.assert_array_equal(launcher._load(tmp_path / "task"), whole[::2])
+
+
+class KillsRankOne:
+    """Read from the task by every worker while it starts: rank 1 dies, rank 0 takes very long."""
+
+    def __reduce__(self) -> Any:
+        return _while_starting, ()
+
+
+def _while_starting() -> None:
+    if os.environ["LOCAL_RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(300)
+
+
+def test_a_worker_that_dies_while_rank_zero_starts_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launcher, "GRACE_SECONDS", 1.0)
+    started = time.monotonic()
+    with pytest.raises(WorkerError, match="Worker process 1 of 2 was ended by signal 9"):
+        launcher.run_workers(2, print, KillsRankOne())
+    assert time.monotonic() - started < 100  # far below the 300 s that rank 0 takes

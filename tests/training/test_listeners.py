@@ -1,4 +1,4 @@
-"""Who listens to a run from outside: order, stopping, failing, logs."""
+"""Listeners of a run: order of calls, stopping, failures, logs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from narrows.exceptions import FileError, ParameterError
 from narrows.training.listeners import JsonLines, Listener, Listeners, as_listener
 
 
-class Noting(Listener):
-    """Writes down all it hears; fails where it is told to."""
+class Recorder(Listener):
+    """Records all calls; raises an error in the method named ``fails``."""
 
-    def __init__(self, name: str, heard: list[Any], fails: str = "", error: Any = OSError) -> None:
-        self.name, self.heard, self.fails, self.error = name, heard, fails, error
+    def __init__(self, name: str, calls: list[Any], fails: str = "", error: Any = OSError) -> None:
+        self.name, self.calls, self.fails, self.error = name, calls, fails, error
 
     def _note(self, what: str, message: Any) -> None:
-        self.heard.append((self.name, what, message))
+        self.calls.append((self.name, what, message))
         if what == self.fails:
             raise self.error("no room\nleft")
 
@@ -42,24 +42,24 @@ class Noting(Listener):
         self._note("end", summary)
 
 
-def short(heard: list[Any]) -> str:
-    return " ".join(name + what[0] for name, what, _ in heard)
+def short(calls: list[Any]) -> str:
+    return " ".join(name + what[0] for name, what, _ in calls)
 
 
-def test_each_hears_all_in_the_order_given() -> None:
-    heard: list[Any] = []
-    assert not follow([Noting("a", heard), Noting("b", heard)])
-    assert short(heard) == "as bs ae be ae be ae be"  # start, two epochs, end
-    assert heard[0][2] == ABOUT
-    assert heard[-1][2] == SUMMARY
+def test_each_gets_every_call_in_the_order_given() -> None:
+    calls: list[Any] = []
+    assert not follow([Recorder("a", calls), Recorder("b", calls)])
+    assert short(calls) == "as bs ae be ae be ae be"  # start, two epochs, end
+    assert calls[0][2] == ABOUT
+    assert calls[-1][2] == SUMMARY
 
 
-def test_nobody_listening_is_well() -> None:
+def test_a_run_needs_no_listener() -> None:
     assert not follow(None)
     assert not follow([])
 
 
-def test_what_a_listener_changes_is_its_own_copy() -> None:
+def test_a_listener_gets_copies() -> None:
     class Spoiling(Listener):
         def on_start(self, about: dict[str, Any]) -> None:
             about["parameters"].clear()
@@ -67,66 +67,66 @@ def test_what_a_listener_changes_is_its_own_copy() -> None:
         def on_epoch(self, entry: dict[str, float]) -> None:
             entry.clear()
 
-    heard: list[Any] = []
-    follow([Spoiling(), Noting("a", heard)])
-    assert heard[0][2] == ABOUT
-    assert heard[1][2] == entry(1, 1.0)
+    calls: list[Any] = []
+    follow([Spoiling(), Recorder("a", calls)])
+    assert calls[0][2] == ABOUT
+    assert calls[1][2] == entry(1, 1.0)
 
 
 @pytest.mark.parametrize(
     ("answer", "stops"),
     [(True, True), (np.bool_(True), True), (False, False), (None, False), (7, False), (1, False)],
 )
-def test_only_true_asks_to_stop_and_all_hear_of_the_epoch(answer: Any, stops: bool) -> None:
+def test_only_true_asks_to_stop_and_all_get_the_epoch(answer: Any, stops: bool) -> None:
     seen: list[Any] = []
     assert follow([lambda entry: answer, seen.append]) is stops
     assert [one["epoch"] for one in seen] == [1, 2]
 
 
-def test_one_that_fails_is_named_once_and_dropped_but_ended() -> None:
-    heard: list[Any] = []
+def test_one_that_fails_is_named_once_gets_no_more_epochs_and_is_ended() -> None:
+    calls: list[Any] = []
     with pytest.warns(RuntimeWarning) as caught:
-        follow([Noting("a", heard, "epoch"), Noting("b", heard)])
+        follow([Recorder("a", calls, "epoch"), Recorder("b", calls)])
     assert [str(one.message) for one in caught] == [
-        "The listener Noting failed (OSError: no room) and hears no more of this run; training "
-        "is not touched by it."
+        "The listener Recorder failed (OSError: no room) and gets no more epochs of this run; "
+        "training continues without it."
     ]
-    assert short(heard) == "as bs ae be be ae be"
+    assert short(calls) == "as bs ae be be ae be"
 
 
-def test_one_that_fails_at_the_end_keeps_nobody_from_hearing_it() -> None:
+def test_one_that_fails_at_the_end_does_not_keep_others_from_ending() -> None:
     for error in (OSError, KeyboardInterrupt):
-        heard: list[Any] = []
+        calls: list[Any] = []
         with pytest.raises(KeyboardInterrupt) if error is KeyboardInterrupt else pytest.warns():
-            follow([Noting("a", heard, "end", error), Noting("b", heard)], range(0))
-        assert short(heard) == "as bs ae be"
+            follow([Recorder("a", calls, "end", error), Recorder("b", calls)], range(0))
+        assert short(calls) == "as bs ae be"
 
 
 def test_one_that_cannot_start_ends_the_run_and_those_before_it() -> None:
-    heard: list[Any] = []
-    with pytest.raises(ParameterError, match=r"Noting could not start \(OSError: no room\)"):
-        follow([Noting("a", heard), Noting("b", heard, "start"), Noting("c", heard)])
-    assert short(heard) == "as bs ae"
+    calls: list[Any] = []
+    with pytest.raises(ParameterError, match=r"Recorder could not start \(OSError: no room\)"):
+        follow([Recorder("a", calls), Recorder("b", calls, "start"), Recorder("c", calls)])
+    assert short(calls) == "as bs ae"
     with pytest.raises(FileError, match="no room"):
-        follow(Noting("a", heard, "start", FileError))
+        follow(Recorder("a", calls, "start", FileError))
     with pytest.raises(KeyboardInterrupt):
-        follow(Noting("a", heard, "start", KeyboardInterrupt))
+        follow(Recorder("a", calls, "start", KeyboardInterrupt))
 
 
-def test_a_run_that_breaks_off_is_ended_with_the_reason() -> None:
-    heard: list[Any] = []
-    listeners = Listeners(Noting("a", heard))
+def test_after_an_error_listeners_get_its_message() -> None:
+    calls: list[Any] = []
+    listeners = Listeners(Recorder("a", calls))
     with pytest.raises(ValueError, match="late"), listeners.following(ABOUT) as summary:
         summary.update(SUMMARY)
         raise ValueError("late")
-    assert heard[-1][2] == {"stop_reason": "ValueError: late"}
+    assert calls[-1][2] == {"stop_reason": "ValueError: late"}
 
 
-def test_ctrl_c_in_a_listener_passes() -> None:
-    heard: list[Any] = []
+def test_ctrl_c_in_a_listener_is_raised() -> None:
+    calls: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
-        follow(Noting("a", heard, "epoch", KeyboardInterrupt))
-    assert short(heard) == "as ae ae"
+        follow(Recorder("a", calls, "epoch", KeyboardInterrupt))
+    assert short(calls) == "as ae ae"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_ctrl_c_in_a_listener_passes() -> None:
         (JsonLines, r"give JsonLines\(...\) instead"),
     ],
 )
-def test_what_cannot_listen_is_refused_at_the_door(given: Any, words: str) -> None:
+def test_what_is_no_listener_is_refused(given: Any, words: str) -> None:
     with pytest.raises(ParameterError, match=words):
         narrows.Autoencoder(listeners=given).fit(curve(40))
 
@@ -176,21 +176,21 @@ def test_a_fresh_run_over_a_log_is_refused(tmp_path: Path) -> None:
     assert len(lines(path)) == 2
 
 
-def test_going_on_cuts_off_what_is_done_again(tmp_path: Path) -> None:
+def test_a_continued_log_loses_the_epochs_that_are_done_again(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     follow(JsonLines(path), range(1, 6))
     with path.open("a") as file:
-        file.write('{"epoch": 6, "lo')  # the machine went off
+        file.write('{"epoch": 6, "lo')  # the machine was switched off
     kept = path.read_bytes().splitlines(keepends=True)[:3]
     follow(JsonLines(path, append=True), range(4, 8), after=3)
     assert [one["epoch"] for one in lines(path)] == [1, 2, 3, 4, 5, 6, 7]
     assert path.read_bytes().startswith(b"".join(kept))
-    follow(JsonLines(path, append=True), range(1, 2))  # nothing had been kept of the run
+    follow(JsonLines(path, append=True), range(1, 2))  # the run starts again at its first epoch
     assert [one["epoch"] for one in lines(path)] == [1]
 
 
 @pytest.mark.parametrize("end", ["", "{", '{"epo', '{"epoch": 3', '{"epoch": 3}'])
-def test_a_line_broken_off_anywhere_goes(end: str, tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_cut_off(end: str, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     follow(JsonLines(path))
     whole = path.read_bytes()
@@ -199,7 +199,7 @@ def test_a_line_broken_off_anywhere_goes(end: str, tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_the_same_object_goes_on_with_its_own_file(tmp_path: Path) -> None:
+def test_the_same_object_continues_its_own_file(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "log.jsonl")
     follow(log, range(1, 2))
     follow(log, range(2, 3), after=1)
@@ -207,15 +207,15 @@ def test_the_same_object_goes_on_with_its_own_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["precious", "[1]\n", '{"a": 1}\n', "1\n", "\n"])
-def test_a_file_that_is_no_log_is_never_touched(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_log_is_not_changed(text: str, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(text)
-    with pytest.raises(FileError, match="no log of narrows"):
+    with pytest.raises(FileError, match="not a log of narrows"):
         follow(JsonLines(path, append=True))
     assert path.read_text() == text
 
 
-def test_a_log_in_no_place_is_refused(tmp_path: Path) -> None:
+def test_a_log_with_another_suffix_or_in_no_folder_is_refused(tmp_path: Path) -> None:
     for name, words in (("log.txt", r"ends in .jsonl"), ("no/log.jsonl", "there is no folder")):
         with pytest.raises(FileError, match=words):
             follow(JsonLines(tmp_path / name))
@@ -238,13 +238,13 @@ def test_a_log_that_can_no_longer_be_written_does_not_stop_the_run(tmp_path: Pat
 # ------------------------------------------------------------------ estimators
 
 
-def test_clones_share_listeners_and_files_and_pickles_leave_them_behind(tmp_path: Path) -> None:
-    given = [Noting("a", []), JsonLines(tmp_path / "log.jsonl")]
+def test_clones_share_listeners_but_files_and_pickles_have_none(tmp_path: Path) -> None:
+    given = [Recorder("a", []), JsonLines(tmp_path / "log.jsonl")]
     ae = narrows.Autoencoder(latent_dim=1, max_epochs=1, random_state=0, listeners=given)
     assert ae.get_params()["listeners"] is given
     again = clone(ae).listeners
     assert all(one is other for one, other in zip(again, given, strict=True))
-    assert type(pickle.loads(pickle.dumps(ae)).listeners[1]) is JsonLines  # yet to be fitted
+    assert type(pickle.loads(pickle.dumps(ae)).listeners[1]) is JsonLines  # not fitted yet
     fitted = clone(ae).set_params(listeners=None).fit(curve(60))
     fitted.set_params(listeners=lambda entry: None)
     assert pickle.loads(pickle.dumps(fitted)).listeners is None
@@ -254,7 +254,7 @@ def test_clones_share_listeners_and_files_and_pickles_leave_them_behind(tmp_path
     assert "listeners" not in given_parameters(ae)
 
 
-def test_other_listeners_do_not_keep_a_fit_from_going_on() -> None:
+def test_listeners_may_change_between_fits_that_continue() -> None:
     kwargs = {"latent_dim": 1, "max_epochs": 1, "random_state": 0, "warm_start": True}
     ae = narrows.Autoencoder(**kwargs).fit(curve(60))
     ae.set_params(listeners=[]).fit(curve(60))

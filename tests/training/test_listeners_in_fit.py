@@ -19,7 +19,7 @@ KWARGS: dict[str, Any] = {"latent_dim": 1, "random_state": 0, "max_epochs": 4}
 
 
 class Noting(narrows.Listener):
-    """Keeps all it hears."""
+    """Keeps all calls."""
 
     def __init__(self) -> None:
         self.about: list[dict[str, Any]] = []
@@ -36,7 +36,7 @@ class Noting(narrows.Listener):
         self.summaries.append(summary)
 
 
-def test_a_listener_hears_what_the_model_keeps() -> None:
+def test_a_listener_gets_what_the_model_keeps() -> None:
     noting = Noting()
     vae = narrows.VariationalAutoencoder(**KWARGS, listeners=noting).fit(X)
     assert noting.entries == vae.history_
@@ -72,7 +72,7 @@ def test_a_listener_stops_a_fit() -> None:
     assert ae.stop_reason_ == "a listener asked to stop"
 
 
-def test_a_log_goes_on_through_partial_fit(tmp_path: Path) -> None:
+def test_a_log_continues_through_partial_fit(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     ae = narrows.Autoencoder(**KWARGS, listeners=narrows.JsonLines(path))
     for _ in range(3):
@@ -81,7 +81,7 @@ def test_a_log_goes_on_through_partial_fit(tmp_path: Path) -> None:
     assert epochs == [1, 2, 3] == [entry["epoch"] for entry in ae.history_]
 
 
-def test_a_log_in_the_way_leaves_the_estimator_as_it_was(tmp_path: Path) -> None:
+def test_a_log_that_exists_leaves_the_estimator_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.touch()
     ae = narrows.Autoencoder(**KWARGS, listeners=narrows.JsonLines(path))

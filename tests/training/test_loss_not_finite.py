@@ -37,7 +37,7 @@ def breaking(at: list[int], *, before: bool = False) -> Callable[..., bool]:
     return see_nan
 
 
-def test_after_one_loss_that_is_no_number_training_goes_back_and_on(
+def test_after_one_nan_loss_training_goes_back_and_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = narrows.Autoencoder(**SHORT).fit(X)
@@ -53,7 +53,9 @@ def test_after_one_loss_that_is_no_number_training_goes_back_and_on(
     assert np.isfinite(ae.validation_curve_).all()
 
 
-def test_after_the_second_training_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_second_nan_loss_training_stops_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(Monitor, "see", breaking([9 * 2 + 3, 9 * 4 + 1]))
     with pytest.warns(ConvergenceWarning, match=r"0.1 times the step .* \(epoch \d\) is kept"):
         ae = narrows.Autoencoder(**SHORT).fit(X)
@@ -61,7 +63,7 @@ def test_after_the_second_training_stops_and_says_so(monkeypatch: pytest.MonkeyP
     assert np.isfinite(ae.transform(X)).all()
 
 
-def test_weights_that_are_no_numbers_are_not_gone_on_from(
+def test_weights_that_are_nan_are_not_in_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "c.checkpoint"
@@ -82,7 +84,7 @@ def test_weights_that_are_no_numbers_are_not_gone_on_from(
     assert all(written)
 
 
-def test_listeners_do_not_hear_of_an_epoch_that_is_undone(
+def test_listeners_do_not_get_an_epoch_that_is_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heard: list[dict[str, float]] = []

@@ -1,4 +1,4 @@
-"""Several processes learn what one would have learned, and end together when one of them ends."""
+"""Several processes learn what one process learns, and end together when one of them ends."""
 
 import hashlib
 import os
@@ -40,7 +40,7 @@ FITS = {
 
 
 class Halves(nn.Module):
-    """Two players, a layer that nobody uses and one that is frozen."""
+    """Two players, an unused layer and a frozen one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Halves(nn.Module):
 
 
 def gradients(share: tuple[int, int], absent: str = "") -> tuple[dict[str, Any], dict[str, float]]:
-    """What each player's parameters get in one step on 7 rows, and what is recorded."""
+    """The gradients of each player in one step on 7 rows, and the recorded numbers."""
     x = torch.from_numpy(X[:7]).float().tensor_split(share[1])[share[0]]
     net = Halves()
     players, losses = net.players(), net.losses(x)
@@ -85,8 +85,8 @@ def digest(estimator: Any) -> str:
     return sha.hexdigest()
 
 
-def everything() -> dict[str, Any]:
-    """All that two processes can be asked at once: to start them takes longest."""
+def all_checks() -> dict[str, Any]:
+    """All that is checked in two processes, in one task: starting them takes longest."""
     group = current_group()
     found: dict[str, Any] = {"ranks": group.all_gather(group.share)}
     for name, (estimator, data) in FITS.items():
@@ -103,13 +103,13 @@ def everything() -> dict[str, Any]:
     found["asked"] = PLAIN.transform(many), PLAIN.reconstruct(many), PLAIN.score_samples(many)
     found["alone"] = PLAIN.__getstate__()
     many[18_000] = 1e30
-    found["far"] = group.all_gather(said(lambda: PLAIN.transform(many)))
-    found["few"] = said(lambda: PLAIN.set_params(batch_size=1).fit(X))
-    found["other data"] = group.all_gather(said(lambda: PLAIN.fit(X + group.rank)))
+    found["far"] = group.all_gather(message_of(lambda: PLAIN.transform(many)))
+    found["few"] = message_of(lambda: PLAIN.set_params(batch_size=1).fit(X))
+    found["other data"] = group.all_gather(message_of(lambda: PLAIN.fit(X + group.rank)))
     return found
 
 
-def said(action: Any) -> str:
+def message_of(action: Any) -> str:
     try:
         action()
     except narrows.NarrowsError as error:
@@ -119,11 +119,11 @@ def said(action: Any) -> str:
 
 @pytest.fixture(scope="module")
 def two() -> dict[str, Any]:
-    found: dict[str, Any] = run_workers(2, everything)
+    found: dict[str, Any] = run_workers(2, all_checks)
     return found
 
 
-def test_each_process_knows_its_place(two: dict[str, Any]) -> None:
+def test_each_process_knows_its_rank(two: dict[str, Any]) -> None:
     assert two["ranks"] == [(0, 2), (1, 2)]
     assert current_group() == Group(0, 1)
 
@@ -137,7 +137,7 @@ def test_two_processes_follow_the_curve_of_one(two: dict[str, Any]) -> None:
 
 
 def test_a_variational_model_learns_as_well_as_in_one_process(two: dict[str, Any]) -> None:
-    """The noise is another; the last loss is near all the same."""
+    """The noise differs, so that losses are only close."""
     estimator, data = FITS["vae"]
     wanted = estimator.fit(data).loss_curve_
     np.testing.assert_allclose(two["vae"][0], wanted, rtol=0.1)
@@ -159,12 +159,12 @@ def test_shares_of_unequal_size_give_the_step_of_the_whole_batch(
     assert found.keys() == wanted.keys()
     for name in wanted:
         for have, want in zip(found[name], wanted[name], strict=True):
-            assert (have is None) == (want is None)  # the layer that nobody uses stays unused
+            assert (have is None) == (want is None)  # the unused layer has no gradient
             if want is not None:
                 np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-6)
 
 
-def test_time_and_the_wish_to_stop_are_the_same_everywhere(two: dict[str, Any]) -> None:
+def test_time_and_stop_are_the_same_in_all_processes(two: dict[str, Any]) -> None:
     assert two["stop"] == [(10.0, True), (10.0, True)]
     assert two["reason"] == ["enough", "enough"]
     assert Group().all_reduce_stop(3.0, False) == (3.0, False)
@@ -185,7 +185,7 @@ def test_answers_of_a_group_are_those_of_one_process_in_order(two: dict[str, Any
         np.testing.assert_array_equal(have, want)
 
 
-def test_bad_input_is_said_by_all_with_the_row_of_the_whole(two: dict[str, Any]) -> None:
+def test_bad_input_is_reported_by_all_with_its_row_in_the_whole_data(two: dict[str, Any]) -> None:
     other, own = two["far"]
     assert own.startswith("InputError: Row 18000 ")
     assert other.startswith("WorkerError: Process 1 cannot go on: Row 18000 ")
@@ -196,7 +196,7 @@ def test_bad_input_is_said_by_all_with_the_row_of_the_whole(two: dict[str, Any])
 # ------------------------------------------------------------------ n_devices
 
 
-def test_n_devices_fits_in_workers_and_holds_what_they_learned() -> None:
+def test_n_devices_fits_in_workers_and_returns_what_they_learned() -> None:
     state = np.random.RandomState(0)
     est = narrows.VariationalAutoencoder(**{**KWARGS, "random_state": state}, n_devices=2)
     with pytest.warns(UserWarning, match="seen here"):
@@ -256,7 +256,7 @@ def test_one_cuda_device_is_not_shared() -> None:
 
 
 def die(folder: Path) -> None:
-    """The second process is killed while the first waits for it."""
+    """Rank 1 is killed while rank 0 waits for it."""
     rank = current_group().rank
     (folder / str(rank)).write_text(str(os.getpid()))
     if rank == 1:
@@ -268,7 +268,9 @@ def test_a_killed_worker_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(WorkerError, match="Worker process 1 of 2 was ended by signal 9"):
         run_workers(2, die, tmp_path)
-    assert time.monotonic() - started < 60  # of which the start takes most
+    assert (
+        time.monotonic() - started < 300
+    )  # most of which is starting two interpreters on a busy machine
     for rank in "01":
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / rank).read_text()), 0)
@@ -289,10 +291,10 @@ print(est.stop_reason_, np.isfinite(est.score(X)))
 """
 
 
-def test_a_stop_by_hand_keeps_the_best_model(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_best_model(tmp_path: Path) -> None:
     with training([sys.executable, "-c", LONG], tmp_path) as long:
         os.killpg(long.pid, signal.SIGINT)  # as a terminal does
-        out, err = long.communicate(timeout=60)
+        out, err = long.communicate(timeout=300)
     assert out == "interrupted True\n"
     assert "Training was interrupted; the best model so far is kept." in err
     assert "Traceback" not in err
@@ -320,7 +322,7 @@ def torchrun(*words: str) -> list[str]:
     return [*start, *words]
 
 
-def test_torchrun_writes_one_file_and_speaks_once(tmp_path: Path) -> None:
+def test_torchrun_writes_one_file_and_prints_once(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     model = tmp_path / "m.safetensors"
     words = ["fit", str(tmp_path / "x.npy"), "-o", str(model), "--max-epochs", "2", "--seed", "0"]

@@ -53,7 +53,7 @@ def test_equals_numpy(rows: NDArray[np.generic], size: int, backwards: bool) -> 
     assert (found.deviation.numpy()[~varies] == 0).all()
 
 
-def test_zeros_and_ones_are_seen_and_a_half_among_them() -> None:
+def test_zeros_and_ones_are_binary_and_a_half_is_not() -> None:
     rows = (NOISE > 0).astype(np.float32)
     assert in_blocks(rows, 10).binary
     rows[777, 3] = 0.5
@@ -62,7 +62,7 @@ def test_zeros_and_ones_are_seen_and_a_half_among_them() -> None:
     assert not in_blocks((NOISE > 0).astype(np.int8) - 1, 10).binary
 
 
-def test_nothing_cannot_be_measured() -> None:
+def test_no_rows_raise_an_error() -> None:
     with pytest.raises(ValueError, match="no rows"):
         statistics([torch.zeros(0, 3)])
 

@@ -1,4 +1,4 @@
-"""Rows that stay on a disk are trained on as rows in memory are, and every row is given once."""
+"""Rows on a disk give the batches that rows in memory give, every row once."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ NOTHING = np.empty(0, dtype=np.int64)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks of 20 rows of one float64, five of them in a buffer; and no thread outlives a test."""
-    monkeypatch.setattr(streams, "BLOCK", 20 * 16)
-    monkeypatch.setattr(streams, "BUFFER", 5 * 20 * 16)
-    monkeypatch.setattr(streams, "PAGE", 300)
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 20 * 16)
+    monkeypatch.setattr(streams, "BUFFER_BYTES", 5 * 20 * 16)
+    monkeypatch.setattr(streams, "SAMPLE_PAGE_ROWS", 300)
     yield
     assert readers() == []
 
@@ -97,7 +97,7 @@ def test_an_epoch_draws_once_before_its_first_batch() -> None:
 
 
 @pytest.mark.parametrize("skip", [0, 1, 3, 4, 17, 31, 32])
-def test_an_epoch_broken_off_goes_on_where_it_was(skip: int) -> None:
+def test_an_interrupted_epoch_continues_where_it_was(skip: int) -> None:
     source = numbered()
     assert same(epoch(stream(source), skip=skip), epoch(stream())[skip:])
     if skip == 17:  # five whole buffers are past, and are not read
@@ -132,9 +132,11 @@ def test_validation_rows_are_held_out_of_every_epoch(n: int) -> None:
     assert sorted(training.sample(0).flatten().tolist()) == sorted(given)
 
 
-def test_of_much_data_no_more_is_held_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "HELD", 16 * 30)
-    monkeypatch.setattr(streams, "SAMPLE", 70)
+def test_validation_rows_and_samples_of_much_data_are_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "MAX_VALIDATION_BYTES", 16 * 30)
+    monkeypatch.setattr(streams, "MAX_SAMPLE_ELEMENTS", 70)
     training, validation, _ = hold_out(numbered(), 0.5, seed=0)
     assert len(validation) == 30
     assert len(training) == N - 30
@@ -166,7 +168,7 @@ def test_blocks_are_whole_chunks() -> None:
     assert all(start % 7 == 0 for start, _ in source.asked)
 
 
-def test_one_buffer_ahead_and_no_more() -> None:
+def test_one_buffer_is_read_ahead_and_no_more() -> None:
     source = numbered()
     batches = stream(source).shuffled(100, rng())
     for i in range(1, 9):
@@ -190,7 +192,7 @@ def test_an_error_in_reading_surfaces_where_the_rows_are_used() -> None:
     assert readers() == []
 
 
-def test_ahead_gives_everything_in_order() -> None:
+def test_prefetch_gives_everything_in_order() -> None:
     assert list(prefetch(iter(range(5)))) == [0, 1, 2, 3, 4]
     assert list(prefetch(iter([]))) == []
 

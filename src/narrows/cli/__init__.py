@@ -1,12 +1,12 @@
 """The command ``narrows VERB``: each verb parses, calls the public API and prints.
 
-Nothing heavy is imported here or by the verbs' modules before a verb runs, so that ``--help``
-answers at once. Bad input ends in one line on stderr and a status that is not 0:
+The verbs' modules import nothing heavy before a verb runs, so that ``--help`` is fast. An error
+ends the command with one line on stderr and an exit status:
 
-- 1 for what narrows refuses or cannot do, 2 for a command that makes no sense;
-- for what is wrong with a .narrow file: 3 it is none, 4 it is of a newer format, 5 it needs another
-  model, 6 it ends too early, 7 it is damaged, 8 it asks for more than is allowed;
-- 130 when stopped by hand.
+- 1 for an error of narrows or of the system, 2 for a wrong command line;
+- for a .narrow file: 3 it is not one, 4 it has a newer format, 5 it needs another model, 6 it ends
+  too early, 7 it is damaged, 8 it asks for more than is allowed;
+- 130 when interrupted (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -19,21 +19,7 @@ from typing import Any, TextIO
 
 import click
 
-from narrows.cli import (
-    apply as using,
-)
-from narrows.cli import (
-    compress as compressing,
-)
-from narrows.cli import (
-    denoise as denoising,
-)
-from narrows.cli import (
-    fit as training,
-)
-from narrows.cli import (
-    show as showing,
-)
+from narrows.cli import apply, compress, denoise, fit, show
 from narrows.exceptions import NarrowsError
 from narrows.training.launcher import given_rank, launched
 from narrows.version import __version__
@@ -42,10 +28,10 @@ __all__ = ["commands", "main"]
 
 
 class Verbs(click.Group):
-    """The verbs in the order one meets them."""
+    """The verbs, listed in the order in which they are usually needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """As they were added."""
+        """In the order in which they were added; click sorts them by name."""
         return list(self.commands)
 
 
@@ -55,7 +41,7 @@ class Verbs(click.Group):
     epilog="`narrows VERB --help` shows a verb's options.",
 )
 @click.version_option(__version__, prog_name="narrows")
-@click.option("--debug", is_flag=True, help="Show the whole trace of an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def commands(debug: bool) -> None:
     """Autoencoders for tables, signals and images.
 
@@ -65,41 +51,31 @@ def commands(debug: bool) -> None:
 
 
 for verb in (
-    showing.demo,
-    training.fit,
-    using.encode,
-    using.decode,
-    using.reconstruct,
-    using.sample,
-    denoising.denoise,
-    compressing.compress,
-    compressing.decompress,
-    compressing.inspect,
-    showing.info,
-    showing.report,
-    showing.models,
+    *(show.demo, fit.fit, apply.encode, apply.decode, apply.reconstruct, apply.sample),
+    *(denoise.denoise, compress.compress, compress.decompress, compress.inspect),
+    *(show.info, show.report, show.models),
 ):
     commands.add_command(verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit; ``arguments`` are those of the process unless given."""
-    # Threads that wait must soon sleep: when other work wants the cores, threads that spin make
+    """Run the command and exit; ``arguments`` default to those of the process."""
+    # Waiting threads should sleep soon: if other programs need the cores, threads that spin make
     # every step many times slower. GNU's OpenMP reads this when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words  # wherever it stands: people add it at the end
+    debug = "--debug" in words  # at any place: people add it at the end
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        if given_rank() > 0:  # what all have to say the first says
+        if given_rank() > 0:  # rank 0 reports for all processes
             warnings.simplefilter("ignore")
         sys.exit(_run([word for word in words if word != "--debug"], debug))
 
 
 def _run(words: list[str], debug: bool) -> int:
-    """The exit status, after the one line that says why it is not 0."""
+    """Run the command; return the exit status, after one line on stderr if it is not 0."""
     try:
-        _refuse_to_repeat(words)
+        _check_torchrun(words)
         status = commands.main(words, prog_name="narrows", standalone_mode=False, obj=words)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -109,20 +85,20 @@ def _run(words: list[str], debug: bool) -> int:
         for kind, (status, sentence) in ENDINGS.items():
             if isinstance(error, kind):
                 status = getattr(error, "exit_code", status) if kind is NarrowsError else status
-                return _end(status, "" if _is_told(error) else sentence(error))
+                return _end(status, "" if _reported_elsewhere(error) else sentence(error))
         raise
 
 
-def _refuse_to_repeat(words: list[str]) -> None:
-    """Several processes may learn together; anything else they would all do over again."""
+def _check_torchrun(words: list[str]) -> None:
+    """Only ``fit`` runs in several processes; every other verb would run once in each."""
     if launched() and words[:1] != ["fit"]:
-        raise click.UsageError("torchrun is for `narrows fit` alone; run this without it.")
+        raise click.UsageError("torchrun is for `narrows fit` only; run this without torchrun.")
 
 
-def _is_told(error: BaseException) -> bool:
-    """Whether another process of the same run says it."""
+def _reported_elsewhere(error: BaseException) -> bool:
+    """Whether another process of the same run reports this error."""
     reported = getattr(error, "reported", False)
-    # what is found before they meet is found by all; so are words, and a stop by hand
+    # errors before the processes are connected, of usage and by Ctrl-C are the same in all
     same_in_all = reported is None or isinstance(
         error, click.ClickException | click.Abort | KeyboardInterrupt
     )
@@ -147,27 +123,27 @@ def _system(error: Any) -> str:
 
 
 def _broken_pipe(error: Any) -> str:
-    # what is still buffered must not be flushed at exit: the reader is gone, and wants no trace
+    # the reader is gone: flushing what is still buffered at exit would print a traceback
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ""
 
 
-def _unforeseen(error: Any) -> str:
-    said = str(error) or "no message"
-    return f"unforeseen {type(error).__name__}: {said} (add --debug to see where)."
+def _unexpected(error: Any) -> str:
+    message = str(error) or "no message"
+    return f"unexpected {type(error).__name__}: {message} (add --debug to see where)."
 
 
-# The first that fits: what a user did, what the machine said, what nobody foresaw.
+# Status and sentence of each kind of error; the first kind that fits is taken.
 ENDINGS: dict[type[BaseException], tuple[int, Callable[[Any], str]]] = {
     NarrowsError: (1, str),
     click.UsageError: (2, _usage),
     click.ClickException: (1, lambda error: error.format_message()),
-    click.Abort: (130, lambda error: "stopped."),
-    KeyboardInterrupt: (130, lambda error: "stopped."),
+    click.Abort: (130, lambda error: "interrupted."),
+    KeyboardInterrupt: (130, lambda error: "interrupted."),
     BrokenPipeError: (1, _broken_pipe),
-    MemoryError: (1, lambda error: "not enough memory; give fewer rows, or smaller ones."),
+    MemoryError: (1, lambda error: "not enough memory; give fewer or smaller rows."),
     OSError: (1, _system),
-    Exception: (1, _unforeseen),
+    Exception: (1, _unexpected),
 }
 
 

@@ -1,4 +1,4 @@
-"""The verbs that use a fitted model: encode, decode, reconstruct, sample."""
+"""The verbs ``encode``, ``decode``, ``reconstruct`` and ``sample``, which use a fitted model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ import click
 from narrows.cli.options import output_option, overwrite_option, resize_option
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from narrows.estimators.base import Estimator
+    from narrows.io.image_folders import Resize
     from narrows.io.read import Data, Lazy
 
-__all__ = ["answer_rows", "decode", "encode", "loaded", "reconstruct", "sample"]
+    Method = Callable[..., NDArray[Any]]  # of a fitted estimator
 
 ARRAY = "Where to write: a name that ends in .npy, .npz or .csv."
-ROWS = f"{ARRAY[:-1]}; of images also .png (one sheet) or a folder of PNGs (a name with no suffix)."
+ROWS = (
+    f"{ARRAY[:-1]}; for images also .png (one sheet) or a folder of PNGs (a name with no suffix)."
+)
 
 
 @click.command
@@ -26,19 +32,20 @@ ROWS = f"{ARRAY[:-1]}; of images also .png (one sheet) or a folder of PNGs (a na
 @output_option(ARRAY)
 @resize_option
 @overwrite_option
-def encode(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
+def encode(model: str, data: str, out: str, resize: Resize, overwrite: bool) -> None:
     """Write the codes of DATA's rows."""
     from narrows.io.write import ARRAYS, check_output, write_rows
 
     check_output(out, ARRAYS, overwrite=overwrite)
     estimator = loaded(model, "transform")
     rows = rows_for(estimator, data, resize, lazy="auto").X
-    if _streams(out):
-        _say(estimator.transform(rows, out=out, overwrite=overwrite), Path(out), "codes")
-        return
-    codes = estimator.transform(rows)
-    names = [str(name) for name in estimator.get_feature_names_out()]
-    _say(codes, write_rows(codes, out, names=names, overwrite=overwrite), "codes")
+    if _is_npy(out):
+        codes = estimator.transform(rows, out=out, overwrite=overwrite)
+    else:
+        codes = estimator.transform(rows)
+        names = [str(name) for name in estimator.get_feature_names_out()]
+        write_rows(codes, out, names=names, overwrite=overwrite)
+    _report(codes, out, "codes")
 
 
 @click.command
@@ -47,9 +54,9 @@ def encode(model: str, data: str, out: str, resize: Any, overwrite: bool) -> Non
 @output_option(ROWS)
 @overwrite_option
 def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
-    """Write what MODEL makes of CODES.
+    """Decode CODES to rows.
 
-    CODES is a .npy, .npz or .csv with a row of numbers for each code, as `encode` writes it.
+    CODES is a .npy, .npz or .csv file with one code in each row, as `encode` writes it.
     """
     from narrows.io.read import read
 
@@ -64,37 +71,37 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 @output_option(ROWS)
 @resize_option
 @overwrite_option
-def reconstruct(model: str, data: str, out: str, resize: Any, overwrite: bool) -> None:
-    """Write DATA's rows, encoded and decoded again."""
+def reconstruct(model: str, data: str, out: str, resize: Resize, overwrite: bool) -> None:
+    """Encode and decode DATA's rows."""
     _check(out, overwrite)
     estimator = loaded(model, "reconstruct")
     answer_rows(estimator, estimator.reconstruct, data, out, overwrite, resize)
 
 
 def answer_rows(
-    estimator: Any,
-    answer: Callable[..., Any],
+    estimator: Estimator,
+    method: Method,
     data: str,
     out: str,
     overwrite: bool,
-    resize: Any = None,
+    resize: Resize = None,
 ) -> None:
-    """Write what the model answers to DATA's rows."""
+    """Write the result of the estimator's ``method`` for DATA's rows."""
     _check(out, overwrite)
     rows = rows_for(estimator, data, resize, lazy="auto")
-    _write(estimator, answer, rows.X, out, overwrite)
+    _write(estimator, method, rows.X, out, overwrite)
 
 
 @click.command
 @click.argument("model")
 @click.option(
-    "-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="Rows."
+    "-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="How many rows."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same rows.")
 @click.option(
-    "--temperature", default=1.0, show_default=True, help="Below 1 draws nearer to the typical."
+    "--temperature", default=1.0, show_default=True, help="Below 1: rows closer to typical ones."
 )
-@click.option("--label", metavar="CLASS", help="Of this class (models that are told classes).")
+@click.option("--label", metavar="CLASS", help="Only this class, for models of classes.")
 @output_option(ROWS)
 @overwrite_option
 def sample(
@@ -106,9 +113,9 @@ def sample(
     out: str,
     overwrite: bool,
 ) -> None:
-    """Write new rows, drawn from MODEL.
+    """Draw new rows from MODEL.
 
-    For models with a prior, and any that was fitted with a --sampler.
+    MODEL has a prior, or was fitted with --sampler.
     """
     _check(out, overwrite)
     estimator = loaded(model, "sample")
@@ -117,63 +124,61 @@ def sample(
     _write_rows(estimator, rows, out, overwrite)
 
 
-def _class_of(estimator: Any, label: str) -> Any:
-    """The class that was typed, as the model knows it."""
-    if not hasattr(estimator, "told_classes"):
+def _class_of(estimator: Estimator, label: str) -> Any:
+    """The class of this name, in the type of the classes that the model was fitted with."""
+    from narrows.estimators.class_conditional import ClassConditional
+
+    if not isinstance(estimator, ClassConditional):
         kind = type(estimator).__name__
-        raise click.UsageError(f"--label is for a model that is told classes; {kind} is not.")
+        raise click.UsageError(f"--label is for models of classes; {kind} is not one.")
     known = {str(value): value for value in estimator.classes_.tolist()}
     return known.get(label, label)
 
 
-# what a verb needs of a model, in words, and a model that has it
+# what a model without the method lacks, and a model that has it
+NO_CODES = ("no codes of one length", "autoencoder")
 NEEDED = {
-    "transform": ("no codes of one length", "autoencoder"),
-    "inverse_transform": ("no codes of one length", "autoencoder"),
-    "reconstruct": ("no codes of one length", "autoencoder"),
+    "transform": NO_CODES,
+    "inverse_transform": NO_CODES,
+    "reconstruct": NO_CODES,
     "sample": ("nothing to sample from (it was fitted without --sampler)", "vae"),
-    "denoise": ("no way to tell noise from the rest", "denoiser"),
-    "compress": ("no way to write small files", "codec"),
+    "denoise": ("no method to remove noise", "denoiser"),
+    "compress": ("no method to compress", "codec"),
 }
-
-
-VERBS = {"Denoiser": "denoise", "Codec": "compress"}  # what else uses a model
+VERBS = {"Denoiser": "denoise", "Codec": "compress"}  # the verb of each model of whole images
 
 
 def loaded(model: str, method: str) -> Any:
-    """The model of a file, which must have the method that the verb calls."""
+    """The model in the file ``model``, which must have the method that the verb calls."""
     from narrows import load
     from narrows.exceptions import ParameterError
 
     estimator = load(model)
-    if not hasattr(estimator, method) or _is_codec(estimator) != (method == "compress"):
+    kind = type(estimator).__name__
+    # a codec has methods of other models' names, which take other data
+    if not hasattr(estimator, method) or (kind == "Codec") != (method == "compress"):
         lacks, name = NEEDED[method]
-        kind = type(estimator).__name__
         what = f"{kind} (for `narrows {VERBS[kind]}`)" if kind in VERBS else kind
         raise ParameterError(
-            f"{model!r} is of {what}, which has {lacks}; fit one that has, with "
+            f"{model!r} is a model of the kind {what}, which has {lacks}; fit another with "
             f"`narrows fit DATA --model {name}`."
         )
     return estimator
 
 
-def _is_codec(estimator: Any) -> bool:
-    return hasattr(estimator, "compress")
-
-
-def rows_for(estimator: Any, data: str, resize: Any, lazy: Lazy = False) -> Data:
-    """DATA for a model that is there: a table's columns must be those it was fitted on."""
+def rows_for(estimator: Estimator, data: str, resize: Resize, lazy: Lazy = False) -> Data:
+    """Read DATA for a fitted model: a table's columns must be those it was fitted on."""
     from narrows.exceptions import InputError
     from narrows.io.read import read
 
     rows = read(data, resize=resize, lazy=lazy)
-    # the rows are an array, whose names are compared here; main keeps this to the process
+    # scikit-learn warns that an array has no names; they are compared here
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None and rows.feature_names is not None and list(names) != rows.feature_names:
         raise InputError(
             f"The columns of {data!r} are {_few(rows.feature_names)}, but the model was fitted on "
-            f"{_few(names)}; give it these, in this order."
+            f"{_few(names)}; give these columns in this order."
         )
     return rows
 
@@ -184,34 +189,32 @@ def _few(names: Iterable[str]) -> str:
 
 
 def _check(out: str, overwrite: bool) -> None:
-    """At the door: nothing is loaded for an output that cannot be written."""
+    """Refuse an output that cannot be written before anything is loaded."""
     from narrows.io.write import check_output
 
     check_output(out, overwrite=overwrite)
 
 
-def _streams(out: str) -> bool:
-    """Whether OUT is written block by block, so that it need not fit in memory."""
+def _is_npy(out: str) -> bool:
+    """Whether OUT is written block by block, so that it may be larger than memory."""
     return Path(out).suffix.lower() == ".npy"
 
 
-def _write(
-    estimator: Any, answer: Callable[..., Any], given: Any, out: str, overwrite: bool
-) -> None:
-    """What the model answers to what is given, rows in the user's units."""
-    if _streams(out):
-        _say(answer(given, out=out, overwrite=overwrite), Path(out), "rows")
+def _write(estimator: Estimator, method: Method, given: Any, out: str, overwrite: bool) -> None:
+    """Write the rows, in the user's units, that the estimator's ``method`` returns."""
+    if _is_npy(out):
+        _report(method(given, out=out, overwrite=overwrite), out, "rows")
     else:
-        _write_rows(estimator, answer(given), out, overwrite)
+        _write_rows(estimator, method(given), out, overwrite)
 
 
-def _write_rows(estimator: Any, rows: Any, out: str, overwrite: bool) -> None:
-    """Rows in the user's units, as pictures where OUT asks for them."""
+def _write_rows(estimator: Estimator, rows: NDArray[Any], out: str, overwrite: bool) -> None:
+    """Write rows to a file of numbers, or as pictures, depending on OUT's suffix."""
     from narrows.io.write import ARRAYS, write_rows
 
-    if Path(out).suffix.lower() not in ARRAYS:  # a table's row may hold a picture
+    if Path(out).suffix.lower() not in ARRAYS:  # a table's row may be an image
         rows = rows.reshape(len(rows), *estimator.input_shape_)
-    bounds = estimator.info()["bounds"]  # each channel's lowest and highest value, if it has them
+    bounds = estimator.info()["bounds"]  # lowest and highest value of each channel
     path = write_rows(
         rows,
         out,
@@ -220,9 +223,9 @@ def _write_rows(estimator: Any, rows: Any, out: str, overwrite: bool) -> None:
         bounds=bounds and (min(bounds[0]), max(bounds[1])),
         overwrite=overwrite,
     )
-    _say(rows, path, "rows")
+    _report(rows, path, "rows")
 
 
-def _say(rows: Any, path: Path, what: str) -> None:
-    shape = " × ".join(str(side) for side in rows.shape[1:])
-    click.echo(f"{path}: {len(rows):,} {what} of {shape}, {rows.dtype}")
+def _report(rows: NDArray[Any], path: str | Path, what: str) -> None:
+    shape = " × ".join(map(str, rows.shape[1:]))
+    click.echo(f"{Path(path)}: {len(rows):,} {what} of {shape}, {rows.dtype}")

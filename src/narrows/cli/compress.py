@@ -1,8 +1,6 @@
-"""The verbs that make small files and read them: compress, decompress, inspect.
+"""The verbs ``compress``, ``decompress`` and ``inspect``, for .narrow files.
 
-What is wrong with a .narrow file ends the command with a status of its own: 3 it is none, 4 it is
-of a newer format, 5 it needs another model, 6 it ends too early, 7 it is damaged, 8 it asks for
-more than is allowed.
+An error of a .narrow file has an exit status of its own, see ``STATUSES``.
 """
 
 from __future__ import annotations
@@ -11,24 +9,30 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import click
 
 from narrows import compression
 from narrows.cli.options import output_option, overwrite_option
-
-__all__ = ["compress", "decompress", "inspect"]
+from narrows.exceptions import (
+    Corrupt,
+    FileError,
+    NarrowsError,
+    ParameterError,
+    TooLarge,
+    Truncated,
+    WrongModel,
+)
 
 STATUSES = (
-    "Exit status: 0 all is right; 1 something else is wrong, as with OUT; 3 FILE is no .narrow "
-    "file; 4 it is of a newer format; 5 it needs another model; 6 it ends too early; 7 it is "
-    "damaged; 8 it asks for more than --max-bytes, or than any file may."
+    "Exit status: 0 success; 1 another error, such as with OUT; 3 FILE is not a .narrow file; 4 "
+    "it has a newer format; 5 it needs another model; 6 it ends too early; 7 it is damaged; 8 it "
+    "asks for more than --max-bytes, or than any file may."
 )
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-SHOWN = 20  # items that inspect lists
-CORRUPT = 7
+MAX_LISTED = 20  # items that inspect lists
 
 
 @click.command
@@ -39,20 +43,23 @@ CORRUPT = 7
     "--quality",
     type=int,
     metavar="STEPS",
-    help="Steps of about 3 dB from the model's own rate: 1 is better and larger, -1 the reverse.",
+    help="Steps of about 3 dB from the model's own quality: 1 is better and larger, -1 worse and "
+    "smaller.",
 )
 @click.option(
     "--max-error",
     metavar="ERROR",
-    help="No element may be further off: 0.01 in DATA's units, or 1e-3rel of its range.",
+    help="Largest error of any element: 0.01 in DATA's units, or 1e-3rel of its range.",
 )
-@click.option("--lossless", is_flag=True, help="Every bit comes back.")
-@click.option("--embed-model", is_flag=True, help="Put what decoding needs of MODEL into the file.")
+@click.option("--lossless", is_flag=True, help="Restore every bit.")
+@click.option("--embed-model", is_flag=True, help="Write the decoder of MODEL into the file.")
 @click.option(
-    "--no-autoencoder", is_flag=True, help="Switch it off, to see what it is worth (not lossy)."
+    "--no-autoencoder", is_flag=True, help="Compress without the autoencoder (not if lossy)."
 )
-@click.option("--no-compare", is_flag=True, help="Leave out what ordinary coders make of DATA.")
-@click.option("--compare-all", is_flag=True, help="Give them all of DATA, not a sample: slow.")
+@click.option("--no-compare", is_flag=True, help="Leave out the sizes by ordinary coders.")
+@click.option(
+    "--compare-all", is_flag=True, help="Compare on all of DATA instead of a sample: slow."
+)
 @overwrite_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
 def compress(
@@ -71,16 +78,16 @@ def compress(
 ) -> None:
     """Compress DATA by MODEL, a codec, to one file.
 
-    DATA is whatever `narrows fit` takes, an image, or a .npy of any shape and type of numbers. It
-    is lossy unless --max-error or --lossless is given, which take any numbers, NaN too.
+    DATA is anything that `narrows fit` takes, an image, or a .npy of any shape and type of numbers.
+    It is lossy unless --max-error or --lossless is given; these take any numbers, also NaN.
 
-    Prints sizes and quality, and what ordinary coders make of the same data.
+    Prints sizes and quality, and the sizes by ordinary coders.
     """
     from narrows.cli.apply import loaded
     from narrows.io.read import read_any
     from narrows.io.write import check_output
 
-    _check_wishes(quality, max_error, lossless, no_autoencoder)
+    _check_options(quality, max_error, lossless, no_autoencoder)
     if out != "-":
         check_output(out, (".narrow",), overwrite=overwrite)
     codec, source = loaded(model, "compress"), read_any(data)
@@ -95,44 +102,40 @@ def compress(
     with _progress("compress", quiet) as watch, _naming(out):
         target: Any = sys.stdout.buffer if out == "-" else out
         facts = compression.compress_file(
-            codec,
-            source.X,
-            target,
-            how=how,
-            overwrite=overwrite,
-            compare=compare,
-            watch=watch,
+            codec, source.X, target, how=how, overwrite=overwrite, compare=compare, watch=watch
         )
     if not quiet:
         click.echo("\n".join(compression.report_lines(facts)), err=out == "-")
 
 
-def _check_wishes(
+def _check_options(
     quality: int | None, max_error: str | None, lossless: bool, no_autoencoder: bool
 ) -> None:
     if lossless and max_error is not None:
-        raise click.UsageError("--lossless and --max-error exclude each other: choose one.")
+        raise click.UsageError("--lossless and --max-error exclude each other: give one of them.")
     exact = lossless or max_error is not None
     if quality is not None and exact:
-        raise click.UsageError("--quality is for lossy files: not with --lossless or --max-error.")
+        raise click.UsageError(
+            "--quality is for lossy compression: not with --lossless or --max-error."
+        )
     if no_autoencoder and not exact:
         raise click.UsageError("--no-autoencoder needs --max-error or --lossless.")
 
 
-def read_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def _read_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     """A number of bytes from ``500M`` or ``2GiB``; K, M, G and T are powers of 1024."""
-    if value is None:
-        return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
     if found is None:
-        raise click.BadParameter(f"{value!r} is no size: give bytes, or as 500M or 4G.")
+        raise click.BadParameter(
+            f"{value!r} is no size: give a number of bytes, such as 500M or 4G."
+        )
     return int(float(found[1]) * UNITS[found[2]])
 
 
 @click.command(epilog=STATUSES)
 @click.argument("file")
 @click.option(
-    "-m", "--model", metavar="MODEL", help="The codec it was made with, unless the file embeds it."
+    "-m", "--model", metavar="MODEL", help="The codec that wrote FILE, unless FILE contains it."
 )
 @output_option(
     "Where to write. An array: .npy, .npz or .csv, or as pictures .png or a folder. Images: a "
@@ -141,42 +144,47 @@ def read_bytes(ctx: click.Context, param: click.Parameter, value: str | None) ->
 @click.option(
     "--max-bytes",
     metavar="SIZE",
-    callback=read_bytes,
-    help="Refuse what decodes to more, as 500M or 4G.  [default: 2G]",
+    default="2G",
+    show_default=True,
+    callback=_read_bytes,
+    help="Refuse a file that decodes to more, such as 500M or 4G.",
 )
 @click.option(
-    "--salvage", is_flag=True, help="Write what is good of a damaged file; the status is 7."
+    "--salvage",
+    is_flag=True,
+    help="Write the undamaged parts of a damaged file; the exit status is 7.",
 )
-@click.option("--item", type=click.IntRange(min=0), metavar="N", help="This one alone, from 0.")
+@click.option(
+    "--item", type=click.IntRange(min=0), metavar="N", help="Only this item, counted from 0."
+)
 @overwrite_option
-@click.option("-q", "--quiet", is_flag=True, help="Say only what was lost.")
+@click.option("-q", "--quiet", is_flag=True, help="Print lost parts only.")
 def decompress(
     file: str,
     model: str | None,
     out: str,
-    max_bytes: int | None,
+    max_bytes: int,
     salvage: bool,
     item: int | None,
     overwrite: bool,
     quiet: bool,
 ) -> int:
-    """Write what is in FILE, a .narrow file.
+    """Decompress FILE, a .narrow file.
 
-    FILE may be -, standard input. OUT is there only after all of FILE proved right. Images are
-    written as .png under the names they had (floats as .tif, what neither holds as .npy).
+    FILE may be -, standard input. OUT is written only if all of FILE is valid. Images are written
+    as .png under their own names (floats as .tif, what neither can hold as .npy).
     """
     if salvage and item is not None:
-        raise click.UsageError("--salvage and --item exclude each other: choose one.")
+        raise click.UsageError("--salvage and --item exclude each other: give one of them.")
     decoder = None if model is None else compression.load_model(model)
     with _opened(file) as stream, _naming(out), _about(file):
-        most = 1 << 31 if max_bytes is None else max_bytes
-        unpacker = compression.Unpacker(stream, decoder, max_bytes=most, salvage=salvage)
+        unpacker = compression.Unpacker(stream, decoder, max_bytes=max_bytes, salvage=salvage)
         done = _unpack(unpacker, out, item, overwrite)
     for lost in done.lost:
         click.echo(f"narrows: lost: {_lost(lost)}", err=True)
     if not quiet:
         click.echo(_said(done, out), err=out == "-")
-    return CORRUPT if done.lost else 0
+    return Corrupt.exit_code if done.lost else 0
 
 
 def _unpack(
@@ -212,75 +220,55 @@ def _lost(lost: compression.Lost) -> str:
 
 @click.command
 @click.argument("file")
-@click.option("--verify", is_flag=True, help="Decode all of it, and check every checksum.")
-@click.option("-m", "--model", metavar="MODEL", help="For --verify: the codec it was made with.")
-@click.option("--all", "every", is_flag=True, help=f"List all items, not the first {SHOWN} only.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--verify", is_flag=True, help="Decode everything, and check every checksum.")
+@click.option("-m", "--model", metavar="MODEL", help="For --verify: the codec that wrote FILE.")
+@click.option(
+    "--all", "every", is_flag=True, help=f"List all items, not only the first {MAX_LISTED}."
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def inspect(file: str, verify: bool, model: str | None, every: bool, as_json: bool) -> None:
-    """Show what is in FILE, a .narrow file.
+    """Show the contents of FILE, a .narrow file.
 
-    Nothing is decoded, and only the heads of its parts are read: whether the rest is whole,
-    --verify says. FILE may be -, standard input.
+    Nothing is decoded, and only the headers of its parts are read; --verify also checks the rest.
+    FILE may be -, standard input.
     """
     with _opened(file) as stream, _about(file):
         found = compression.describe_file(stream, verify=verify, model=model)
     if as_json:
         click.echo(json.dumps({"file": file, **found}, indent=2, ensure_ascii=False))
     else:
-        click.echo(
-            "\n".join(
-                [
-                    f"{file}: {found['what']}",
-                    *compression.description_lines(found, None if every else SHOWN),
-                ]
-            )
-        )
+        items = compression.description_lines(found, None if every else MAX_LISTED)
+        click.echo("\n".join([f"{file}: {found['what']}", *items]))
 
 
-@contextmanager
-def _opened(file: str) -> Iterator[Any]:
+def _opened(file: str) -> AbstractContextManager[Any]:
     """The bytes of a file, or of standard input."""
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    with compression.opened(file) as stream:
-        yield stream
+    return nullcontext(sys.stdin.buffer) if file == "-" else compression.opened(file)
 
 
 @contextmanager
 def _about(file: str) -> Iterator[None]:
-    """What is wrong with a .narrow file is told with its name, as a sentence, with advice."""
-    from narrows.exceptions import (
-        Corrupt,
-        FileError,
-        NotOurFile,
-        ParameterError,
-        TooLarge,
-        Truncated,
-        UnsupportedVersion,
-        WrongModel,
-    )
-
-    advice: dict[type[FileError | ParameterError], str] = {
-        NotOurFile: "",
-        UnsupportedVersion: "",
+    """Add the file's name, and advice, to an error of a .narrow file."""
+    advice: dict[type[NarrowsError], str] = {
         WrongModel: " (give it with -m MODEL)",
         TooLarge: " (--max-bytes)",
         Truncated: " (--salvage keeps what is good)",
         Corrupt: " (--salvage keeps what is good)",
-        ParameterError: "",  # such as an item that is not there
     }
     try:
         yield
-    except tuple(advice) as error:
-        kind = next(kind for kind in advice if isinstance(error, kind))
+    except (FileError, ParameterError) as error:
+        kind = type(error)
+        if kind is FileError:  # of another file, such as OUT
+            raise
         name = "standard input" if file == "-" else f"'{file}'"
-        raise kind(f"{name}: {str(error).removesuffix('.')}{advice[kind]}.") from error
+        reason = str(error).removesuffix(".")
+        raise kind(f"{name}: {reason}{advice.get(kind, '')}.") from error
 
 
 @contextmanager
 def _naming(out: str) -> Iterator[None]:
-    """An error of the system while writing, such as a full disk, names what was written."""
+    """Add the name of OUT to an error of the system while writing, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -291,11 +279,11 @@ def _naming(out: str) -> Iterator[None]:
 
 @contextmanager
 def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal."""
+    """A progress bar, on a terminal only."""
     from tqdm import tqdm
 
-    off = quiet or not sys.stderr.isatty()
-    with tqdm(desc=what, unit="B", unit_scale=True, leave=False, disable=off or None) as bar:
+    # disable=None: no bar unless standard error is a terminal
+    with tqdm(desc=what, unit="B", unit_scale=True, leave=False, disable=quiet or None) as bar:
 
         def watch(done: int, total: int) -> None:
             bar.total = total or None

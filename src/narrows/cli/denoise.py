@@ -1,4 +1,4 @@
-"""The verb that takes the noise from images."""
+"""The verb ``denoise``, which removes the noise of images."""
 
 from __future__ import annotations
 
@@ -9,59 +9,53 @@ from typing import Any
 import click
 
 from narrows import denoising
-from narrows.cli.options import literal, output_option, overwrite_option
+from narrows.cli.options import is_given, literal, output_option, overwrite_option
 
-__all__ = ["denoise"]
-
-ALONE = "50s"  # how long to learn from one image
-ENDLESS = 100_000  # epochs: time is what ends it
-LARGEST = 200_000_000  # pixels
+MAX_TIME = "50s"  # for the fit to one image
+MAX_EPOCHS = 100_000  # so many that the time ends the fit
+MAX_PIXELS = 200_000_000  # of one image; a file that claims more is refused
 
 
 @click.command
 @click.argument("data")
 @output_option(
-    "Where to write: a name that ends in .png, .tif, .jpg or .webp; of a folder, another folder."
+    "Where to write: a name that ends in .png, .tif, .jpg or .webp; for a folder, a folder."
 )
 @click.option(
     "-m",
     "--model",
     metavar="MODEL",
-    help="A fitted denoiser; without one, each image is learnt from by itself.",
+    help="A fitted denoiser. Default: fit one to each image.",
 )
 @click.option(
     "--noise-level",
     type=click.FloatRange(min=0, max=1000),
-    help="The noise's standard deviation, white being 255, instead of the one found.",
+    help="The standard deviation of the noise, white being 255. Default: estimated.",
 )
 @click.option(
     "--max-time",
     metavar="TIME",
-    help=f"How long to learn from an image, without --model.  [default: {ALONE}]",
+    help=f"How long to fit to an image, without --model.  [default: {MAX_TIME}]",
 )
 @click.option(
     "--noise",
     type=click.Choice(["white", "photon"]),
-    help="Without --model: photon is noise that grows with brightness.  [default: white]",
+    help="Without --model: the kind of noise; photon grows with brightness.  [default: white]",
 )
 @click.option("--compare", "page", metavar="PAGE.html", help="Write a page of before and after.")
 @click.option(
-    "--clean", metavar="DATA", help="The same without noise, to measure by: an image or a folder."
+    "--clean", metavar="DATA", help="The same without noise, to measure PSNR: an image or a folder."
 )
 @click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
-    default=LARGEST,
+    default=MAX_PIXELS,
     show_default=True,
-    help="The most pixels an image may claim.",
+    help="Refuse larger images.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    help="What is drawn while learning from an image follows from it.",
-)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of a fit to an image.")
 @overwrite_option
-@click.option("-q", "--quiet", is_flag=True, help="Say only what failed.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def denoise(
     data: str,
     out: str,
@@ -76,12 +70,13 @@ def denoise(
     overwrite: bool,
     quiet: bool,
 ) -> int:
-    """Take the noise from DATA, an image or a folder of images.
+    """Remove the noise of DATA, an image or a folder of images.
 
-    Without --model it learns from each image alone. Depth, transparency, EXIF and colour profile
-    stay as they are. When an image cannot be denoised the others go on, and the status is 1.
+    Without --model, a denoiser is fitted to each image. Depth, transparency, EXIF and colour
+    profile stay as they are. If an image cannot be denoised, the others still are, and the exit
+    status is 1.
 
-    With a denoising autoencoder as MODEL, DATA is what that takes: a table, signals, small images.
+    If MODEL is a denoising autoencoder, DATA is what it was fitted on: a table, signals or images.
     """
     from narrows.cli.apply import loaded
     from narrows.exceptions import FileError
@@ -89,26 +84,35 @@ def denoise(
     from narrows.io.write import check_output
 
     estimator = None if model is None else loaded(model, "denoise")
-    if hasattr(estimator, "reconstruct"):
-        _clean_rows(estimator, data, out, overwrite)
+    if hasattr(estimator, "reconstruct"):  # a denoising autoencoder, which takes rows
+        _denoise_rows(estimator, data, out, overwrite)
         return 0
-    plan(data, out, overwrite=overwrite)  # at the door: nothing is loaded for what cannot be
+    plan(data, out, overwrite=overwrite)  # refuses OUT before anything is loaded
     if page is not None:
         check_output(page, [".html"], overwrite=overwrite)
     if page is not None or clean is not None:
         denoising.check_filters_installed()
     if clean is not None and not Path(clean).exists():
         raise FileError(
-            f"--clean {clean!r} is not there: give the image without noise, or a folder."
+            f"--clean {clean!r} does not exist; give the image without noise, or a folder."
+        )
+
+    def echo(item: denoising.DenoisedFile | denoising.FailedFile) -> None:
+        if isinstance(item, denoising.FailedFile):
+            _warn(str(item))
+        elif not quiet:
+            click.echo(str(item))
+
+    if estimator is None:
+        method = _fit_to_each(noise_level, max_time, seed, noise, quiet)
+    elif max_time is None and seed is None and noise is None:
+        method = denoising.by_fitted_model(estimator, noise_level)
+    else:
+        raise click.UsageError(
+            "--max-time, --noise and --seed are for learning from the image: not with --model."
         )
     outcome = denoising.denoise_files(
-        data,
-        out,
-        _restore(estimator, noise_level, max_time, seed, noise, quiet),
-        clean=clean,
-        overwrite=overwrite,
-        max_pixels=max_pixels,
-        echo=lambda item: _tell(item, quiet),
+        data, out, method, clean=clean, overwrite=overwrite, max_pixels=max_pixels, echo=echo
     )
     n_given = len(outcome.done) + len(outcome.failed)
     if outcome.failed and n_given > 1:
@@ -118,64 +122,41 @@ def denoise(
     return 1 if outcome.failed else 0
 
 
-def _restore(
-    estimator: Any,
+def _fit_to_each(
     noise_level: float | None,
     max_time: str | None,
     seed: int | None,
     noise: str | None,
     quiet: bool,
 ) -> denoising.DenoisePixels:
-    """By the model, or from each image alone."""
-    if estimator is not None:
-        if not (max_time is None and seed is None and noise is None):
-            raise click.UsageError(
-                "--max-time, --noise and --seed are for learning: not with --model."
-            )
-        return denoising.by_fitted_model(estimator, noise_level)
+    """Denoise each image by a denoiser fitted to it."""
 
-    def make() -> denoising.Denoiser:
+    def new_denoiser() -> denoising.Denoiser:
         return denoising.Denoiser(
             noisy_targets=True,
             noise=noise or "white",
             noise_level="auto" if noise_level is None else noise_level,
-            max_epochs=ENDLESS,
-            max_time=literal(max_time or ALONE),
+            max_epochs=MAX_EPOCHS,
+            max_time=literal(max_time or MAX_TIME),
             random_state=seed,
             verbose=not quiet,
         )
 
-    make().check_parameters()  # before anything is read
-    return denoising.by_fit_to_each(make, noise_level)
+    new_denoiser().check_parameters()  # before anything is read
+    return denoising.by_fit_to_each(new_denoiser, noise_level)
 
 
-def _clean_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
+def _denoise_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
     """Rows by a denoising autoencoder, read and written as ``narrows reconstruct`` does."""
     from narrows.cli.apply import answer_rows
 
     context = click.get_current_context()
     known = {"data", "out", "model", "overwrite", "quiet"}
-    given = [n for n in context.params if n not in known and _is_given(context, n)]
+    given = [name for name in context.params if name not in known and is_given(context, name)]
     if given:
         options = ", ".join("--" + {"page": "compare"}.get(n, n).replace("_", "-") for n in given)
-        raise click.UsageError(f"{options}: for photographs only; MODEL takes rows.")
+        raise click.UsageError(f"{options}: for photographs only; this MODEL takes rows.")
     answer_rows(estimator, estimator.denoise, data, out, overwrite)
-
-
-def _is_given(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-
-
-def _tell(item: denoising.DenoisedFile | denoising.FailedFile, quiet: bool) -> None:
-    if isinstance(item, denoising.FailedFile):
-        _warn(str(item))
-    else:
-        _say(str(item), quiet)
-
-
-def _say(line: str, quiet: bool) -> None:
-    if not quiet:
-        click.echo(line)
 
 
 def _warn(line: str) -> None:
@@ -189,16 +170,16 @@ def _compare(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """The classical filters beside each image that was read and written, and a page of all."""
+    """Run the classical filters on each image, print their results, and write the page."""
     from narrows.io.photographs import read_photograph
 
     def pixels(path: Path) -> Any:
         return read_photograph(path, max_pixels=max_pixels).pixels
 
-    entries = []
+    images = []
     for item in done:
         noisy = pixels(item.source)
-        entry = denoising.DenoisedImage(
+        image = denoising.DenoisedImage(
             item.source.name,
             noisy=noisy,
             denoised=pixels(item.target),
@@ -207,21 +188,22 @@ def _compare(
             clean=None if item.clean is None else pixels(item.clean),
             baselines=denoising.run_filters(noisy, item.noise),
         )
-        _say(_beside(entry), quiet)
-        if page is not None:
-            entries.append(entry)
+        if not quiet:
+            click.echo(_filters_line(image))
+        if page is not None:  # without a page no more than one image is kept in memory
+            images.append(image)
     if page is not None:
-        denoising.write_comparison(entries, page, overwrite=overwrite)
-        _say(f"wrote {page}", quiet)
+        denoising.write_comparison(images, page, overwrite=overwrite)
+        if not quiet:
+            click.echo(f"wrote {page}")
 
 
-def _beside(entry: denoising.DenoisedImage) -> str:
-    """What the filters made of the same image: by how many decibels, where that can be known."""
-    clean = entry.clean
-    shown = [
+def _filters_line(image: denoising.DenoisedImage) -> str:
+    """The filters' PSNR if the clean image is known, else their time."""
+    results = [
         f"{name} {seconds:.1f} s"
-        if clean is None
-        else f"{name} {denoising.psnr(clean, image):.2f} dB"
-        for name, (image, seconds) in entry.baselines.items()
+        if image.clean is None
+        else f"{name} {denoising.psnr(image.clean, pixels):.2f} dB"
+        for name, (pixels, seconds) in image.baselines.items()
     ]
-    return f"  beside it: {', '.join(shown)}"
+    return f"  filters: {', '.join(results)}"

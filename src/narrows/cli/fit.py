@@ -1,11 +1,10 @@
-"""The verb that learns: fit."""
+"""The verb ``fit``: fit a model on data and write it to a file."""
 
 from __future__ import annotations
 
 import math
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,13 @@ from narrows.cli.options import (
 from narrows.training.launcher import given_rank
 
 if TYPE_CHECKING:
+    from narrows import Codec, Denoiser
+    from narrows.io.image_folders import Resize
     from narrows.io.read import Data
 
 __all__ = ["fit"]
+
+NO_BETTER = 0.995  # shares of PCA's error from here on are shown as 1.00 or more
 
 
 @click.command(cls=ModelCommand)
@@ -35,16 +38,16 @@ __all__ = ["fit"]
     metavar="NAME",
     default="autoencoder",
     show_default=True,
-    help="What to fit, as `narrows models` lists them; case and hyphens are ignored. With --help, "
-    "shows that model's own parameters too.",
+    help="The model to fit, as `narrows models` lists them; case and hyphens are ignored. With "
+    "--help, shows that model's own parameters too.",
 )
 @output_option("The model file to write, a name that ends in .safetensors.")
 @resize_option
 @click.option(
     "--labels",
     metavar="FILE",
-    help="A class for each row (text, .npy or IDX), for models that are told classes; those that "
-    "come with DATA are used otherwise.",
+    help="A class for each row (text, .npy or IDX), for models of classes such as conditional-vae. "
+    "Default: the labels that come with DATA.",
 )
 @overwrite_option
 @tracking_options
@@ -55,7 +58,7 @@ def fit(
     /,
     data: str,
     out: str,
-    resize: Any,
+    resize: Resize,
     labels: str | None,
     overwrite: bool,
     log: str | None,
@@ -63,14 +66,14 @@ def fit(
     quiet: bool,
     **_: Any,
 ) -> None:
-    """Learn a model from DATA and write it to a file.
+    """Fit a model on DATA and write it to a file.
 
     DATA is digits, mnist, fashion-mnist, a folder of images or of .parquet files, a .zarr, or a
-    .npy, .npz, .csv, .parquet or IDX file (CSV and IDX also gzipped); mnist means its training
-    images, mnist:test the others. What is "auto" is chosen from it.
+    .npy, .npz, .csv, .parquet or IDX file (CSV and IDX also gzipped); mnist is its training images,
+    mnist:test its test images. Parameters that are "auto" are chosen from DATA.
 
-    A run of more than half a minute is kept in OUT.checkpoint: whatever ends it, the same command
-    with --resume goes on to the same result.
+    A run of more than half a minute writes OUT.checkpoint: if the run is interrupted, the same
+    command with --resume continues it to the same result.
     """
     from narrows.estimators.fit_and_resume import refuse_other_parameters
     from narrows.estimators.registry import model_class
@@ -79,21 +82,21 @@ def fit(
 
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
-    # of several processes the first alone writes; to another the file would be in the way
+    # of several processes only the first writes; the others may find its file
     may = overwrite or estimator.resume or given_rank() > 0
     path = check_output(out, [".safetensors"], overwrite=may)
     run = check_output(
         estimator.checkpoint or path.with_suffix(".checkpoint"), [".checkpoint"], overwrite=True
     )
     goes_on = estimator.resume and run.exists()
-    log_on = overwrite or goes_on  # a log of another run is not to be emptied
+    log_on = overwrite or goes_on  # a log of another run is not overwritten
     listeners = listeners_for(log, track, path, overwrite=log_on)
     estimator.set_params(checkpoint=run, listeners=listeners)
     estimator.check_parameters()  # before anything is read
     if estimator.resume and path.exists() and not (goes_on or overwrite):
         refuse_other_parameters(estimator, path, read_file(path)[1], optional={"axes"})
         if not quiet and given_rank() == 0:
-            click.echo(f"{path} is complete already; to fit anew, give --overwrite.")
+            click.echo(f"{path} is complete already; give --overwrite to fit again.")
         return
     from narrows.training.process_group import join_group  # torch: only now
 
@@ -101,205 +104,178 @@ def fit(
         with group.all_or_none():
             source = _read(estimator, data, resize)
         if overwrite and not estimator.resume:
-            run.unlink(missing_ok=True)  # not before DATA is known to be there
+            run.unlink(missing_ok=True)  # only now that DATA could be read
         _learn(estimator, source, labels)
-        estimator.set_params(verbose=False)  # who loads the file decides for themselves
+        estimator.set_params(verbose=False)  # printing is no property of the model
         with group.all_or_none():
             estimator.save(path, overwrite=may)
     if estimator.stop_reason_ != "interrupted":
         run.unlink(missing_ok=True)
     if not quiet and given_rank() == 0:
-        tell, following = _telling(estimator)
-        click.echo(tell(estimator, source.name, path))
-        click.echo(f"next: {following(data, path, resize)}")
+        click.echo("\n".join(_summary(estimator, source.name, path)))
+        click.echo(f"next: {_next_command(type(estimator).__name__, data, path, resize)}")
 
 
-def _telling(estimator: Any) -> tuple[Callable[..., str], Callable[..., str]]:
-    """What sums a model up, and what says how to use it."""
-    others = {
-        "Codec": (codec_summary, _compress_command),
-        "Denoiser": (whole_summary, _denoise_command),
-    }
-    return others.get(type(estimator).__name__, (summary, next_command))
-
-
-def _is_whole(estimator: Any) -> bool:
-    """Whether it takes images of any sizes, rather than rows."""
-    from narrows.estimators.registry import WHOLE
-
-    return type(estimator).__name__ in WHOLE
-
-
-def _read(estimator: Any, data: str, resize: Any) -> Data:
-    """DATA as rows; for a model of whole images the files themselves, as they are."""
+def _read(estimator: Any, data: str, resize: Resize) -> Data:
+    """DATA as rows; for the Denoiser and the Codec, which take images of any size, a path."""
+    from narrows.estimators.registry import ANY_SIZE
     from narrows.io.image_files import SUFFIXES, find_images
     from narrows.io.read import Data, read
 
-    place = Path(data)
-    if not _is_whole(estimator):
+    model, place = type(estimator).__name__, Path(data)
+    if model not in ANY_SIZE:
         return read(data, resize=resize, lazy="auto")
     if resize is not None:
-        kind = type(estimator).__name__.lower()
-        raise click.UsageError(f"--resize is not for a {kind}: it takes images of any size.")
-    rows_too = hasattr(estimator, "compress")  # a codec takes tables and arrays as well
-    folder = place.is_dir() and (not rows_too or bool(find_images(place)))
+        raise click.UsageError(
+            f"--resize is not for a {model.lower()}: it takes images of any size."
+        )
+    takes_rows = model == "Codec"  # tables and arrays as well as images
+    folder = place.is_dir() and (not takes_rows or bool(find_images(place)))
     if folder or place.suffix.lower() in SUFFIXES:
         return Data(X=place, name=data)
-    return read(data, lazy="auto" if rows_too else False)
-
-
-def _classes(estimator: Any, source: Data, labels: str | None) -> tuple[Any, ...]:
-    """What fit is given beside the rows: classes, where the model is told them."""
-    from narrows.io.read import read_labels
-
-    if not hasattr(estimator, "told_classes"):
-        if labels is not None:
-            kind = type(estimator).__name__
-            raise click.UsageError(
-                f"--labels is for a model that is told classes, as conditional-vae; {kind} is not."
-            )
-        return ()
-    return (source.y if labels is None else read_labels(labels),)
+    return read(data, lazy="auto" if takes_rows else False)
 
 
 def _learn(estimator: Any, source: Data, labels: str | None) -> None:
+    """Fit the estimator on the rows, with their classes if the model takes them."""
     import numpy as np
 
-    given = _classes(estimator, source, labels)
+    from narrows.estimators.class_conditional import ClassConditional
+    from narrows.estimators.registry import ANY_SIZE
+    from narrows.io.read import read_labels
 
-    if _is_whole(estimator):
-        estimator.fit(source.X)
-        return
-    if source.axes is not None and estimator.axes is None:
+    model = type(estimator).__name__
+    classes = []
+    if isinstance(estimator, ClassConditional):
+        classes = [source.y if labels is None else read_labels(labels)]
+    elif labels is not None:
+        raise click.UsageError(
+            f"--labels is for models of classes, such as conditional-vae; {model} is not one."
+        )
+    if model not in ANY_SIZE and source.axes is not None and estimator.axes is None:
         estimator.set_params(axes=source.axes)
-    estimator.fit(source.X, *given)
-    if source.feature_names is not None:  # the file keeps them: later tables must have the same
+    estimator.fit(source.X, *classes)
+    if model not in ANY_SIZE and source.feature_names is not None:
+        # the file keeps them, so that columns in another order are refused later
         estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
 
 
-def whole_summary(estimator: Any, name: str, path: Path) -> str:
-    """What was learned from how many images, how well it restores others, and where it is."""
+# ------------------------------------------------------------------ what is printed at the end
+
+
+def _summary(estimator: Any, name: str, path: Path) -> list[str]:
+    """Lines on what was learned from the data called ``name``, how well, and how long it took."""
     card = estimator.info()
     training = card["training"]
+    if card["model"] == "Codec":
+        lines = _codec_lines(estimator, card, name)
+    elif card["model"] == "Denoiser":
+        lines = _denoiser_lines(estimator, card, name)
+    else:
+        lines = _row_lines(card, name)
+    return [
+        *lines,
+        f"took {training['seconds']:.1f} s: {training['epochs']} epochs, the best was "
+        f"{training['best_epoch']} ({training['stop_reason']})",
+        f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB",
+    ]
+
+
+def _row_lines(card: dict[str, Any], name: str) -> list[str]:
+    shape = " × ".join(map(str, card["input_shape"]))
+    return [
+        f"{card['model']} of {name}: {card['training']['rows']:,} rows, each {shape} to "
+        f"{card['latent_dim']} numbers and back",
+        f"chosen: {card['architecture']} networks of {card['n_parameters']:,} parameters, "
+        f"distance {card['distance']}, scaling {card['scaling']}",
+        *error_lines(card),
+    ]
+
+
+def error_lines(card: dict[str, Any]) -> list[str]:
+    """The validation rows' error and PCA's at the same width, from a model's ``info``.
+
+    >>> run = {"epochs": 3, "stop_reason": "the budget was used", "validation_error": 0.5}
+    >>> card = {"starts_at": "PCA", "training": run | {"validation_error_pca": 0.5}}
+    >>> error_lines(card)[1].partition(": ")[2]
+    'train longer (--max-time, --max-epochs)'
+    """
+    training = card["training"]
+    error, pca = training["validation_error"], training["validation_error_pca"]
+    shown = f"validation error {error:.4g} (mean squared error per number, scaled units)"
+    if pca is None:
+        return [f"{shown}; PCA of this width is too large to fit"]
+    shown = f"{shown}; PCA's at the same width is {pca:.4g}"
+    if pca <= 0:
+        return [shown]
+    ratio = error / pca
+    if ratio < NO_BETTER:
+        return [f"{shown}: {ratio:.2f} × PCA's"]
+    # only a model that starts at PCA gets below it by training longer, if training was cut off
+    if card["starts_at"] != "PCA" or "budget" not in training["stop_reason"]:
+        return [shown, f"no better than PCA ({ratio:.2f} × its error)"]
+    after = f"after {training['epochs']} epochs: train longer (--max-time, --max-epochs)"
+    return [shown, f"no better than PCA yet ({ratio:.2f} × its error) {after}"]
+
+
+def _denoiser_lines(estimator: Denoiser, card: dict[str, Any], name: str) -> list[str]:
+    training = card["training"]
     n, psnr = training["images"], training["psnr"]
-    many = f"{n:,} image" + ("s" if n > 1 else "")
     kind = "colour" if card["channels"] == 3 else "grey"
-    held = "no clean images: there is no PSNR"
+    quality = "no clean images: there is no PSNR"
     if psnr is not None:
-        apart = n > 1 and estimator.validation_fraction > 0
-        where = "on images held out" if apart else "on the images learned from"
-        held = f"PSNR {training['psnr_noisy']:.2f} dB noisy, {psnr:.2f} dB restored, {where}"
-    return "\n".join(
-        [
-            f"{card['model']} of {name}: {many}, {kind}",
-            f"chosen: networks of {card['n_parameters']:,} parameters, distance {card['distance']}",
-            held,
-            took_line(training),
-            wrote_line(path),
-        ]
-    )
+        held_out = n > 1 and estimator.validation_fraction > 0
+        where = "on images held out" if held_out else "on the images it was fitted on"
+        quality = f"PSNR {training['psnr_noisy']:.2f} dB noisy, {psnr:.2f} dB denoised, {where}"
+    return [
+        f"{card['model']} of {name}: {n:,} image{'s' * (n > 1)}, {kind}",
+        f"chosen: networks of {card['n_parameters']:,} parameters, distance {card['distance']}",
+        quality,
+    ]
 
 
-def _denoise_command(data: str, path: Path, resize: Any) -> str:
-    return shlex.join(["narrows", "denoise", "DATA", "-m", str(path), "-o", "OUT"])
+def _codec_lines(estimator: Codec, card: dict[str, Any], name: str) -> list[str]:
+    """The bits and the error of the usual level, and the bits of PCA with the same coder."""
+    from narrows import compression
 
-
-def codec_summary(estimator: Any, name: str, path: Path) -> str:
-    """What is coded how, the bits it takes beside PCA's, how long it took and where it is."""
-    card = estimator.info()
     whole = estimator.choices_.event is not None
     sides = card["cell"] if whole or card["cell"][0] > 1 else card["cell"][1:]
     n, cell = card["training"]["rows"], " × ".join(map(str, sides))
     what = f"{n:,} rows, each" if whole else f"{n:,} image{'s' * (n != 1)}, each block"
-    return "\n".join(
-        [
-            f"{card['model']} of {name}: {what} {cell} to {card['latent_dim']} whole numbers",
-            f"chosen: networks of {card['n_parameters']:,} parameters; what decoding needs of them "
-            f"is {card['payload_bytes']:,} bytes, fewer once deflated",
-            *codec_lines(estimator),
-            took_line(card["training"]),
-            wrote_line(path),
-        ]
-    )
-
-
-def codec_lines(estimator: Any) -> list[str]:
-    """The bits and the error of the level that is usual, beside PCA with the same coder."""
-    from narrows import compression
-
     levels, level = estimator.levels_, estimator.decoder_.level
-    found = levels[level]
-    bits, mse = found["bits_per_number"], found["mse"]
-    said = (
+    bits, mse = levels[level]["bits_per_number"], levels[level]["mse"]
+    lines = [
+        f"{card['model']} of {name}: {what} {cell} to {card['latent_dim']} whole numbers",
+        f"chosen: networks of {card['n_parameters']:,} parameters; the decoder takes "
+        f"{card['payload_bytes']:,} bytes, fewer once deflated",
         f"validation rows, level {level} of 0 to {len(levels) - 1}: {bits:.4g} bits a number, "
-        f"{_error_of(estimator.choices_, mse)}"
-    )
+        f"{_quality_of(estimator, mse)}",
+    ]
     pca = compression.pca_bits(levels, mse)
-    if pca is None or bits <= 0:
-        return [said]
-    more = f"{abs(pca / bits - 1):.1%} {'more' if pca > bits else 'fewer'}"
-    return [said, f"PCA with the same coder takes {pca:.4g} bits at that error, {more}"]
+    if pca is not None and bits > 0:
+        more = f"{abs(pca / bits - 1):.1%} {'more' if pca > bits else 'fewer'}"
+        lines.append(f"PCA with the same coder takes {pca:.4g} bits at that error, {more}")
+    return lines
 
 
-def _error_of(choices: Any, mse: float) -> str:
-    """PSNR where the data have bounds, else the error in scaled units."""
+def _quality_of(codec: Codec, mse: float) -> str:
+    """PSNR if the data have bounds, else the error in scaled units."""
+    choices = codec.choices_
     if choices.low is None or len(choices.scale) > 1 or mse <= 0:
         return f"squared error {mse:.4g} (scaled units)"
     peak = (max(choices.high) - min(choices.low)) / choices.scale[0]
     return f"PSNR {10 * math.log10(peak**2 / mse):.2f} dB"
 
 
-def _compress_command(data: str, path: Path, resize: Any) -> str:
-    out = re.sub(r"[^\w.-]+", "-", Path(data).stem or "data") + ".narrow"
-    return shlex.join(["narrows", "compress", str(path), data, "-o", out])
-
-
-def took_line(training: dict[str, Any]) -> str:
-    """How long it took and how it ended."""
-    return (
-        f"took {training['seconds']:.1f} s, {training['epochs']} epochs, the best was "
-        f"{training['best_epoch']} ({training['stop_reason']})"
-    )
-
-
-def wrote_line(path: Path) -> str:
-    """Where it is."""
-    return f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB"
-
-
-def summary(estimator: Any, name: str, path: Path) -> str:
-    """What was chosen, how it did beside PCA, how long it took and where it is."""
-    card = estimator.info()
-    training = card["training"]
-    return "\n".join(
-        [
-            f"{card['model']} of {name}: {training['rows']:,} rows, each "
-            f"{' × '.join(map(str, card['input_shape']))} to {card['latent_dim']} numbers and back",
-            f"chosen: {card['architecture']} networks of {card['n_parameters']:,} parameters, "
-            f"distance {card['distance']}, scaling {card['scaling']}",
-            error_line(card),
-            took_line(training),
-            wrote_line(path),
-        ]
-    )
-
-
-def error_line(card: dict[str, Any]) -> str:
-    """The validation rows' error beside PCA's at the same width."""
-    error, pca = (card["training"][name] for name in ("validation_error", "validation_error_pca"))
-    shown = f"validation error {error:.4g} (mean square per number, scaled units)"
-    if pca is None:
-        return f"{shown}; PCA at this width would be too large to stand beside it"
-    times = f", {error / pca:.2f} × that" if pca > 0 else ""
-    return f"{shown}; PCA's at the same width is {pca:.4g}{times}"
-
-
-def next_command(data: str, path: Path, resize: int | tuple[int, int] | None) -> str:
-    """The command that shows what was learned."""
+def _next_command(model: str, data: str, path: Path, resize: Resize) -> str:
+    """The command that shows what was learned, or uses it."""
+    if model == "Codec":
+        out = re.sub(r"[^\w.-]+", "-", Path(data).stem or "data") + ".narrow"
+        return shlex.join(["narrows", "compress", str(path), data, "-o", out])
+    if model == "Denoiser":
+        return shlex.join(["narrows", "denoise", "DATA", "-m", str(path), "-o", "OUT"])
     words = ["narrows", "report", str(path), data, "-o", str(path.with_suffix(".html"))]
     if resize is not None:
-        words += [
-            "--resize",
-            str(resize) if isinstance(resize, int) else "x".join(map(str, resize)),
-        ]
+        size = "x".join(map(str, resize)) if isinstance(resize, tuple) else str(resize)
+        words += ["--resize", size]
     return shlex.join(words)

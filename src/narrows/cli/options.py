@@ -1,4 +1,4 @@
-"""Options that several verbs share, and those made from a model's parameters."""
+"""Options that several verbs share, and the options made from a model's parameters."""
 
 from __future__ import annotations
 
@@ -6,34 +6,28 @@ import ast
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from narrows.estimators.parameters import MODULE, OBJECT, Parameters, in_order, names_in_scope
 from narrows.estimators.registry import find_model, model_class
-from narrows.training.loggers import TRACKERS, tracker
+from narrows.training.listeners import TRACKERS, JsonLines
 
-__all__ = [
-    "ModelCommand",
-    "given_parameters",
-    "listeners_for",
-    "literal",
-    "output_option",
-    "overwrite_option",
-    "resize_option",
-    "tracking_options",
-    "typed",
-]
+if TYPE_CHECKING:
+    from narrows.io.image_folders import Resize
+    from narrows.training.listeners import Listener
 
 # no Python objects; and what has no meaning where a command ends after one fit
 NOT_OFFERED = {*names_in_scope(Parameters, MODULE, OBJECT), "warm_start", "verbose"}
 RENAMED = {"random_state": "--seed"}
-FIRST_MODEL = "Autoencoder"
+DEFAULT_MODEL = "Autoencoder"
+METAVARS = {int: "INT", float: "NUMBER", tuple: "INT,INT,…", "time": "TIME", "seed": "INT",
+            "range": "NUMBER|LOW,HIGH"}  # fmt: skip
 
 
 def literal(text: str) -> Any:
-    """The Python value that ``text`` stands for; text that stands for none is itself.
+    """The Python value of ``text``; text that is no Python value is returned as it is.
 
     >>> [literal(t) for t in ("512,256", "0.1", "3m", "auto", "none", "true")]
     [(512, 256), 0.1, '3m', 'auto', None, True]
@@ -48,7 +42,7 @@ def literal(text: str) -> Any:
 
 
 def _reader(item: Field[Any]) -> Callable[..., Any]:
-    """Reads a parameter's text; whether it may be that is for the parameter's own rule to say."""
+    """Parse a parameter's text; the parameter's own rule checks the value later."""
 
     def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         found = literal(value) if isinstance(value, str) else value
@@ -63,24 +57,23 @@ def _metavar(item: Field[Any]) -> str:
     rule = item.metadata
     if "choices" in rule:
         return "|".join(_shown(choice) for choice in rule["choices"])
-    kind = rule.get("kind")
-    nouns = {int: "INT", float: "NUMBER", tuple: "INT,INT,…", "time": "TIME", "seed": "INT"}
-    nouns["range"] = "NUMBER|LOW,HIGH"
-    return nouns.get(kind, "TEXT" if isinstance(item.default, str) else "VALUE")
+    return METAVARS.get(rule.get("kind"), "TEXT" if isinstance(item.default, str) else "VALUE")
 
 
 def _shown(value: Any) -> str:
-    """A default or a choice as one would type it."""
+    """A default or a choice as it is typed on the command line."""
     if isinstance(value, tuple | list):
         return ",".join(str(v) for v in value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def typed(name: str, value: Any) -> list[str]:
-    """The words that give the parameter ``name`` this value on the command line.
+def option_words(name: str, value: Any) -> list[str]:
+    """The words that set the parameter ``name`` to this value on the command line.
 
-    >>> typed("hidden_layer_sizes", [512, 256]), typed("early_stopping", False), typed("f", None)
-    (['--hidden-layer-sizes', '512,256'], ['--no-early-stopping'], [])
+    >>> option_words("hidden_layer_sizes", [512, 256])
+    ['--hidden-layer-sizes', '512,256']
+    >>> option_words("early_stopping", False), option_words("f", None)
+    (['--no-early-stopping'], [])
     """
     if name in NOT_OFFERED:
         return []
@@ -113,8 +106,8 @@ def _offered(model: type) -> list[Field[Any]]:
 
 
 def _model_named(args: Sequence[str]) -> str:
-    """The model that the words of a command line ask for, before they are parsed."""
-    named = FIRST_MODEL
+    """The model named on a command line that is not parsed yet."""
+    named = DEFAULT_MODEL
     for i, word in enumerate(args):
         if word.startswith("--model="):
             named = word.removeprefix("--model=")
@@ -124,10 +117,10 @@ def _model_named(args: Sequence[str]) -> str:
 
 
 class ModelCommand(click.Command):
-    """A verb whose options are the parameters of the model that ``--model`` names."""
+    """A verb whose options include the parameters of the model that ``--model`` names."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Find the model first: which options there are depends on it."""
+        """Find the model before parsing: the options depend on it."""
         ctx.meta["narrows.model"] = _model_named(args)
         return super().parse_args(ctx, args)
 
@@ -137,12 +130,12 @@ class ModelCommand(click.Command):
         return [*own, *(_option(item) for item in self._fields(ctx))]
 
     def _fields(self, ctx: click.Context) -> list[Field[Any]]:
-        """Only a model other than the first costs the import of its class."""
-        name = ctx.meta.get("narrows.model", FIRST_MODEL)
-        return _offered(Parameters if name == FIRST_MODEL else model_class(name))
+        """The parameters; only a model other than the default needs the import of its class."""
+        name = ctx.meta.get("narrows.model", DEFAULT_MODEL)
+        return _offered(Parameters if name == DEFAULT_MODEL else model_class(name))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Three lists: the verb's options, every model's parameters, and this model's own."""
+        """Three lists: the verb's options, this model's own parameters, every model's."""
         helps = {item.name: item.metadata.get("help") for item in fields(Parameters)}
         mine = {item.name: item.metadata.get("help") for item in self._fields(ctx)}
         shared = {name for name, said in mine.items() if helps.get(name) == said}
@@ -161,68 +154,68 @@ class ModelCommand(click.Command):
 
 
 def given_parameters(ctx: click.Context, model: type) -> dict[str, Any]:
-    """The model's parameters that stand on the command line; the others keep their defaults."""
-    names = {item.name for item in _offered(model)}
-    typed = click.core.ParameterSource.COMMANDLINE
-    return {
-        name: value
-        for name, value in ctx.params.items()
-        if name in names and ctx.get_parameter_source(name) is typed
-    }
+    """The model's parameters given on the command line; the others keep their defaults."""
+    names = [item.name for item in _offered(model)]
+    return {name: ctx.params[name] for name in names if is_given(ctx, name)}
 
 
-def read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """(height, width) from ``32`` or ``28x32``."""
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Whether the parameter ``name`` was given on the command line."""
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Resize:
+    """The size of ``--resize`` from ``32`` or ``28x32``."""
     from narrows.io.image_folders import parse_size
 
     return parse_size(value)
 
 
 def output_option(help_text: str) -> Callable[[Any], Any]:
-    """``-o/--output``, required."""
+    """The required option ``-o/--output``."""
     return click.option("-o", "--output", "out", metavar="OUT", required=True, help=help_text)
 
 
 def overwrite_option(function: Any) -> Any:
-    """``--overwrite``; no verb replaces anything without it."""
+    """The option ``--overwrite``; no verb replaces anything without it."""
     return click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")(function)
 
 
 def resize_option(function: Any) -> Any:
-    """``--resize``, for pictures of differing sizes."""
+    """The option ``--resize``, for folders of images of different sizes."""
     return click.option(
         "--resize",
-        callback=read_size,
+        callback=_read_size,
         metavar="SIZE",
-        help="Bring a folder's pictures to one size first, as 32 or 28x32 pixels.",
+        help="Scale and crop the images of a folder to one size: 32, or 28x32 (height x width).",
     )(function)
 
 
 def tracking_options(function: Any) -> Any:
-    """``--log`` and ``--track``: who hears of every epoch."""
+    """The options ``--log`` and ``--track``: where every epoch is logged."""
     log = click.option(
-        "--log", metavar="FILE.jsonl", help="Write a line of JSON for every epoch to this file."
+        "--log", metavar="FILE.jsonl", help="Write one line of JSON for each epoch to this file."
     )
     track = click.option(
         "--track",
-        type=click.Choice(TRACKERS),
+        type=click.Choice(list(TRACKERS)),
         multiple=True,
-        help="Hand every epoch to a tracker; may be given again for another. tensorboard writes "
-        "to runs/ and the name of OUT; the others go where their own environment variables say.",
+        help="Log every epoch to TensorBoard, MLflow or W&B; may be given several times. "
+        "tensorboard writes to the folder runs/NAME, NAME being OUT without its suffix; mlflow and "
+        "wandb read their own environment variables.",
     )
     return log(track(function))
 
 
 def listeners_for(
     log: str | None, track: Sequence[str], out: Path, *, overwrite: bool
-) -> list[Any] | None:
-    """The listeners these options ask for; what cannot be is refused before anything is read."""
+) -> list[Listener] | None:
+    """The listeners of ``--log`` and ``--track``; raises before any data is read."""
     from narrows.io.write import check_output
-    from narrows.training.listeners import JsonLines
 
-    made: list[Any] = []
+    listeners: list[Listener] = []
     if log is not None:
-        # a fit that starts anew cuts off all that a file of another run holds
+        # appending cuts off what the file holds of epochs that this fit trains (again)
         path = check_output(log, [".jsonl"], overwrite=overwrite)
-        made.append(JsonLines(path, append=overwrite))
-    return [*made, *(tracker(kind, out.stem) for kind in track)] or None
+        listeners.append(JsonLines(path, append=overwrite))
+    return [*listeners, *(TRACKERS[kind](out.stem) for kind in track)] or None

@@ -1,4 +1,4 @@
-"""The verbs that show: demo, info, report, models."""
+"""The verbs ``demo``, ``info``, ``report`` and ``models``, which show something."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narrows.cli.apply import loaded, rows_for
-from narrows.cli.options import output_option, overwrite_option, resize_option, typed
+from narrows.cli.options import option_words, output_option, overwrite_option, resize_option
 
 if TYPE_CHECKING:
-    from narrows.io.read import Data
+    from numpy.typing import NDArray
 
-__all__ = ["demo", "info", "models", "report"]
+    from narrows.io.image_folders import Resize
+    from narrows.io.read import Data
 
 
 @click.command
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info(model: str, as_json: bool) -> None:
     """Show a model's parts, parameters and training."""
     from narrows import load
@@ -35,7 +36,7 @@ def info(model: str, as_json: bool) -> None:
 
 
 def lines(card: dict[str, Any], indent: str = "") -> list[str]:
-    """A card as aligned text, one name and its value a line, groups indented.
+    """A model's ``info`` as aligned text: one name and value in each line, groups indented.
 
     >>> lines({"model": "A", "training": {"rows": 5, "best_epoch": 3}})
     ['model     A', 'training', '  rows        5', '  best epoch  3']
@@ -54,7 +55,7 @@ def lines(card: dict[str, Any], indent: str = "") -> list[str]:
 
 
 def _listed(cards: list[dict[str, Any]], indent: str) -> list[str]:
-    """Cards that are alike, one a line and numbered from 0."""
+    """Equal groups, one in each line, numbered from 0."""
     rows = [
         ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in card.items())
         for card in cards
@@ -73,7 +74,9 @@ def _text(value: Any) -> str:
 @click.command
 @click.argument("model")
 @click.argument("data")
-@output_option("The page to write, a name that ends in .html; its pictures go beside it.")
+@output_option(
+    "The page to write, a name that ends in .html. Its pictures are also written to a folder."
+)
 @click.option("--labels", metavar="FILE", help="A class for each row: text, .npy or IDX.")
 @resize_option
 @overwrite_option
@@ -84,13 +87,13 @@ def report(
     data: str,
     out: str,
     labels: str | None,
-    resize: Any,
+    resize: Resize,
     overwrite: bool,
 ) -> None:
-    """Write a page on what MODEL does with DATA.
+    """Write a page of MODEL's results on DATA.
 
-    It shows PCA's result beside every result.
-    Labels that come with DATA are used unless --labels gives others.
+    It shows PCA's result next to every result. Labels that come with DATA are used unless
+    --labels gives others.
     """
     from narrows.io.read import read_labels
     from narrows.io.write import check_output
@@ -111,17 +114,18 @@ def report(
     click.echo(f"wrote {path}")
 
 
-def _labels(source: Data) -> Any:
-    """The labels that came with the data, by their names where they have some."""
+def _labels(source: Data) -> NDArray[Any] | None:
+    """The labels that came with the data, as names if there are names."""
     import numpy as np
 
     if source.y is None or source.y_names is None:
         return source.y
-    return np.array(source.y_names)[source.y]
+    labels: NDArray[Any] = np.array(source.y_names)[source.y]
+    return labels
 
 
 def fit_command(card: dict[str, Any], path: str) -> str:
-    """The command that fits a model like the one of ``card``; its data are not in the file.
+    """The command that fits a model with the parameters of ``card``; DATA stands for its data.
 
     >>> card = {"model": "Autoencoder", "parameters": {"latent_dim": 2, "tied": True}}
     >>> fit_command(card, "m.safetensors")
@@ -129,13 +133,13 @@ def fit_command(card: dict[str, Any], path: str) -> str:
     """
     words = ["narrows", "fit", "DATA", "--model", card["model"]]
     for name, value in card["parameters"].items():
-        words += typed(name, value)
+        words += option_words(name, value)
     return shlex.join([*words, "-o", path])
 
 
 @click.command
 def models() -> None:
-    """List the models that fit knows."""
+    """List the models that `fit` can fit."""
     from narrows.estimators.registry import KNOWN, SHORT_NAMES
 
     short = {name: key for key, name in SHORT_NAMES.items()}
@@ -152,20 +156,20 @@ def models() -> None:
     metavar="FOLDER",
     default="narrows-demo",
     show_default=True,
-    help="Where the pages, pictures and models go.",
+    help="Where pages, pictures and models are written.",
 )
 @click.option(
     "--max-epochs",
     type=click.IntRange(min=0),
     default=100,
     show_default=True,
-    help="Most passes over the training rows, for each fit.",
+    help="Largest number of passes over the training rows, for each fit.",
 )
 @overwrite_option
 def demo(folder: str, max_epochs: int, overwrite: bool) -> None:
-    """Fit four models on real data that comes along.
+    """Fit four models on data that comes with narrows.
 
-    Prints how they did beside PCA, and leaves a page about all and one about each. Needs no
+    Prints their errors and PCA's, and writes a page for each model and one for all. Needs no
     network; takes a minute or two.
     """
     from narrows.report.demo import run_demo

@@ -486,7 +486,7 @@ class Codec(Learner[CodecState], BaseEstimator):
             self._check_lossy(items[0])
         analysis = None
         if autoencoder:
-            analysis = LatentEncoder(self.model_, self.choices_)
+            analysis = LatentEncoder(self.state_.model, self.state_.config)
         level = level_for(self.decoder_, quality)
         # without the autoencoder, the file needs no model
         model = self.decoder_ if autoencoder else None
@@ -500,7 +500,7 @@ class Codec(Learner[CodecState], BaseEstimator):
             done += n
             watch(done, total)
 
-        known = np.dtype(self.choices_.dtype)
+        known = np.dtype(self.state_.config.dtype)
         given = _checked(items, known) if mode == "lossy" and images else items
         summary = pack(stream, given, settings, embed=embed_model, count=len(items), watch=report)
         lossless = summary.chunks - summary.methods[NAMES[AUTOENCODER]]
@@ -515,7 +515,7 @@ class Codec(Learner[CodecState], BaseEstimator):
 
     def _check_lossy(self, item: Any) -> None:
         """Raise ``InputError`` if the model cannot code an array of this kind and shape."""
-        data, choices = item.data, self.choices_
+        data, choices = item.data, self.state_.config
         check_kind(item, np.dtype(choices.dtype))
         axes = row_axes(data.shape)
         shape = (1, *data.shape[axes:]) if axes <= 1 else data.shape[axes - 1 :]

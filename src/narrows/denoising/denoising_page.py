@@ -15,7 +15,7 @@ import numpy as np
 from narrows.denoising.image_quality import check_pixels, psnr, ssim, white_value
 from narrows.exceptions import InputError
 from narrows.io.write import atomic_write, check_output, pictures
-from narrows.report import words
+from narrows.report.formatting import count, duration
 from narrows.report.page import Page, Section, Table, asset, render
 from narrows.version import __version__
 
@@ -50,7 +50,7 @@ class Score:
         """The row of a table; PSNR and SSIM only if a clean image is known."""
         decibels = "∞" if math.isinf(self.psnr) else f"{self.psnr:.2f}"
         similarity = "–" if math.isnan(self.ssim) else f"{self.ssim:.4f}"
-        seconds = "–" if math.isnan(self.seconds) else words.duration(self.seconds)
+        seconds = "–" if math.isnan(self.seconds) else duration(self.seconds)
         middle = [] if math.isnan(self.psnr) else [decibels, similarity]
         return [self.method, *middle, seconds]
 
@@ -163,7 +163,7 @@ def _page(entries: Sequence[DenoisedImage], title: str) -> Page:
         caption = f"Means over the {n_measured} images whose clean image is known"
         sections.insert(0, Section("overview", "All images", "", tables=[_table(caption, means)]))
     return Page(
-        kicker=f"narrows denoise · {words.count(n, 'image')}",
+        kicker=f"narrows denoise · {count(n, 'image')}",
         title=title,
         headline=_headline(means, n_measured, n),
         caveat=f"{_source(n_measured, n)} Noise levels are standard deviations on the scale where "
@@ -190,10 +190,10 @@ def _means(measured: list[list[Score]]) -> list[Score]:
 def _headline(means: list[Score], n_measured: int, n: int) -> str:
     """The result in one sentence."""
     if not means:
-        return f"{words.count(n, 'image')} denoised; without a clean image no quality is known."
+        return f"{count(n, 'image')} denoised; without a clean image no quality is known."
     decibels = {score.method: score.psnr for score in means}
     ours, noisy = decibels.pop(OURS), decibels.pop(NOISY)
-    over = "" if n == 1 else f", over {words.count(n_measured, 'image')}"
+    over = "" if n == 1 else f", over {count(n_measured, 'image')}"
     if not decibels:
         return f"From {_decibels(noisy)} to {_decibels(ours)}{over}."
     name, best = next(iter(decibels.items()))  # they are sorted
@@ -227,7 +227,7 @@ def _tiles(entries: Sequence[DenoisedImage], means: list[Score]) -> list[tuple[s
     return [
         *((decibels[method], label) for method, label in scores),
         (span, "estimated noise, white = 255"),
-        (words.duration(seconds), each),
+        (duration(seconds), each),
     ]
 
 
@@ -237,7 +237,7 @@ def _image_section(number: int, entry: DenoisedImage, scores: list[Score]) -> Se
     depth = {"uint8": "8 bit", "uint16": "16 bit"}.get(entry.noisy.dtype.name, "floating point")
     lead = (
         f"{width:,} × {height:,} pixels, {kind}, {depth}. Estimated noise: {entry.noise:.1f} of "
-        f"255. Denoised in {words.duration(entry.seconds)}."
+        f"255. Denoised in {duration(entry.seconds)}."
     )
     if max(height, width) > MAX_PICTURE_SIDE:
         lead += (

@@ -471,22 +471,6 @@ class Estimator(
         self.__dict__.update(sklearn_attributes(state.spec))
         return super()._attach(state)
 
-    # ------------------------------------------------------------------ what the mixins ask
-
-    def _validate(self, X: Any) -> Given:
-        check_is_fitted(self, "state_")
-        return validate_X(self, X, self.state_.spec)[0]
-
-    def _encode(self, x: Tensor) -> Tensor:
-        return self.state_.model.encode(x)
-
-    def _decode(self, z: Tensor) -> Tensor:
-        return self.state_.model.decode(z)
-
-    def _code_width(self) -> int:
-        check_is_fitted(self, "state_")
-        return self.state_.config.latent_dim
-
     def _interpolate(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         return self.state_.model.q.between(a, b, t)
 

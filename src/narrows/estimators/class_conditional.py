@@ -45,9 +45,6 @@ class PerClassView(GenerativeMixin):
     def _validate(self, X: Any) -> Given:
         return self._estimator._validate(X)
 
-    def _code_width(self) -> int:
-        return self.state_.config.latent_dim
-
     def _labels(self, x: Tensor) -> Tensor:
         return torch.full((len(x),), self.label, dtype=torch.long, device=x.device)
 

@@ -41,10 +41,10 @@ from narrows.io.write import check_output
 from narrows.parts.networks.linear_path import lr_multiplier
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import Saved, load_from_file, load_state_dict, state_dict
-from narrows.training.launcher import launched, run_workers
+from narrows.training.launcher import Interrupt, catch_interrupts, launched, run_workers
 from narrows.training.listeners import Listeners
 from narrows.training.loop import train
-from narrows.training.monitor import Interrupt, Monitor, average_score, catch_interrupts
+from narrows.training.monitor import Monitor, average_score
 from narrows.training.process_group import Group, current_group, refuse_devices
 from narrows.training.state import Budget, StepRecord, TrainConfig, TrainState, make_optimizers
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.state import EstimatorState
-from narrows.estimators.validation import Array, Given, in_steps
+from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import as_source
 from narrows.io.write import check_output, concatenate_to
@@ -31,28 +32,30 @@ MAX_SCALED = 1e15  # standard deviations; the squares of larger values overflow 
 
 
 class ReconstructionMixin(TransformerMixin):
-    """The public methods. A subclass has ``state_`` and the four methods marked below."""
+    """The public methods of whatever has ``state_``."""
 
     state_: EstimatorState
 
     def _validate(self, X: Any) -> Given:
         """X checked, in the networks' shape."""
-        raise NotImplementedError
+        check_is_fitted(self, "state_")
+        return validate_X(self, X, self.state_.spec)[0]
 
     def _encode(self, x: Tensor) -> Tensor:
         """Scaled rows (B, *shape) → codes (B, k)."""
-        raise NotImplementedError
+        return self.state_.model.encode(x)
 
     def _decode(self, z: Tensor) -> Tensor:
         """Codes (B, k) → scaled rows."""
-        raise NotImplementedError
+        return self.state_.model.decode(z)
 
     def _code_width(self) -> int:
         """k, the numbers in a code."""
-        raise NotImplementedError
+        check_is_fitted(self, "state_")
+        return self.state_.config.latent_dim
 
     def _scaled(self, rows: Given, first: int = 0) -> Iterator[Tensor]:
-        for start, part in in_steps(rows, inference_batch(self.state_.layout.shape)):
+        for start, part in in_steps(rows, inference_batch(self.state_.spec.layout.shape)):
             x = self.state_.scaling.apply(as_tensor(part).to(self._device))
             if part.dtype.kind in "iub" and part.dtype.itemsize < 4:
                 yield x  # 8 or 16 bits: no scale makes them too large
@@ -88,7 +91,7 @@ class ReconstructionMixin(TransformerMixin):
 
         if out is not None or not isinstance(rows, np.ndarray):
             return work(rows, 0)
-        return current_group().map_rows(rows, work, inference_batch(self.state_.layout.shape))
+        return current_group().map_rows(rows, work, inference_batch(self.state_.spec.layout.shape))
 
     @torch.no_grad()
     def transform(
@@ -130,7 +133,7 @@ class ReconstructionMixin(TransformerMixin):
         """
         _check_out(out, overwrite)
         Z = _validate_codes(Z, self._code_width())
-        steps = in_steps(Z, inference_batch(self.state_.layout.shape))
+        steps = in_steps(Z, inference_batch(self.state_.spec.layout.shape))
         decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
         return concatenate_to(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
 
@@ -139,13 +142,15 @@ class ReconstructionMixin(TransformerMixin):
         return self.state_.scaling.shift.device
 
     def _from_model(self, scaled: Tensor, dtype: str | None = None) -> Array:
-        shaped = scaled.reshape(len(scaled), *self.state_.layout.shape)
-        narrow = NARROW.get(dtype or self.state_.layout.dtype)
+        shaped = scaled.reshape(len(scaled), *self.state_.spec.layout.shape)
+        narrow = NARROW.get(dtype or self.state_.spec.layout.dtype)
         if narrow is not None:
-            return self.state_.layout.from_model(
+            return self.state_.spec.layout.from_model(
                 self.state_.scaling.undo_narrow(shaped, narrow).cpu().numpy(), dtype
             )
-        return self.state_.layout.from_model(self.state_.scaling.undo(shaped).cpu().numpy(), dtype)
+        return self.state_.spec.layout.from_model(
+            self.state_.scaling.undo(shaped).cpu().numpy(), dtype
+        )
 
     @torch.no_grad()
     def reconstruct(
@@ -173,7 +178,7 @@ class ReconstructionMixin(TransformerMixin):
         array like X, in its own dtype
         """
         rows = self._validate(X)
-        given = self.state_.layout.from_model(np.asarray(rows[0 : len(rows)]), rows.dtype.str)
+        given = self.state_.spec.layout.from_model(np.asarray(rows[0 : len(rows)]), rows.dtype.str)
         if given.dtype.kind != "f":
             return given
         gaps = np.isnan(given)

@@ -1,13 +1,14 @@
-"""What a fitted model is worth, on one page: pictures first, figures beside PCA's, all by itself.
+"""Reports: the results of a fitted model on one HTML page, with PCA's next to them.
 
-- `write_report` makes the page for any fitted estimator; `run_demo` fits four models on real data
-  and writes a page about each and one about all;
-- `linear_probe`: how well a linear classifier reads the codes, beside PCA's codes and the raw data;
-- `code_map`, `decoded_grid`, `interpolate`: the codes laid out in the plane, and walks among them.
+- `write_report` makes the page of any fitted estimator; `run_demo` fits four models on real data
+  and writes a page for each and one for all;
+- `linear_probe`: the accuracy of a linear classifier on the codes, on PCA's codes and on raw data;
+- `code_map`, `decoded_grid`, `interpolate`: the codes in the plane, and paths between them.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ _MODULES |= dict.fromkeys(("Probe", "linear_probe", "probe_features"), "probe")
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function when it is first used, so that the command starts fast."""
+    """Import a name at first use, so that the command starts fast."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'manifold')}"), name)

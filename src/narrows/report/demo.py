@@ -1,27 +1,24 @@
-"""Four models on real data in about a minute: what `narrows demo` runs.
+"""The demo: four models on real data in about a minute, as `narrows demo` runs it.
 
 The data are scikit-learn's digits (1,797 images of 8 × 8, from the UCI repository), a fifth of them
-held out. Every model is left at its defaults but for its width, architecture and seed; nothing was
-chosen by looking at the held-out rows.
+held out. Every parameter except width, architecture and seed has its default; nothing was chosen by
+looking at the held-out rows.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from narrows.exceptions import FileError
-from narrows.report import model_report as write
-from narrows.report.canvas import Picture
-from narrows.report.measures import Method, ranking
-from narrows.report.page import Page, Section, Table
-from narrows.report.page_tables import how
+from narrows.report.measures import ranking
+from narrows.report.model_report import commands_section, page_of, prepare
+from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,40 +27,32 @@ if TYPE_CHECKING:
 
 SEED = 0
 LATENT_DIM = 8  # of 64 pixels
-HELD_OUT = 0.2
+HELD_OUT = 0.2  # share of the images
 FOLDS = 5
+N_SHOWN = 6  # digits in each picture of all models
 
-# file stem: class and parameters besides latent_dim and random_state
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dense": ("Autoencoder", {"architecture": "dense"}),
-    "conv": ("Autoencoder", {"architecture": "conv"}),
-    "denoising": ("DenoisingAutoencoder", {"architecture": "dense"}),
-    "variational": ("VariationalAutoencoder", {"architecture": "dense"}),
+MODELS = {  # file stem: class and architecture
+    "dense": ("Autoencoder", "dense"),
+    "conv": ("Autoencoder", "conv"),
+    "denoising": ("DenoisingAutoencoder", "dense"),
+    "variational": ("VariationalAutoencoder", "dense"),
 }
-
-# The demo's own page borrows each section from the model it says most about.
-BORROWED = {
-    "samples": "conv",
-    "denoising": "denoising",
-    "map": "variational",
-    "grid": "variational",
-    "interpolations": "variational",
-    "generated": "variational",
-    "training": "conv",
-    "errors": "conv",
-    "comparison": "conv",
-    "cost": "conv",
-    "model": "conv",
-}
+# The sections of the demo's own page, each of the model where there is most to see.
+SECTIONS = (
+    ("conv", ("samples",)),
+    ("denoising", ("denoising",)),
+    ("variational", ("map", "grid", "interpolations", "generated")),
+    ("conv", ("training", "errors", "comparison", "cost", "model")),
+)
+COLUMNS = ("model", "error", "× PCA's", "R²", "seconds")
 
 
-@dataclass(frozen=True, slots=True)
-class Digits:
-    """Real images with labels, split."""
+class Digits(NamedTuple):
+    """Real images with labels, split into training and test rows."""
 
     X: NDArray[np.float64]  # (n, 8, 8)
-    y: NDArray[np.int64]
     X_test: NDArray[np.float64]
+    y: NDArray[np.int64]
     y_test: NDArray[np.int64]
 
 
@@ -74,21 +63,44 @@ def run_demo(
     overwrite: bool = False,
     max_epochs: int = 100,
 ) -> Path:
-    """Fit four models on scikit-learn's digits; leave tables, pictures, models and pages.
+    """Fit four models on scikit-learn's digits; write tables, pictures, models and pages.
 
-    Parameters: ``folder`` where everything goes (made when missing); ``echo`` is called with each
-    line of text; ``overwrite`` replaces what an earlier demo left there; ``max_epochs`` the budget
-    of each fit. Returns the path of the page that links all others.
+    Parameters
+    ----------
+    folder : str or Path
+        Where everything is written; made if missing.
+    echo : callable
+        Called with each line of text.
+    overwrite : bool
+        Replace the files of an earlier demo.
+    max_epochs : int
+        The largest number of epochs of each fit.
 
-    Raises `FileError` when files are there already and ``overwrite`` is false.
+    Returns
+    -------
+    Path
+        The page that links all others.
+
+    Raises
+    ------
+    FileError
+        Files exist already and ``overwrite`` is false, or the folder cannot be made.
     """
+    import torch
+
     started = time.monotonic()
     folder = Path(folder)
     _prepare_folder(folder, overwrite)
-    with _one_thread():
+    # Such small networks gain nothing from more threads, and lose on a busy machine; one thread
+    # also gives the same bits on any number of cores.
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         index = _run(folder, echo, overwrite, max_epochs)
-    echo(f"\nPages, pictures and model files are in {folder}; begin with {index}.")
-    echo(f"All this took {time.monotonic() - started:.0f} s.")
+    finally:
+        torch.set_num_threads(n_threads)
+    echo(f"\nPages, pictures and model files are in {folder}; start with {index}.")
+    echo(f"The demo took {time.monotonic() - started:.0f} s.")
     return index
 
 
@@ -99,37 +111,19 @@ def _run(folder: Path, echo: Callable[[str], None], overwrite: bool, max_epochs:
     contents, pages = {}, {}
     for stem in MODELS:
         contents[stem] = _fit(stem, data, max_epochs)
-        n_iter, seconds = contents[stem].est.n_iter_, contents[stem].est.fit_seconds_
-        echo(f"fitted {label(stem)}: {n_iter} epochs in {seconds:.1f} s")
-        contents[stem].est.save(folder / f"{stem}.safetensors", overwrite=overwrite)
-        pages[stem] = write.page_of(contents[stem], _python(stem), label(stem), _caveat(data))
-        write.publish(folder / f"{stem}.html", pages[stem])
-    table = compare(contents)
+        est = contents[stem].est
+        echo(f"fitted {label(stem)}: {est.n_iter_} epochs in {est.fit_seconds_:.1f} s")
+        est.save(folder / f"{stem}.safetensors", overwrite=overwrite)
+        pages[stem] = page_of(contents[stem], _python(stem), label(stem), _caveat(data))
+        publish(folder / f"{stem}.html", pages[stem])
+    errors = compare(contents)
     echo(f"\nOn the held-out images, from {LATENT_DIM} numbers each:\n")
-    echo(as_text(COLUMNS, table))
-    classified = classify(data, max_epochs)
-    echo(f"\nLabels read by logistic regression, the same {FOLDS} folds (mean ± s.d.):\n")
-    echo(as_text(("pipeline", "accuracy"), classified))
-    return write.publish(folder / "index.html", _index(data, contents, pages, table, classified))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, and on a busy machine lose much.
-
-    The same bits on any number of cores come with it.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-COLUMNS = ("model", "error", "× PCA's", "R²", "seconds")
+    echo(as_text(COLUMNS, errors))
+    accuracies = classify(data, max_epochs)
+    echo(f"\nLabels predicted by logistic regression, the same {FOLDS} folds (mean ± s.d.):\n")
+    echo(as_text(("pipeline", "accuracy"), accuracies))
+    own = [_models_section(contents, errors), _classes_section(accuracies)]
+    return publish(folder / "index.html", _index(own, contents, pages))
 
 
 def load_split() -> Digits:
@@ -137,38 +131,31 @@ def load_split() -> Digits:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits = load_digits()
-    X, X_test, y, y_test = train_test_split(
-        digits.images, digits.target, test_size=HELD_OUT, stratify=digits.target, random_state=SEED
-    )
-    return Digits(X, y, X_test, y_test)
+    X, y = load_digits().images, load_digits().target
+    return Digits(*train_test_split(X, y, test_size=HELD_OUT, stratify=y, random_state=SEED))
 
 
 def label(stem: str) -> str:
-    """A model's name in a table."""
-    name, parameters = MODELS[stem]
-    return f"{name}, {parameters['architecture']}"
+    """The name of a model in tables, such as "Autoencoder, conv"."""
+    return ", ".join(MODELS[stem])
 
 
 def compare(contents: dict[str, Content]) -> list[list[str]]:
-    """A row for each model, and PCA's: error, its ratio to PCA's, R², seconds to fit."""
+    """One row for each model and for PCA: error, its ratio to PCA's, R², seconds to fit."""
     rows = []
     for stem, content in contents.items():
         n = content.numbers
         ratio = "–" if n.ratio is None else f"{n.ratio:.3f}"
-        rows.append([label(stem), *_scores(n.model, ratio), f"{n.fit_seconds:.1f}"])
-    pca = next(iter(contents.values())).numbers.pca
-    return rows if pca is None else [*rows, ["PCA", *_scores(pca, "1"), ""]]
-
-
-def _scores(method: Method, ratio: str) -> list[str]:
-    return [f"{method.mse:.4f}", ratio, f"{method.r2:.4f}"]
+        rows.append((label(stem), n.model, ratio, f"{content.est.fit_seconds_:.1f}"))
+    if n.pca is not None:
+        rows.append(("PCA", n.pca, "1", ""))
+    return [[name, f"{m.mse:.4f}", ratio, f"{m.r2:.4f}", s] for name, m, ratio, s in rows]
 
 
 def classify(data: Digits, max_epochs: int) -> list[list[str]]:
     """Cross-validated accuracy of logistic regression on raw pixels, PCA's codes and codes.
 
-    Every transformer is fitted anew inside every fold, on that fold's training rows alone.
+    Every transformer is fitted again in each fold, on that fold's training rows only.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -187,11 +174,8 @@ def classify(data: Digits, max_epochs: int) -> list[list[str]]:
         f"Autoencoder(latent_dim={k}), LogisticRegression": make_pipeline(autoencoder, last),
     }
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
-    rows = []
-    for name, pipeline in pipelines.items():
-        scores = cross_val_score(pipeline, X, y, cv=folds)
-        rows.append([name, f"{scores.mean():.3f} ± {scores.std():.3f}"])
-    return rows
+    scores = {name: cross_val_score(p, X, y, cv=folds) for name, p in pipelines.items()}
+    return [[name, f"{score.mean():.3f} ± {score.std():.3f}"] for name, score in scores.items()]
 
 
 def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -201,39 +185,51 @@ def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     a    b
     x  1.0
     """
-    cells = [list(header), *map(list, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        ).rstrip()
-        for row in cells
-    )
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for name, *cells in (header, *rows):
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip())
+    return "\n".join(lines)
 
 
 def _prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Find out before any work whether everything may be written."""
+    """Make the folder, and check before any work that every file may be written."""
     if folder.is_file() or not folder.parent.is_dir():
-        raise FileError(f"A folder {str(folder)!r} cannot be made there; choose another place.")
+        raise FileError(
+            f"The folder {str(folder)!r} cannot be made: it is a file, or there is no folder "
+            f"{str(folder.parent)!r}; choose another name (-o FOLDER)."
+        )
     folder.mkdir(exist_ok=True)
     for stem in (*MODELS, "index"):
-        write.check_place(folder / f"{stem}.html", overwrite)
+        check_page(folder / f"{stem}.html", overwrite)
         model = folder / f"{stem}.safetensors"
         if model.exists() and not overwrite:
-            raise FileError(f"{str(model)!r} is there already; choose another folder.")
+            raise FileError(
+                f"{str(model)!r} exists already; choose another folder (-o FOLDER), or overwrite "
+                "it (overwrite=True, --overwrite)."
+            )
 
 
 def _fit(stem: str, data: Digits, max_epochs: int) -> Content:
-    import narrows
+    from narrows.estimators.registry import model_class
 
-    name, parameters = MODELS[stem]
-    est = getattr(narrows, name)(
-        latent_dim=LATENT_DIM, random_state=SEED, max_epochs=max_epochs, **parameters
+    name, architecture = MODELS[stem]
+    est = model_class(name)(
+        latent_dim=LATENT_DIM, random_state=SEED, max_epochs=max_epochs, architecture=architecture
     )
-    return write.prepare(est.fit(data.X), data.X_test, data.y_test, None, SEED)
+    return prepare(est.fit(data.X), data.X_test, data.y_test, None, SEED)
+
+
+def _python(stem: str) -> list[str]:
+    """The lines that fit this model and write its page."""
+    values = {"latent_dim": LATENT_DIM, "seed": SEED, "held_out": HELD_OUT, "stem": stem}
+    name, architecture = MODELS[stem]
+    lines = template("demo.py.jinja").render(name=name, architecture=architecture, **values)
+    return lines.splitlines()
+
+
+# ------------------------------------------------------------------ the demo's own page
 
 
 def _caveat(data: Digits) -> str:
@@ -243,97 +239,67 @@ def _caveat(data: Digits) -> str:
     )
 
 
-def _index(
-    data: Digits,
-    contents: dict[str, Content],
-    pages: dict[str, Page],
-    table: list[list[str]],
-    classified: list[list[str]],
-) -> Page:
-    """The demo's own page: all models side by side, then each section from the model it suits."""
-    own = [_models_section(contents, table), _classes_section(classified)]
-    borrowed = [
-        replace(section, kicker=label(stem))
-        for wanted, stem in BORROWED.items()
-        for section in pages[stem].sections
-        if section.id == wanted
-    ]
-    pngs = write.draw(own)
-    for section, stem in zip(borrowed, BORROWED.values(), strict=True):
-        pngs |= {picture.name: pages[stem].pngs[picture.name] for picture in section.pictures}
+def _index(own: list[Section], contents: dict[str, Content], pages: dict[str, Page]) -> Page:
+    """All models side by side, then each of ``SECTIONS``."""
+    pngs = draw(own)
+    borrowed = []
+    for stem, ids in SECTIONS:
+        for section in pages[stem].sections:
+            if section.id in ids:
+                borrowed.append(replace(section, kicker=label(stem)))
+                pngs |= {
+                    picture.name: pages[stem].pngs[picture.name] for picture in section.pictures
+                }
     ratios = {stem: content.numbers.ratio or 0.0 for stem, content in contents.items()}
     span = f"{min(ratios.values()):.2f} to {max(ratios.values()):.2f}\N{NO-BREAK SPACE}×"
     return replace(
         pages["conv"],
         kicker="narrows demo · scikit-learn's digits, 8 × 8 pixels",
         title="Four autoencoders and PCA",
-        headline=f"With {LATENT_DIM} numbers for 64 pixels, four autoencoders make {span} PCA's "
+        headline=f"With {LATENT_DIM} numbers for 64 pixels, four autoencoders have {span} PCA's "
         "error on held-out digits.",
-        caveat=_caveat(data),
         tiles=[(f"{ratio:.2f} ×", label(stem)) for stem, ratio in ratios.items()],
-        sections=[*own, *borrowed, how(["narrows demo"])],
+        sections=[*own, *borrowed, commands_section(["narrows demo"])],
         pngs=pngs,
     )
 
 
-def _models_section(contents: dict[str, Content], table: list[list[str]]) -> Section:
-    first = contents["dense"]
-    ranked = ranking(first.numbers.model.errors, 6)
+def _models_section(contents: dict[str, Content], errors: list[list[str]]) -> Section:
+    ranked = ranking(contents["dense"].numbers.model.errors, N_SHOWN)
+    captions = {
+        "Typical": "Digits with typical errors of the dense autoencoder.",
+        "Worst": "Digits with the largest errors of the dense autoencoder.",
+    }
+    pictures = [_side_by_side(contents, kind, ranked[kind], captions[kind]) for kind in captions]
+    note = "Error: mean squared error per element in scaled units, on held-out images."
+    caption = "Held-out error at the same width"
     return Section(
         "models",
-        "The same digits through every model",
+        "The same digits by every model",
         f"All have {LATENT_DIM} numbers for 64 pixels.",
-        [
-            _side_by_side(contents, ranked["Typical"], "Typical for the dense autoencoder."),
-            _side_by_side(contents, ranked["Worst"], "Those it finds hardest."),
-        ],
-        [
-            Table(
-                "Held-out error at the same width",
-                ("", *COLUMNS[1:]),
-                table,
-                "Error: mean squared error per element in scaled units, on held-out images.",
-                wide=True,
-            )
-        ],
+        pictures,
+        [Table(caption, ("", *COLUMNS[1:]), errors, note, wide=True)],
         links=[(f"{stem}.html", f"The page of {label(stem)}") for stem in contents],
     )
 
 
-def _side_by_side(contents: dict[str, Content], rows: list[int], caption: str) -> Picture:
-    first = contents["dense"]
-    samples = first.samples(rows)
+def _side_by_side(
+    contents: dict[str, Content], kind: str, rows: list[int], caption: str
+) -> Picture:
+    samples = contents["dense"].samples(rows)
     shown = {"original": samples.original}
     shown |= {stem: content.samples(rows).restored for stem, content in contents.items()}
     if samples.pca is not None:
         shown["PCA"] = samples.pca
-    alt = f"Held-out digits, and what each of {', '.join(list(shown)[1:])} makes of their codes."
-    return Picture(f"models-{caption.split()[0].lower()}", first.look.rows(shown), alt, caption)
+    alt = f"Held-out digits, and their reconstructions by {', '.join(list(shown)[1:])}."
+    figure = contents["dense"].plotter.rows(shown)
+    return Picture(f"models-{kind.lower()}", figure, alt, caption)
 
 
-def _classes_section(classified: list[list[str]]) -> Section:
-    return Section(
-        "classes",
-        "What a classifier reads from the codes",
-        "The autoencoder never sees a label: it is one step of a scikit-learn pipeline, fitted "
-        f"anew in each of {FOLDS} folds.",
-        tables=[Table("Cross-validated accuracy", ("", "Accuracy"), classified, wide=True)],
+def _classes_section(accuracies: list[list[str]]) -> Section:
+    lead = (
+        "The autoencoder is given no labels: it is one step of a scikit-learn pipeline, fitted "
+        f"again in each of {FOLDS} folds."
     )
-
-
-def _python(stem: str) -> list[str]:
-    name, parameters = MODELS[stem]
-    given = "".join(f", {key}={value!r}" for key, value in parameters.items())
-    return [
-        "from sklearn.datasets import load_digits",
-        "from sklearn.model_selection import train_test_split",
-        f"from narrows import {name}",
-        "from narrows.report import write_report",
-        "",
-        "X, y = load_digits().images, load_digits().target",
-        "X, X_test, y, y_test = train_test_split(",
-        f"    X, y, test_size={HELD_OUT}, stratify=y, random_state={SEED}",
-        ")",
-        f"est = {name}(latent_dim={LATENT_DIM}, random_state={SEED}{given}).fit(X)",
-        f'write_report(est, X_test, "{stem}.html", y=y_test)',
-    ]
+    table = Table("Cross-validated accuracy", ("", "Accuracy"), accuracies, wide=True)
+    return Section("classes", "Classifying the codes", lead, tables=[table])

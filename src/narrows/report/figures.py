@@ -1,23 +1,114 @@
-"""The pictures that look the same for every kind of data: the map, the curves, the errors."""
+"""Figures of a report: the shared style, the map of codes, the training curves, the errors.
+
+Figures are made from `matplotlib.figure.Figure` directly, so the global state of pyplot is not
+touched. They are drawn narrow (4.4 inches), because a page is also read on a phone.
+"""
 
 from __future__ import annotations
 
+import io
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from narrows.report import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from narrows.report.labels import Labels
-    from narrows.report.measures import Histogram
+    from narrows.report.measures import Histogram, Labels
 
-COLOURED = 10  # classes told apart by colour alone
-MARKED = 20  # classes told apart by colour and mark; beyond, the rest is grey
+# Okabe and Ito's blue and vermilion: distinguishable with every common colour deficiency.
+MODEL, PCA = "#0072B2", "#D55E00"
+INK, MUTED, FAINT, PAPER = "#1c2430", "#667080", "#dfe3e8", "#ffffff"
+GREY_CLASS = "#c3c9d1"  # all classes that have no colour of their own
+
+# Petroff, "Accessible color sequences for data visualization" (2021), arXiv:2107.02270: ten.
+CLASSES = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+MAX_COLOURS = 10  # classes distinguished by colour alone
+MAX_MARKED = 20  # classes distinguished by colour and marker; with more, the rest is grey
+
+DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
+CODE_RANGE = (-2.5, 2.5)  # standard deviations shown by the colours of a code
+CODE_COLUMNS = 16  # cells in a row of a drawn code
+DPI = 180  # sharp at twice the width at which a page shows a figure
+DASHED = (0, (4, 3))
+
+# ------------------------------------------------------------------ style
+
+
+def new_figure(width: float = 4.4, height: float = 3.3) -> Figure:
+    """An empty white figure, in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
+
+
+def new_axes(height: float = 3.3) -> tuple[Figure, Axes]:
+    """A figure of the usual width with one pair of axes."""
+    figure = new_figure(4.4, height)
+    return figure, figure.subplots()
+
+
+def full_axes(figure: Figure, title: str = "", color: str = INK) -> Axes:
+    """Axes over the whole figure, without ticks, below ``title`` if there is one."""
+    height = figure.get_figheight()
+    top = 0.3 if title else 0.0  # inches for the title
+    figure.set_layout_engine("none")
+    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0 - top / height))
+    ax.set_axis_off()
+    if title:
+        figure.text(0.0, 1.0 - 0.2 / height, safe_text(title, 60), color=color, fontsize=9.5)
+    return ax
+
+
+def style_axes(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
+    """Only the left and the bottom axis, in grey, with labels ``x`` and ``y``."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(MUTED)
+    ax.tick_params(which="both", colors=MUTED, labelsize=8, length=3)
+    ax.set_xlabel(safe_text(x, 80), color=MUTED, fontsize=8.5)
+    ax.set_ylabel(safe_text(y, 80), color=MUTED, fontsize=8.5)
+    if title:
+        ax.set_title(safe_text(title, 60), color=INK, fontsize=9.5, loc="left")
+
+
+def code_cells(code: NDArray[Any]) -> NDArray[np.float64]:
+    """A code (k,) as rows of at most 16 cells; unused cells are NaN, which is not drawn."""
+    rows = -(-len(code) // CODE_COLUMNS)
+    columns = -(-len(code) // rows)
+    cells = np.full(rows * columns, np.nan)
+    cells[: len(code)] = code
+    return cells.reshape(rows, columns)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as PNG; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def safe_text(text: str, max_length: int = 40) -> str:
+    """Any text made drawable: no math markup, no missing glyphs, at most ``max_length`` long."""
+    known = _glyphs()
+    drawn = "".join(c if ord(c) in known else "\N{WHITE SQUARE}" for c in str(text))
+    drawn = drawn if len(drawn) <= max_length else drawn[: max_length - 1] + "…"
+    return drawn.replace("$", r"\$")
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties())).get_charmap()) | {ord("\n")}
+
+
+# ------------------------------------------------------------------ the map of codes
 
 
 def code_map(
@@ -29,218 +120,196 @@ def code_map(
 ) -> Figure:
     """Points (n, 2) coloured by their labels; ``frame`` ((x0, x1), (y0, y1)) marks a region.
 
-    Codes of one number (n, 1) are shown as a histogram.
+    Codes of one number, (n, 1), are shown as a histogram. ``names`` are those of the axes.
     """
-    figure = canvas.new_figure(4.4, 4.3 if points.shape[1] == 2 else 3.0)
-    ax = figure.subplots()
-    if points.shape[1] == 1:
-        _one_number(ax, points[:, 0], labels)
-        canvas.tidy(ax, x=names[0], y="rows", title=title)
+    from matplotlib.collections import PathCollection
+
+    one_number = points.shape[1] == 1
+    figure, ax = new_axes(3.0 if one_number else 4.3)
+    if one_number:
+        _histogram_by_class(ax, points[:, 0], labels)
     else:
-        _cloud(ax, points, labels)
-        if frame is not None:
-            x, y = frame
-            ax.plot(
-                x[[0, 1, 1, 0, 0]], y[[0, 0, 1, 1, 0]], color=canvas.INK, lw=0.8, ls=(0, (4, 3))
-            )
-        canvas.tidy(ax, x=names[0], y=names[1], title=title)
-    if labels is not None and labels.names and len(ax.get_legend_handles_labels()[0]) > 1:
-        _class_legend(figure, ax)
+        _scatter_by_class(ax, points, labels)
+    if frame is not None:
+        x, y = frame[0, [0, 1, 1, 0, 0]], frame[1, [0, 0, 1, 1, 0]]
+        ax.plot(x, y, color=INK, lw=0.8, ls=DASHED)
+    style_axes(ax, x=names[0], y="rows" if one_number else names[1], title=title)
+    handles, classes = ax.get_legend_handles_labels()
+    if labels is not None and labels.names and len(handles) > 1:
+        legend = figure.legend(
+            handles, classes, loc="outside lower center", ncols=5, frameon=False, fontsize=8,
+            labelcolor=INK, handletextpad=0.2, columnspacing=1.0,
+        )  # fmt: skip
+        for handle in legend.legend_handles:
+            if isinstance(handle, PathCollection):  # dots, too small to see their colour
+                handle.set_sizes([28])
+                handle.set_alpha(1.0)
     return figure
 
 
-def _class_legend(figure: Figure, ax: Axes) -> None:
-    from matplotlib.collections import PathCollection
-
-    handles, names = ax.get_legend_handles_labels()
-    drawn = figure.legend(
-        handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=8,
-        labelcolor=canvas.INK, handletextpad=0.2, columnspacing=1.0,
-    )  # fmt: skip
-    for handle in drawn.legend_handles:
-        if isinstance(handle, PathCollection):  # points too small to tell their colour
-            handle.set_sizes([28])
-            handle.set_alpha(1.0)
-
-
-def groups(labels: Labels) -> list[tuple[str, NDArray[np.intp], str, str]]:
-    """(name, rows, colour, mark) of each class; of many only the largest, the rest in grey."""
+def _class_styles(labels: Labels) -> list[tuple[str, NDArray[np.intp], str, str]]:
+    """(name, rows, colour, marker) of each class; of many only the largest, the rest grey."""
     counts = np.bincount(labels.index, minlength=len(labels.names))
     present = np.flatnonzero(counts)
     shown = present
-    if len(present) > MARKED:
-        shown = np.sort(present[np.argsort(-counts[present], kind="stable")][:COLOURED])
-    found = []
-    for place, kind in enumerate(shown):
-        color = canvas.CLASSES[place % COLOURED]
-        mark = "o" if place < COLOURED else "^"
-        found.append((labels.names[kind], np.flatnonzero(labels.index == kind), color, mark))
+    if len(present) > MAX_MARKED:
+        shown = np.sort(present[np.argsort(-counts[present], kind="stable")][:MAX_COLOURS])
+    styles = []
     rest = np.flatnonzero(~np.isin(labels.index, shown))
-    if len(rest):
-        others = (f"{len(present) - len(shown)} others", rest, "#c3c9d1", "o")
-        found.insert(0, others)
-    return found
+    if len(rest):  # first, so that it lies below the others
+        styles.append((f"{len(present) - len(shown)} others", rest, GREY_CLASS, "o"))
+    for place, kind in enumerate(shown):
+        rows = np.flatnonzero(labels.index == kind)
+        marker = "o" if place < MAX_COLOURS else "^"
+        styles.append((labels.names[kind], rows, CLASSES[place % MAX_COLOURS], marker))
+    return styles
 
 
-def _cloud(ax: Axes, points: NDArray[np.float64], labels: Labels | None) -> None:
-    size = float(np.clip(4000 / max(len(points), 1), 4, 30))
+def _dot_size(n: int) -> float:
+    """The area of a scatter's dots: smaller for more points."""
+    return float(np.clip(4000 / max(n, 1), 4, 30))
+
+
+def _scatter_by_class(ax: Axes, points: NDArray[np.float64], labels: Labels | None) -> None:
+    x, y = points.T
+    size = _dot_size(len(points))
     if labels is None:
-        ax.scatter(points[:, 0], points[:, 1], size, color=canvas.MODEL, alpha=0.5, linewidths=0)
-    elif not labels.names:
-        dots = ax.scatter(
-            points[:, 0],
-            points[:, 1],
-            size,
-            labels.values,
-            cmap=canvas.SEQUENTIAL,
-            alpha=0.8,
-            linewidths=0,
-        )
+        ax.scatter(x, y, size, color=MODEL, alpha=0.5, linewidths=0)
+        return
+    if not labels.names:
+        dots = ax.scatter(x, y, size, labels.values, cmap=SEQUENTIAL, alpha=0.8, linewidths=0)
         bar = ax.figure.colorbar(dots, ax=ax, shrink=0.7, pad=0.02)
-        bar.set_label("label", color=canvas.MUTED, fontsize=8.5)
-        bar.ax.tick_params(colors=canvas.MUTED, labelsize=8)
+        bar.set_label("label", color=MUTED, fontsize=8.5)
+        bar.ax.tick_params(colors=MUTED, labelsize=8)
         bar.outline.set_visible(False)
-    else:
-        for name, rows, color, mark in groups(labels):
-            x, y = points[rows].T
-            ax.scatter(x, y, size, color=color, marker=mark, alpha=0.75,
-                       linewidths=0, label=canvas.safe(name, 18))  # fmt: skip
-        _name_in_place(ax, points, labels)
-
-
-def _name_in_place(ax: Axes, points: NDArray[np.float64], labels: Labels) -> None:
-    """Each class's name where its points are: nobody has to match colours with a legend."""
+        return
     from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=2.5, foreground=canvas.PAPER)]
-    for name, rows, _, _ in groups(labels):
+    styles = _class_styles(labels)
+    for name, rows, color, marker in styles:
+        ax.scatter(x[rows], y[rows], size, color=color, marker=marker, alpha=0.75, linewidths=0,
+                   label=safe_text(name, 18))  # fmt: skip
+    halo = [withStroke(linewidth=2.5, foreground=PAPER)]
+    for name, rows, _, _ in styles:  # short names also stand at the middle of their class
         if name in labels.names and len(name) <= 12 and len(rows) > 2:
-            x, y = np.median(points[rows], axis=0)
-            ax.text(x, y, canvas.safe(name), color=canvas.INK, fontsize=9, weight="bold",
-                    ha="center", va="center", path_effects=halo)  # fmt: skip
+            ax.text(np.median(x[rows]), np.median(y[rows]), safe_text(name), color=INK, fontsize=9,
+                    weight="bold", ha="center", va="center", path_effects=halo)  # fmt: skip
 
 
-def _one_number(ax: Axes, values: NDArray[np.float64], labels: Labels | None) -> None:
+def _histogram_by_class(ax: Axes, values: NDArray[np.float64], labels: Labels | None) -> None:
     edges = np.histogram_bin_edges(values, bins=30).tolist()
     if labels is None or not labels.names:
-        ax.hist(values, edges, color=canvas.MODEL)
+        ax.hist(values, edges, color=MODEL)
         return
-    found = groups(labels)
+    styles = _class_styles(labels)
     ax.hist(
-        [values[rows] for _, rows, _, _ in found],
+        [values[rows] for _, rows, _, _ in styles],
         edges,
         stacked=True,
-        color=[color for _, _, color, _ in found],
-        label=[canvas.safe(name, 18) for name, _, _, _ in found],
+        color=[color for _, _, color, _ in styles],
+        label=[safe_text(name, 18) for name, _, _, _ in styles],
     )
 
 
-def histogram(histogram: Histogram, means: dict[str, float]) -> Figure:
-    """How many rows have which error, the model's and PCA's over each other, their means marked."""
-    figure = canvas.new_figure(4.4, 3.3)
-    ax = figure.subplots()
-    colors = (canvas.MODEL, canvas.PCA)
-    for (name, counts), color in zip(histogram.counts.items(), colors, strict=False):
+# ------------------------------------------------------------------ errors
+
+
+def error_histogram(histogram: Histogram, means: dict[str, float]) -> Figure:
+    """How many rows have which error, the model's and PCA's over each other, with their means."""
+    figure, ax = new_axes()
+    for (name, counts), color in zip(histogram.counts.items(), (MODEL, PCA), strict=False):
+        mean = means[name]
         ax.stairs(counts, histogram.edges, fill=True, color=color, alpha=0.25)
         ax.stairs(counts, histogram.edges, color=color, lw=1.4, label=name)
-        mean = means[name]
-        ax.axvline(mean, color=color, lw=1.2, ymax=0.76, ls=(0, (4, 3)), label=f"mean {mean:.3g}")
+        ax.axvline(mean, color=color, lw=1.2, ymax=0.76, ls=DASHED, label=f"mean {mean:.3g}")
     if histogram.logarithmic:
         _logarithmic(ax, "x")
     ax.margins(y=0.3)  # room for the legend
-    canvas.tidy(ax, x="mean squared error per element", y="rows")
-    canvas.legend(ax, ncols=2, loc="upper left")
+    style_axes(ax, x="mean squared error per element", y="rows")
+    ax.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2, loc="upper left")
     return figure
 
 
-def against(errors: NDArray[np.float64], pca: NDArray[np.float64], log: bool) -> Figure:
+def error_scatter(errors: NDArray[np.float64], pca: NDArray[np.float64], log: bool) -> Figure:
     """Each row's error by the model over its error by PCA; below the line the model is better."""
-    figure = canvas.new_figure(4.4, 3.3)
-    ax = figure.subplots()
-    size = float(np.clip(4000 / len(errors), 4, 30))
-    ax.scatter(pca, errors, size, color=canvas.MODEL, alpha=0.5, linewidths=0)
+    figure, ax = new_axes()
+    ax.scatter(pca, errors, _dot_size(len(errors)), color=MODEL, alpha=0.5, linewidths=0)
     low, high = min(pca.min(), errors.min()), max(pca.max(), errors.max())
-    ax.plot([low, high], [low, high], color=canvas.PCA, lw=1.2)
+    ax.plot([low, high], [low, high], color=PCA, lw=1.2)
     if log:
         _logarithmic(ax, "x")
         _logarithmic(ax, "y")
     ax.text(0.97, 0.04, "model better", transform=ax.transAxes, ha="right", fontsize=8.5,
-            color=canvas.MODEL)  # fmt: skip
-    ax.text(0.03, 0.93, "PCA better", transform=ax.transAxes, fontsize=8.5, color=canvas.PCA)
-    canvas.tidy(ax, x="PCA's error", y="the model's error")
+            color=MODEL)  # fmt: skip
+    ax.text(0.03, 0.93, "PCA better", transform=ax.transAxes, fontsize=8.5, color=PCA)
+    style_axes(ax, x="PCA's error", y="the model's error")
     return figure
 
 
-def _logarithmic(ax: Axes, axis: str) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5."""
+def _logarithmic(ax: Axes, name: str) -> None:
+    """Make the axis ``name`` logarithmic, with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    ax.set(**{f"{axis}scale": "log"})
-    chosen = ax.xaxis if axis == "x" else ax.yaxis
-    chosen.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    chosen.set_major_formatter("{x:g}")
-    chosen.set_minor_formatter(NullFormatter())
+    ax.set(**{f"{name}scale": "log"})
+    axis = ax.xaxis if name == "x" else ax.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
-def training(
-    history: list[dict[str, Any]], validation: list[float], best: int
-) -> dict[str, Figure]:
-    """The training loss with its named terms, and the validation score, over the epochs."""
+# ------------------------------------------------------------------ training
+
+
+def training_loss(history: list[dict[str, float]]) -> Figure:
+    """The training loss and its named terms over the epochs of ``history``."""
+    figure, ax = new_axes(3.0)
     epochs = np.array([record["epoch"] for record in history])
-    figure = canvas.new_figure(4.4, 3.0)
-    ax = figure.subplots()
-    known = {"epoch", "step", "seconds", "validation", "learning_rate"}
-    names = [name for name in history[0] if name not in known] if history else []
-    curves = {name: _curve(history, name) for name in names}
-    drawn = [name for name in curves if name == "loss" or not _same(curves[name], curves["loss"])]
-    for name, color in zip(drawn, (canvas.MODEL, *canvas.CLASSES[1:]), strict=False):
-        ax.plot(epochs, curves[name], color=color, lw=1.5, label=canvas.safe(name), **_mark(epochs))
-    _whole_epochs(ax)
-    canvas.tidy(ax, x="epoch", y="nats per sample", title="Training loss")
-    if len(drawn) > 1:
-        canvas.legend(ax)
-    drawn_figures = {"loss": figure}
-    if validation:
-        drawn_figures["validation"] = _validation(np.asarray(validation, dtype=np.float64), best)
-    return drawn_figures
-
-
-def _validation(scores: NDArray[np.float64], best: int) -> Figure:
-    figure = canvas.new_figure(4.4, 3.0)
-    ax = figure.subplots()
-    epochs = np.arange(len(scores))
-    ax.plot(epochs, scores, color=canvas.MODEL, lw=1.5, **_mark(epochs))
-    ax.axhline(scores[0], color=canvas.MUTED, lw=1.0, ls=(0, (4, 3)))
-    ax.annotate("before training", (epochs[-1], scores[0]), xytext=(0, 3), ha="right",
-                textcoords="offset points", color=canvas.MUTED, fontsize=8)  # fmt: skip
-    if 0 <= best < len(scores):
-        ax.plot(best, scores[best], "o", color=canvas.INK, ms=5)
-        ax.annotate(f"kept: epoch {best}", (best, scores[best]), xytext=(0, 8), ha="center",
-                    textcoords="offset points", color=canvas.INK, fontsize=8)  # fmt: skip
-    ax.margins(x=0.08, y=0.15)
-    positive = scores[np.isfinite(scores)]
-    if len(positive) and positive.min() > 0 and positive.max() > 5 * positive.min():
-        ax.set_yscale("log")
-    _whole_epochs(ax)
-    canvas.tidy(ax, x="epoch", y="validation score", title="Validation (lower is better)")
+    no_term = {"epoch", "step", "seconds", "validation", "learning_rate"}
+    names = [name for name in (history[0] if history else {}) if name not in no_term]
+    # a value that was no number is None in a saved model: a gap in the curve
+    values = {name: [record.get(name) for record in history] for name in names}
+    curves = {name: np.array(value, dtype=np.float64) for name, value in values.items()}
+    for name in names:  # a model with one term has the loss twice
+        same = np.allclose(curves[name], curves["loss"], rtol=1e-4, equal_nan=True)
+        if same and name != "loss":
+            del curves[name]
+    for (name, curve), color in zip(curves.items(), (MODEL, *CLASSES[1:]), strict=False):
+        ax.plot(epochs, curve, color=color, lw=1.5, label=safe_text(name), marker=_marker(epochs))
+    _integer_ticks(ax)
+    style_axes(ax, x="epoch", y="nats per sample", title="Training loss")
+    if len(curves) > 1:
+        ax.legend(frameon=False, fontsize=8, labelcolor=INK)
     return figure
 
 
-def _whole_epochs(ax: Axes) -> None:
+def validation_curve(scores: NDArray[np.float64], best: int) -> Figure:
+    """The validation score after each epoch, from epoch 0; ``best`` is the epoch kept."""
+    figure, ax = new_axes(3.0)
+    epochs = np.arange(len(scores))
+    note: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
+    ax.plot(epochs, scores, color=MODEL, lw=1.5, marker=_marker(epochs))
+    ax.axhline(scores[0], color=MUTED, lw=1.0, ls=DASHED)
+    ax.annotate("before training", (epochs[-1], scores[0]), xytext=(0, 3), ha="right", color=MUTED,
+                **note)  # fmt: skip
+    if 0 <= best < len(scores):
+        ax.plot(best, scores[best], "o", color=INK, ms=5)
+        ax.annotate(f"kept: epoch {best}", (best, scores[best]), xytext=(0, 8), ha="center",
+                    color=INK, **note)  # fmt: skip
+    ax.margins(x=0.08, y=0.15)
+    finite = scores[np.isfinite(scores)]
+    if len(finite) and finite.min() > 0 and finite.max() > 5 * finite.min():
+        ax.set_yscale("log")
+    _integer_ticks(ax)
+    style_axes(ax, x="epoch", y="validation score", title="Validation (lower is better)")
+    return figure
+
+
+def _integer_ticks(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
 
 
-def _curve(history: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
-    # what was no number is None in a saved model, and a gap in the curve
-    return np.array([record.get(name) for record in history], dtype=np.float64)
-
-
-def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    return bool(np.allclose(a, b, rtol=1e-4, equal_nan=True))
-
-
-def _mark(epochs: NDArray[Any]) -> dict[str, Any]:
-    """A line of one point is invisible without a mark."""
-    return {"marker": "o"} if len(epochs) < 2 else {}
+def _marker(epochs: NDArray[Any]) -> str | None:
+    """A line of one point is invisible without a marker."""
+    return "o" if len(epochs) < 2 else None

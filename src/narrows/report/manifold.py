@@ -1,4 +1,4 @@
-"""The codes laid out in the plane, what lies under the map, and straight walks between samples."""
+"""Maps of codes in the plane, decoded grids of a map, and interpolations between samples."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from narrows.exceptions import InputError, ParameterError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from narrows.estimators.reconstruction import ReconstructionMixin
+
 
 @dataclass(frozen=True, slots=True)
 class CodeMap:
     """A flat view of the codes: ``points = (Z − origin) directionsᵀ``, and the way back.
 
     ``origin`` is (k,), ``directions`` (m, k) with orthonormal rows, m = min(2, k); ``shares`` (m,)
-    how much of the codes' variance lies along each; ``exact`` whether nothing is hidden (k ≤ 2).
+    the share of the codes' variance along each; ``exact`` whether the map shows all of it (k ≤ 2).
     """
 
     origin: NDArray[np.float64]
@@ -28,7 +30,7 @@ class CodeMap:
     exact: bool
 
     def points(self, Z: ArrayLike) -> NDArray[np.float64]:
-        """Where codes (n, k) stand on the map, (n, m)."""
+        """The points (n, m) of codes (n, k) on the map."""
         return (np.asarray(Z, dtype=np.float64) - self.origin) @ self.directions.T
 
     def codes(self, points: ArrayLike) -> NDArray[np.float64]:
@@ -38,7 +40,7 @@ class CodeMap:
 
 @dataclass(frozen=True, slots=True)
 class DecodedGrid:
-    """What the decoder makes of a grid of points: rows from top to bottom, columns left to right.
+    """A decoded grid of points of a map: rows from top to bottom, columns from left to right.
 
     ``x`` (columns,) and ``y`` (rows,), falling, are the points' coordinates on the map (y is empty
     when the code is one number); ``decoded`` is (rows, columns, ...) in the user's units.
@@ -74,7 +76,7 @@ def code_map(Z: ArrayLike) -> CodeMap:
         return CodeMap(np.zeros(k), np.eye(k), variances / (variances.sum() or 1.0), True)
     origin = Z.mean(axis=0)
     _, lengths, directions = np.linalg.svd(Z - origin, full_matrices=len(Z) < 2)
-    lengths = np.append(lengths, 0.0)  # a single row has one length, and two directions
+    lengths = np.append(lengths, 0.0)  # a single row has one singular value, but two directions
     directions = directions[:2]
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
     shares = lengths[:2] ** 2 / ((lengths**2).sum() or 1.0)
@@ -82,14 +84,20 @@ def code_map(Z: ArrayLike) -> CodeMap:
 
 
 def decoded_grid(
-    est: Any, Z: ArrayLike, *, size: int = 12, view: CodeMap | None = None, cut: float = 0.02
+    est: ReconstructionMixin,
+    Z: ArrayLike,
+    *,
+    size: int = 12,
+    view: CodeMap | None = None,
+    cut: float = 0.02,
 ) -> DecodedGrid:
-    """What ``est`` decodes at a grid of points under the map of the codes ``Z`` (n, k).
+    """Decode a grid of points of the map of the codes ``Z`` (n, k).
 
-    Along each axis the grid stands at evenly spaced quantiles of the codes, from ``cut`` to
-    1 − ``cut``, so that it is fine where the codes are dense. A code of one number gives one row.
+    Along each axis the points are evenly spaced quantiles of the codes, from ``cut`` to
+    1 − ``cut``, so that the grid is fine where the codes are dense. A code of one number gives
+    one row.
 
-    Raises `ParameterError` when size is below 2 or cut outside [0, 0.5).
+    Raises `ParameterError` if size is below 2 or cut outside [0, 0.5).
 
     >>> import numpy as np
     >>> from narrows import Autoencoder
@@ -101,24 +109,27 @@ def decoded_grid(
     if size < 2 or not 0 <= cut < 0.5:
         raise ParameterError(f"size is {size} and cut {cut}; give size >= 2 and 0 <= cut < 0.5.")
     view = view or code_map(Z)
-    at = np.quantile(view.points(Z), np.linspace(cut, 1 - cut, size), axis=0)
-    x, y = at[:, 0], at[::-1, 1] if at.shape[1] == 2 else at[:0, 0]
+    quantiles = np.quantile(view.points(Z), np.linspace(cut, 1 - cut, size), axis=0)
+    x = quantiles[:, 0]
+    y = quantiles[::-1, 1] if quantiles.shape[1] == 2 else quantiles[:0, 0]
     points = x[:, None] if not len(y) else np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     decoded = np.asarray(est.inverse_transform(view.codes(points).astype(np.float32)))
     return DecodedGrid(x, y, decoded.reshape(len(y) or 1, size, *decoded.shape[1:]))
 
 
-def interpolate(est: Any, X: Any, pairs: Sequence[tuple[int, int]], steps: int = 9) -> NDArray[Any]:
-    """Decode evenly spaced points on the way between the codes of pairs of rows of X.
+def interpolate(
+    est: ReconstructionMixin, X: Any, pairs: Sequence[tuple[int, int]], steps: int = 9
+) -> NDArray[Any]:
+    """Decode evenly spaced points between the codes of pairs of rows of X.
 
         x_t = g((1 − t) f(x_i) + t f(x_j)),  t = 0, 1/(steps − 1), ..., 1
 
-    where codes are real numbers; on a sphere or a ball along its shortest way.
+    where codes are vectors; on a sphere or a ball along its shortest path.
 
     ``pairs`` names rows of ``X`` (n, ...). Returns (pairs, steps, ...) in the user's units; the
     first and the last of each line are the two rows' reconstructions.
 
-    Raises `ParameterError` when steps is below 2 or a pair names a row that is not there.
+    Raises `ParameterError` if steps is below 2 or a pair names a row that does not exist.
 
     >>> import numpy as np
     >>> from narrows import Autoencoder
@@ -134,5 +145,4 @@ def interpolate(est: Any, X: Any, pairs: Sequence[tuple[int, int]], steps: int =
     from sklearn.utils import _safe_indexing
 
     starts, ends = (_safe_indexing(X, rows[:, side]) for side in (0, 1))
-    walks: NDArray[Any] = est.interpolate(starts, ends, steps=steps)
-    return walks
+    return est.interpolate(starts, ends, steps=steps)

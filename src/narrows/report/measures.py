@@ -1,4 +1,4 @@
-"""The figures of a report, as plain data: what the page says, before anything is drawn."""
+"""The numbers of a report as plain data (errors, times, sizes, probes), and its labels."""
 
 from __future__ import annotations
 
@@ -12,22 +12,63 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from narrows import DenoisingAutoencoder
 from narrows.exceptions import InputError
-from narrows.report.probe import Probe, linear_probe
+from narrows.report.probe import Probe, check_labels, linear_probe
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-    from narrows.report.labels import Labels
+    from narrows.estimators.base import Estimator
+    from narrows.estimators.reconstruction import ReconstructionMixin
 
-TIMED_ROWS = 1000
-NOISY_ROWS = 500
-ROUNDING = 1e-10  # an error, in scaled units, that float32 alone can make
+TIMED_ROWS = 1000  # rows encoded and decoded to measure the time
+NOISY_ROWS = 500  # rows on which denoising is measured
+MAX_CLASSES = 100  # whole numbers of more kinds than this are measurements
+ROUNDING = 1e-10  # a squared error, in scaled units, that float32's rounding alone can make
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """One label per row: ``names[index]`` for classes; ``values`` for measurements (no names)."""
+
+    names: list[str]
+    index: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> Labels:
+        return Labels(self.names, self.index[rows], self.values[rows])
+
+    def name(self, row: int) -> str:
+        """The label of one row as text."""
+        return self.names[self.index[row]] if self.names else f"{self.values[row]:.3g}"
+
+
+def parse_labels(y: ArrayLike, n_rows: int) -> Labels:
+    """Decide whether labels are classes or measurements.
+
+    Strings, booleans and whole numbers of at most 100 kinds are classes; other numbers are
+    measurements. Raises `InputError` for a wrong length or a missing label.
+
+    >>> parse_labels(["cat", "dog", "cat"], 3).names
+    ['cat', 'dog']
+    >>> parse_labels([0.5, 1.25], 2).names
+    []
+    """
+    labels = check_labels(y, n_rows)
+    kinds, index = np.unique(labels, return_inverse=True)
+    numeric = labels.dtype.kind in "iuf"
+    values = labels.astype(np.float64) if numeric else np.zeros(n_rows)
+    whole = numeric and bool((np.isfinite(values) & (values == np.round(values))).all())
+    if numeric and (not whole or len(kinds) > MAX_CLASSES):
+        return Labels([], np.zeros(n_rows, dtype=np.int64), values)
+    names = [str(int(kind)) if whole else str(kind) for kind in kinds]
+    return Labels(names, index.astype(np.int64), values)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How one method did on the rows given, and what it costs."""
+    """The result of one method on the rows given, and its cost."""
 
     name: str
     errors: NDArray[np.float64]  # (n,) mean squared error per element, scaled units
@@ -43,19 +84,8 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """What one row and its code take, and the model beside them."""
-
-    n_elements: int
-    row_bytes: int
-    latent_dim: int
-    code_bytes: int
-    model_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Histogram:
-    """Rows counted by their error, in the same bins for both methods."""
+    """Rows counted by their error, in the same bins for all methods."""
 
     edges: NDArray[np.float64]
     counts: dict[str, NDArray[np.int64]]
@@ -63,10 +93,10 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Denoising:
+class DenoisingErrors:
     """Mean squared distance to the clean rows, as a share of the data's variance.
 
-    Of a table each column has its own variance, else all elements have one together.
+    The columns of a table each have their own variance; all elements of other data share one.
     """
 
     n_rows: int
@@ -79,21 +109,25 @@ class Denoising:
 class Numbers:
     """Everything measured for a report."""
 
-    n_rows: int
+    latent_dim: int
     model: Method
     pca: Method | None
-    sizes: Sizes
-    fit_seconds: float
+    model_bytes: int  # size of the model's file
     histogram: Histogram
     ranking: dict[str, list[int]]  # row numbers under "Typical", "Best", "Worst"
     probes: dict[str, Probe] = field(default_factory=dict)
     probe_note: str = ""
-    commonest: float | None = None  # the share of the commonest class
-    denoising: Denoising | None = None
+    majority: float | None = None  # the share of the most frequent class
+    denoising: DenoisingErrors | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows were measured."""
+        return len(self.model.errors)
 
     @property
     def ratio(self) -> float | None:
-        """The model's error over PCA's; None where there is no PCA, or it errs by rounding only."""
+        """The model's error divided by PCA's; None without PCA, or if PCA's is only rounding."""
         if self.pca is None or self.pca.mse <= ROUNDING:
             return None
         return self.model.mse / self.pca.mse
@@ -106,32 +140,37 @@ class Numbers:
         return float(np.mean(self.model.errors < self.pca.errors))
 
 
-def measure(est: Any, X: Any, labels: Labels | None, *, n_show: int, seed: int) -> Numbers:
-    """Measure a fitted estimator, and PCA beside it, on rows ``X`` (n, ...)."""
+def measure(
+    est: Estimator, X: NDArray[Any], labels: Labels | None, *, n_show: int, seed: int
+) -> Numbers:
+    """Measure a fitted estimator, and PCA of the same width, on rows ``X`` (n, ...).
+
+    ``n_show`` is how many rows each ranking lists; ``seed`` draws the noise and the probe's folds.
+    """
     name = type(est).__name__
     model = _method(name, est, X, est.n_parameters_)
     pca = None
     if est.pca_ is not None:
-        width = np.asarray(est.pca_.transform(X[:1])).shape[1]  # fewer than asked of few rows
+        # PCA has no more directions than rows: its width may be below latent_dim_
+        width = np.asarray(est.pca_.transform(X[:1])).shape[1]
         pca = _method("PCA", est.pca_, X, (width + 1) * math.prod(est.input_shape_))
-    probes, note, commonest = _probes(est, X, labels, seed)
+    probes, note, majority = _probes(est, X, labels, seed)
     return Numbers(
-        n_rows=len(X),
+        latent_dim=est.latent_dim_,
         model=model,
         pca=pca,
-        sizes=_sizes(est, X),
-        fit_seconds=float(est.fit_seconds_),
-        histogram=histogram({m.name: m.errors for m in (model, pca) if m is not None}),
+        model_bytes=_file_size(est),
+        histogram=error_bins({m.name: m.errors for m in (model, pca) if m is not None}),
         ranking=ranking(model.errors, n_show),
         probes=probes,
         probe_note=note,
-        commonest=commonest,
-        denoising=_denoising(est, X, seed) if hasattr(est, "corrupt") else None,
+        majority=majority,
+        denoising=_denoising(est, X, seed) if isinstance(est, DenoisingAutoencoder) else None,
     )
 
 
 def ranking(errors: NDArray[np.float64], n_show: int) -> dict[str, list[int]]:
-    """Which rows to show: around the median error, the smallest, the largest; no row twice.
+    """The rows to show: around the median error, the smallest, the largest; no row twice.
 
     >>> import numpy as np
     >>> ranking(np.array([5.0, 1.0, 4.0, 2.0, 3.0]), 1)
@@ -144,36 +183,32 @@ def ranking(errors: NDArray[np.float64], n_show: int) -> dict[str, list[int]]:
         return {"Typical": order}
     if len(order) == 2:
         return {"Best": order[:1], "Worst": order[1:]}
-    each = min(n_show, len(order) // 3)
-    start = (len(order) - each) // 2
-    return {
-        "Typical": order[start : start + each],
-        "Best": order[:each],
-        "Worst": order[: -each - 1 : -1],
-    }
+    n = min(n_show, len(order) // 3)
+    start = (len(order) - n) // 2
+    return {"Typical": order[start : start + n], "Best": order[:n], "Worst": order[: -n - 1 : -1]}
 
 
-def histogram(errors: dict[str, NDArray[np.float64]], n_bins: int = 40) -> Histogram:
-    """Count each method's rows by error; logarithmic bins where the errors span more than 30×.
+def error_bins(errors: dict[str, NDArray[np.float64]], n_bins: int = 40) -> Histogram:
+    """Count each method's rows by error; logarithmic bins if the errors span more than 30×.
 
     >>> import numpy as np
-    >>> histogram({"a": np.array([0.0, 1.0])}, n_bins=2).counts["a"].tolist()
+    >>> error_bins({"a": np.array([0.0, 1.0])}, n_bins=2).counts["a"].tolist()
     [1, 1]
     """
-    together = np.concatenate(list(errors.values()))
-    low, high = float(together.min()), float(together.max())
+    pooled = np.concatenate(list(errors.values()))
+    low, high = float(pooled.min()), float(pooled.max())
     logarithmic = low > 0 and high > 30 * low
     if high <= low:
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
     edges = (
         np.geomspace(low, high, n_bins + 1) if logarithmic else np.linspace(low, high, n_bins + 1)
     )
-    edges[0], edges[-1] = low, high  # geomspace may round the ends inwards and lose a row
+    edges[0], edges[-1] = low, high  # geomspace may round the ends inwards: a row would be lost
     counts = {name: np.histogram(values, edges)[0] for name, values in errors.items()}
     return Histogram(edges, counts, logarithmic)
 
 
-def _method(name: str, method: Any, X: Any, n_parameters: int) -> Method:
+def _method(name: str, method: ReconstructionMixin, X: NDArray[Any], n_parameters: int) -> Method:
     errors = -np.asarray(method.score_samples(X), dtype=np.float64)
     some = X[:TIMED_ROWS]
     encode, Z = _timed(method.transform, some)
@@ -183,41 +218,36 @@ def _method(name: str, method: Any, X: Any, n_parameters: int) -> Method:
 
 
 def _timed(function: Callable[[Any], Any], argument: Any) -> tuple[float, Any]:
-    """Seconds of the second call: the first one pays for what is loaded and set up once."""
+    """Seconds of the second call (the first one also loads and sets up), and its result."""
     function(argument)
     start = time.perf_counter()
-    answer = function(argument)
-    return time.perf_counter() - start, answer
+    result = function(argument)
+    return time.perf_counter() - start, result
 
 
-def _sizes(est: Any, X: NDArray[Any]) -> Sizes:
+def _file_size(est: Estimator) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.safetensors"
-        est.save(file)
-        model_bytes = file.stat().st_size
-    n_elements = math.prod(est.input_shape_)
-    code_bytes = est.latent_dim_ * np.dtype(np.float32).itemsize
-    return Sizes(n_elements, n_elements * X.itemsize, est.latent_dim_, code_bytes, model_bytes)
+        return est.save(Path(folder) / "model.safetensors").stat().st_size
 
 
 def _probes(
-    est: Any, X: Any, labels: Labels | None, seed: int
+    est: Estimator, X: NDArray[Any], labels: Labels | None, seed: int
 ) -> tuple[dict[str, Probe], str, float | None]:
     if labels is None:
         return {}, "", None
     if not labels.names:
-        return {}, "The labels are measurements, not classes, so no classifier reads them.", None
+        return {}, "The labels are measurements, not classes: there is no linear probe.", None
     counts = np.bincount(labels.index)
-    commonest = float(counts.max() / counts.sum())
+    majority = float(counts.max() / counts.sum())
     folds = int(min(5, max(2, counts.min())))
     try:
         classes = np.array(labels.names)[labels.index]
-        return linear_probe(est, X, classes, n_folds=folds, random_state=seed), "", commonest
+        return linear_probe(est, X, classes, n_folds=folds, random_state=seed), "", majority
     except InputError as error:
-        return {}, f"No linear probe. {error}", commonest
+        return {}, f"No linear probe. {error}", majority
 
 
-def _denoising(est: Any, X: Any, seed: int) -> Denoising:
+def _denoising(est: DenoisingAutoencoder, X: NDArray[Any], seed: int) -> DenoisingErrors:
     rows = np.random.default_rng(seed).permutation(len(X))[:NOISY_ROWS]
     clean = X[np.sort(rows)]
     noisy = np.asarray(est.corrupt(clean, random_state=seed))
@@ -225,8 +255,8 @@ def _denoising(est: Any, X: Any, seed: int) -> Denoising:
     variance = np.var(np.asarray(X, dtype=np.float64), axis=0 if table else None)
     variance = np.where(variance > 0, variance, 1.0)
 
-    def distance(other: Any) -> float:
-        return float(np.mean((np.asarray(other, dtype=np.float64) - clean) ** 2 / variance))
+    def distance(rows: NDArray[Any]) -> float:
+        return float(np.mean((np.asarray(rows, dtype=np.float64) - clean) ** 2 / variance))
 
     pca = None if est.pca_ is None else distance(est.pca_.reconstruct(noisy))
-    return Denoising(len(clean), distance(noisy), distance(est.reconstruct(noisy)), pca)
+    return DenoisingErrors(len(clean), distance(noisy), distance(est.reconstruct(noisy)), pca)

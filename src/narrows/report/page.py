@@ -1,21 +1,56 @@
-"""One HTML page that needs nothing outside itself: text, tables, pictures as data."""
+"""One HTML page that needs no other file: text, tables, and pictures as data.
+
+The pages of all commands are made of these parts. `render` fills the template
+``templates/page.html.jinja``, which escapes every text; `publish` also writes the pictures.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
+from functools import cache
 from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from narrows.report.canvas import Picture
+from narrows.exceptions import FileError
+from narrows.io.write import atomic_write, check_output
+from narrows.report.figures import png_bytes
+from narrows.report.formatting import count, percent, significant
 
-COLUMNS = {2: " two", 3: " three", 4: " two"}  # so many pictures, so many beside one another
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from matplotlib.figure import Figure
+
+# The pictures that a report writes: nothing else in its folder may be removed.
+PICTURE_FILES = re.compile(
+    r"(samples|denoising|map|grid|interpolations|generated|loss|validation|errors|models)"
+    r"(-[\w-]+)?\.png"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn figure: ``name`` becomes its file's stem, ``alt`` describes it in words."""
+
+    name: str
+    figure: Figure
+    alt: str
+    caption: str = ""
+    wide: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on the page, in CSS pixels."""
+        width, height = self.figure.get_size_inches()
+        return round(100 * width), round(100 * height)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a header; the first cell of each row names it."""
+    """Rows under a header; the first cell of each row is its name."""
 
     caption: str
     header: Sequence[str]
@@ -36,8 +71,8 @@ class Section:
     tables: Sequence[Table] = ()
     program: Sequence[str] = ()  # lines of commands
     links: Sequence[tuple[str, str]] = ()  # (relative address, text)
-    kicker: str = ""  # above the title
-    html: str = ""  # more of it, escaped already, before the tables
+    kicker: str = ""  # a small line above the title
+    html: str = ""  # shown before the tables; already escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,105 +83,81 @@ class Page:
     title: str
     headline: str
     caveat: str
-    tiles: Sequence[tuple[str, str]]  # (figure, what it is)
+    tiles: Sequence[tuple[str, str]]  # (number, what it is)
     sections: Sequence[Section]
     foot: str
     pngs: dict[str, bytes] = field(default_factory=dict)  # by picture's name
-    style: str = ""  # rules after those of all pages
+    style: str = ""  # CSS after that of all pages
     script: str = ""
 
 
 def render(page: Page) -> str:
-    """The page as HTML; every word from outside is escaped."""
+    """The page as HTML; every text is escaped."""
+    encoded = {name: base64.b64encode(png).decode("ascii") for name, png in page.pngs.items()}
     style = asset("page.css") + page.style
-    script = f"<script>\n{page.script}</script>\n" if page.script else ""
-    body = "\n".join(_section(section, page.pngs) for section in page.sections)
-    tiles = "".join(
-        f"<div><dt>{escape(what)}</dt><dd>{escape(figure)}</dd></div>"
-        for figure, what in page.tiles
+    return template("page.html.jinja").render(page=page, style=style, pngs=encoded)
+
+
+@cache
+def template(name: str) -> Template:
+    """A jinja2 template of the folder ``templates``; one called .html.jinja escapes its values."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("narrows.report"),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        undefined=jinja2.StrictUndefined,  # a name that is missing is an error, not empty text
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    links = "".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in page.sections)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(page.title)} · narrows</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header id="result">
-<p class="kicker">{escape(page.kicker)}</p>
-<h1>{escape(page.title)}</h1>
-<p class="headline">{escape(page.headline)}</p>
-<dl class="tiles">{tiles}</dl>
-<p class="caveat">{escape(page.caveat)}</p>
-<nav aria-label="Sections">{links}</nav>
-</header>
-<main>
-{body}
-</main>
-<footer><p>{escape(page.foot)}</p></footer>
-{script}</body>
-</html>
-"""
+    environment.filters |= {"count": count, "percent": percent, "significant": significant}
+    return environment.get_template(name)
 
 
 def asset(name: str) -> str:
-    """The text of a file that lies beside this one."""
-    return resources.files("narrows.report").joinpath(name).read_text(encoding="utf-8")
+    """The text of a file in the folder ``templates``."""
+    return resources.files("narrows.report").joinpath("templates", name).read_text("utf-8")
 
 
-def _section(section: Section, pngs: dict[str, bytes]) -> str:
-    parts = [f"<p>{escape(section.lead)}</p>"] if section.lead else []
-    if section.pictures:
-        shown = "\n".join(_figure(picture, pngs[picture.name]) for picture in section.pictures)
-        kind = "pictures" + COLUMNS.get(len(section.pictures), "")
-        parts.append(f'<div class="{kind}">\n{shown}\n</div>')
-    if section.html:
-        parts.append(section.html)
-    if section.tables:
-        shown = "\n".join(_table(table) for table in section.tables)
-        parts.append(f'<div class="tables">\n{shown}\n</div>')
-    if section.program:
-        lines = escape("\n".join(section.program))
-        parts.append(f'<pre tabindex="0"><code>{lines}</code></pre>')
-    if section.links:
-        items = "".join(f'<li><a href="{escape(to)}">{escape(text)}</a></li>'
-                        for to, text in section.links)  # fmt: skip
-        parts.append(f"<ul>{items}</ul>")
-    inside = "\n".join(parts)
-    over = f'<p class="kicker">{escape(section.kicker)}</p>\n' if section.kicker else ""
-    title = f"<h2>{escape(section.title)}</h2>"
-    return f'<section id="{section.id}">\n{over}{title}\n{inside}\n</section>'
+def draw(sections: Iterable[Section]) -> dict[str, bytes]:
+    """Every picture of the sections as PNG, by its name."""
+    return {
+        picture.name: png_bytes(picture.figure)
+        for section in sections
+        for picture in section.pictures
+    }
 
 
-def _figure(picture: Picture, png: bytes) -> str:
-    data = base64.b64encode(png).decode("ascii")
-    width, height = (round(100 * inches) for inches in picture.figure.get_size_inches())
-    caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
-    kind = ' class="wide"' if picture.wide else ""
-    return (
-        f'<figure{kind}><img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" '
-        f'width="{width}" height="{height}">{caption}</figure>'
-    )
+def pictures_folder(path: Path) -> Path:
+    """The folder of the pictures of the page at ``path``."""
+    return path.with_name(f"{path.stem}_files")
 
 
-def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in table.rows
-    )
-    kind = ' class="code"' if table.code else ""
-    place = "scroll wide" if table.wide else "scroll"
-    top = f"<thead><tr>{head}</tr></thead>" if any(table.header) else ""
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return (
-        f'<div class="{place}"><table{kind}><caption>{escape(table.caption)}</caption>{top}\n'
-        f"<tbody>\n{rows}\n</tbody></table>{note}</div>"
-    )
+def check_page(path: Path, overwrite: bool) -> None:
+    """Raise `FileError` unless the page and the folder of its pictures may be written."""
+    check_output(path, (".html", ".htm"), overwrite=overwrite)
+    folder = pictures_folder(path)
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    if (found or folder.is_file()) and not overwrite:
+        raise FileError(
+            f"{str(folder)!r} exists already, and the report writes its pictures there; choose "
+            "another name, or overwrite it (overwrite=True, --overwrite)."
+        )
+    if folder.is_file() or not all(
+        item.is_file() and PICTURE_FILES.fullmatch(item.name) for item in found
+    ):
+        raise FileError(
+            f"{str(folder)!r} holds files that are not a report's pictures, and overwriting the "
+            "report would remove them; choose another name."
+        )
+
+
+def publish(path: Path, page: Page) -> Path:
+    """Write the page and its pictures; each of the two is complete or absent."""
+    text = render(page)
+    with atomic_write(path) as file, atomic_write(pictures_folder(path)) as folder:
+        folder.mkdir()
+        for name, png in page.pngs.items():
+            (folder / f"{name}.png").write_bytes(png)
+        file.write_text(text, encoding="utf-8")
+    return path

@@ -1,4 +1,4 @@
-"""How much of what a label says can a straight line read from the codes?
+"""Linear probes: the accuracy of a linear classifier on codes, PCA's codes and raw data.
 
 Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (2016),
 https://arxiv.org/abs/1610.01644.
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from narrows.exceptions import InputError, ParameterError
+from narrows.report.formatting import count
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from narrows.estimators.base import Estimator
 
-WIDEST_RAW = 10_000  # raw features beyond which a linear probe takes minutes and gigabytes
+MAX_RAW_FEATURES = 10_000  # with more, a linear probe takes minutes and gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Probe:
 
 
 def linear_probe(
-    est: Any,
+    est: Estimator,
     X: Any,
     y: ArrayLike,
     *,
@@ -41,19 +43,35 @@ def linear_probe(
 ) -> dict[str, Probe]:
     """Cross-validated accuracy of a linear classifier on the codes, on PCA's codes and on raw data.
 
-    All three see the same rows in the same stratified folds, each standardised on the training
-    part of the fold, so that they can be compared fold by fold.
+    All three are given the same rows in the same stratified folds, each standardised on the
+    training part of the fold, so they can be compared fold by fold.
 
-    Parameters: ``est`` a fitted estimator; ``X`` (n, ...) rows as it takes them; ``y`` (n,) class
-    names or numbers; ``n_folds`` how many folds; ``max_rows`` when n is larger, a subset of about
-    this many rows is used, with each class at its share; ``random_state`` seeds subset and folds.
+    Parameters
+    ----------
+    est : fitted estimator
+    X : array of shape (n, \\*input_shape_)
+    y : array of shape (n,)
+        Class names or numbers.
+    n_folds : int, at least 2
+    max_rows : int
+        Of more rows than this, a subset of about this many is used, with each class at its share.
+    random_state : int
+        Seed of the subset and of the folds.
 
-    Returns ``{"codes": Probe, "pca": Probe, "raw": Probe}``; no "pca" where the model keeps none,
-    no "raw" for rows of more than 10,000 numbers.
+    Returns
+    -------
+    dict
+        ``{"codes": Probe, "pca": Probe, "raw": Probe}``; without "pca" if the model keeps no PCA,
+        without "raw" if rows have more than 10,000 numbers.
 
-    Raises `InputError` when y has another length than X, a missing value, a single class, or a
-    class with fewer rows than folds.
+    Raises
+    ------
+    InputError
+        y has another length than X, a missing value, a single class, or a class with fewer rows
+        than folds.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from narrows import Autoencoder
     >>> rng = np.random.default_rng(0)
@@ -63,14 +81,16 @@ def linear_probe(
     >>> linear_probe(est, X, y)["codes"].accuracy
     1.0
     """
+    from sklearn.utils import _safe_indexing
+
     classes = check_classes(y, len(X), n_folds)
     rows = stratified_rows(classes, max_rows, n_folds, random_state)
-    X, classes = _rows_of(X, rows), classes[rows]
+    X, classes = _safe_indexing(X, rows), classes[rows]
     features = {"codes": np.asarray(est.transform(X))}
     if est.pca_ is not None:
         features["pca"] = np.asarray(est.pca_.transform(X))
     raw = np.asarray(X).reshape(len(rows), -1)
-    if raw.shape[1] <= WIDEST_RAW:
+    if raw.shape[1] <= MAX_RAW_FEATURES:
         features["raw"] = raw
     return {
         name: probe_features(F, classes, n_folds=n_folds, random_state=random_state)
@@ -95,7 +115,7 @@ def probe_features(F: ArrayLike, y: ArrayLike, *, n_folds: int = 5, random_state
 
     F = np.asarray(F, dtype=np.float64)
     classes = check_classes(y, len(F), n_folds)
-    # A probe needs the boundary, not its last digit: the looser tolerance saves most of the time.
+    # the accuracy needs no exact optimum: a tolerance of 1e-3 (default 1e-4) saves most of the time
     classifier = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-3, max_iter=2000))
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=random_state)
     scores = cross_val_score(classifier, F, classes, cv=folds)
@@ -103,7 +123,7 @@ def probe_features(F: ArrayLike, y: ArrayLike, *, n_folds: int = 5, random_state
 
 
 def check_classes(y: ArrayLike, n_rows: int, n_folds: int) -> NDArray[np.int64]:
-    """The labels as class numbers (n,), or `InputError` saying why they cannot be probed."""
+    """The labels as class numbers (n,); `InputError` if there is no probe of them."""
     if n_folds < 2:
         raise ParameterError(f"n_folds is {n_folds}; a cross-validation needs at least 2 folds.")
     labels = check_labels(y, n_rows)
@@ -115,20 +135,20 @@ def check_classes(y: ArrayLike, n_rows: int, n_folds: int) -> NDArray[np.int64]:
     if counts.min() < n_folds:
         name = str(names[counts.argmin()])
         raise InputError(
-            f"Class {name!r} has {_rows(int(counts.min()))}; {n_folds} folds need at least "
-            f"{n_folds} of each class: give more rows, or join or leave out rare classes."
+            f"Class {name!r} has {count(int(counts.min()), 'row')}; {n_folds} folds need at least "
+            f"{n_folds} of each class: give more rows, or merge or leave out rare classes."
         )
     return index.astype(np.int64)
 
 
 def check_labels(y: ArrayLike, n_rows: int) -> NDArray[Any]:
-    """The labels as a flat array that can be sorted, one for each row, none missing."""
+    """The labels as an array (n_rows,) that can be sorted; `InputError` if one is missing."""
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or len(labels) != n_rows:
         raise InputError(
-            f"The labels have shape {labels.shape}, the data {_rows(n_rows)}; "
+            f"The labels have shape {labels.shape}, the data {count(n_rows, 'row')}; "
             "give one label for each row, in the same order."
         )
     missing = np.array([_is_missing(value) for value in labels.tolist()], dtype=bool)
@@ -155,16 +175,6 @@ def stratified_rows(
     return np.sort(np.concatenate(chosen))
 
 
-def _rows_of(X: Any, rows: NDArray[np.intp]) -> Any:
-    from sklearn.utils import _safe_indexing
-
-    return _safe_indexing(X, rows)
-
-
 def _is_missing(label: Any) -> bool:
-    # pandas' NA is asked first: it answers neither yes nor no when compared.
+    # by its name, because comparing pandas' NA gives neither true nor false
     return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label
-
-
-def _rows(n: int) -> str:
-    return f"{n} row" if n == 1 else f"{n} rows"

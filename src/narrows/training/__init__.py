@@ -1,1 +1,1 @@
-"""What carries data and training, and knows no part: it is handed a model and an objective."""
+"""Training: batches, the loop and what surrounds it. Models and objectives are given to it."""

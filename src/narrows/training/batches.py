@@ -1,7 +1,7 @@
-"""Rows: where they may come from, their scaling, and batches of them in scaled units.
+"""Batches of rows in memory, and their scaling.
 
-Rows in memory stay one tensor in their own dtype (uint8 stays uint8) on the device; only the batch
-that is being looked at is turned into scaled float32. ``streams`` has the rows that stay on a disk.
+Rows stay one tensor in their own dtype (uint8 stays uint8) on the device; only the current batch
+becomes scaled float32. Rows that stay on a disk are in ``streamed_batches``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Generator, Tensor
 
 from narrows.training.statistics import Statistics
 
-SAMPLE = 2**28  # elements of a sample of rows: 1 GiB in float32
+MAX_SAMPLE_ELEMENTS = 2**28  # of a sample of rows: 1 GiB in float32
 
 
 def as_tensor(rows: NDArray[Any]) -> Tensor:
-    """Rows as a tensor that shares their memory where torch can, in a dtype torch computes with."""
+    """Rows as a tensor, in a dtype that torch computes with; it shares their memory if it can."""
     wider = {"u2": np.int32, "u4": np.int64, "u8": np.float64}.get(rows.dtype.str[1:])
     if wider is not None:
         rows = rows.astype(wider)
@@ -31,7 +31,7 @@ def as_tensor(rows: NDArray[Any]) -> Tensor:
 
 @dataclass(frozen=True)
 class Scaling:
-    """x ↦ (x − shift) / scale; both broadcast against one event and are kept in float64."""
+    """x ↦ (x − shift) / scale. Both are float64 and broadcast against one event (one row)."""
 
     kind: str  # "column" | "shared" | "none"
     shift: Tensor
@@ -39,13 +39,14 @@ class Scaling:
 
     @classmethod
     def none(cls) -> Scaling:
-        """The one that changes nothing: rows of which nobody knows more yet."""
+        """The scaling that changes nothing, for rows before their scaling is known."""
         zero = torch.zeros((), dtype=torch.float64)
         return cls("none", zero, zero + 1)
 
     def apply(self, rows: Tensor) -> Tensor:
         """Scaled float32."""
-        # a narrow dtype loses nothing in float32; a wide one must be centred before it is cut
+        # float32 holds narrow dtypes exactly; it loses integers above 2**24 and digits of float64,
+        # so wide dtypes are centred first
         if rows.dtype in (torch.float64, torch.int64, torch.int32):
             return ((rows.double() - self.shift) / self.scale).float()
         return (rows.float() - self.shift.float()).div_(self.scale.float())
@@ -55,16 +56,12 @@ class Scaling:
         return scaled.double() * self.scale + self.shift
 
     def undo_narrow(self, scaled: Tensor, dtype: torch.dtype) -> Tensor:
-        """Back to float32 or to small integers, for which float32 is exact enough and faster."""
+        """Back to float32 or small integers, for which float32 is exact enough and faster."""
         rows = scaled * self.scale.float() + self.shift.float()
         if dtype.is_floating_point:
             return rows
         ends = torch.iinfo(dtype)
         return rows.round_().clamp_(ends.min, ends.max).to(dtype)
-
-    def log_volume(self, shape: tuple[int, ...]) -> float:
-        """log |∂x/∂scaled| of one event: what a density in scaled units lacks in the user's."""
-        return float(self.scale.expand(shape).log().sum())
 
     def to(self, device: torch.device) -> Scaling:
         """The same scaling on another device."""
@@ -72,7 +69,10 @@ class Scaling:
 
 
 def fit_scaling(found: Statistics, kind: str) -> Scaling:
-    """Mean and standard deviation of each column, or shared by each channel; constants keep 1."""
+    """The scaling to mean 0 and deviation 1 of each column, or of each channel ("shared").
+
+    What is constant keeps a scale of 1.
+    """
     low, high = found.low, found.high
     one = torch.ones([1] * low.ndim, dtype=torch.float64, device=low.device)
     if kind == "none":
@@ -82,7 +82,7 @@ def fit_scaling(found: Statistics, kind: str) -> Scaling:
         dims = shared_axes(low.ndim)
         spread = high.amax(dims, keepdim=True) - low.amin(dims, keepdim=True)
         largest = torch.maximum(low.abs(), high.abs()).amax(dims, keepdim=True)
-        largest = torch.where(largest > 0, largest, 1.0)  # 1e300 squared would not be a number
+        largest = torch.where(largest > 0, largest, 1.0)  # 1e300 squared overflows float64
         each, scale = mean / largest, scale / largest
         mean = each.mean(dims, keepdim=True)
         variance = (scale.square() + (each - mean).square()).mean(dims, keepdim=True)
@@ -91,7 +91,7 @@ def fit_scaling(found: Statistics, kind: str) -> Scaling:
 
 
 def shared_axes(ndim: int) -> tuple[int, ...]:
-    """The axes of an event whose elements may share a unit: all but a picture's channels."""
+    """The axes of an event that share one scaling: all but the channels of images and signals."""
     return tuple(range(0 if ndim == 1 else 1, ndim))
 
 
@@ -122,7 +122,7 @@ class Rows:
             yield self.scaled(slice(start, start + batch_size))
 
     def part(self, share: Share) -> Rows:
-        """A process's share of the rows, one after another."""
+        """The consecutive rows of one process; ``share`` is its rank and the number of them."""
         rank, size = share
         return Rows(self.data.tensor_split(size)[rank], self.scaling)
 
@@ -131,16 +131,16 @@ class Rows:
     ) -> Iterator[Tensor]:
         """Every row once, in an order drawn from ``order`` (a generator on the CPU).
 
-        The first ``skip`` batches are passed over: an epoch that was broken off goes on there. Of
-        each batch only this process's ``share`` (its rank, of how many) is given.
+        The first ``skip`` batches are left out, where an interrupted epoch continues. Of each batch
+        only this process's ``share`` (its rank and the number of processes) is given.
         """
         permutation = torch.randperm(len(self), generator=order).to(self.data.device)
         for start, stop in shares(len(self), batch_size, skip, share):
             yield self.scaled(permutation[start:stop])
 
     def sample(self, seed: int) -> Tensor:
-        """Scaled rows on the CPU: all of them, or a random share of very many."""
-        most = max(2, SAMPLE // max(1, math.prod(self.shape)))
+        """Scaled rows on the CPU: all of them, or a random sample of very many."""
+        most = max(2, MAX_SAMPLE_ELEMENTS // max(1, math.prod(self.shape)))
         index: Tensor | slice = slice(None)
         if len(self) > most:
             rng = torch.Generator().manual_seed(seed)
@@ -148,32 +148,32 @@ class Rows:
         return self.scaled(index).cpu()
 
 
-Share = tuple[int, int]  # the rank of a process, and how many there are
+Share = tuple[int, int]  # the rank of a process, and the number of processes
 
 
 def n_batches(n_rows: int, batch_size: int) -> int:
-    """How many batches an epoch has."""
+    """The number of batches in an epoch."""
     return math.ceil(n_rows / batch_size)
 
 
 def shares(n_rows: int, batch_size: int, skip: int, share: Share) -> Iterator[tuple[int, int]]:
-    """Where this process's share of each batch after the first ``skip`` starts and stops."""
+    """Start and stop of this process's share of each batch after the first ``skip``."""
     rank, size = share
     count = n_batches(n_rows, batch_size)
     for i in range(skip, count):
-        # batches of nearly one size: a last batch of one row would be a poor step
+        # batches of nearly equal size: a last batch of one row would give a poor step
         start, stop = _part(n_rows, count, i)
         first, last = _part(stop - start, size, rank)
         yield start + first, start + last
 
 
 def _part(n: int, count: int, i: int) -> tuple[int, int]:
-    """Where part i of n things in ``count`` nearly equal parts starts and stops."""
+    """Start and stop of part i, if n rows are cut into ``count`` parts of nearly equal size."""
     least, longer = divmod(n, count)
     start = i * least + min(i, longer)
     return start, start + least + (i < longer)
 
 
 def inference_batch(shape: tuple[int, ...]) -> int:
-    """Rows looked at together without gradients: 1.5 MiB of input, so that layers fit caches."""
+    """Rows a batch without gradients: 1.5 MiB of float32 input, so that layers fit the cache."""
     return max(1, min(8192, 3 * 2**17 // max(1, math.prod(shape))))

@@ -21,15 +21,7 @@ from narrows.training.state import TrainState
 
 Saved = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and plain JSON
 
-# names in a file -> attributes of TrainState
-COUNTERS = {
-    "step": "step",
-    "epoch": "epoch",
-    "batch": "batch",
-    "first_step": "first_step",
-    "last_epoch": "last_epoch",
-    "slower": "lr_backoff",
-}
+COUNTERS = ("step", "epoch", "batch", "first_step", "last_epoch")  # of TrainState
 
 
 def state_dict(state: TrainState, monitor: Monitor) -> Saved:
@@ -47,7 +39,8 @@ def state_dict(state: TrainState, monitor: Monitor) -> Saved:
         tensors |= _add_prefix(f"best.{name}", monitor.best.get(name, {}))
     tensors |= _add_prefix("sum", monitor.sums)
     numbers = {
-        **{name: getattr(state, attribute) for name, attribute in COUNTERS.items()},
+        **{name: getattr(state, name) for name in COUNTERS},
+        "slower": state.lr_backoff,
         "history": list(monitor.history),
         "scores": list(monitor.scores),
         "best_epoch": monitor.best_epoch,
@@ -73,8 +66,9 @@ def load_state_dict(saved: Saved, state: TrainState, monitor: Monitor) -> None:
         module.load_state_dict(_strip_prefix(f"last.{name}", tensors))
         monitor.best[name] = _strip_prefix(f"best.{name}", tensors)
     monitor.sums = _strip_prefix("sum", tensors)
-    for name, attribute in COUNTERS.items():
-        setattr(state, attribute, numbers[name])
+    for name in COUNTERS:
+        setattr(state, name, numbers[name])
+    state.lr_backoff = numbers["slower"]
     # JSON has no NaN: it is null in a file
     monitor.scores = [math.nan if score is None else score for score in numbers["scores"]]
     monitor.history = [

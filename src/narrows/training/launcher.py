@@ -1,13 +1,20 @@
-"""Worker processes, started from Python: for ``n_devices`` without torchrun.
+"""Processes: torchrun's environment, Ctrl-C and SIGTERM, and workers for ``n_devices=``.
 
-Workers are plain new interpreters that are told what to do by a file, so that a script needs no
-``if __name__ == "__main__"`` and a notebook, a test or ``python -`` can start them too. Arrays lie
-beside that file and are mapped, not copied to each worker through a pipe.
+Importing this needs no torch, so that the command can ask for its rank at once.
+
+For ``n_devices=`` the workers are new interpreters that read what to do from a file. So a script
+needs no ``if __name__ == "__main__"``, and a notebook, a test or ``python -`` can start them too.
+Arrays lie in a second file, which workers map into memory instead of copying it.
+
+The workers are watched here and not by torch.distributed.elastic, which was tried: it replaces the
+user's signal handlers for good, starts workers in sessions of their own, where Ctrl-C does not
+reach them, and ends all of them at once when one fails, before the others can say why.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import os
 import pickle
@@ -20,17 +27,31 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any
 
 from narrows.exceptions import NarrowsError, WorkerError
 
-GRACE = 15.0  # seconds that the others get to end by themselves once one has failed
-ALIGNED = 64  # bytes: where an array may start
+# Once one worker has failed, the others get this long to end by themselves: the error that one of
+# them is about to write may say more than the first.
+GRACE_SECONDS = 10.0
+ARRAY_ALIGNMENT = 64  # bytes: as numpy aligns its own arrays
 
 # What torchrun, or a launcher like it, sets in the environment of each process that it starts.
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+# SIGINT is ignored until torch is imported, where an interrupt would only print a traceback.
+# form_group is handed in, because its module imports this one.
+WORKER_CODE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "sys.path[:] = {path!r}; from narrows.training.launcher import run_worker; "
+    "from narrows.training.process_group import form_group; "
+    "run_worker(form_group, {folder!r}, {rank}, {size}, {parent})"
+)
+Worker = subprocess.Popen[bytes]
 
 
 def launched() -> bool:
@@ -43,19 +64,51 @@ def given_rank() -> int:
     return int(os.environ["RANK"]) if launched() else 0
 
 
-# An interrupt while torch is being imported would only print a trace; it is heard of later.
-START = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-    "sys.path[:] = {path!r}; from narrows.training.launcher import work; "
-    "from narrows.training.process_group import form_group; "
-    "work(form_group, {folder!r}, {rank}, {size}, {parent})"
-)
+@dataclass
+class Interrupt:
+    """The reason to stop: "", "interrupted" (Ctrl-C) or "terminated" (SIGTERM)."""
+
+    reason: str = ""
+
+
+@contextmanager
+def catch_interrupts(interrupt: Interrupt, *, on_terminate: bool) -> Iterator[None]:
+    """Within the block, a first Ctrl-C only sets ``interrupt.reason``; a second one raises.
+
+    With ``on_terminate`` SIGTERM sets it too; otherwise it ends the process as usual. Handlers that
+    the user has set stay. Outside the main thread, which alone gets signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle_interrupt(number: int, frame: FrameType | None) -> None:
+        if interrupt.reason:
+            raise KeyboardInterrupt
+        interrupt.reason = "interrupted"
+
+    def handle_terminate(number: int, frame: FrameType | None) -> None:
+        interrupt.reason = "terminated"
+
+    replaced = []
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        replaced.append((signal.SIGINT, signal.signal(signal.SIGINT, handle_interrupt)))
+    if on_terminate and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        replaced.append((signal.SIGTERM, signal.signal(signal.SIGTERM, handle_terminate)))
+    try:
+        yield
+    finally:
+        for number, handler in replaced:
+            signal.signal(number, handler)
+
+
+# ------------------------------------------------------------------ workers for n_devices
 
 
 def run_workers(n: int, task: Callable[..., Any], *arguments: Any) -> Any:
-    """``task(*arguments)`` in ``n`` new processes that form one group; the first one's answer.
+    """Run ``task(*arguments)`` in ``n`` new processes that form one group; return rank 0's result.
 
-    What the first one warns of is warned of here. An error of ``task`` is raised here as itself.
+    Rank 0's warnings are given here again. An error of ``task`` is raised here as it is.
 
     Raises
     ------
@@ -64,147 +117,131 @@ def run_workers(n: int, task: Callable[..., Any], *arguments: Any) -> Any:
     """
     with TemporaryDirectory(prefix="narrows-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        _pack(folder / "task", (task, arguments))
+        _dump(folder / "task", (task, arguments))
         workers = [_start(folder, rank, n) for rank in range(n)]
+        interrupt = Interrupt()
         try:
-            with _passing_on(workers) as terminated:
-                _wait(workers, folder / "stop")
+            with catch_interrupts(interrupt, on_terminate=True):
+                codes = _wait(workers, interrupt, folder / "stop")
         finally:
             for worker in workers:
                 worker.kill()
                 worker.wait()
-        if terminated:
+        if interrupt.reason == "terminated":
             raise SystemExit(128 + signal.SIGTERM)
-        return _outcome(folder, workers)
+        return _outcome(folder, codes)
 
 
-@contextmanager
-def _passing_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """A SIGTERM goes to the workers, which end with a checkpoint where they keep one."""
-    heard: list[int] = []
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield heard
-        return
-
-    def terminate(number: int, frame: Any) -> None:
-        heard.append(number)
-        for worker in workers:
-            worker.terminate()
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield heard
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _start(folder: Path, rank: int, n: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, rank: int, n: int) -> Worker:
     import torch
 
     threads = str(max(1, torch.get_num_threads() // n))
-    several = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    environment = {**os.environ, "LOCAL_RANK": str(rank), **dict.fromkeys(several, threads)}
-    if sys.platform == "linux":  # nothing of this needs to be heard outside this machine
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {**os.environ, "LOCAL_RANK": str(rank), **dict.fromkeys(variables, threads)}
+    if sys.platform == "linux":  # on this machine only: no port is open to the network
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    words = START.format(path=sys.path, folder=str(folder), rank=rank, size=n, parent=os.getpid())
-    return subprocess.Popen(
-        [sys.executable, "-c", words], stdin=subprocess.DEVNULL, env=environment
+    code = WORKER_CODE.format(
+        path=sys.path, folder=str(folder), rank=rank, size=n, parent=os.getpid()
     )
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, env=environment)
 
 
-def _wait(workers: Sequence[subprocess.Popen[bytes]], stop: Path) -> None:
-    """Until all have ended, or one has failed and the others have had their time."""
-    deadline = float("inf")
-    while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
-        if deadline == float("inf") and any(worker.returncode for worker in workers):
-            deadline = time.monotonic() + GRACE
-        try:
-            time.sleep(0.05)
-        except KeyboardInterrupt:
-            # workers at work heard it too, and end by themselves with what they have; asked
-            # again, nobody waits for them
-            if stop.exists():
-                raise
+def _wait(workers: Sequence[Worker], interrupt: Interrupt, stop: Path) -> list[int | None]:
+    """Until all have ended, or one has failed and the others have had their time.
+
+    Returns exit codes; None for a worker that still runs.
+    """
+    deadline, passed_on = math.inf, ""
+    while True:
+        codes = [worker.poll() for worker in workers]  # of all: any may die while others start
+        if None not in codes or time.monotonic() >= deadline:
+            return codes
+        if any(codes):
+            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        if interrupt.reason != passed_on:
+            passed_on = interrupt.reason
+            if passed_on == "terminated":  # workers end, with a checkpoint if they keep one
+                for worker in workers:
+                    worker.terminate()
+            # The terminal sends Ctrl-C to workers too; those that still start look for this file.
             stop.touch()
+        time.sleep(0.05)
 
 
-def _outcome(folder: Path, workers: Sequence[subprocess.Popen[bytes]]) -> Any:
-    """The first worker's answer, or the error that says most."""
-    found = [_unpack(_answer(folder, rank)) for rank in range(len(workers))]
-    errors = [answer["error"] for answer in found if answer and answer["error"] is not None]
-    for error in sorted(errors, key=lambda e: isinstance(e, WorkerError)):
-        if not isinstance(error, WorkerError):
+def _outcome(folder: Path, codes: Sequence[int | None]) -> Any:
+    """Rank 0's result; otherwise raise the error that says most."""
+    answers = [_load(_answer_file(folder, rank)) for rank in range(len(codes))]
+    errors = [answer.error for answer in answers if answer and answer.error is not None]
+    for error in errors:
+        if not isinstance(error, WorkerError):  # those only say that another process ended
             raise error
-    for rank, answer in enumerate(found):
-        if answer is None:
-            code = workers[rank].returncode
+    for rank, code in enumerate(codes):
+        if answers[rank] is None and code is not None:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
             raise WorkerError(
-                f"Worker process {rank} of {len(workers)} {how} before its work was done; where "
+                f"Worker process {rank} of {len(codes)} {how} before its work was done; where "
                 "memory ran out, ask for fewer with n_devices."
             )
     if errors:
         raise errors[0]
-    assert found[0] is not None
-    for warning in found[0]["warnings"]:
+    for warning in answers[0].warnings:
         warnings.warn(warning, stacklevel=4)
-    return found[0]["result"]
+    return answers[0].result
 
 
-def _answer(folder: Path, rank: int) -> Path:
+def _answer_file(folder: Path, rank: int) -> Path:
     return folder / f"answer{rank}"
 
 
 # ------------------------------------------------------------------ in a worker
 
 
-def work(form_group: Any, folder: str, rank: int, size: int, parent: int) -> None:
-    """What a worker does from its start to its end."""
+@dataclass
+class _Answer:
+    """What a worker writes at its end."""
+
+    result: Any = None  # rank 0's
+    error: BaseException | None = None
+    warnings: list[Warning] = field(default_factory=list)
+
+
+def run_worker(
+    form_group: Callable[..., Any], folder: str, rank: int, size: int, parent: int
+) -> None:
+    """All that a worker does; ends the process."""
     import torch
     import torch.distributed as dist
 
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    place = Path(folder)
-    answer: dict[str, Any] = {"result": None, "error": None, "warnings": []}
+    place, answer = Path(folder), _Answer()
     try:
-        with _caught() as caught:
-            task, arguments = _unpack(place / "task")
-            store = dist.FileStore(str(place / "meeting"), size)  # type: ignore[attr-defined]
+        with warnings.catch_warnings(record=True) as caught:
+            task, arguments = _load(place / "task")
+            store = dist.FileStore(str(place / "store"), size)  # type: ignore[attr-defined]
             with form_group(store, rank, size):
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 if (place / "stop").exists():
                     raise KeyboardInterrupt
                 result = task(*arguments)
-        answer.update(result=result if rank == 0 else None, warnings=caught)
+        answer.result = result if rank == 0 else None
+        answer.warnings = [w.message for w in caught if isinstance(w.message, Warning)]
     except BaseException as error:
-        answer["error"] = _portable(error)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the answer is not to be lost now
-    _pack(_answer(place, rank), answer)
-    sys.exit(0 if answer["error"] is None else 1)
+        answer.error = _picklable(error)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the answer must not be lost now
+    _dump(_answer_file(place, rank), answer)
+    sys.exit(0 if answer.error is None else 1)
 
 
 def _end_with(parent: int) -> None:
-    """A worker whose parent was killed has nobody to work for."""
+    """End this worker when its parent has been killed."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
-@contextmanager
-def _caught() -> Iterator[list[Warning]]:
-    """The warnings of the block, which are for the parent to give."""
-    kept: list[Warning] = []
-    with warnings.catch_warnings(record=True) as caught:
-        yield kept
-        kept += [w.message for w in caught if isinstance(w.message, Warning)]
-
-
-def _portable(error: BaseException) -> BaseException:
-    """The error as another process can read it."""
+def _picklable(error: BaseException) -> BaseException:
+    """The error, or one that says the same if it cannot be pickled."""
     if not isinstance(error, NarrowsError):
         error.add_note("In a worker process:\n" + traceback.format_exc())
     try:
@@ -217,55 +254,56 @@ def _portable(error: BaseException) -> BaseException:
 # ------------------------------------------------------------------ objects in files
 
 
-def _pack(path: Path, content: Any) -> None:
-    """Write any object to ``path``, its arrays to a file beside it; a memory map as its place."""
+def _dump(path: Path, content: Any) -> None:
+    """Write any object to ``path`` and its arrays to a second file.
+
+    Of a memory map only its place is written: the path of its file and where in it.
+    """
     import cloudpickle
     import numpy as np
 
     class Pickler(cloudpickle.Pickler):
         def reducer_override(self, item: Any) -> Any:
-            if isinstance(item, np.memmap) and (place := _place(item)) is not None:
+            if isinstance(item, np.memmap) and (place := _place_of_map(item)) is not None:
                 return np.memmap, place
             return super().reducer_override(item)
 
     buffers: list[pickle.PickleBuffer] = []
     written = io.BytesIO()
     Pickler(written, protocol=5, buffer_callback=buffers.append).dump(content)
-    data, places = written.getvalue(), []
-    with path.with_suffix(".arrays").open("wb") as stream:
+    spans = []
+    with path.with_suffix(".arrays").open("wb") as file:
         for buffer in buffers:
-            raw = buffer.raw()
-            stream.write(bytes(-stream.tell() % ALIGNED))
-            places.append((stream.tell(), raw.nbytes))
-            stream.write(raw)
-    beside = path.with_suffix(".part")
-    beside.write_bytes(pickle.dumps((data, places)))
-    beside.replace(path)  # a worker that was killed leaves no half answer
+            file.write(bytes(-file.tell() % ARRAY_ALIGNMENT))
+            start = file.tell()
+            file.write(buffer.raw())
+            spans.append(slice(start, file.tell()))
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(pickle.dumps((written.getvalue(), spans)))
+    partial.replace(path)  # a worker that is killed leaves no half of an answer
 
 
-def _place(mapped: Any) -> tuple[Any, ...] | None:
-    """What maps the same rows of the same file again; None where it is more than rows of a file."""
+def _load(path: Path) -> Any:
+    """The object at ``path``, None if there is none; its arrays are mapped, not read."""
+    if not path.is_file():
+        return None
+    data, spans = pickle.loads(path.read_bytes())
+    with path.with_suffix(".arrays").open("rb") as file:
+        # copy on write: a task may change its arrays without changing the file
+        whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if file.seek(0, 2) else b""
+    return pickle.loads(data, buffers=[memoryview(whole)[span] for span in spans])
+
+
+def _place_of_map(mapped: Any) -> tuple[Any, ...] | None:
+    """The arguments of np.memmap that map the same rows; None for more than rows of a file."""
     import numpy as np
 
     whole = getattr(mapped, "_mmap", None)
     file = getattr(mapped, "filename", None)
     if whole is None or file is None or mapped.mode == "c" or not mapped.flags.c_contiguous:
         return None
-    # a slice keeps the offset of the map it was cut from, whose pages begin at a round place
-    pages = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY
-    begin = np.frombuffer(whole, np.uint8).__array_interface__["data"][0]
-    offset = pages + mapped.__array_interface__["data"][0] - begin
+    # a slice keeps the offset of the map it was cut from, which begins at a whole page
+    page = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY
+    start = np.frombuffer(whole, np.uint8).__array_interface__["data"][0]
+    offset = page + mapped.__array_interface__["data"][0] - start
     return str(file), mapped.dtype, "r", offset, mapped.shape
-
-
-def _unpack(path: Path) -> Any:
-    """The object at ``path``, None where there is none; its arrays are mapped, not read."""
-    if not path.is_file():
-        return None
-    data, places = pickle.loads(path.read_bytes())
-    with path.with_suffix(".arrays").open("rb") as stream:
-        # a copy on write: what a task changes is its own
-        size = os.fstat(stream.fileno()).st_size
-        whole = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) if size else b""
-    view = memoryview(whole)
-    return pickle.loads(data, buffers=[view[at : at + length] for at, length in places])

@@ -1,19 +1,13 @@
-"""Validation, early stopping, best weights, history, progress bar, and Ctrl-C.
+"""Validation, early stopping, best weights, history and progress bar.
 
-The loop yields a record a step. A ``Monitor`` gets each of them and says when to stop and why;
-``catch_interrupts`` turns signals into a wish to stop, granted between two steps.
+The loop yields a record a step. A ``Monitor`` gets each of them and says when to stop and why.
 """
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -185,44 +179,3 @@ def average_score(
     """
     total = sum(float(score(batch)) * len(batch) for batch in batches)
     return group.all_reduce_sum(total) / n_rows
-
-
-# ------------------------------------------------------------------ interrupts
-
-
-@dataclass
-class Interrupt:
-    """The reason to stop: "", "interrupted" (Ctrl-C) or "terminated" (SIGTERM)."""
-
-    reason: str = ""
-
-
-@contextmanager
-def catch_interrupts(interrupt: Interrupt, *, on_terminate: bool) -> Iterator[None]:
-    """Within the block, a first Ctrl-C only sets ``interrupt.reason``; a second one raises.
-
-    With ``on_terminate`` SIGTERM sets it too; otherwise it ends the process as usual. Handlers that
-    the user has set stay. Outside the main thread, which alone gets signals, it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle_interrupt(number: int, frame: FrameType | None) -> None:
-        if interrupt.reason:
-            raise KeyboardInterrupt
-        interrupt.reason = "interrupted"
-
-    def handle_terminate(number: int, frame: FrameType | None) -> None:
-        interrupt.reason = "terminated"
-
-    replaced = []
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        replaced.append((signal.SIGINT, signal.signal(signal.SIGINT, handle_interrupt)))
-    if on_terminate and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        replaced.append((signal.SIGTERM, signal.signal(signal.SIGTERM, handle_terminate)))
-    try:
-        yield
-    finally:
-        for number, handler in replaced:
-            signal.signal(number, handler)

@@ -1,8 +1,7 @@
 """Patches: square cuts of images of any size, turned and mirrored at random, for training.
 
-They answer the questions that ``Rows`` answers, so that the one loop trains on them. Images stay in
-their own dtype; those that are read from files are decoded once where memory allows it, and group
-by group in a new order every epoch where it does not.
+`Patches` has the methods of `Rows` that the loop needs. Images keep their own dtype. Images in
+files are decoded once if they fit in memory; otherwise group by group, in a new order every epoch.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from torch import Generator, Tensor
 
 from narrows.training.batches import Rows, Scaling, Share, as_tensor, n_batches, shares
 
-MOST_HELD = 2**30  # bytes of images in memory at a time
-LEAST = 1024  # patches in an epoch, however small the images are
+MAX_IMAGE_BYTES = 2**30  # of images in memory at a time: 1 GiB
+MIN_PATCHES = 1024  # in an epoch, however small the images are
 SYMMETRIES = 8  # four quarter turns, each also mirrored
 
 
@@ -34,13 +33,13 @@ def symmetry(x: Tensor, k: int) -> Tensor:
 
 
 def undo_symmetry(x: Tensor, k: int) -> Tensor:
-    """What ``symmetry(_, k)`` did, undone."""
+    """The inverse of ``symmetry(_, k)``."""
     x = x.flip(-1) if k >= 4 else x
     return torch.rot90(x, -(k % 4), (-2, -1))
 
 
 def as_planes(pixels: NDArray[Any]) -> Tensor:
-    """(H, W) or (H, W, C) as (C, H, W), in a dtype torch computes with."""
+    """(H, W) or (H, W, C) as (C, H, W), in a dtype that torch computes with."""
     image = as_tensor(pixels)
     return image[None] if image.ndim == 2 else image.movedim(-1, 0)
 
@@ -49,7 +48,7 @@ Place = tuple[int, int, int]  # image, row and column
 
 
 class ByNumber(Protocol):
-    """Images by their number; a lazy one decodes when it is asked."""
+    """Images by their number; may decode an image at each call."""
 
     def __getitem__(self, i: int, /) -> NDArray[Any]:
         """(H, W) or (H, W, C)."""
@@ -59,8 +58,8 @@ class ByNumber(Protocol):
 class Patches:
     """Random square cuts of images, scaled so that white is 1.
 
-    ``nbytes`` is what all images take; ``whites`` are the values that stand for white, one for each
-    image. An epoch sees about as many pixels as the images have.
+    ``nbytes`` is the size of all images in memory; ``whites`` has the value of white of each image.
+    An epoch has about as many pixels as the images have.
     """
 
     images: ByNumber
@@ -79,7 +78,7 @@ class Patches:
 
     def __len__(self) -> int:
         """Patches in an epoch."""
-        return max(LEAST, sum(map(self._cuts, range(len(self.sizes)))))
+        return max(MIN_PATCHES, sum(map(self._cuts, range(len(self.sizes)))))
 
     def _cuts(self, i: int) -> int:
         height, width = self.sizes[i]
@@ -89,7 +88,7 @@ class Patches:
         image = self._held.get(i)
         if image is None:
             image = as_planes(self.images[i]).to(self.device)
-            image = image.expand(self.channels, -1, -1)  # a grey one among colours
+            image = image.expand(self.channels, -1, -1)  # a grey image among colour images
             if keep:
                 self._held[i] = image
         return image
@@ -99,8 +98,8 @@ class Patches:
     ) -> Iterator[Tensor]:
         """An epoch of batches (B, C, side, side), drawn from ``order`` (a generator on the CPU).
 
-        The first ``skip`` batches are passed over; of each batch only this process's ``share``
-        (its rank, of how many) is given.
+        The first ``skip`` batches are left out; of each batch only this process's ``share`` (its
+        rank and the number of processes) is given.
         """
         groups = self._groups(torch.randperm(len(self.sizes), generator=order).tolist())
         seeds = torch.randint(2**62, (n_batches(len(self), batch_size),), generator=order).tolist()
@@ -111,8 +110,8 @@ class Patches:
         for group, weight in groups:
             done += weight
             last = round(done * len(seeds))  # the weights sum to one
-            if last > max(first, skip):  # an epoch that goes on does not decode what is past
-                images.clear()  # before the next ones come
+            if last > max(first, skip):  # a continued epoch does not decode what it has done
+                images.clear()  # before the next ones are decoded
                 images.update({i: self._image(i, keep=len(groups) == 1) for i in group})
                 for b in range(max(first, skip), last):
                     start, stop = bounds[b]
@@ -122,7 +121,7 @@ class Patches:
             first = last
 
     def fixed(self, n: int, seed: int) -> Rows:
-        """``n`` patches that are the same every time, to validate on; from one image at a time."""
+        """``n`` patches for validation, the same for a seed; one image is decoded at a time."""
         rng = torch.Generator().manual_seed(seed)
         areas = torch.tensor([float(self._cuts(i)) for i in range(len(self.sizes))])
         counts = torch.bincount(torch.multinomial(areas, n, replacement=True, generator=rng))
@@ -134,14 +133,14 @@ class Patches:
         return Rows(torch.cat(held).to(self.device), Scaling.none())
 
     def _groups(self, order: list[int]) -> list[tuple[list[int], float]]:
-        """Images that are in memory together, and the share of an epoch each group gets."""
-        count = max(1, min(len(order), math.ceil(self.nbytes / MOST_HELD)))
+        """Groups of images that are in memory together, and each group's share of the epoch."""
+        count = max(1, min(len(order), math.ceil(self.nbytes / MAX_IMAGE_BYTES)))
         groups = [order[k::count] for k in range(count)]
         total = sum(map(self._cuts, order))
         return [(group, sum(map(self._cuts, group)) / total) for group in groups]
 
     def _draw(self, images: dict[int, Tensor], seed: int, n: int) -> tuple[list[Place], int]:
-        """Where each patch of a batch is cut, large images more often, and how all are turned."""
+        """The places of a batch's patches, more in larger images, and their symmetry."""
         rng = torch.Generator().manual_seed(seed)
         names = list(images)
         areas = torch.tensor([float(self._cuts(i)) for i in names])
@@ -150,7 +149,7 @@ class Patches:
         return places, int(torch.randint(SYMMETRIES, (), generator=rng))
 
     def _places(self, images: list[int], rng: Generator) -> list[Place]:
-        """A place in each of these images."""
+        """A random place in each of these images."""
         u = torch.rand((len(images), 2), generator=rng, dtype=torch.float64).tolist()
         places = []
         for i, (a, b) in zip(images, u, strict=True):
@@ -170,10 +169,10 @@ class Patches:
 
 
 def fill(image: Tensor, height: int, width: int) -> Tensor:
-    """An image (..., H, W) that is too small, mirrored to the right and below to a size.
+    """An image (..., H, W), mirrored to the right and below up to ``height`` and ``width``.
 
-    The mirror repeats, edges included, as ``numpy.pad(mode="symmetric")`` does: it has an answer
-    for a single pixel.
+    As ``numpy.pad(mode="symmetric")``: the mirror repeats, edges included, so that a single pixel
+    can fill any size. A side that is large enough stays.
     """
     for dim, size in ((-2, height), (-1, width)):
         n = image.shape[dim]

@@ -1,7 +1,7 @@
-"""What one pass over the rows tells: their range, mean and spread, element by element.
+"""Range, mean and standard deviation of the rows, element by element, in one pass.
 
-Blocks may come from memory or from a disk; nothing but one block is ever held. What is NaN was
-observed by nobody and counts nowhere.
+Blocks may come from memory or from a disk; only one block is in memory at a time. NaN marks a
+missing value and is ignored.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 2**16  # elements looked at together: half a MiB in float64 stays in a cache
-# Between these, sums of squares stay far inside float64; other values are measured in larger or
-# smaller units.
-SMALL, LARGE = 1e-100, 1e100
+CHUNK_ELEMENTS = 2**16  # processed together: half a MiB in float64 fits the cache
+# Squares of values between these stay far inside float64 (1e-308 to 1e308); other values are
+# measured in larger or smaller units.
+MIN_UNSCALED, MAX_UNSCALED = 1e-100, 1e100
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Of n rows: float64 tensors of the shape of one event, and the dtype.
 
-    ``deviation`` is the standard deviation over the n rows, exactly zero where nothing varies;
-    ``whole`` says which elements hold whole numbers only. Of an element that no row has, ``low`` is
-    infinity and ``high`` minus infinity.
+    ``deviation`` is the standard deviation over the n rows, exactly zero for a constant element;
+    ``whole`` is True for elements with whole numbers only. For an element that is missing in every
+    row, ``low`` is infinity and ``high`` minus infinity.
     """
 
     n: int
@@ -38,7 +38,7 @@ class Statistics:
 
     @property
     def binary(self) -> bool:
-        """Whether all is 0 or 1."""
+        """Whether all values are 0 or 1."""
         return bool((self.whole & (self.low >= 0) & (self.high <= 1)).all())
 
     @property
@@ -56,8 +56,8 @@ def statistics(blocks: Iterable[Tensor]) -> Statistics:
     """The statistics of all rows in ``blocks``, each (n, *event), in one pass.
 
     Means and sums of squares are merged by Chan, Golub & LeVeque (1983), "Algorithms for computing
-    the sample variance", which a large common offset does not harm. Raises ``ValueError`` where
-    there are no rows.
+    the sample variance", which keep their precision under a large common offset. Raises
+    ``ValueError`` if there are no rows.
 
     >>> import torch
     >>> found = statistics([torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]])])
@@ -76,18 +76,20 @@ def statistics(blocks: Iterable[Tensor]) -> Statistics:
 
 def _chunks(rows: Tensor) -> Iterator[Tensor]:
     if len(rows):
-        # at least some rows: merging costs about as much as a row
-        yield from rows.split(max(16, CHUNK // max(1, rows[0].numel())))
+        # at least 16 rows: merging a chunk costs about as much as processing a row
+        yield from rows.split(max(16, CHUNK_ELEMENTS // max(1, rows[0].numel())))
 
 
 class _Running:
-    """The sums so far, counted from the first row on (a large common offset is gone before anything
-    is rounded) in ``unit``s, which are powers of two, so that changing them rounds nothing.
+    """The sums so far, of differences from the first row, in multiples of ``unit``.
+
+    The differences remove a large common offset before anything is rounded. Units are powers of
+    two, so that changing them rounds nothing.
     """
 
     def __init__(self, first: Tensor) -> None:
         self.n, self.dtype = 0, first.dtype
-        self.count: Tensor | int = 0  # of each element; a number until one is missing somewhere
+        self.count: Tensor | int = 0  # rows of each element; an int until a value is missing
         origin = first[0].double()
         if bool(origin.isnan().any()):
             origin = torch.where(origin.isnan(), first.double().nanmean(0), origin).nan_to_num()
@@ -95,10 +97,10 @@ class _Running:
         self.low, self.high = (torch.full_like(origin, end) for end in (torch.inf, -torch.inf))
         self.mean, self.squares = torch.zeros_like(origin), torch.zeros_like(origin)
         self.whole = torch.ones_like(origin, dtype=torch.bool)
-        self.unit: Tensor | None = None  # None is one everywhere
+        self.unit: Tensor | None = None  # None: 1 everywhere
 
     def add(self, chunk: Tensor) -> None:
-        """Take in some rows."""
+        """Add the rows of ``chunk``."""
         low, high = chunk.amin(0).double(), chunk.amax(0).double()
         there, count = None, len(chunk)
         if bool(low.isnan().any()):
@@ -123,7 +125,7 @@ class _Running:
         self.n += count
 
     def _merge(self, count: Any, mean: Tensor, x: Tensor) -> None:
-        """Take in ``count`` values of each element, with this mean; x is used up."""
+        """Add ``count`` values of each element with this mean; overwrites ``x``."""
         squares = x.sub_(mean).square_().sum(0)
         total: Any = self.count + count
         share = count / (total if isinstance(total, int) else total.clamp(min=1))
@@ -134,11 +136,11 @@ class _Running:
 
     def _choose_unit(self) -> None:
         largest = torch.maximum(self.low.abs(), self.high.abs())
-        largest = torch.where(self.high < self.low, 0.0, largest)  # nothing was seen there yet
-        tame = (largest == 0) | ((largest > SMALL) & (largest < LARGE))
+        largest = torch.where(self.high < self.low, 0.0, largest)  # no value so far
+        tame = (largest == 0) | ((largest > MIN_UNSCALED) & (largest < MAX_UNSCALED))
         if self.unit is None and bool(tame.all()):
             return
-        # within a thousand, because two to the 1024th is no float64
+        # at most 1000, because 2**1024 overflows float64
         power = torch.frexp(largest).exponent.double().clamp(-1000, 1000)
         unit = torch.where(tame, 1.0, torch.exp2(power))
         change = unit if self.unit is None else unit / self.unit
@@ -146,11 +148,11 @@ class _Running:
         self.squares = self.squares / change / change
 
     def result(self) -> Statistics:
-        """What all rows so far tell."""
+        """The statistics of all rows so far."""
         unit = torch.ones_like(self.low) if self.unit is None else self.unit
         seen, count = self.high >= self.low, torch.as_tensor(self.count).clamp(min=1)
         deviation = torch.where(self.high > self.low, (self.squares / count).sqrt() * unit, 0.0)
         mean = (self.mean + self.origin / unit) * unit
-        # rounding must not leave the range
+        # rounding must not move the mean out of the range
         mean = torch.where(seen, mean.clamp(self.low, self.high), 0.0)
         return Statistics(self.n, self.low, self.high, mean, deviation, self.whole, self.dtype)

@@ -1,7 +1,7 @@
-"""Rows that stay on a disk: read in blocks, shuffled among several blocks at a time.
+"""Batches of rows that stay on a disk: read in blocks, shuffled among several blocks at a time.
 
-What is held in memory does not grow with the data: two buffers (one in use, one being read), and
-whatever sample was asked for.
+The memory needed does not grow with the data: two buffers (one in use, one being read), and a
+sample of the rows if one is asked for.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from narrows.io.sources import LazyRows, Source
 from narrows.training.batches import Rows, Scaling, Share, as_tensor, shares
 from narrows.training.statistics import Statistics, statistics
 
-BLOCK = 2**22  # bytes that are read at once
-BUFFER = 2**26  # bytes among which rows are shuffled
-HELD = 2**28  # bytes of rows that are held out for validation, at most
-SAMPLE = 2**26  # elements of a sample of rows: 256 MiB in float32
-PAGE = 2**20  # rows among which a sample is drawn at once
+BLOCK_BYTES = 2**22  # read at once: 4 MiB, where a disk reaches its full speed
+BUFFER_BYTES = 2**26  # rows are shuffled within this much: 64 MiB
+MAX_VALIDATION_BYTES = 2**28  # rows held out are kept in memory: 256 MiB
+MAX_SAMPLE_ELEMENTS = 2**26  # of a sample of rows: 256 MiB in float32
+SAMPLE_PAGE_ROWS = 2**20  # a sample is drawn page by page: 8 MiB of row numbers each
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -35,13 +35,13 @@ T = TypeVar("T")
 
 
 def row_bytes(source: Source) -> int:
-    """Bytes that a row takes in memory, with its number."""
+    """Bytes that a row takes in memory, with its number (8 bytes)."""
     return math.prod(source.shape[1:]) * int(np.dtype(source.dtype).itemsize) + 8
 
 
 def block_rows(source: Source) -> int:
-    """Rows that are read at once: a few MiB, and whole chunks where the source has some."""
-    rows = max(2, BLOCK // row_bytes(source))
+    """Rows that are read at once: a few MiB, in whole chunks if the source has chunks."""
+    rows = max(2, BLOCK_BYTES // row_bytes(source))
     chunks = getattr(source, "chunks", None)
     chunk = chunks[0] if chunks and isinstance(chunks[0], int | np.integer) else 1
     return max(int(chunk), rows // int(chunk) * int(chunk))
@@ -50,12 +50,12 @@ def block_rows(source: Source) -> int:
 def sorted_sample(n: int, m: int, seed: int) -> Index:
     """m of the numbers below n, drawn without replacement, in order.
 
-    Every page of numbers gives its share of them, so that memory is needed for a page only.
+    Every page of numbers gives its share of them, so that memory is needed for one page only.
     """
     rng = np.random.default_rng(seed)
     pages = []
-    for start in range(0, n, PAGE):
-        stop = min(n, start + PAGE)
+    for start in range(0, n, SAMPLE_PAGE_ROWS):
+        stop = min(n, start + SAMPLE_PAGE_ROWS)
         share = m * stop // n - m * start // n
         pages.append(start + rng.choice(stop - start, share, replace=False, shuffle=False))
     return np.sort(np.concatenate(pages)).astype(np.int64)
@@ -64,7 +64,8 @@ def sorted_sample(n: int, m: int, seed: int) -> Index:
 def prefetch(items: Iterator[T]) -> Items[T]:
     """The same items, each made by a thread while the one before it is used.
 
-    An error in making one is raised where it would be used; the thread ends with this iterator.
+    An error in making an item is raised where the item would be used. Closing this iterator ends
+    the thread.
     """
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="narrows-read") as thread:
@@ -74,8 +75,8 @@ def prefetch(items: Iterator[T]) -> Items[T]:
             yield item
 
 
-def take(source: Source, index: Index) -> Iterator[Array]:
-    """The rows of ``index``, which is sorted, block by block."""
+def read_rows(source: Source, index: Index) -> Iterator[Array]:
+    """The rows of ``index``, which must be sorted, block by block."""
     size = block_rows(source)
     for block in np.unique(index // size).tolist():
         first, last = np.searchsorted(index, [block * size, (block + 1) * size])
@@ -84,7 +85,10 @@ def take(source: Source, index: Index) -> Iterator[Array]:
 
 
 def scan_statistics(source: Source, held: Index, *, apart: bool) -> tuple[Array, Statistics]:
-    """The rows of ``held``, sorted, and the statistics of the others (or of all), in one pass."""
+    """The rows of ``held`` (sorted) and the statistics of the rest, in one pass over the source.
+
+    Without ``apart`` the statistics are of all rows.
+    """
     kept = np.empty((len(held), *source.shape[1:]), source.dtype)
 
     def others() -> Items[Tensor]:
@@ -101,7 +105,10 @@ def scan_statistics(source: Source, held: Index, *, apart: bool) -> tuple[Array,
 
 
 def read_blocks(source: Source, multiple: int = 1) -> Iterator[tuple[int, Array]]:
-    """Where each block begins and its rows, a ``multiple`` of some number; one is read ahead."""
+    """The first row's number and the rows of each block; the next block is read in the background.
+
+    Every block but the last has a multiple of ``multiple`` rows.
+    """
     size = multiple * max(1, block_rows(source) // multiple)
     starts = range(0, len(source), size)
     with closing(prefetch((start, source[start : start + size]) for start in starts)) as blocks:
@@ -109,13 +116,13 @@ def read_blocks(source: Source, multiple: int = 1) -> Iterator[tuple[int, Array]
 
 
 def _within(held: Index, start: int, count: int) -> Index:
-    """Those of ``held`` among ``count`` rows from ``start`` on, counted from there."""
+    """The numbers in ``held`` (sorted) from ``start`` to ``start + count``, less ``start``."""
     first, last = np.searchsorted(held, [start, start + count])
     return held[first:last] - start
 
 
 class Span(LazyRows):
-    """The rows of a source from ``first`` to before ``stop``."""
+    """The rows of a source from ``first`` up to, without, ``stop``."""
 
     def __init__(self, source: Source, first: int, stop: int) -> None:
         self.source, self.first = source, first
@@ -128,7 +135,7 @@ class Span(LazyRows):
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows of a source, less those ``held`` out (sorted), with the face of `Rows`."""
+    """Rows of a source except those ``held`` out (sorted), with the methods of `Rows`."""
 
     source: Source
     scaling: Scaling
@@ -143,7 +150,7 @@ class Stream:
         return tuple(self.source.shape[1:])
 
     def part(self, share: Share) -> Stream:
-        """A process's share of the rows, one after another."""
+        """The consecutive rows of one process; ``share`` is its rank and the number of them."""
         rank, size = share
         first, stop = (len(self.source) * r // size for r in (rank, rank + 1))
         held = _within(self.held, first, stop - first)
@@ -159,8 +166,8 @@ class Stream:
     ) -> Iterator[Tensor]:
         """Every row once, in batches as `Rows` gives them, with its ``skip`` and ``share``.
 
-        All of the order follows from one draw of ``order`` at the start: blocks are shuffled, a few
-        of them fill a buffer, and the rows in it are shuffled.
+        The whole order follows from one draw of ``order`` at the start: blocks are shuffled, a few
+        of them fill a buffer, and the rows in the buffer are shuffled.
         """
         seed = int(torch.randint(2**62, (), generator=order))
         starts = np.random.default_rng(seed).permutation(self._starts())
@@ -169,13 +176,13 @@ class Stream:
         yield from self._given(starts, spans, first, seed)
 
     def sample(self, seed: int) -> Tensor:
-        """Scaled rows on the CPU: all of them, or a random share of many."""
-        most = max(2, SAMPLE // max(1, math.prod(self.shape)))
+        """Scaled rows on the CPU: all of them, or a random sample of very many."""
+        most = max(2, MAX_SAMPLE_ELEMENTS // max(1, math.prod(self.shape)))
         index = sorted_sample(len(self), min(len(self), most), seed)
-        # the i-th row that is not held out lies as many rows later as are held out before it
+        # from numbers among the rows that are not held out to numbers among all rows
         index += np.searchsorted(self.held - np.arange(len(self.held)), index, side="right")
         found, done = torch.empty((len(index), *self.shape), dtype=torch.float32), 0
-        for rows in take(self.source, index):
+        for rows in read_rows(self.source, index):
             found[done : done + len(rows)] = self._scaled(rows).cpu()
             done += len(rows)
         return found
@@ -189,7 +196,10 @@ class Stream:
     def _given(
         self, starts: Index, spans: Iterator[tuple[int, int]], first: int, seed: int | None
     ) -> Iterator[Tensor]:
-        """The rows in ``spans`` of the order that ``starts`` and ``seed`` make, from ``first``."""
+        """Batches: the rows in each of ``spans`` of the order that ``starts`` and ``seed`` give.
+
+        No span begins before ``first``, so that what lies before it is not read.
+        """
         with closing(prefetch(self._buffers(starts, first, seed))) as buffers:
             begin, rows, order = 0, np.empty((0, *self.shape), self.source.dtype), None
             for start, stop in spans:
@@ -205,15 +215,15 @@ class Stream:
     def _buffers(
         self, starts: Index, first: int, seed: int | None
     ) -> Iterator[tuple[int, Array, Index | None]]:
-        """Where each buffer begins, its rows, and the order to give them in (None: as they are)."""
+        """Each buffer's first row number, its rows, and their new order (None: unchanged)."""
         size, begin = block_rows(self.source), 0
-        together = max(2, BUFFER // (row_bytes(self.source) * size))
+        together = max(2, BUFFER_BYTES // (row_bytes(self.source) * size))
         for i in range(0, len(starts), together):
             group = starts[i : i + together]
             stops = np.minimum(group + size, len(self.source))
             held = np.searchsorted(self.held, stops) - np.searchsorted(self.held, group)
             count = int((stops - group - held).sum())
-            if begin + count > first:  # an epoch that goes on does not read what is past
+            if begin + count > first:  # a continued epoch does not read what it has done
                 rng = None if seed is None else np.random.default_rng([seed, i])
                 order = None if rng is None else rng.permutation(count)
                 yield begin, self._read(group, count), order
@@ -232,12 +242,12 @@ class Stream:
 
 
 def hold_out(source: Source, fraction: float, seed: int) -> tuple[Stream, Rows, Statistics]:
-    """Training rows, validation rows in memory and the statistics of the former; nothing is scaled.
+    """Training rows, validation rows in memory, and the statistics of the training rows.
 
-    With a ``fraction`` of 0 the validation rows are a sample of the training rows.
+    Nothing is scaled. If ``fraction`` is 0, the validation rows are a sample of the training rows.
     """
     n = len(source)
-    most = max(1, HELD // row_bytes(source))
+    most = max(1, MAX_VALIDATION_BYTES // row_bytes(source))
     m = min(most, max(1, round(n * fraction)) if fraction else n)
     held = sorted_sample(n, m, seed)
     kept, found = scan_statistics(source, held, apart=fraction > 0)

@@ -1,4 +1,4 @@
-"""Experiment trackers: what is said where one is missing, and what is really written."""
+"""Experiment trackers: the message if a package is missing, and what is really written."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 from helpers.command import refused
 from helpers.fake_run import ABOUT, follow
 from narrows.exceptions import ParameterError
-from narrows.training.listeners import Listeners
-from narrows.training.loggers import MLflow, TensorBoard, WandB, tracker
+from narrows.training.listeners import Listeners, MLflow, TensorBoard, WandB
 
 
 def test_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -42,13 +41,8 @@ def test_a_missing_package_is_one_sentence(
     )
 
 
-def test_there_are_no_other_trackers() -> None:
-    with pytest.raises(ParameterError, match="no tracker 'paper'"):
-        tracker("paper", "m")
-
-
 def present(module: str) -> None:
-    """Skip where the package is not installed; what it warns of while it loads is its own."""
+    """Skip if the package is not installed; its own warnings at import are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip(module)
@@ -80,7 +74,7 @@ def test_tensorboard_reads_the_curves_back(tmp_path: Path) -> None:
 def test_mlflow_keeps_parameters_curves_and_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer ones would rather have a database
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions prefer a database
     present("mlflow")
     import mlflow
 
@@ -104,7 +98,7 @@ def test_mlflow_keeps_parameters_curves_and_the_end(
 
 
 @THEIRS
-def test_a_server_that_is_not_there_is_one_sentence() -> None:
+def test_a_missing_server_is_one_sentence() -> None:
     present("mlflow")
     with pytest.raises(ParameterError, match="MLflow could not start"):
         follow(MLflow(tracking_uri="nowhere://at-all"))
