@@ -172,7 +172,7 @@ def _rebuild(net: nn.Sequential, variant: Variant) -> None:
 
 @torch.no_grad()
 def change_model(model: Any, variant: Variant, seed: int) -> None:
-    """Change a model that ``prepare`` made into the candidate's."""
+    """Change the model that narrows built into the candidate's."""
     linear_path.LEAK = variant.leak
     rng = Generator().manual_seed(seed + 1)
     for net in networks(model):

@@ -1,4 +1,4 @@
-"""Which recipe reaches a low reconstruction error soonest: candidates beside today's default.
+"""Which training recipe reaches a low reconstruction error soonest: candidates against the default.
 
     python benchmarks/recipes.py --candidates learning_rate=2e-3 decay=linear \
         --data digits,latent=8,epochs=40 fashion-mnist,rows=20000,latent=32,epochs=2 --seeds 0 1
@@ -6,11 +6,11 @@
     python benchmarks/recipes.py --table
 
 A candidate is a list of changes from the default (see ``recipe_variants.py``). Data is a name that
-``narrows`` knows or a file (.npz with X or x, .ts, or what ``narrows`` reads), with ``rows``,
-``latent``, ``network``, ``epochs`` and ``axes``. A fifth of the rows is held out as test rows;
-of the rest narrows' own ``prepare`` holds out a tenth, on which the best epoch is chosen, as a fit
-does. Steps are compared, not seconds; ``--time`` measures the cost of a step beside the default's,
-interleaved. Rows go to ``results/recipes.jsonl``.
+``narrows`` knows or a file (.npz with X or x, .ts, or any file that ``narrows`` reads), followed by
+``rows``, ``latent``, ``network``, ``epochs`` and ``axes``. A fifth of the rows are test rows. As in
+``fit``, a tenth of the others is held out, and the best epoch is chosen on it. Steps are compared,
+not seconds; ``--time`` measures the cost of a step relative to the default's, in interleaved runs.
+Rows are appended to ``results/recipes.jsonl``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from torch import Tensor
 
 import narrows
 from narrows._types import Clock
-from narrows.estimators.reconstruction import as_tensor
-from narrows.estimators.setup import Training, prepare
-from narrows.estimators.validation import validate_X
+from narrows.estimators.setup import Training
 from narrows.io.read import read
-from narrows.training.batches import Rows, inference_batch
+from narrows.training.batches import Rows, as_tensor, inference_batch
+from narrows.training.process_group import Group
 from recipe_variants import Average, Variant, change_model, fade, optimizers
 
 RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
@@ -95,11 +94,10 @@ def start(spec: dict[str, Any], rows: Array, test: Array, variant: Variant, seed
         random_state=seed,
         device="cpu",
     )
-    inside = validate_X(estimator, rows, reset=True)
-    training = prepare(estimator, estimator._parts(), inside, None)
-    held = Rows(as_tensor(validate_X(estimator, test, reset=False)), training.rows.scaling)
-    change_model(training.model, variant, seed)
-    return training, held, estimator.choices_
+    training = estimator._setup(estimator._validate_fit(rows, None, None, None), Group())
+    held = estimator._validate_fit(test, None, None, training.start).rows
+    change_model(training.start.model, variant, seed)
+    return training, Rows(as_tensor(held), training.start.scaling), training.start.config
 
 
 @torch.no_grad()
@@ -114,10 +112,11 @@ def error(model: Any, rows: Rows) -> float:
 class Loop:
     """The candidate's steps."""
 
-    def __init__(self, training: Training, variant: Variant, epochs: int, seed: int) -> None:
+    def __init__(self, training: Training[Any], variant: Variant, epochs: int, seed: int) -> None:
         self.training, self.variant, self.epochs = training, variant, epochs
-        self.optimizers = optimizers(training.model, variant)
-        self.average = Average(training.model, variant.average) if variant.average else None
+        self.model = training.start.model
+        self.optimizers = optimizers(self.model, variant)
+        self.average = Average(self.model, variant.average) if variant.average else None
         self.order = torch.Generator().manual_seed(seed)
         self.step_count = 0
 
@@ -134,7 +133,7 @@ class Loop:
 
     def step(self, x: Tensor, progress: float) -> None:
         """One step, as the library takes it."""
-        v, model = self.variant, self.training.model
+        v, model = self.variant, self.model
         rate = v.learning_rate * v.rate(self.step_count, progress)
         rate *= (len(x) / USUAL_BATCH) ** v.batch_power
         for optimizer in self.optimizers:
@@ -144,7 +143,8 @@ class Loop:
         if v.path == "fading":
             fade(model, progress)
         clock = Clock(self.step_count, progress, len(self.training.rows))
-        loss = self.training.objective(model, model(x, clock, self.training.state.rng))["model"]
+        trace = model(x, clock, self.training.state.rng)
+        loss = self.training.start.objective(model, trace)["model"]
         loss.backward()
         if v.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), v.clip)
@@ -158,10 +158,7 @@ class Loop:
         """On validation and on test rows."""
         if self.average is not None:
             self.average.swap()
-        found = (
-            error(self.training.model, self.training.validation),
-            error(self.training.model, test),
-        )
+        found = error(self.model, self.training.validation), error(self.model, test)
         if self.average is not None:
             self.average.swap()
         return found
