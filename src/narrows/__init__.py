@@ -10,6 +10,8 @@ likelihood, p the prior of a generative model, R the regularisers. A named model
 Autoencoder(latent_dim=2)
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 from narrows.exceptions import FileError, InputError, NarrowsError, ParameterError, WorkerError
