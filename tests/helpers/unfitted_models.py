@@ -9,8 +9,7 @@ import torch
 from torch import Generator, nn
 
 from narrows._types import Clock, Trace
-from narrows.estimators.auto import ResolvedConfig
-from narrows.estimators.build import build_model, parts_of
+from narrows.estimators.build import ResolvedConfig, build_model, parts_of
 from narrows.parts.model import Model
 from narrows.parts.networks.architectures import initialise
 from narrows.parts.objective import WeightedObjective

@@ -21,9 +21,15 @@ from narrows.compression.codec_network import (
     to_cells,
 )
 from narrows.compression.context_network import ContextNetwork, ContextOptions, context_options
-from narrows.estimators.auto import choose_scaling, find_range, statistics_of, unscaled
 from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
-from narrows.estimators.setup import FitData, train_validation_split
+from narrows.estimators.setup import (
+    FitData,
+    choose_scaling,
+    find_range,
+    statistics_of,
+    train_validation_split,
+    unscaled,
+)
 from narrows.estimators.validation import Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Images

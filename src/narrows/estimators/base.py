@@ -425,7 +425,9 @@ class Estimator(
 
     def _check_parts(self) -> Parts:
         parts = parts_of(self)
-        validate_sampler(self._sampler_name(), parts.q, parts.p is not None)
+        name = self._sampler_name()
+        if name != "none":
+            validate_sampler(name, parts.q, parts.p is not None)
         return parts
 
     def _setup(

@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from narrows._types import Sizes
-from narrows.estimators.auto import ResolvedConfig
 from narrows.estimators.parameters import Parameters
 from narrows.exceptions import ParameterError
 from narrows.parts.bounds import Bound, Mean
@@ -33,6 +33,33 @@ from narrows.training.batches import Scaling
 
 Networks = tuple[nn.Module, nn.Module]  # f and g
 NetworkBuilder = Callable[[str, NetworkOptions, Generator | None], Networks]
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """Every "auto", resolved; with the class and its parameters enough to build the model again."""
+
+    shape: tuple[int, ...]
+    latent_dim: int
+    architecture: str
+    hidden: tuple[int, ...] | None
+    channels: tuple[int, ...] | None
+    down: str
+    up: str
+    activation: str
+    tied: bool
+    distance: str
+    scaling: str
+    linear_path: bool
+    bounded: bool
+    precision: str = "float32"
+    kinds: tuple[int, ...] | None = None  # values that elements may have, where D must know
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ResolvedConfig:
+        """From the JSON of a file."""
+        lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
+        return cls(**{**data, **lists})
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,8 @@ class Run:
         """Train within the budget; the model ends as the best one seen (or as the last)."""
         training, monitor, stop = self.training, self.monitor, Interrupt()
         before = len(training.saved[1]["history"]) if training.saved else self.after
-        about = describe_run(self.params, training, before)
+        listening = self.params.listeners is not None
+        about = describe_run(self.params, training, before) if listening else {}
         with self.listeners.following(about) as summary:
             with catch_interrupts(stop, on_terminate=self.params.checkpoint is not None):
                 self._start_and_train(stop)

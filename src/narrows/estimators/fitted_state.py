@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from narrows.estimators.auto import ResolvedConfig
 from narrows.estimators.build import (
     ComposedParameters,
     Networks,
+    ResolvedConfig,
     build_model,
     channels_last,
     copy_networks,

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn.utils.metaestimators import available_if
 from torch import Generator, Tensor
 
-from narrows.estimators.auto import find_range, statistics_of, unscaled
 from narrows.estimators.fitted_state import sampler_name
 from narrows.estimators.parameters import seed_of
 from narrows.estimators.reconstruction import ReconstructionMixin
+from narrows.estimators.setup import find_range, statistics_of, unscaled
 from narrows.estimators.validation import Array
 from narrows.exceptions import ParameterError
 from narrows.parts.latents.vector_quantizer import Quantizer

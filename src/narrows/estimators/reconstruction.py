@@ -55,7 +55,8 @@ class ReconstructionMixin(TransformerMixin):
         return self.state_.config.latent_dim
 
     def _check_fitted(self) -> None:
-        check_is_fitted(self, "state_")
+        if "state_" not in vars(self):
+            check_is_fitted(self, "state_")  # scikit-learn's own error
 
     def _scaled(self, rows: Given, first: int = 0) -> Iterator[Tensor]:
         for start, part in in_steps(rows, inference_batch(self.state_.spec.layout.shape)):

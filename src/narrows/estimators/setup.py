@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -12,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from narrows._types import Sizes
-from narrows.estimators import auto
 from narrows.estimators.build import (
     Parts,
+    ResolvedConfig,
     build_model,
     channels_last,
     copy_networks,
@@ -29,21 +31,24 @@ from narrows.estimators.parameters import Parameters, lasting, refuse_changes, s
 from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca, start_at_pca
 from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
 from narrows.estimators.validation import CheckedRows, Given, InputSpec
-from narrows.exceptions import InputError
+from narrows.exceptions import InputError, ParameterError
 from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import path_fits
-from narrows.training.batches import Rows, Scaling, fit_scaling
+from narrows.training.batches import Rows, Scaling, as_tensor, fit_scaling, shared_axes
 from narrows.training.checkpoint import Saved
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group
-from narrows.training.statistics import Statistics
-from narrows.training.streamed_batches import Stream, hold_out
+from narrows.training.statistics import Statistics, statistics
+from narrows.training.streamed_batches import Stream, hold_out, scan_statistics
 from narrows.training.train_state import TrainState
 
 FEWEST_ROWS_TO_SPLIT = 20  # of fewer rows all are trained on and validated on
 MAX_INIT_ROWS = 4096  # rows that codebooks and pseudo-inputs are initialized from
+
+OVERCOMPLETE_FACTOR = 4  # times the input: latent_dim="auto" of an overcomplete code
+KEPT_VARIANCE = 0.9  # share of the scaled variance that latent_dim="auto" keeps
 
 R = TypeVar("R")
 S = TypeVar("S", bound=FittedState)
@@ -88,10 +93,10 @@ def setup(
     device = pick_device(params.device, group)
     group.check_same_data(data.rows, data.held)
     split = train_validation_split(data, params.validation_fraction, seed, device)
-    found = auto.find_range(split.statistics)
+    found = find_range(split.statistics)
     _refuse_unobserved(split.statistics[0].low)
-    distance = auto.choose_distance(params.distance, params.scaling, parts.distance, found)
-    kind = auto.choose_scaling(params.scaling, found, distance)
+    distance = choose_distance(params.distance, params.scaling, parts.distance, found)
+    kind = choose_scaling(params.scaling, found, distance)
     scaling = fit_scaling(split.statistics[0], kind)
     _refuse_extremes(scaling, found)
     rows, validation = split.scaled(scaling)
@@ -105,7 +110,7 @@ def setup(
     sizes = replace(sizes, latent_dim=latent_dim)
     config = _resolve(params, parts, sizes, distance, kind, found.shared and bounded, own)
     unexplained = None if pca is None else pca.unexplained
-    precision = auto.choose_precision(params.precision, device, unexplained)
+    precision = choose_precision(params.precision, device, unexplained)
     config = replace(config, precision=precision, kinds=kinds)
     rng = torch.Generator().manual_seed(seed)
     model = build_model(parts, config, own, rng, n_classes)
@@ -149,7 +154,7 @@ def resume(
     start, device = fitted.copy(), fitted.scaling.shift.device
     group.check_same_data(data.rows, data.held)
     split = train_validation_split(data, params.validation_fraction, start.seed, device)
-    found = auto.find_range(split.statistics)
+    found = find_range(split.statistics)
     _refuse_extremes(start.scaling, found)
     start.model.D.validate(found, start.config.kinds)
     widen_bounds(start.model, *scaled_bounds(start.scaling, found))
@@ -197,21 +202,19 @@ def train_validation_split(
     if isinstance(rows, CheckedRows) and (held is None or held is rows):
         training, kept, found = hold_out(rows, fraction if apart else 0, seed)
         validation = replace(kept, data=kept.data.to(device))
-        return Split(training, validation, [found.to(device), auto.statistics_of(validation)])
+        return Split(training, validation, [found.to(device), statistics_of(validation)])
     if apart and isinstance(rows, np.ndarray):
         indices = split_indices(len(rows), fraction, seed)
-        both = [auto.unscaled(rows[index.numpy()], device) for index in indices]
+        both = [unscaled(rows[index.numpy()], device) for index in indices]
     elif held is None or held is rows:
-        whole = auto.unscaled(rows, device)
-        return Split(whole, whole, [auto.statistics_of(whole)])
+        whole = unscaled(rows, device)
+        return Split(whole, whole, [statistics_of(whole)])
     else:
-        both = [auto.unscaled(rows, device), auto.unscaled(held, device)]
-    return Split(both[0], both[1], [auto.statistics_of(each) for each in both])
+        both = [unscaled(rows, device), unscaled(held, device)]
+    return Split(both[0], both[1], [statistics_of(each) for each in both])
 
 
-def _set_data_units(
-    model: Model, config: auto.ResolvedConfig, scaling: Scaling, found: Range
-) -> None:
+def _set_data_units(model: Model, config: ResolvedConfig, scaling: Scaling, found: Range) -> None:
     """Give the parts what depends on the data's units: scale, range, mean."""
     model.D.set_data_units(scaling.shift, scaling.scale, found)
     if model.missing:
@@ -271,12 +274,14 @@ def _choose_width(
     if own is not None:
         asked = try_networks(own, parts, D, sizes, asked)
     if parts.q.overcomplete:
-        asked = auto.WIDER * math.prod(rows.shape) if isinstance(asked, str) else asked
+        asked = OVERCOMPLETE_FACTOR * math.prod(rows.shape) if isinstance(asked, str) else asked
     else:
-        auto.check_latent_dim(asked, rows.shape)
+        check_latent_dim(asked, rows.shape)
     if isinstance(asked, str):
         pca = fit_pca(rows, MAX_COMPONENTS, seed)
-        width = max(parts.q.min_latent_dim, min(pca.held(auto.HELD), math.prod(rows.shape) // 2))
+        width = max(
+            parts.q.min_latent_dim, min(pca.held(KEPT_VARIANCE), math.prod(rows.shape) // 2)
+        )
         return width, pca.cut(width)
     width = int(asked)
     beside = parts.q.pca_dim(width)
@@ -302,14 +307,14 @@ def _resolve(
     scaling: str,
     bounded: bool,
     own: tuple[nn.Module, nn.Module] | None,
-) -> auto.ResolvedConfig:
+) -> ResolvedConfig:
     """The configuration with every "auto" decided."""
     shape, given, n_given = sizes.shape, own is not None, parts.model.n_given(sizes)
     obstacle = _obstacle(parts, n_given, given)
-    return auto.ResolvedConfig(
+    return ResolvedConfig(
         shape=shape,
         latent_dim=sizes.latent_dim,
-        architecture=auto.choose_architecture(params.architecture, shape, given),
+        architecture=choose_architecture(params.architecture, shape, given),
         hidden=_widths(params.hidden_layer_sizes),
         channels=_widths(params.channels),
         down=params.down,
@@ -318,12 +323,162 @@ def _resolve(
         tied=params.tied,
         distance=distance,
         scaling=scaling,
-        linear_path=auto.choose_path(
-            params.linear_path, distance, shape, sizes.latent_dim, obstacle
-        ),
+        linear_path=choose_path(params.linear_path, distance, shape, sizes.latent_dim, obstacle),
         bounded=bounded and LIKELIHOODS[distance].real and not given and parts.networks is None,
     )
 
 
 def _widths(asked: tuple[int, ...] | str) -> tuple[int, ...] | None:
     return None if isinstance(asked, str) else tuple(int(w) for w in asked)
+
+
+# ---------------------------------------------------------------------- what "auto" becomes
+
+
+def find_range(parts: Sequence[Statistics]) -> Range:
+    """Find out whether x is binary, and whether its elements share a range that is really a bound.
+
+    They do when at least half of the elements that vary reach both extremes of their channel
+    exactly, as pixels do and measurements do not; pictures of bytes always do. ``parts`` tell of
+    the training and of the validation rows: the promise "never below PCA" is about both.
+    """
+    low = torch.stack([part.low for part in parts]).amin(0)
+    high = torch.stack([part.high for part in parts]).amax(0)
+    dims = shared_axes(low.ndim)
+    lowest, highest = low.amin(dims, keepdim=True), high.amax(dims, keepdim=True)
+    varies = high > low
+    reaches = (low == lowest) & (high == highest) & varies
+    shared = bool(varies.sum() >= 2) and bool(reaches.sum() * 2 >= varies.sum())
+    if parts[0].dtype == torch.uint8 and low.ndim > 1 and not shared:
+        lowest, highest, shared = torch.zeros_like(lowest), torch.full_like(highest, 255.0), True
+    return Range(
+        binary=all(part.binary for part in parts),
+        shared=shared,
+        low=lowest,
+        high=highest,
+        each=(low, high),
+        mean=parts[0].mean,
+        whole=torch.stack([part.whole for part in parts]).all(0),
+        dtype=parts[0].dtype,
+    )
+
+
+def unscaled(rows: Given, device: torch.device) -> Rows | Stream:
+    """Checked rows in batches, before a scaling is known."""
+    as_is = Scaling.none().to(device)
+    if isinstance(rows, CheckedRows):
+        return Stream(rows, as_is, np.empty(0, dtype=np.int64))
+    return Rows(as_tensor(rows).to(device), as_is)
+
+
+def statistics_of(rows: Rows | Stream) -> Statistics:
+    """Range, mean and spread of unscaled rows, from one pass."""
+    if isinstance(rows, Stream):
+        found = scan_statistics(rows.source, rows.held, apart=True)[1]
+        return found.to(rows.scaling.shift.device)
+    return statistics([rows.data])
+
+
+def choose_scaling(asked: str, found: Range, distance: str) -> str:
+    """One shift and scale where elements share their units, else one for each column."""
+    if not LIKELIHOODS[distance].scaled:
+        if asked not in ("auto", "none"):
+            raise ParameterError(
+                f"distance={distance!r} takes values as they are, but scaling={asked!r} "
+                'would change them; leave scaling="auto".'
+            )
+        return "none"
+    if asked != "auto":
+        return asked
+    return "column" if found.each[0].ndim == 1 and not found.shared else "shared"
+
+
+def choose_distance(asked: str, scaling: str, model_default: str, found: Range) -> str:
+    """Bernoulli for zeros and ones that nobody wants scaled; else what the model is made for."""
+    if asked != "auto":
+        return asked
+    return "bernoulli" if found.binary and scaling in ("auto", "none") else model_default
+
+
+# Up to 32 × 32 grey pixels dense networks reached a lower error in the same time (see
+# benchmarks/results/reconstruction.md); of larger pictures their matrices grow too fast.
+LARGEST_DENSE = 1024
+
+
+def choose_architecture(asked: str, shape: tuple[int, ...], own: bool) -> str:
+    """Dense for tables and small pictures, conv for larger signals and images."""
+    if own:
+        return "own"
+    if asked == "conv" and len(shape) == 1:
+        raise ParameterError(
+            'architecture="conv" needs signals or images, but X is a table; give input_shape, '
+            'reshape X, or choose architecture="dense".'
+        )
+    if asked != "auto":
+        return asked
+    return "dense" if len(shape) == 1 or math.prod(shape) <= LARGEST_DENSE else "conv"
+
+
+def check_latent_dim(asked: int | str, shape: tuple[int, ...]) -> None:
+    """Warn where the code is no narrower than the input."""
+    features = math.prod(shape)
+    if not isinstance(asked, str) and asked >= features:
+        warnings.warn(
+            f"latent_dim={asked} is not smaller than the {features} numbers of a sample: such a "
+            "code can copy its input and need not learn anything; choose a smaller one.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def choose_path(
+    asked: object, distance: str, shape: tuple[int, ...], k: int, obstacle: str | None
+) -> bool:
+    """Whether the model starts at PCA: wherever g(z) is x' itself, and the path not too large.
+
+    ``obstacle`` is what else keeps it from that, in words.
+    """
+    possible = LIKELIHOODS[distance].real and obstacle is None
+    if asked is True and not possible:
+        reason = obstacle or f"distance={distance!r}"
+        raise ParameterError(
+            f"linear_path=True starts the model at PCA, which has no meaning with {reason}; "
+            'leave linear_path="auto".'
+        )
+    fits = path_fits(shape, k)
+    if possible and not fits and asked is not False:
+        features = math.prod(shape)
+        warnings.warn(
+            f"A linear path between {features:,} numbers and a code of {k:,} would be too large: "
+            "the model starts at random weights, not at PCA, and may end below it.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return bool(asked) and possible and fits
+
+
+# Where PCA leaves less than this share of the variance, rounding to 8 bits would be the error.
+SMALLEST_UNEXPLAINED = 1e-3
+
+
+def choose_precision(asked: str, device: torch.device, unexplained: float | None) -> str:
+    """bfloat16 where the hardware multiplies it faster and the data leave room for its rounding.
+
+    ``unexplained`` is the share of the variance that PCA at the code's width leaves; None where
+    PCA was not fitted: then nothing is risked.
+    """
+    if asked != "auto":
+        return asked
+    room = unexplained is not None and unexplained >= SMALLEST_UNEXPLAINED
+    return "bfloat16" if room and multiplies_bfloat16(device) else "float32"
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware is made for products of bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    # private, and the only way torch tells; a torch without them decides for float32
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
