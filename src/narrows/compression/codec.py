@@ -57,6 +57,7 @@ from narrows.estimators.fitted_state import (
     refuse_own_networks,
     without_prefix,
 )
+from narrows.estimators.model_file import versions
 from narrows.estimators.parameters import (
     AXES,
     WIDEST,
@@ -67,7 +68,7 @@ from narrows.estimators.parameters import (
 )
 from narrows.estimators.pca import PCA
 from narrows.estimators.setup import FitData, Training, new_train_state, start_history
-from narrows.estimators.summary import given_parameters, run_summary, versions
+from narrows.estimators.summary import given_parameters, run_summary
 from narrows.estimators.validation import Given as GivenRows
 from narrows.estimators.validation import InputSpec, Layout, validate_X
 from narrows.exceptions import InputError, InputTypeError, ParameterError

@@ -28,9 +28,10 @@ from narrows.estimators.fitted_state import (
     refuse_own_networks,
     without_prefix,
 )
+from narrows.estimators.model_file import versions
 from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
 from narrows.estimators.setup import FitData, Training, new_train_state, start_history
-from narrows.estimators.summary import given_parameters, run_summary, versions
+from narrows.estimators.summary import given_parameters, run_summary
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
 from narrows.parts.likelihoods.continuous import LIKELIHOODS

@@ -81,6 +81,9 @@ class Learner(RunParameters, Generic[S]):
         """The model's output for a probe; a file keeps it and every load must reproduce it."""
         raise NotImplementedError
 
+    def _check_loaded(self, output: Tensor) -> None:
+        """Raise if the state of a file cannot be used; ``output`` is the probe's."""
+
     def _state_from_tensors(
         self,
         path: Path,
@@ -464,10 +467,12 @@ class Estimator(
 
     @torch.no_grad()
     def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
-        z = self._encode(x.to(self._device))
-        output = self._decode(z)
-        self._from_model(output)  # finds a damaged scaling
-        return z.cpu(), output.cpu()
+        model = self.state_.model
+        z = model.encode(x.to(self.state_.scaling.shift.device))
+        return z.cpu(), model.decode(z).cpu()
+
+    def _check_loaded(self, output: Tensor) -> None:
+        self._from_model(output.to(self._device))  # finds a damaged scaling
 
     def _state_from_tensors(
         self,

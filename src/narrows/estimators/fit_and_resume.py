@@ -24,6 +24,7 @@ from torch import Tensor
 
 from narrows._types import Clock
 from narrows.estimators.fitted_state import FittedState, History, Tensors
+from narrows.estimators.model_file import plain
 from narrows.estimators.parameters import (
     FIT,
     MODEL,
@@ -34,7 +35,7 @@ from narrows.estimators.parameters import (
     seed_of,
 )
 from narrows.estimators.setup import FitData, Training
-from narrows.estimators.summary import describe_run, plain
+from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output

@@ -8,20 +8,23 @@ any field that it does not know.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from narrows.estimators.fitted_state import Tensors
-from narrows.estimators.parameters import CALL, FIT, MODEL, names_in_scope
+from narrows.estimators.parameters import CALL, FIT, MODEL
 from narrows.estimators.registry import KNOWN, model_class
-from narrows.estimators.summary import plain, versions
 from narrows.exceptions import FileError, NarrowsError, ParameterError
 from narrows.io.safetensors_file import read_file
+from narrows.version import __version__
 
 HEADER = {"format", "class", "parameters", "fitted", "versions"}
+STORED_SCOPES = (MODEL, FIT, CALL)
 PROBE_TOLERANCE = 1e-3  # of the output's range, between a loaded model and the one saved
 
 
@@ -36,8 +39,7 @@ def content(estimator: Any) -> tuple[Tensors, dict[str, Any]]:
         if tensor.data_ptr() in seen:
             tensors[name] = tensor.clone()
         seen.add(tensor.data_ptr())
-    stored = names_in_scope(estimator, MODEL, FIT, CALL)
-    parameters = {name: plain(getattr(estimator, name)) for name in stored}
+    parameters = {name: plain(getattr(estimator, name)) for name in _stored(estimator)}
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None  # a RandomState has advanced: no seed to keep
     return tensors, {
@@ -45,6 +47,35 @@ def content(estimator: Any) -> tuple[Tensors, dict[str, Any]]:
         "parameters": parameters,
         "versions": state.versions or versions(),
         "fitted": fitted,
+    }
+
+
+def plain(value: object) -> Any:
+    """A parameter as plain JSON."""
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if hasattr(value, "item"):  # numpy's scalars
+        return value.item()
+    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
+
+
+def _stored(owner: Any) -> list[str]:
+    """The parameters of an estimator or its class that a file keeps."""
+    return [f.name for f in fields(owner) if f.metadata.get("scope", MODEL) in STORED_SCOPES]
+
+
+def versions() -> dict[str, str]:
+    """What the model was made with."""
+    import numpy
+    import sklearn
+    import torch
+
+    return {
+        "narrows": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scikit-learn": sklearn.__version__,
     }
 
 
@@ -78,6 +109,7 @@ def estimator_from(
         estimator._load_state(path, tensors, header, None if f is None and g is None else (f, g))
         outputs = _named(estimator._probe_output(tensors["probe.x"]))
         estimator.info()  # finds values of a wrong kind in the header
+        estimator._check_loaded(outputs["probe.output"])
         for name, output in outputs.items():
             _compare(path, output, tensors[name])
     except (KeyError, TypeError, RuntimeError, AttributeError, IndexError, ValueError) as error:
@@ -123,7 +155,7 @@ def _unfitted(path: Path, header: Mapping[str, Any]) -> Any:
     _refuse_unknown_fields(path, header, cls._file_keys)
     try:
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in header["parameters"].items()}
-        unstored = set(given) - set(names_in_scope(cls, MODEL, FIT, CALL))
+        unstored = set(given) - set(_stored(cls))
         if unstored:
             raise TypeError(f"a file never holds {', '.join(sorted(unstored))}")
         estimator = cls(**given)

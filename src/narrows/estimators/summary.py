@@ -1,26 +1,16 @@
-"""A fitted model as plain JSON: what ``info`` returns, and the versions in a file's header."""
+"""A fitted model as plain JSON: what ``info`` returns, and what listeners get at the start."""
 
 from __future__ import annotations
 
 import math
-import platform
 from dataclasses import asdict, fields
 from typing import Any
 
 from narrows.estimators.fitted_state import EstimatorState, History
+from narrows.estimators.model_file import plain, versions
 from narrows.estimators.parameters import Parameters, RunParameters, in_order
 from narrows.estimators.setup import Training
 from narrows.io.safetensors_file import without_nan
-from narrows.version import __version__
-
-
-def plain(value: object) -> Any:
-    """A parameter as plain JSON."""
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if hasattr(value, "item"):  # numpy's scalars
-        return value.item()
-    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
 
 
 def given_parameters(params: RunParameters) -> dict[str, Any]:
@@ -73,21 +63,6 @@ def _bounds(state: EstimatorState) -> list[list[float]] | None:
     reach = max(map(abs, [*ends[0], *ends[1]]), default=0.0) or 1.0
     digits = 5 - math.floor(math.log10(reach))
     return [[round(value, digits) + 0.0 for value in side] for side in ends]  # no minus zero
-
-
-def versions() -> dict[str, str]:
-    """What the model was made with."""
-    import numpy
-    import sklearn
-    import torch
-
-    return {
-        "narrows": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "scikit-learn": sklearn.__version__,
-    }
 
 
 def run_summary(history: History) -> dict[str, Any]:
