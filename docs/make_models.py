@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from narrows.estimators.parameters import Parameters, RunParameters
-from narrows.estimators.registry import MODELS, SHORT_NAMES, ANY_SIZE, model_class
+from narrows.estimators.registry import ANY_SIZE, MODELS, SHORT_NAMES, model_class
 
 PAGE = Path(__file__).parent / "models.md"
 SHORT = {name: key for key, name in SHORT_NAMES.items()}
