@@ -10,6 +10,8 @@ likelihood, p the prior of a generative model, R the regularisers. A named model
 Autoencoder(latent_dim=2)
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 from narrows.exceptions import FileError, InputError, NarrowsError, ParameterError, WorkerError
@@ -17,6 +19,8 @@ from narrows.training.listeners import JsonLines, Listener, MLflow, TensorBoard,
 from narrows.version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from narrows.compression import Codec
     from narrows.denoising import Denoiser
     from narrows.io import photographs
@@ -98,7 +102,7 @@ __all__ = [
 ]
 
 
-def load(path: Any, *, f: Any = None, g: Any = None) -> Any:
+def load(path: str | Path, *, f: object = None, g: object = None) -> Any:
     """Read a fitted model from the file that ``save`` wrote, as the class named in it.
 
     Parameters
@@ -119,7 +123,7 @@ def load(path: Any, *, f: Any = None, g: Any = None) -> Any:
     return read(Path(path), f=f, g=g)
 
 
-def decompress(source: Any, model: Any = None, *, max_bytes: int = 1 << 31) -> Any:
+def decompress(source: object, model: object = None, *, max_bytes: int = 1 << 31) -> Any:
     """What a .narrow file holds: an array, or for images a list of arrays.
 
     Parameters

@@ -112,10 +112,9 @@ def test_a_rate_is_met(codec: Codec) -> None:
 
 def test_a_file_is_as_large_as_the_model_says(codec: Codec) -> None:
     """Within 0.5 % and 64 bytes, beside the header and the frames."""
-    from narrows.compression.codec import LatentEncoder
     from narrows.compression.quantize_weights import code_bits
 
-    model, latents = codec.decoder_, LatentEncoder(codec.model_, codec.choices_)
+    model, latents = codec.decoder_, codec._encoder()
     y = latents.latents(model.planes(DIGITS, model.grid(DIGITS.shape, False)))
     for level in range(model.n_levels):
         estimate = code_bits(latents.quantise(y, level), model.tables, level) / 8
@@ -312,7 +311,6 @@ def test_every_method_that_was_tried_decodes(
     kind: str, mode: str, codec: Codec, blocks: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only the smallest, which is stored."""
-    from narrows.compression.codec import LatentEncoder
     from narrows.compression.format.chunk_methods import (
         CONTEXT,
         CodingSettings,
@@ -322,7 +320,7 @@ def test_every_method_that_was_tried_decodes(
 
     X = {"digits": DIGITS[:60], "fields": FIELD[:, :30, :40]}.get(kind, KINDS["colours"][0])
     own = {"digits": codec, "fields": blocks}.get(kind) or tiny(X, axes="HWC")
-    half = LatentEncoder(own.model_, own.choices_)
+    half = own._encoder()
     error = 2.0 if mode == "bounded" else None
     settings = CodingSettings(mode, False, error, own.decoder_, None, half)
     monkeypatch.setattr("narrows.compression.format.chunk_methods.MAX_ESTIMATE", 1e9)
@@ -367,12 +365,11 @@ def test_noise_hardly_grows(n: int, codec: Codec) -> None:
 
 def test_files_of_images_are_as_large_as_the_model_says() -> None:
     """Also where most codes cost almost nothing: at the coarsest level of blocks."""
-    from narrows.compression.codec import LatentEncoder
     from narrows.compression.quantize_weights import code_bits
 
     codec = tiny(PHOTOS)
     image = np.tile(PHOTOS[0], (6, 6, 1))
-    model, half = codec.decoder_, LatentEncoder(codec.model_, codec.choices_)
+    model, half = codec.decoder_, codec._encoder()
     grid = model.grid(image.shape, True)
     assert grid is not None
     y = half.latents(model.planes(image, grid))

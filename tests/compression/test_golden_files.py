@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import narrows
-from narrows.compression.format import context_model, integer_networks, latent_codes
+from narrows.compression.format import context_model, integer_networks
 from narrows.compression.format.chunk_methods import NAMES
 
 FOLDER = Path(__file__).parents[1] / "golden" / "compressed"
@@ -96,7 +96,7 @@ def test_the_same_bits_where_sums_go_another_way(monkeypatch: pytest.MonkeyPatch
             total += a[:, k, None] * w[k]
         return total
 
-    for module in (context_model, integer_networks, latent_codes):
+    for module in (context_model, integer_networks):
         monkeypatch.setattr(module, "product", product)
     assert {name: digest(name) for name in FILES} == sha256()
 

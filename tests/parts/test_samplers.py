@@ -17,6 +17,7 @@ import narrows
 from narrows import ParameterError, RegularizedAE, VariationalAutoencoder
 from narrows._types import Sizes
 from narrows.estimators import generation as generating
+from narrows.estimators.generation import sampler_name
 from narrows.parts.latents.gaussian import Point
 from narrows.parts.latents.scalar_quantizer import FiniteScalar, GumbelSoftmax
 from narrows.parts.latents.vector_quantizer import ResidualQuantizer, VectorQuantizer

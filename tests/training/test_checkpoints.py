@@ -16,7 +16,7 @@ import torch
 import narrows
 from helpers.small_data import curve
 from narrows.training.monitor import Monitor
-from narrows.training.state import StepRecord
+from narrows.training.train_state import StepRecord
 
 X = curve(300)
 IMAGES = np.random.default_rng(0).integers(0, 9, size=(120, 9, 7)).astype(np.uint8)

@@ -17,7 +17,7 @@ from narrows.training.batches import Rows
 from narrows.training.loop import train
 from narrows.training.monitor import Monitor
 from narrows.training.process_group import Group
-from narrows.training.state import Budget, StepRecord, TrainConfig, TrainState
+from narrows.training.train_state import Budget, StepRecord, TrainConfig, TrainState
 
 X = curve(400)
 KWARGS: dict[str, Any] = {"latent_dim": 1, "random_state": 0}

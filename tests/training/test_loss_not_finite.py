@@ -14,7 +14,7 @@ import narrows
 from helpers.small_data import curve
 from narrows.estimators import fit_and_resume as checkpointing
 from narrows.training.monitor import Monitor
-from narrows.training.state import StepRecord
+from narrows.training.train_state import StepRecord
 
 X = curve(300)
 SHORT: dict[str, Any] = {"latent_dim": 2, "max_epochs": 6, "batch_size": 32, "random_state": 3}

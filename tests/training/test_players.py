@@ -20,8 +20,8 @@ from narrows.parts.regularizers.base import Regularizer
 from narrows.training import loop
 from narrows.training.batches import Rows, fit_scaling
 from narrows.training.process_group import Group
-from narrows.training.state import Budget, TrainConfig, TrainState
 from narrows.training.statistics import statistics
+from narrows.training.train_state import Budget, TrainConfig, TrainState
 
 
 class Adversary(Regularizer):

@@ -9,7 +9,7 @@ from torch import Generator, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from narrows.training.state import TrainConfig, make_optimizers
+from narrows.training.train_state import TrainConfig, make_optimizers
 
 CONFIG = TrainConfig(learning_rate=0.01, weight_decay=0.01, batch_size=8)
 

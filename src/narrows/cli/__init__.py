@@ -21,7 +21,7 @@ import click
 
 from narrows.cli import apply, compress, denoise, fit, show
 from narrows.exceptions import NarrowsError
-from narrows.training.launcher import given_rank, launched
+from narrows.training import given_rank, launched
 from narrows.version import __version__
 
 __all__ = ["commands", "main"]

@@ -18,11 +18,12 @@ from narrows import compression
 from narrows.cli.options import output_option, overwrite_option
 from narrows.exceptions import (
     Corrupt,
-    FileError,
     NarrowsError,
+    NotOurFile,
     ParameterError,
     TooLarge,
     Truncated,
+    UnsupportedVersion,
     WrongModel,
 )
 
@@ -250,20 +251,21 @@ def _opened(file: str) -> AbstractContextManager[Any]:
 def _about(file: str) -> Iterator[None]:
     """Add the file's name, and advice, to an error of a .narrow file."""
     advice: dict[type[NarrowsError], str] = {
+        NotOurFile: "",
+        UnsupportedVersion: "",
         WrongModel: " (give it with -m MODEL)",
         TooLarge: " (--max-bytes)",
         Truncated: " (--salvage keeps what is good)",
         Corrupt: " (--salvage keeps what is good)",
+        ParameterError: "",  # such as an item that does not exist
     }
     try:
         yield
-    except (FileError, ParameterError) as error:
-        kind = type(error)
-        if kind is FileError:  # of another file, such as OUT
-            raise
+    except tuple(advice) as error:
+        # an error may be of a class below these, which takes other arguments
+        kind = next(kind for kind in advice if isinstance(error, kind))
         name = "standard input" if file == "-" else f"'{file}'"
-        reason = str(error).removesuffix(".")
-        raise kind(f"{name}: {reason}{advice.get(kind, '')}.") from error
+        raise kind(f"{name}: {str(error).removesuffix('.')}{advice[kind]}.") from error
 
 
 @contextmanager

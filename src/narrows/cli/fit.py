@@ -19,7 +19,7 @@ from narrows.cli.options import (
     resize_option,
     tracking_options,
 )
-from narrows.training.launcher import given_rank
+from narrows.training import given_rank
 
 if TYPE_CHECKING:
     from narrows import Codec, Denoiser
@@ -105,7 +105,7 @@ def fit(
             source = _read(estimator, data, resize)
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # only now that DATA could be read
-        _learn(estimator, source, labels)
+        estimator = _fitted(estimator, source, labels)
         estimator.set_params(verbose=False)  # printing is no property of the model
         with group.all_or_none():
             estimator.save(path, overwrite=may)
@@ -136,10 +136,9 @@ def _read(estimator: Any, data: str, resize: Resize) -> Data:
     return read(data, lazy="auto" if takes_rows else False)
 
 
-def _learn(estimator: Any, source: Data, labels: str | None) -> None:
-    """Fit the estimator on the rows, with their classes if the model takes them."""
-    import numpy as np
-
+def _fitted(estimator: Any, source: Data, labels: str | None) -> Any:
+    """The estimator fitted on the rows, with their classes if the model takes them."""
+    from narrows.estimators.base import with_feature_names
     from narrows.estimators.class_conditional import ClassConditional
     from narrows.estimators.registry import ANY_SIZE
     from narrows.io.read import read_labels
@@ -157,7 +156,8 @@ def _learn(estimator: Any, source: Data, labels: str | None) -> None:
     estimator.fit(source.X, *classes)
     if model not in ANY_SIZE and source.feature_names is not None:
         # the file keeps them, so that columns in another order are refused later
-        estimator.feature_names_in_ = np.array(source.feature_names, dtype=object)
+        return with_feature_names(estimator, source.feature_names)
+    return estimator
 
 
 # ------------------------------------------------------------------ what is printed at the end

@@ -60,14 +60,14 @@ def _metavar(item: Field[Any]) -> str:
     return METAVARS.get(rule.get("kind"), "TEXT" if isinstance(item.default, str) else "VALUE")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A default or a choice as it is typed on the command line."""
     if isinstance(value, tuple | list):
         return ",".join(str(v) for v in value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def option_words(name: str, value: Any) -> list[str]:
+def option_words(name: str, value: object) -> list[str]:
     """The words that set the parameter ``name`` to this value on the command line.
 
     >>> option_words("hidden_layer_sizes", [512, 256])

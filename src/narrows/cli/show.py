@@ -63,7 +63,7 @@ def _listed(cards: list[dict[str, Any]], indent: str) -> list[str]:
     return [f"{indent}{i:>2}  {row}" for i, row in enumerate(rows)]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     if isinstance(value, float):

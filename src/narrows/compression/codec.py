@@ -9,8 +9,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from narrows.compression.codec_network import CodecNetwork
+from narrows.compression.codec_network import LatentEncoder
 from narrows.compression.codec_setup import (
     MAX_WHOLE,
     CodecConfig,
@@ -34,10 +34,10 @@ from narrows.compression.codec_setup import (
     prepare_samples,
     resolve_config,
 )
+from narrows.compression.codec_state import ERRORS, CodecState
 from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, CodingSettings
 from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.integer_networks import Payload
-from narrows.compression.format.latent_codes import MAX_CODE
 from narrows.compression.format.pack import (
     Given,
     Summary,
@@ -51,6 +51,12 @@ from narrows.compression.format.pack import (
 from narrows.compression.quantize_weights import measure_levels, quantize_model, sample_batches
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
+from narrows.estimators.fitted_state import (
+    History,
+    pick_device,
+    refuse_own_networks,
+    without_prefix,
+)
 from narrows.estimators.parameters import (
     AXES,
     WIDEST,
@@ -61,66 +67,18 @@ from narrows.estimators.parameters import (
 )
 from narrows.estimators.pca import PCA
 from narrows.estimators.setup import FitData, Training, new_train_state, start_history
-from narrows.estimators.state import (
-    FittedState,
-    History,
-    pick_device,
-    refuse_own_networks,
-    without_prefix,
-)
 from narrows.estimators.summary import given_parameters, run_summary, versions
 from narrows.estimators.validation import Given as GivenRows
 from narrows.estimators.validation import InputSpec, Layout, validate_X
 from narrows.exceptions import InputError, InputTypeError, ParameterError
 from narrows.io.photographs import Images, find_photographs, read_photograph
-from narrows.training.batches import inference_batch
 from narrows.training.process_group import Group
-from narrows.training.state import TrainState
+from narrows.training.train_state import TrainState
 
 Array = NDArray[Any]
 MODES = ("lossy", "bounded", "lossless")
 PATCHES_PER_STEP = 16
 CHECKPOINT_SAMPLES = 32  # validation samples whose codes are counted for a checkpoint's tables
-
-
-ERRORS = ("bits_per_number", "mse")  # of the default level, on the validation rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecState(FittedState):
-    """What a Codec learns.
-
-    ``payload`` is the quantised model that files are decoded with, ``levels`` the rate and error of
-    each level; both are known after training. ``pca`` (of the cells) and ``validation_sample``,
-    from which a checkpoint's payload is made, are known during training only.
-    """
-
-    keys: ClassVar[frozenset[str]] = FittedState.keys | {"levels", "layout"}
-
-    model: CodecNetwork
-    config: CodecConfig
-    spec: InputSpec | None  # None: images of any size
-    payload: Payload | None = None
-    levels: list[dict[str, float]] = field(default_factory=list)
-    pca: PCA | None = None
-    validation_sample: Tensor | None = None
-
-    @property
-    def layout(self) -> Layout | None:
-        """The shape of a sample; None for images of any size."""
-        return None if self.spec is None else self.spec.layout
-
-    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The tensors of a file, and what its header holds under "fitted"."""
-        tensors, header = super().to_tensors()
-        payload = self.payload
-        if payload is None:  # a checkpoint: training has not ended
-            assert self.validation_sample is not None
-            level, samples = len(self.config.sigmas) // 2, [self.validation_sample]
-            payload = quantize_model(self.model, self.config, level, samples, self.objective)
-        tensors["payload"] = torch.from_numpy(np.frombuffer(payload.data, np.uint8).copy())
-        layout = None if self.layout is None else asdict(self.layout)
-        return tensors, {**header, "levels": self.levels, "layout": layout}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -192,7 +150,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         high=WIDEST,
         auto=True,
     )
-    hidden_layer_sizes: Any = parameter(
+    hidden_layer_sizes: tuple[int, ...] | str = parameter(
         "auto",
         "Widths of the encoder's hidden layers; the decoder mirrors them. auto: for samples coded "
         "whole about twice the input (64 to 512), then half of it; for blocks 96,96.",
@@ -201,7 +159,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         high=4096,
         auto=True,
     )
-    block: Any = parameter(
+    block: tuple[int, ...] | str = parameter(
         "auto",
         "Height and width of the blocks that large images are cut into, as 8,8. auto: samples of "
         "up to 4,096 numbers are coded whole, larger images in blocks of 8,8.",
@@ -210,7 +168,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         high=256,
         auto=True,
     )
-    context: Any = parameter(
+    context: bool | str = parameter(
         "auto",
         "Also train a network that predicts each pixel from those before it, which makes lossless "
         "files smaller. auto: for 8-bit images that are coded whole.",
@@ -225,7 +183,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     missing: ClassVar[None] = None
     in_memory: ClassVar[str] = "auto"
 
-    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+    def fit(self, X: object, y: object = None, *, X_val: object = None) -> Self:
         """Learn to compress data like X.
 
         Parameters
@@ -258,7 +216,7 @@ class Codec(Learner[CodecState], BaseEstimator):
             )
 
     def _validate_fit(
-        self, X: Any, X_val: Any, y: Any, fitted: CodecState | None
+        self, X: object, X_val: object, y: object, fitted: CodecState | None
     ) -> FitData[GivenRows | Images]:
         if isinstance(X, str | Path | list) and not _is_rows(X):
             return FitData(Images(X), None if X_val is None else Images(X_val))
@@ -427,7 +385,7 @@ class Codec(Learner[CodecState], BaseEstimator):
 
     # ------------------------------------------------------------------ compressing
 
-    def compress(self, X: Any, **options: Any) -> bytes:
+    def compress(self, X: object, **options: Any) -> bytes:
         """X as the bytes of a .narrow file; ``options`` are the parameters of ``compress_to``."""
         stream = io.BytesIO()
         self.compress_to(stream, X, **options)
@@ -436,7 +394,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     def compress_to(
         self,
         stream: Any,
-        X: Any,
+        X: object,
         *,
         mode: str | None = None,
         quality: int | None = None,
@@ -486,7 +444,7 @@ class Codec(Learner[CodecState], BaseEstimator):
             self._check_lossy(items[0])
         analysis = None
         if autoencoder:
-            analysis = LatentEncoder(self.state_.model, self.state_.config)
+            analysis = self._encoder()
         level = level_for(self.decoder_, quality)
         # without the autoencoder, the file needs no model
         model = self.decoder_ if autoencoder else None
@@ -513,6 +471,10 @@ class Codec(Learner[CodecState], BaseEstimator):
             )
         return summary
 
+    def _encoder(self) -> LatentEncoder:
+        config = self.state_.config
+        return LatentEncoder(self.state_.model, config.unit("shift"), config.unit("scale"))
+
     def _check_lossy(self, item: Any) -> None:
         """Raise ``InputError`` if the model cannot code an array of this kind and shape."""
         data, choices = item.data, self.state_.config
@@ -527,7 +489,7 @@ class Codec(Learner[CodecState], BaseEstimator):
                 "reshape X, or choose max_error or mode='lossless', which take any shape."
             )
 
-    def decompress(self, source: Any) -> Any:
+    def decompress(self, source: object) -> Array | list[Array]:
         """The content of a .narrow file: an array, or for images a list of arrays.
 
         Parameters
@@ -540,9 +502,10 @@ class Codec(Learner[CodecState], BaseEstimator):
             The file cannot be decoded; all are children of ``FileError``.
         """
         check_is_fitted(self, "state_")
-        return decompress(source, self.decoder_)
+        found: Array | list[Array] = decompress(source, self.decoder_)
+        return found
 
-    def reconstruct(self, X: Any, quality: int | None = None) -> Any:
+    def reconstruct(self, X: object, quality: int | None = None) -> Array | list[Array]:
         """X compressed and decompressed, by the same integer decoder as files."""
         return self.decompress(self.compress(X, quality=quality))
 
@@ -564,7 +527,11 @@ class Codec(Learner[CodecState], BaseEstimator):
         return y.flatten(1).cpu(), network.decode(y).cpu()
 
     def _state_from_tensors(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> CodecState:
         refuse_own_networks(path, own)
         fitted = header["fitted"]
@@ -599,39 +566,12 @@ def _level_in_words(level: dict[str, float]) -> str:
     return f"{own} (PCA {pca})"
 
 
-def _is_rows(X: Any) -> bool:
+def _is_rows(X: object) -> bool:
     """Whether a list holds rows of numbers, not images or names of files."""
     return isinstance(X, list) and bool(X) and not isinstance(X[0], str | Path | np.ndarray)
 
 
 # ------------------------------------------------------------------ encoding
-
-
-class LatentEncoder:
-    """f and the rounding of a codec's network, from arrays to arrays."""
-
-    def __init__(self, network: CodecNetwork, config: CodecConfig) -> None:
-        self.network = network
-        self.shift, self.scale = config.unit("shift"), config.unit("scale")
-
-    @torch.no_grad()
-    def latents(self, planes: Array) -> Array:
-        """Latents before rounding, (n, latent_dim, rows, columns), of planes in X's units."""
-        network, out = self.network.eval(), []
-        device = network.log_gain.device
-        for part in np.array_split(planes, -(-len(planes) // inference_batch(planes.shape[1:]))):
-            with np.errstate(over="ignore"):  # values far beyond the training data
-                x = ((part.astype(np.float64) - self.shift) / self.scale).astype(np.float32)
-            out.append(network.latents(torch.from_numpy(x).to(device)).cpu())
-        return np.asarray(torch.cat(out))
-
-    @torch.no_grad()
-    def quantise(self, latents: Array, level: int) -> Array:
-        """Codes at a level, whole numbers."""
-        device = self.network.log_gain.device
-        codes = self.network.codes(torch.from_numpy(latents).to(device), level)
-        whole: Array = codes.nan_to_num().clamp(-MAX_CODE, MAX_CODE).long().cpu().numpy()
-        return whole
 
 
 def level_for(model: ExactDecoder, quality: int | None) -> int | None:
@@ -692,7 +632,7 @@ def parse_error(max_error: float | str | None) -> tuple[float, bool]:
 # ------------------------------------------------------------------ what is compressed
 
 
-def read_items(X: Any) -> tuple[list[Any], bool]:
+def read_items(X: object) -> tuple[list[Any], bool]:
     """What is to be compressed, items with ``data`` and ``name``; and whether they are images."""
     if isinstance(X, str | Path):
         path = Path(X)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from narrows._types import Clock, Node, Trace
 from narrows.compression.context_network import ContextNetwork
 from narrows.compression.entropy_models import CellConv, ConditionalPrior, FactorisedPrior
+from narrows.compression.format.latent_codes import MAX_CODE
 from narrows.estimators.pca import PCA
 from narrows.parts import Composition
 from narrows.parts.latents.base import straight_through
@@ -25,7 +29,9 @@ from narrows.parts.networks.architectures import initialise
 from narrows.parts.networks.linear_path import BoundedHead, WithPath
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.regularizers.base import Regularizer
+from narrows.training.batches import inference_batch
 
+Array = NDArray[Any]
 STEP = math.sqrt(12)  # rounding to steps of √12 σ leaves a root mean squared error of σ
 NOISE_SHARE = 2 / 3  # of a run: until then the decoder sees noise, after that rounded codes
 
@@ -241,6 +247,35 @@ class CodecNetwork(nn.Module):
             n = sum(p.numel() for p in part.parameters())
             words[name] = f"{in_words(part)}  ({n:,} parameters)"
         return {name: words[name] for name in "fgqpD"}
+
+
+class LatentEncoder:
+    """f and the rounding of a codec's network, from arrays to arrays.
+
+    ``shift`` and ``scale`` are the units of X, shaped to broadcast against a cell.
+    """
+
+    def __init__(self, network: CodecNetwork, shift: Array, scale: Array) -> None:
+        self.network, self.shift, self.scale = network, shift, scale
+
+    @torch.no_grad()
+    def latents(self, planes: Array) -> Array:
+        """Latents before rounding, (n, latent_dim, rows, columns), of planes in X's units."""
+        network, out = self.network.eval(), []
+        device = network.log_gain.device
+        for part in np.array_split(planes, -(-len(planes) // inference_batch(planes.shape[1:]))):
+            with np.errstate(over="ignore"):  # values far beyond the training data
+                x = ((part.astype(np.float64) - self.shift) / self.scale).astype(np.float32)
+            out.append(network.latents(torch.from_numpy(x).to(device)).cpu())
+        return np.asarray(torch.cat(out))
+
+    @torch.no_grad()
+    def quantise(self, latents: Array, level: int) -> Array:
+        """Codes at a level, whole numbers."""
+        device = self.network.log_gain.device
+        codes = self.network.codes(torch.from_numpy(latents).to(device), level)
+        whole: Array = codes.nan_to_num().clamp(-MAX_CODE, MAX_CODE).long().cpu().numpy()
+        return whole
 
 
 class Rate(Regularizer):

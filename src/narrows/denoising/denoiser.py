@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,15 +21,15 @@ from narrows.denoising.denoiser_model import DenoiserModel, PSNRObjective, size_
 from narrows.denoising.noise_level import AnscombeTransform, estimate_noise_level, fit_anscombe
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
-from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
-from narrows.estimators.setup import FitData, Training, new_train_state, start_history
-from narrows.estimators.state import (
+from narrows.estimators.fitted_state import (
     FittedState,
     History,
     pick_device,
     refuse_own_networks,
     without_prefix,
 )
+from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
+from narrows.estimators.setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.summary import given_parameters, run_summary, versions
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
@@ -37,7 +37,7 @@ from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.training.batches import Rows
 from narrows.training.patches import Patches, as_planes
 from narrows.training.process_group import Group
-from narrows.training.state import TrainState
+from narrows.training.train_state import TrainState
 
 MAX_PIXELS_FOR_8_VIEWS = 4_000_000  # with sides="auto"; eight views take eight times as long
 # Noisy images are scaled so that their noise has this level, so one kind of pair serves them all.
@@ -142,7 +142,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         "(Anscombe transform).",
         choices=("white", "photon"),
     )
-    noise_level: Any = parameter(
+    noise_level: float | tuple[float, float] | str = parameter(
         "auto",
         "Standard deviation of the noise, white being 255. Of noise added to clean images: a "
         "number, or a range from which each image's level is drawn. With noisy_targets: a number, "
@@ -151,7 +151,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         auto=True,
         low=0,
     )
-    white: Any = parameter(
+    white: float | str = parameter(
         "auto",
         "The value of white. auto: 255 or 65535 for 8 or 16 bits; for floats 1, 255 or 65535, "
         "chosen by an image's largest value. Give 4095 for 12 bits stored in 16.",
@@ -160,7 +160,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         open=True,
         auto=True,
     )
-    channels: Any = parameter(
+    channels: tuple[int, ...] | str = parameter(
         "auto",
         "Widths of f's stages; each stage has half the resolution of the one before. auto: "
         "16,32,64,96; for a single noisy image 16,32,48.",
@@ -178,7 +178,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         "D between the target and the output. auto: mae; with noisy_targets mse.",
         choices=("auto", "mse", "mae", "huber"),
     )
-    sides: Any = parameter(
+    sides: int | str = parameter(
         "auto",
         "1: denoise once. 8: mean over the image's eight rotations and mirror images, which is "
         "better and takes eight times as long. auto: 8 for images of up to 4 million pixels.",
@@ -220,7 +220,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
                 "leads to the clean image; leave distance='auto'."
             )
 
-    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+    def fit(self, X: object, y: object = None, *, X_val: object = None) -> Self:
         """Learn to remove noise from images like X.
 
         Parameters
@@ -250,7 +250,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         return self
 
     def _validate_fit(
-        self, X: Any, X_val: Any, y: Any, fitted: DenoiserState | None
+        self, X: object, X_val: object, y: object, fitted: DenoiserState | None
     ) -> FitData[Images]:
         both = [None if given is None else self._images(given) for given in (X, X_val)]
         if self.noisy_targets and any(images is not None and images.mixed for images in both):
@@ -262,7 +262,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         assert rows is not None
         return FitData(rows, held)
 
-    def _images(self, X: Any) -> Images:
+    def _images(self, X: object) -> Images:
         return Images(X, None if isinstance(self.white, str) else float(self.white))
 
     def _setup(self, data: FitData[Images], group: Group) -> Training[DenoiserState]:
@@ -379,7 +379,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         transform = fit_anscombe(as_planes(image)) if self.noise == "photon" else None
         if transform is not None:
             return 1.0 / TRAINING_LEVEL, transform
-        if isinstance(self.noise_level, str):
+        if isinstance(self.noise_level, str | tuple):  # check_parameters refuses a range here
             level = estimate_noise_level(as_planes(image))
         else:
             level = white * float(self.noise_level) / 255
@@ -401,7 +401,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
             history = replace(history, errors=dict(zip(ERRORS, psnr, strict=True)))
         return super()._finalize(training, history, group)
 
-    def denoise(self, X: Any, noise_level: float | None = None) -> Any:
+    def denoise(self, X: object, noise_level: float | None = None) -> Any:
         """Remove the noise from X.
 
         Parameters
@@ -474,12 +474,12 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
             scaled = stabilized / white
             restored = self.state_.model.restore_image(scaled, float(1 / white), views)
             return transform.inverse(restored * white)
-        if level is None and self.noisy_targets and not isinstance(self.noise_level, str):
+        if level is None and self.noisy_targets and not isinstance(self.noise_level, str | tuple):
             level = float(self.noise_level)
         s = estimate_noise_level(planes) if level is None else level / 255
         return self.state_.model.restore_image(planes, s, views) if s > 0 else planes
 
-    def estimate_noise(self, X: Any) -> Any:
+    def estimate_noise(self, X: object) -> Any:
         """Estimate the standard deviation of the noise in X, white being 255; needs no fit.
 
         The method is described in ``narrows.denoising.noise_level.estimate_noise_level``.
@@ -532,7 +532,11 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         return (model.restore(x.to(self._device), TRAINING_LEVEL).cpu(),)
 
     def _state_from_tensors(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> DenoiserState:
         refuse_own_networks(path, own)
         config = DenoiserConfig.from_json(header["fitted"]["choices"])

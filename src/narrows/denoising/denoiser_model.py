@@ -35,7 +35,7 @@ def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
-class ResidualBlock(nn.Module):
+class ConvResidualBlock(nn.Module):
     """h + conv(relu(conv(h))), (He et al. 2016, arXiv:1512.03385)."""
 
     def __init__(self, width: int) -> None:
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
 
 
 def _stage(width: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+    return nn.Sequential(*(ConvResidualBlock(width) for _ in range(blocks)))
 
 
 class UNetEncoder(nn.Module):
@@ -124,7 +124,7 @@ def unet(
             deviation = (2.0 / (module.in_channels * taps)) ** 0.5
             nn.init.normal_(module.weight, 0.0, deviation, generator=rng)
     for module in modules:
-        if isinstance(module, ResidualBlock):
+        if isinstance(module, ConvResidualBlock):
             module.second.weight.data.mul_(0.1)
     nn.init.zeros_(g.tail.weight)
     return f, g

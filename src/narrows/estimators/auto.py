@@ -148,7 +148,7 @@ def check_latent_dim(asked: int | str, shape: tuple[int, ...]) -> None:
 
 
 def choose_path(
-    asked: Any, distance: str, shape: tuple[int, ...], k: int, obstacle: str | None
+    asked: object, distance: str, shape: tuple[int, ...], k: int, obstacle: str | None
 ) -> bool:
     """Whether the model starts at PCA: wherever g(z) is x' itself, and the path not too large.
 

@@ -7,11 +7,13 @@ learns is ``state_``, assigned once, at its end: a fit that fails changes nothin
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.metaestimators import available_if
@@ -20,11 +22,11 @@ from torch import Tensor, nn
 
 from narrows.estimators import fit_and_resume, model_file
 from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_of
+from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
 from narrows.estimators.parameters import RunParameters, lasting
 from narrows.estimators.reconstruction import PCABeside, mean_error
 from narrows.estimators.setup import ERRORS, FitData, Training, resume, setup
-from narrows.estimators.state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
@@ -34,7 +36,7 @@ from narrows.training.batches import Scaling
 from narrows.training.monitor import Monitor
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group, current_group, join_group
-from narrows.training.state import Budget
+from narrows.training.train_state import Budget
 
 S = TypeVar("S", bound=FittedState)
 
@@ -51,7 +53,7 @@ class Learner(RunParameters, Generic[S]):
 
     state_: S
 
-    def _validate_fit(self, X: Any, X_val: Any, y: Any, fitted: S | None) -> FitData[Any]:
+    def _validate_fit(self, X: object, X_val: object, y: object, fitted: S | None) -> FitData[Any]:
         """X and X_val, checked; with ``fitted`` they must be like what it was fitted on."""
         raise NotImplementedError
 
@@ -80,7 +82,11 @@ class Learner(RunParameters, Generic[S]):
         raise NotImplementedError
 
     def _state_from_tensors(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> S:
         """The state in a file; ``own`` are the user's own networks."""
         raise NotImplementedError
@@ -91,7 +97,7 @@ class Learner(RunParameters, Generic[S]):
 
     # ------------------------------------------------------------------ fitting
 
-    def _fit(self, X: Any, X_val: Any, y: Any = None) -> Self:
+    def _fit(self, X: object, X_val: object, y: object = None) -> Self:
         started = time.monotonic()
         self.check_parameters()
         if fit_and_resume.wants_workers(self):
@@ -257,7 +263,11 @@ class Learner(RunParameters, Generic[S]):
         return estimator
 
     def _load_state(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> None:
         """Attach the state in a file, on the device of the parameters, or where that is missing
         on the CPU.
@@ -305,7 +315,7 @@ class Estimator(
 
     # ------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+    def fit(self, X: object, y: object = None, *, X_val: object = None) -> Self:
         """Learn f and g from X.
 
         Parameters
@@ -329,7 +339,7 @@ class Estimator(
         """
         return self._fit(X, X_val)
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
+    def partial_fit(self, X: object, y: object = None) -> Self:
         """One pass over X, warmed up once and then at a constant step size.
 
         The first call also learns the scaling and the PCA start, from its X alone. A sampler that
@@ -374,7 +384,7 @@ class Estimator(
         return self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
 
     @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]
-    def fit_sampler(self, X: Any) -> Self:
+    def fit_sampler(self, X: object) -> Self:
         """Fit what ``sample`` draws from to the codes of X, as ``fit`` does at its end.
 
         After ``partial_fit``, or when ``sampler`` was set to another; nothing else changes.
@@ -407,7 +417,7 @@ class Estimator(
     # ------------------------------------------------------------------ what Learner asks
 
     def _validate_fit(
-        self, X: Any, X_val: Any, y: Any, fitted: EstimatorState | None
+        self, X: object, X_val: object, y: object, fitted: EstimatorState | None
     ) -> FitData[Given]:
         rows, spec = validate_X(self, X, None if fitted is None else fitted.spec)
         held = None if X_val is None else validate_X(self, X_val, spec)[0]
@@ -458,7 +468,11 @@ class Estimator(
         return z.cpu(), output.cpu()
 
     def _state_from_tensors(
-        self, path: Path, tensors: dict[str, Tensor], header: Any, own: Networks | None
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        own: Networks | None,
     ) -> EstimatorState:
         state = EstimatorState.from_tensors(self, path, tensors, header, own)
         if own is not None:
@@ -530,6 +544,13 @@ class Estimator(
     def distance_(self) -> str:
         """The name of D."""
         return self.state_.config.distance
+
+
+def with_feature_names(estimator: Estimator, names: list[str] | None) -> Estimator:
+    """The same fitted model with other names of its columns; with None it takes arrays."""
+    state = estimator.state_
+    columns = None if names is None else np.array(names, dtype=object)
+    return estimator._with_state(replace(state, spec=replace(state.spec, feature_names=columns)))
 
 
 def _appended(before: History, last: History) -> History:

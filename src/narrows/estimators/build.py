@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,7 +18,6 @@ from torch import Generator, Tensor, nn
 from narrows._types import Sizes
 from narrows.estimators.auto import ResolvedConfig
 from narrows.estimators.parameters import Parameters
-from narrows.estimators.pca import PCA
 from narrows.exceptions import ParameterError
 from narrows.parts.bounds import Bound, Mean
 from narrows.parts.corruptions import Corruption
@@ -32,8 +30,6 @@ from narrows.parts.networks.linear_path import BoundedHead, WithPath, decoder_pa
 from narrows.parts.objective import Term, WeightedObjective, validate_parts
 from narrows.parts.priors.base import Prior
 from narrows.training.batches import Scaling
-
-MIN_NOISE_VARIANCE = 1e-4  # of scaled data, at the start
 
 Networks = tuple[nn.Module, nn.Module]  # f and g
 NetworkBuilder = Callable[[str, NetworkOptions, Generator | None], Networks]
@@ -172,13 +168,6 @@ def channels_last(model: Model) -> Model:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _path(net: nn.Module) -> nn.Linear:
-    for module in net.modules():
-        if isinstance(module, WithPath):
-            return next(m for m in module.path.modules() if isinstance(m, nn.Linear))
-    raise LookupError("the network has no linear path")
-
-
 @torch.no_grad()
 def set_bounds(model: Model, low: Tensor, high: Tensor) -> None:
     """Tell the head the range of bounded data."""
@@ -197,37 +186,7 @@ def widen_bounds(model: Model, low: Tensor, high: Tensor) -> None:
             module.high.copy_(torch.maximum(module.high, high))
 
 
-@torch.no_grad()
-def start_at_pca(model: Model, pca: PCA, error: float) -> None:
-    """Make the model PCA, or with a Gaussian code probabilistic PCA (Tipping & Bishop 1999).
-
-    Point code: z = C (x − m) / s with one scale s, so that codes have unit variance on average.
-    Gaussian code, with component variances λ and noise σ²: x' = Cᵀ (λ − σ²)^½ z + m, and the exact
-    posterior has mean (λ − σ²)^½ / λ · C (x − m) and variance σ² / λ. ``error`` is PCA's mean
-    squared error per element on the validation rows: where few rows have many columns PCA leaves
-    nothing on the training rows, and σ must be what it leaves on others.
-    """
-    k, found = _path(model.g).in_features, len(pca.components)
-    features = len(pca.mean)
-    noise = max(pca.noise, error * features / max(1, features - found), MIN_NOISE_VARIANCE)
-    variances = pca.variances.clamp(min=noise)
-    if model.q.start == "gaussian":
-        down = (variances - noise).sqrt() / variances
-        up = (variances - noise).sqrt()
-    else:
-        scale = variances.mean().sqrt()
-        down, up = (1 / scale).expand(found), scale.expand(found)
-    into, out = _path(model.f), _path(model.g)
-    into.weight[:found] = pca.components * down[:, None]
-    into.bias[:found] = -into.weight[:found] @ pca.mean
-    if model.q.start == "gaussian":
-        into.bias[k : k + found] = (noise / variances).log()
-    out.weight[:, :found] = pca.components.T * up
-    out.bias.copy_(pca.mean)
-    model.D.init_scale(math.sqrt(noise))
-
-
-def copy_networks(f: Any, g: Any) -> Networks | None:
+def copy_networks(f: object, g: object) -> Networks | None:
     """The user's own networks, copied so that theirs never change; None where none are given."""
     if f is None and g is None:
         return None

@@ -18,9 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from narrows.estimators.base import Estimator
+from narrows.estimators.fitted_state import CLASSES, EstimatorState
 from narrows.estimators.generation import GenerativeMixin
 from narrows.estimators.setup import FitData, Training, split_indices
-from narrows.estimators.state import CLASSES, EstimatorState
 from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.parts.model import ClassConditionalModel, with_class
@@ -42,7 +42,7 @@ class PerClassView(GenerativeMixin):
     def _check_fitted(self) -> None:
         """The estimator has checked it."""
 
-    def _validate(self, X: Any) -> Given:
+    def _validate(self, X: object) -> Given:
         return self._estimator._validate(X)
 
     def _labels(self, x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class ClassConditional(Estimator):
         assert classes is not None
         return classes
 
-    def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
+    def fit(self, X: object, y: object = None, *, X_val: object = None) -> Self:
         """Learn f and g from X and its classes y.
 
         Parameters
@@ -102,7 +102,7 @@ class ClassConditional(Estimator):
     fit_sampler = available_if(lambda self: False)(Estimator.fit_sampler)
 
     def _validate_fit(
-        self, X: Any, X_val: Any, y: Any, fitted: EstimatorState | None
+        self, X: object, X_val: object, y: object, fitted: EstimatorState | None
     ) -> FitData[Given]:
         data = super()._validate_fit(X, X_val, y, fitted)
         if fitted is None or fitted.classes is None:
@@ -156,26 +156,26 @@ class ClassConditional(Estimator):
         unknown = PerClassView(self, 0)._labels(x)
         return super()._log_mean_weight(with_class(x, unknown), rng, n_samples)
 
-    def transform(self, X: Any, y: Any = None, **more: Any) -> Any:
+    def transform(self, X: Any, y: object = None, **more: Any) -> Any:
         """The codes of X, (n, latent_dim); for the classes y where they are given."""
         if y is None:
             return super().transform(X, **more)
         return self._by_class(y, len(X), lambda view, part: view.transform(X[part]))
 
-    def inverse_transform(self, Z: Any, y: Any = None, **more: Any) -> Array:
+    def inverse_transform(self, Z: Any, y: object = None, **more: Any) -> Array:
         """What codes stand for, in the classes y where they are given."""
         if y is None:
             return super().inverse_transform(Z, **more)
         return self._by_class(y, len(Z), lambda view, part: view.inverse_transform(Z[part]))
 
-    def reconstruct(self, X: Any, y: Any = None, **more: Any) -> Array:
+    def reconstruct(self, X: Any, y: object = None, **more: Any) -> Array:
         """X through the code and back; with the classes y where they are given."""
         if y is None:
             return super().reconstruct(X, **more)
         return self._by_class(y, len(X), lambda view, part: view.reconstruct(X[part]))
 
     def log_likelihood(
-        self, X: Any, y: Any = None, *, n_samples: int = 100, random_state: Any = None
+        self, X: Any, y: object = None, *, n_samples: int = 100, random_state: object = None
     ) -> NDArray[np.float64]:
         """log p(x | y) of each row in nats; log p(x) without y.
 
@@ -188,7 +188,7 @@ class ClassConditional(Estimator):
         return self._by_class(y, len(X), lambda view, part: view.log_likelihood(X[part], **more))
 
     def sample(
-        self, n: int = 1, *, y: Any = None, random_state: Any = None, temperature: float = 1.0
+        self, n: int = 1, *, y: Any = None, random_state: object = None, temperature: float = 1.0
     ) -> Array:
         """n new samples; of the class y, or of n classes y, where it is given.
 
@@ -209,7 +209,7 @@ class ClassConditional(Estimator):
         return self.inverse_transform(self._sampled_codes(n, random_state, temperature), each)
 
     def _by_class(
-        self, y: Any, n: int, answer: Callable[[PerClassView, NDArray[np.intp]], Any]
+        self, y: object, n: int, answer: Callable[[PerClassView, NDArray[np.intp]], Any]
     ) -> NDArray[Any]:
         """The answers for all rows, those of each class together."""
         check_is_fitted(self, "state_")
@@ -224,7 +224,7 @@ class ClassConditional(Estimator):
         return out
 
 
-def _numbers(y: Any, n: int, classes: NDArray[Any]) -> NDArray[np.int64]:
+def _numbers(y: object, n: int, classes: NDArray[Any]) -> NDArray[np.int64]:
     """The numbers of n rows' classes y among ``classes``, from 1."""
     y = _as_classes(y)
     if y.shape != (n,):
@@ -241,7 +241,7 @@ def _numbers(y: Any, n: int, classes: NDArray[Any]) -> NDArray[np.int64]:
     return numbers
 
 
-def _as_classes(given: Any) -> NDArray[Any]:
+def _as_classes(given: object) -> NDArray[Any]:
     """Classes as an array of numbers or words."""
     y: NDArray[Any] = np.asarray(given)
     if y.dtype == object and len({type(v) for v in y.flat}) == 1:
@@ -251,7 +251,7 @@ def _as_classes(given: Any) -> NDArray[Any]:
     return y
 
 
-def _classes(n: int, y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _classes(n: int, y: object) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The classes, and the number of each of n rows', from 1; 0 where y is None."""
     if y is None:
         return np.empty(0), np.zeros(n, dtype=np.int64)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from narrows._types import Clock
+from narrows.estimators.fitted_state import FittedState, History, Tensors
 from narrows.estimators.parameters import (
     FIT,
     MODEL,
@@ -33,20 +34,26 @@ from narrows.estimators.parameters import (
     seed_of,
 )
 from narrows.estimators.setup import FitData, Training
-from narrows.estimators.state import FittedState, History, Tensors
 from narrows.estimators.summary import describe_run, plain
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
 from narrows.parts.networks.linear_path import lr_multiplier
+from narrows.training import launched
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import Saved, load_from_file, load_state_dict, state_dict
-from narrows.training.launcher import Interrupt, catch_interrupts, launched, run_workers
+from narrows.training.launcher import Interrupt, catch_interrupts, run_workers
 from narrows.training.listeners import Listeners
 from narrows.training.loop import train
 from narrows.training.monitor import Monitor, average_score
 from narrows.training.process_group import Group, current_group, refuse_devices
-from narrows.training.state import Budget, StepRecord, TrainConfig, TrainState, make_optimizers
+from narrows.training.train_state import (
+    Budget,
+    StepRecord,
+    TrainConfig,
+    TrainState,
+    make_optimizers,
+)
 
 SHORT_RUN = 10  # epochs up to which half a run keeps the full learning rate
 LR_BACKOFF = 0.1  # times the learning rate, for the one new try after a loss that is not finite
@@ -179,7 +186,7 @@ class Run:
         monitor.started = time.monotonic()
         with _private_randomness(state, self.group.rank_seed(start.seed)):
             if training.saved is not None:
-                load_from_file(training.saved, state, monitor, self.params.checkpoint)
+                load_from_file(training.saved, state, monitor, Path(self.params.checkpoint or ""))
                 self.budget.started -= training.saved[1]["seconds"]
                 if self.group.rank > 0:  # the file holds the generator of rank 0
                     state.rng.manual_seed(self.group.rank_seed(start.seed + state.step))
@@ -464,7 +471,7 @@ def run_in_checkpoint(
         raise FileError(f"{path} holds no run: {error} is missing or damaged.") from error
 
 
-def _version(name: str, value: Any) -> str:
+def _version(name: str, value: object) -> str:
     return f"{value} threads" if name == "threads" else f"{name} {value}"
 
 

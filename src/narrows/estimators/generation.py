@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from narrows.estimators.auto import find_range, statistics_of, unscaled
+from narrows.estimators.fitted_state import sampler_name
 from narrows.estimators.parameters import seed_of
 from narrows.estimators.reconstruction import ReconstructionMixin
-from narrows.estimators.state import sampler_name
 from narrows.estimators.validation import Array
 from narrows.exceptions import ParameterError
 from narrows.parts.latents.vector_quantizer import Quantizer
@@ -25,8 +24,8 @@ from narrows.parts.priors.samplers import SAMPLERS, Sampler, codes_of, draw, mak
 from narrows.training.batches import Rows, Scaling, inference_batch
 from narrows.training.loop import train
 from narrows.training.process_group import Group
-from narrows.training.state import Budget, TrainConfig, TrainState
 from narrows.training.streamed_batches import Stream
+from narrows.training.train_state import Budget, TrainConfig, TrainState
 
 CPU = torch.device("cpu")
 MAX_SAMPLER_ROWS = 20_000  # rows whose codes a sampler is fitted to
@@ -90,7 +89,7 @@ class GenerativeMixin(ReconstructionMixin):
 
     @available_if(_can_sample)  # type: ignore[untyped-decorator]
     @torch.no_grad()
-    def sample(self, n: int = 1, *, random_state: Any = None, temperature: float = 1.0) -> Array:
+    def sample(self, n: int = 1, *, random_state: object = None, temperature: float = 1.0) -> Array:
         """n new samples: g(z) of codes drawn from the ``sampler``, in the user's own units.
 
         What is returned is the mean of p(x | z); its noise is not added.
@@ -104,10 +103,7 @@ class GenerativeMixin(ReconstructionMixin):
         """
         return self.inverse_transform(self._sampled_codes(n, random_state, temperature))
 
-    def _check_fitted(self) -> None:
-        check_is_fitted(self, "state_")
-
-    def _sampled_codes(self, n: int, random_state: Any, temperature: float) -> Tensor:
+    def _sampled_codes(self, n: int, random_state: object, temperature: float) -> Tensor:
         self._check_fitted()
         n, temperature = check_positive_int("n", n), check_temperature(temperature)
         rng = Generator(self._device).manual_seed(seed_of(random_state))
@@ -115,7 +111,7 @@ class GenerativeMixin(ReconstructionMixin):
 
     @available_if(_has_density)  # type: ignore[untyped-decorator]
     def log_likelihood(
-        self, X: Any, *, n_samples: int = 100, random_state: Any = None
+        self, X: object, *, n_samples: int = 100, random_state: object = None
     ) -> NDArray[np.float64]:
         """log p(x) of each row in nats, the density of the user's own X, by importance sampling.
 

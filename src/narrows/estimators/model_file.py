@@ -1,9 +1,9 @@
 """One file for a whole model: from a fitted estimator to tensors and a header, and back.
 
 The header has "class", "parameters", "versions" and, under "fitted", what the class's state holds
-(see `state.py`). A stored probe, some input and the model's output, must come back the same. The
-loader takes class names from the registry only, never a path from the file, and refuses any field
-that it does not know.
+(see `fitted_state.py`). A stored probe, some input and the model's output, must come back the
+same. The loader takes class names from the registry only, never a path from the file, and refuses
+any field that it does not know.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from narrows.estimators.fitted_state import Tensors
 from narrows.estimators.parameters import CALL, FIT, MODEL, names_in_scope
 from narrows.estimators.registry import KNOWN, model_class
-from narrows.estimators.state import Tensors
 from narrows.estimators.summary import plain, versions
 from narrows.exceptions import FileError, NarrowsError, ParameterError
 from narrows.io.safetensors_file import read_file
@@ -54,7 +54,7 @@ def _named(outputs: tuple[Tensor, ...]) -> Tensors:
     return dict(zip(names, outputs, strict=True))
 
 
-def load(path: Path, *, f: nn.Module | None = None, g: nn.Module | None = None) -> Any:
+def load(path: Path, *, f: object = None, g: object = None) -> Any:
     """Load a model file; of a checkpoint the best model so far.
 
     Raises FileError if it is damaged or was not written by narrows. ``f`` and ``g`` are the user's
@@ -69,8 +69,8 @@ def estimator_from(
     path: Path,
     tensors: Tensors,
     header: Mapping[str, Any],
-    f: nn.Module | None,
-    g: nn.Module | None,
+    f: object,
+    g: object,
 ) -> Any:
     """The fitted estimator whose file holds these tensors and this header."""
     estimator = _unfitted(path, header)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from narrows.exceptions import ParameterError
@@ -39,7 +40,7 @@ def parameter(default: Any, help: str, *, scope: str = MODEL, **rule: Any) -> An
     return field(default=default, metadata={"help": help, "scope": scope, **rule})
 
 
-def names_in_scope(owner: Any, *scopes: str) -> list[str]:
+def names_in_scope(owner: RunParameters | type[RunParameters], *scopes: str) -> list[str]:
     """The parameters of a model or its class that have one of these scopes."""
     return [item.name for item in fields(owner) if item.metadata.get("scope", MODEL) in scopes]
 
@@ -104,7 +105,7 @@ class RunParameters:
     warm_start: bool = parameter(
         False, "fit goes on from the model so far instead of starting anew.", kind=bool, scope=CALL
     )
-    random_state: Any = parameter(
+    random_state: object = parameter(
         None, "Seed: the same seed gives the same bits.", kind="seed", scope=FIT
     )
     device: str = parameter(
@@ -121,7 +122,7 @@ class RunParameters:
         high=MOST_DEVICES,
         scope=CALL,
     )
-    checkpoint: Any = parameter(
+    checkpoint: str | Path | None = parameter(
         None,
         "File in which the run is kept while it goes on; it loads like a model, as the best so "
         "far. The command uses OUT.checkpoint and removes it at the end.",
@@ -144,7 +145,7 @@ class RunParameters:
         scope=PLACE,
     )
     verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool, scope=CALL)
-    listeners: Any = parameter(
+    listeners: object = parameter(
         None,
         "What hears of the start, every epoch and the end of a fit: a Listener (JsonLines, "
         "TensorBoard, MLflow, WandB or your own), a callable that takes the epoch's entry of "
@@ -159,7 +160,7 @@ class RunParameters:
         Listeners(self.listeners)  # has its own sentence for what can be none
 
 
-def in_order(model: Any) -> list[Field[Any]]:
+def in_order(model: RunParameters | type[RunParameters]) -> list[Field[Any]]:
     """The parameters of a model or its class: first what it is made of, then how it is trained."""
     run = {item.name for item in fields(RunParameters)}
     return sorted(fields(model), key=lambda item: item.name in run)
@@ -184,7 +185,7 @@ class Parameters(RunParameters):
         "larger signals and images.",
         choices=("auto", "dense", "conv"),
     )
-    hidden_layer_sizes: Any = parameter(
+    hidden_layer_sizes: tuple[int, ...] | str = parameter(
         "auto",
         "Widths of the dense encoder's layers, as 512,256; the decoder mirrors them. "
         "Of a conv network: dense layers between the feature maps and the code. auto: about twice "
@@ -194,7 +195,7 @@ class Parameters(RunParameters):
         high=WIDEST,
         auto=True,
     )
-    channels: Any = parameter(
+    channels: tuple[int, ...] | str = parameter(
         "auto",
         "Channels of the conv encoder's stages, as 32,64; each stage halves the picture. auto: 32, "
         "doubling up to 256, until no side is longer than 7.",
@@ -222,16 +223,16 @@ class Parameters(RunParameters):
     tied: bool = parameter(
         False, "The dense decoder uses the encoder's weights, transposed.", kind=bool
     )
-    linear_path: Any = parameter(
+    linear_path: bool | str = parameter(
         "auto",
         "A linear path from x to z and from z to x that starts at PCA. auto: wherever the "
         "output is a real number and the path is not too large.",
         choices=("auto", True, False),
     )
-    f: Any = parameter(
+    f: object = parameter(
         None, "Your own encoder, an nn.Module from (B, *shape) to (B, numbers).", scope=MODULE
     )
-    g: Any = parameter(
+    g: object = parameter(
         None, "Your own decoder, an nn.Module from (B, latent_dim) to (B, *shape).", scope=MODULE
     )
     distance: str = parameter(
@@ -295,7 +296,7 @@ class Parameters(RunParameters):
         "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four.",
         choices=AXES,
     )
-    input_shape: Any = parameter(
+    input_shape: tuple[int, ...] | None = parameter(
         None,
         "Fold each row of a two-dimensional X to this shape, as 28,28, for data from a table "
         "that holds images.",
@@ -303,7 +304,7 @@ class Parameters(RunParameters):
         low=1,
         none=True,
     )
-    in_memory: Any = parameter(
+    in_memory: bool | str = parameter(
         "auto",
         "Whether data that comes as a memory map, or as anything else that is read by slices, is "
         "loaded. auto: if it takes less than a quarter of the memory that is free.",
@@ -312,7 +313,7 @@ class Parameters(RunParameters):
     )
 
 
-def _check(owner: str, item: Field[Any], value: Any) -> None:
+def _check(owner: str, item: Field[Any], value: object) -> None:
     rule = item.metadata
     if "choices" in rule:
         allowed = any(
@@ -330,7 +331,7 @@ def _check(owner: str, item: Field[Any], value: Any) -> None:
         )
 
 
-def _fits(value: Any, rule: Mapping[str, Any]) -> bool:
+def _fits(value: object, rule: Mapping[str, Any]) -> bool:
     if (rule.get("auto") and isinstance(value, str) and value == "auto") or (
         rule.get("none") and value is None
     ):
@@ -388,7 +389,7 @@ def refuse_changes(params: RunParameters, before: dict[str, Any]) -> None:
         )
 
 
-def _is_number(value: Any, kind: type, rule: Mapping[str, Any]) -> bool:
+def _is_number(value: object, kind: type, rule: Mapping[str, Any]) -> bool:
     # numpy's scalars count as numbers here: GridSearchCV hands them over
     if isinstance(value, bool) or not hasattr(value, "__float__") or getattr(value, "shape", None):
         return False
@@ -426,7 +427,7 @@ def _describe(rule: Mapping[str, Any]) -> str:
     return " or ".join([*others, " ".join([noun, " and ".join(bounds)])])
 
 
-def parse_time(text: Any) -> float | None:
+def parse_time(text: object) -> float | None:
     """Seconds in ``text`` ("90", "90s", "3m", "1.5h"); None where it is no such time."""
     if not isinstance(text, str) or not text:
         return None

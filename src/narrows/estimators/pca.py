@@ -1,17 +1,22 @@
-"""Principal components, fitted on the same rows: what stands beside every code."""
+"""PCA of the training rows: the simple method to compare with, and the start of training."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from narrows.parts.model import Model
+from narrows.parts.networks.linear_path import WithPath
 from narrows.training.batches import Rows
 from narrows.training.streamed_batches import Stream
 
 MAX_COMPONENTS = 512  # of the PCA by which latent_dim="auto" is chosen
+
+MIN_NOISE_VARIANCE = 1e-4  # of scaled data, at the start
 
 
 @dataclass(frozen=True)
@@ -91,3 +96,40 @@ def fit_pca(rows: Rows | Stream, k: int, seed: int) -> PCA:
         torch.from_numpy(fitted.explained_variance_).float().clamp(min=0),
         max(0.0, total - explained) / max(1, features - k),
     )
+
+
+def _path(net: nn.Module) -> nn.Linear:
+    for module in net.modules():
+        if isinstance(module, WithPath):
+            return next(m for m in module.path.modules() if isinstance(m, nn.Linear))
+    raise LookupError("the network has no linear path")
+
+
+@torch.no_grad()
+def start_at_pca(model: Model, pca: PCA, error: float) -> None:
+    """Make the model PCA, or with a Gaussian code probabilistic PCA (Tipping & Bishop 1999).
+
+    Point code: z = C (x − m) / s with one scale s, so that codes have unit variance on average.
+    Gaussian code, with component variances λ and noise σ²: x' = Cᵀ (λ − σ²)^½ z + m, and the exact
+    posterior has mean (λ − σ²)^½ / λ · C (x − m) and variance σ² / λ. ``error`` is PCA's mean
+    squared error per element on the validation rows: where few rows have many columns PCA leaves
+    nothing on the training rows, and σ must be what it leaves on others.
+    """
+    k, found = _path(model.g).in_features, len(pca.components)
+    features = len(pca.mean)
+    noise = max(pca.noise, error * features / max(1, features - found), MIN_NOISE_VARIANCE)
+    variances = pca.variances.clamp(min=noise)
+    if model.q.start == "gaussian":
+        down = (variances - noise).sqrt() / variances
+        up = (variances - noise).sqrt()
+    else:
+        scale = variances.mean().sqrt()
+        down, up = (1 / scale).expand(found), scale.expand(found)
+    into, out = _path(model.f), _path(model.g)
+    into.weight[:found] = pca.components * down[:, None]
+    into.bias[:found] = -into.weight[:found] @ pca.mean
+    if model.q.start == "gaussian":
+        into.bias[k : k + found] = (noise / variances).log()
+    out.weight[:, :found] = pca.components.T * up
+    out.bias.copy_(pca.mean)
+    model.D.init_scale(math.sqrt(noise))

@@ -17,11 +17,11 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from narrows.estimators.fitted_state import EstimatorState
 from narrows.estimators.pca import PCA, filled
-from narrows.estimators.state import EstimatorState
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
-from narrows.io.sources import as_source
+from narrows.io.sources import Source, as_source
 from narrows.io.write import check_output, concatenate_to
 from narrows.training.batches import Rows, as_tensor, inference_batch
 from narrows.training.process_group import current_group
@@ -36,9 +36,9 @@ class ReconstructionMixin(TransformerMixin):
 
     state_: EstimatorState
 
-    def _validate(self, X: Any) -> Given:
+    def _validate(self, X: object) -> Given:
         """X checked, in the networks' shape."""
-        check_is_fitted(self, "state_")
+        self._check_fitted()
         return validate_X(self, X, self.state_.spec)[0]
 
     def _encode(self, x: Tensor) -> Tensor:
@@ -51,8 +51,11 @@ class ReconstructionMixin(TransformerMixin):
 
     def _code_width(self) -> int:
         """k, the numbers in a code."""
-        check_is_fitted(self, "state_")
+        self._check_fitted()
         return self.state_.config.latent_dim
+
+    def _check_fitted(self) -> None:
+        check_is_fitted(self, "state_")
 
     def _scaled(self, rows: Given, first: int = 0) -> Iterator[Tensor]:
         for start, part in in_steps(rows, inference_batch(self.state_.spec.layout.shape)):
@@ -76,7 +79,7 @@ class ReconstructionMixin(TransformerMixin):
 
     def _answers(
         self,
-        X: Any,
+        X: object,
         answer: Callable[[Tensor], Array],
         out: str | Path | None = None,
         overwrite: bool = False,
@@ -95,7 +98,7 @@ class ReconstructionMixin(TransformerMixin):
 
     @torch.no_grad()
     def transform(
-        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+        self, X: object, *, out: str | Path | None = None, overwrite: bool = False
     ) -> NDArray[np.float32]:
         """The codes of X: z = f(x), without noise.
 
@@ -117,14 +120,14 @@ class ReconstructionMixin(TransformerMixin):
 
     @torch.no_grad()
     def _codes(
-        self, X: Any, out: str | Path | None = None, overwrite: bool = False
+        self, X: object, out: str | Path | None = None, overwrite: bool = False
     ) -> NDArray[np.float32]:
         """The codes as an array, whatever container ``set_output`` asks for."""
         return self._answers(X, lambda x: self._encode(x).float().cpu().numpy(), out, overwrite)
 
     @torch.no_grad()
     def inverse_transform(
-        self, Z: Any, *, out: str | Path | None = None, overwrite: bool = False
+        self, Z: object, *, out: str | Path | None = None, overwrite: bool = False
     ) -> Array:
         """What codes stand for: x' = g(z), in the user's units, shape and dtype.
 
@@ -154,7 +157,7 @@ class ReconstructionMixin(TransformerMixin):
 
     @torch.no_grad()
     def reconstruct(
-        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+        self, X: object, *, out: str | Path | None = None, overwrite: bool = False
     ) -> Array:
         """g(f(x)): X through the code and back; ``inverse_transform(transform(X))``.
 
@@ -162,7 +165,7 @@ class ReconstructionMixin(TransformerMixin):
         """
         return self._answers(X, lambda x: self._from_model(self._decoded(x)), out, overwrite)
 
-    def impute(self, X: Any) -> Array:
+    def impute(self, X: object) -> Array:
         """X with its missing elements (NaN) filled in from ``reconstruct``; all others as they are.
 
         Needs a model with ``missing="mask"``. It is one pass: f sees the mean of each element that
@@ -190,7 +193,7 @@ class ReconstructionMixin(TransformerMixin):
         return torch.lerp(a, b, t[:, None, None])
 
     @torch.no_grad()
-    def interpolate(self, A: Any, B: Any, *, steps: int = 9) -> Array:
+    def interpolate(self, A: object, B: object, *, steps: int = 9) -> Array:
         """From each row of A to that of B, decoded at even steps: g((1 − t) f(a) + t f(b)).
 
         Where codes lie on a curved space (a sphere, the Poincaré ball) along its shortest way.
@@ -215,7 +218,7 @@ class ReconstructionMixin(TransformerMixin):
         return decoded.reshape(len(a), int(steps), *decoded.shape[1:])
 
     @torch.no_grad()
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: object, y: object = None) -> float:
         """The pooled R² of the reconstruction in the user's units; 1 is perfect.
 
         1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element;
@@ -241,7 +244,7 @@ class ReconstructionMixin(TransformerMixin):
         return 1.0 - residual / total
 
     @torch.no_grad()
-    def score_samples(self, X: Any) -> NDArray[np.float64]:
+    def score_samples(self, X: object) -> NDArray[np.float64]:
         """Minus the mean squared error per element of each row, in scaled units, float64.
 
         Missing elements do not count.
@@ -254,7 +257,7 @@ class ReconstructionMixin(TransformerMixin):
         return -self._answers(X, score)
 
     @torch.no_grad()
-    def _per_row(self, X: Any, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
+    def _per_row(self, X: object, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
         rows = self._validate(X)
         parts = (measure(x).double().cpu().numpy() for x in self._scaled(rows))
         return concatenate_to(parts, len(rows))
@@ -285,7 +288,7 @@ def _error(x: Tensor, back: Tensor) -> Tensor:
 class LazyCodes:
     """Codes that are read by slices; each slice is checked as codes in memory are."""
 
-    def __init__(self, source: Any, width: int) -> None:
+    def __init__(self, source: Source, width: int) -> None:
         self.source, self.width, self.shape = source, width, tuple(source.shape)
         self.dtype, self.chunks = np.dtype(np.float32), getattr(source, "chunks", None)
 
@@ -297,7 +300,7 @@ class LazyCodes:
         return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
 
 
-def _validate_codes(Z: Any, width: int) -> NDArray[np.float32] | LazyCodes:
+def _validate_codes(Z: object, width: int) -> NDArray[np.float32] | LazyCodes:
     if hasattr(Z, "detach"):
         Z = Z.detach().cpu().numpy()
     source = as_source(Z)
@@ -307,7 +310,7 @@ def _validate_codes(Z: Any, width: int) -> NDArray[np.float32] | LazyCodes:
     return LazyCodes(source, width)
 
 
-def _checked_codes(Z: Any, width: int, first: int = 0) -> NDArray[np.float32]:
+def _checked_codes(Z: object, width: int, first: int = 0) -> NDArray[np.float32]:
     try:
         codes = np.ascontiguousarray(np.asarray(Z), dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -334,7 +337,7 @@ class PCABeside(ReconstructionMixin):
     def __init__(self, state: EstimatorState, pca: PCA, validate: Callable[[Any], Given]) -> None:
         self.state_, self.pca, self._check = state, pca, validate
 
-    def _validate(self, X: Any) -> Given:
+    def _validate(self, X: object) -> Given:
         return self._check(X)
 
     def _encode(self, x: Tensor) -> Tensor:

@@ -21,14 +21,13 @@ from narrows.estimators.build import (
     scaled_bounds,
     set_bounds,
     set_corruption_units,
-    start_at_pca,
     try_networks,
     widen_bounds,
 )
+from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.parameters import Parameters, lasting, refuse_changes, seed_of
-from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
+from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca, start_at_pca
 from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
-from narrows.estimators.state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.validation import CheckedRows, Given, InputSpec
 from narrows.exceptions import InputError
 from narrows.parts.likelihoods.base import Likelihood, Range
@@ -39,9 +38,9 @@ from narrows.training.batches import Rows, Scaling, fit_scaling
 from narrows.training.checkpoint import Saved
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group
-from narrows.training.state import TrainState
 from narrows.training.statistics import Statistics
 from narrows.training.streamed_batches import Stream, hold_out
+from narrows.training.train_state import TrainState
 
 FEWEST_ROWS_TO_SPLIT = 20  # of fewer rows all are trained on and validated on
 MAX_INIT_ROWS = 4096  # rows that codebooks and pseudo-inputs are initialized from
@@ -326,5 +325,5 @@ def _resolve(
     )
 
 
-def _widths(asked: Any) -> tuple[int, ...] | None:
+def _widths(asked: tuple[int, ...] | str) -> tuple[int, ...] | None:
     return None if isinstance(asked, str) else tuple(int(w) for w in asked)

@@ -7,14 +7,14 @@ import platform
 from dataclasses import asdict, fields
 from typing import Any
 
+from narrows.estimators.fitted_state import EstimatorState, History
 from narrows.estimators.parameters import Parameters, RunParameters, in_order
 from narrows.estimators.setup import Training
-from narrows.estimators.state import EstimatorState, History
 from narrows.io.safetensors_file import without_nan
 from narrows.version import __version__
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A parameter as plain JSON."""
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from narrows.exceptions import InputError, InputTypeError
 from narrows.io.sources import Source, as_source, nbytes
@@ -34,9 +36,9 @@ class DataParameters(Protocol):
     """The parameters that decide how X is read; estimators have them as fields."""
 
     axes: str | None
-    input_shape: Any
-    in_memory: Any
-    missing: Any
+    input_shape: tuple[int, ...] | None
+    in_memory: bool | str
+    missing: str | None
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def in_steps(rows: Source, step: int) -> Iterator[tuple[int, Array]]:
 
 
 def validate_X(
-    estimator: DataParameters, X: Any, spec: InputSpec | None
+    estimator: DataParameters, X: object, spec: InputSpec | None
 ) -> tuple[Given, InputSpec]:
     """X, checked, in the networks' shape, and what it is like.
 
@@ -183,18 +185,20 @@ def validate_X(
         checked as they are read
     spec : InputSpec
     """
-    if hasattr(X, "detach"):  # a torch tensor
+    if isinstance(X, Tensor):
         X = X.detach().cpu()
-        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
+        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
     source = None if type(X) is np.ndarray else as_source(X)
     if source is not None:
         if not fits_memory(source, estimator.in_memory):
             return _validate_lazy(estimator, source, spec)
         X = np.asarray(source[0 : len(source)])
-    array = X if is_table(X) else _to_array(X)
-    if not is_table(array):
+    if is_table(X):
+        array, names = _checked_count(estimator, X, spec)
+    else:
+        array = _to_array(X)
         _refuse_kinds(array)
-    array, names = _checked_count(estimator, array, spec)
+        array, names = _checked_count(estimator, array, spec)
     _refuse_kinds(array, objects=False)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
@@ -290,7 +294,7 @@ def _checked_count(
     return array, names
 
 
-def _to_array(X: Any) -> Array:
+def _to_array(X: object) -> Array:
     try:
         return np.asarray(X)
     except ValueError as error:
@@ -300,7 +304,7 @@ def _to_array(X: Any) -> Array:
 
 
 def _checked_table(
-    estimator: DataParameters, X: Any, spec: InputSpec | None, least: int
+    estimator: DataParameters, X: object, spec: InputSpec | None, least: int
 ) -> tuple[Array, NDArray[np.object_] | None]:
     from sklearn.utils.validation import validate_data
 
@@ -353,7 +357,11 @@ def _refuse_kinds(array: Given, *, objects: bool = True) -> None:
 
 
 def refuse_not_finite(
-    array: Array, names: Any, first: int = 0, *, missing: bool | None = None
+    array: Array,
+    names: Sequence[object] | NDArray[Any] | None,
+    first: int = 0,
+    *,
+    missing: bool | None = None,
 ) -> None:
     """Refuse NaN and infinity, naming the first place; row numbers count from ``first``.
 
@@ -398,12 +406,12 @@ def _refuse_empty(part: Array, first: int) -> None:
         )
 
 
-def is_table(X: Any) -> bool:
+def is_table(X: object) -> bool:
     """Whether X is a frame, or a sparse matrix."""
     return hasattr(X, "columns") or hasattr(X, "toarray")
 
 
-def fits_memory(X: Source, asked: Any) -> bool:
+def fits_memory(X: Source, asked: object) -> bool:
     """Whether X is to be loaded; "auto" loads what takes less than a quarter of free memory."""
     if asked != "auto":
         return bool(asked)

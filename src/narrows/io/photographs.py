@@ -470,7 +470,7 @@ class Images(Sequence[Any]):
         There are none, or one of them is not an image; the message names it.
     """
 
-    def __init__(self, given: Any, white: float | None = None) -> None:
+    def __init__(self, given: object, white: float | None = None) -> None:
         self._sources = list(_named_sources(given))
         self._held: dict[int, Array] = {}
         self.sizes: list[tuple[int, int]] = []
@@ -512,7 +512,7 @@ class Images(Sequence[Any]):
         return self._sources[i][0]
 
 
-def _named_sources(given: Any) -> Iterator[tuple[str, Any]]:
+def _named_sources(given: object) -> Iterator[tuple[str, Any]]:
     """The name and the path or array of every image."""
     if isinstance(given, str | Path):
         path = Path(given)
@@ -542,7 +542,7 @@ def _named_sources(given: Any) -> Iterator[tuple[str, Any]]:
         )
 
 
-def check_image(pixels: Any, name: str) -> Array:
+def check_image(pixels: object, name: str) -> Array:
     """One image, (H, W) or (H, W, 3), in a dtype that torch can compute with.
 
     Colours that are all grey become (H, W). Raises InputError, which calls the image ``name``.

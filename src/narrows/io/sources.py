@@ -90,7 +90,7 @@ def nbytes(source: Source) -> int:
     return int(np.prod([float(side) for side in source.shape]) * source.dtype.itemsize)
 
 
-def as_source(X: Any) -> Source | None:
+def as_source(X: object) -> Source | None:
     """``X`` as a source, or None if it is data in memory, or not data at all.
 
     A `numpy.memmap` and arrays like those of h5py are returned as they are; those of zarr, which
@@ -116,7 +116,7 @@ def as_source(X: Any) -> Source | None:
     return DatasetRows(X) if _is_dataset(X) else None
 
 
-def _as_stored_array(X: Any) -> Source | None:
+def _as_stored_array(X: object) -> Source | None:
     """An array that is not numpy's, unless it is a frame, a sparse matrix or on a device."""
     if _has_any(X, "to_frame", "columns", "toarray", "__dlpack__"):
         return None
@@ -125,14 +125,14 @@ def _as_stored_array(X: Any) -> Source | None:
     return X if isinstance(X, Source) else StoredRows(X)
 
 
-def _is_dataset(X: Any) -> bool:
+def _is_dataset(X: object) -> bool:
     if isinstance(X, Sequence | Mapping | Set) or not _has_any(X, "__getitem__"):
         return False
     is_array = _has_any(X, "shape", "__array__", "__dataframe__", "__arrow_c_stream__")
     return isinstance(X, Sized) and not is_array
 
 
-def _has_any(X: Any, *names: str) -> bool:
+def _has_any(X: object, *names: str) -> bool:
     return any(hasattr(X, name) for name in names)
 
 

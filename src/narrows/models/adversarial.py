@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
@@ -53,7 +52,7 @@ class AdversarialAE(Estimator):
     _generates = True
 
     weight: float = parameter(1.0, "Weight of the critic's term.", kind=float, low=0)
-    critic_layer_sizes: Any = parameter(
+    critic_layer_sizes: tuple[int, ...] = parameter(
         (128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=WIDEST
     )
 
@@ -92,7 +91,7 @@ class FactorVAE(Estimator):
     _generates = _likely = True
 
     gamma: float = parameter(10.0, "Weight of the total correlation.", kind=float, low=0)
-    critic_layer_sizes: Any = parameter(
+    critic_layer_sizes: tuple[int, ...] = parameter(
         (128, 128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=WIDEST
     )
 

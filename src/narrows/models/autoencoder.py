@@ -83,7 +83,7 @@ def has_density(latent: str) -> bool:
     return density
 
 
-def read_weights(asked: Any) -> dict[str, float]:
+def read_weights(asked: object) -> dict[str, float]:
     """Names with their weights, from a mapping or from ``"kl=4, l1=0.1"``; a name alone weighs 1.
 
     >>> read_weights("kl=4, l1"), read_weights(None)
@@ -171,7 +171,7 @@ class Autoencoder(Estimator):
 
     latent: str = parameter("point", "The latent q.", choices=tuple(LATENTS))
     prior: str = parameter("none", "The prior p of the codes.", choices=tuple(PRIORS))
-    regularizers: Any = parameter(
+    regularizers: object = parameter(
         None, f"Names and weights, as kl=4,l1=0.1: {', '.join(REGULARIZERS)}."
     )
     bound: str = parameter("mean", "How draws are combined into the loss.", choices=tuple(BOUNDS))

@@ -52,7 +52,7 @@ class DenoisingAutoencoder(Estimator):
     """
 
     noise: str = parameter("gaussian", "The noise c.", choices=tuple(CORRUPTIONS))
-    noise_level: Any = parameter(
+    noise_level: float | tuple[float, float] | str = parameter(
         "auto",
         "How much noise. gaussian: the standard deviation in scaled units (1 is as strong as the "
         "data); poisson: that at the largest value, as a share of it; blur: the kernel's, in "
@@ -67,7 +67,7 @@ class DenoisingAutoencoder(Estimator):
         return Parts(q=Point(), c=partial(CORRUPTIONS[self.noise], self.noise_level))
 
     def denoise(
-        self, X: Any, *, out: str | Path | None = None, overwrite: bool = False
+        self, X: object, *, out: str | Path | None = None, overwrite: bool = False
     ) -> NDArray[Any]:
         """X without its noise: g(f(x)), the reconstruction of noisy rows.
 
@@ -88,7 +88,13 @@ class DenoisingAutoencoder(Estimator):
         return self.reconstruct(X, out=out, overwrite=overwrite)
 
     @torch.no_grad()
-    def corrupt(self, X: Any, random_state: Any = None, *, noise_level: Any = None) -> NDArray[Any]:
+    def corrupt(
+        self,
+        X: object,
+        random_state: object = None,
+        *,
+        noise_level: float | tuple[float, float] | None = None,
+    ) -> NDArray[Any]:
         """c(X), noise as in training, in the user's units.
 
         Parameters

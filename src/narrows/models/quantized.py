@@ -28,7 +28,7 @@ class Quantized(Estimator):
     _usual_sampler: ClassVar[str] = "autoregressive"
 
     @torch.no_grad()
-    def codes(self, X: Any) -> NDArray[np.int64]:
+    def codes(self, X: object) -> NDArray[np.int64]:
         """X as whole numbers: the indices of the vectors, categories or values of ``transform``.
 
         Parameters

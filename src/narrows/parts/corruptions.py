@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,7 @@ class Noise(Corruption):
     max_level: ClassVar[float] = math.inf  # 1 where the level is a share of the elements
     events: ClassVar[tuple[int, ...]] = tuple(EVENTS)
 
-    def __init__(self, level: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, level: float | tuple[float, float] | str, shape: tuple[int, ...]) -> None:
         super().__init__()
         if len(shape) not in self.events:
             wanted = " or ".join(EVENTS[rank] for rank in self.events)
@@ -65,7 +65,7 @@ class Noise(Corruption):
             )
         self._set_level(level)
 
-    def _set_level(self, level: Any) -> None:
+    def _set_level(self, level: float | tuple[float, float] | str) -> None:
         level = self.usual if isinstance(level, str) else level
         low, high = level if isinstance(level, tuple | list) else (level, level)
         self.low, self.high = float(low), float(high)
@@ -75,7 +75,7 @@ class Noise(Corruption):
                 f"{self.max_level:g}. Got {level!r} instead."
             )
 
-    def at(self, level: Any) -> Self:
+    def at(self, level: float | tuple[float, float] | str) -> Self:
         """The same noise at another level."""
         other = copy.copy(self)
         other._set_level(level)
@@ -126,7 +126,7 @@ class PoissonNoise(Noise):
     zero: Tensor
     reach: Tensor  # w − o
 
-    def __init__(self, level: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, level: float | tuple[float, float] | str, shape: tuple[int, ...]) -> None:
         super().__init__(level, shape)
         self.register_buffer("zero", torch.zeros(shape))
         self.register_buffer("reach", torch.ones(shape))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows import DenoisingAutoencoder
+from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report.manifold import CodeMap, code_map, decoded_grid, interpolate
 from narrows.report.measures import Labels, Numbers, measure
 from narrows.report.sample_figures import Plotter, Samples, choose_plotter

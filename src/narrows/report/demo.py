@@ -162,7 +162,7 @@ def classify(data: Digits, max_epochs: int) -> list[list[str]]:
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
 
-    from narrows import Autoencoder
+    from narrows.models.autoencoder import Autoencoder
 
     X = np.concatenate([data.X, data.X_test]).reshape(-1, 64)
     y = np.concatenate([data.y, data.y_test])

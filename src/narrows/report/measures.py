@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows import DenoisingAutoencoder
 from narrows.exceptions import InputError
+from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report.probe import Probe, check_labels, linear_probe
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows import DenoisingAutoencoder
+from narrows.estimators.base import with_feature_names
 from narrows.exceptions import InputError
+from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report import figures
 from narrows.report.content import Content, gather
 from narrows.report.formatting import article, byte_size, count, duration, percent, significant
@@ -34,7 +35,7 @@ N_GENERATED = 36  # new samples drawn
 
 def write_report(
     est: Estimator,
-    X: Any,
+    X: object,
     path: str | Path,
     *,
     y: ArrayLike | None = None,
@@ -104,13 +105,8 @@ def prepare(
     """Check rows, labels and names of columns, and measure the model."""
     is_frame = hasattr(X, "columns")
     fitted_names = getattr(est, "feature_names_in_", None)
-    bare = est
-    if fitted_names is not None:
-        # scikit-learn warns when a model fitted on named columns is given arrays: use a copy
-        # that does not know the names
-        bare = object.__new__(type(est))
-        bare.__dict__.update(est.__dict__)
-        del bare.feature_names_in_
+    # scikit-learn warns when a model fitted on named columns is given arrays
+    bare = est if fitted_names is None else with_feature_names(est, None)
     (est if is_frame else bare).transform(X)  # raises InputError if X does not fit the model
     if names is None:
         names = X.columns if is_frame else fitted_names

@@ -175,6 +175,6 @@ def stratified_rows(
     return np.sort(np.concatenate(chosen))
 
 
-def _is_missing(label: Any) -> bool:
+def _is_missing(label: object) -> bool:
     # by its name, because comparing pandas' NA gives neither true nor false
     return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label

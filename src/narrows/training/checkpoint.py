@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from narrows.exceptions import FileError
 from narrows.training.monitor import Monitor
-from narrows.training.state import TrainState
+from narrows.training.train_state import TrainState
 
 Saved = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and plain JSON
 

@@ -1,10 +1,8 @@
-"""Processes: torchrun's environment, Ctrl-C and SIGTERM, and workers for ``n_devices=``.
+"""Ctrl-C and SIGTERM, and worker processes for ``n_devices=``.
 
-Importing this needs no torch, so that the command can ask for its rank at once.
-
-For ``n_devices=`` the workers are new interpreters that read what to do from a file. So a script
-needs no ``if __name__ == "__main__"``, and a notebook, a test or ``python -`` can start them too.
-Arrays lie in a second file, which workers map into memory instead of copying it.
+Workers are new interpreters that read what to do from a file. So a script needs no
+``if __name__ == "__main__"``, and a notebook, a test or ``python -`` can start them too. Arrays lie
+in a second file, which workers map into memory instead of copying it.
 
 The workers are watched here and not by torch.distributed.elastic, which was tried: it replaces the
 user's signal handlers for good, starts workers in sessions of their own, where Ctrl-C does not
@@ -33,35 +31,25 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
+import numpy as np
+import torch
+import torch.distributed as dist
+
 from narrows.exceptions import NarrowsError, WorkerError
+from narrows.training.process_group import form_group
 
 # Once one worker has failed, the others get this long to end by themselves: the error that one of
 # them is about to write may say more than the first.
 GRACE_SECONDS = 10.0
 ARRAY_ALIGNMENT = 64  # bytes: as numpy aligns its own arrays
 
-# What torchrun, or a launcher like it, sets in the environment of each process that it starts.
-TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
 # SIGINT is ignored until torch is imported, where an interrupt would only print a traceback.
-# form_group is handed in, because its module imports this one.
 WORKER_CODE = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "sys.path[:] = {path!r}; from narrows.training.launcher import run_worker; "
-    "from narrows.training.process_group import form_group; "
-    "run_worker(form_group, {folder!r}, {rank}, {size}, {parent})"
+    "run_worker({folder!r}, {rank}, {size}, {parent})"
 )
 Worker = subprocess.Popen[bytes]
-
-
-def launched() -> bool:
-    """Whether torchrun, or a launcher like it, started this process as one of several."""
-    return all(v in os.environ for v in TORCHRUN_VARIABLES) and os.environ["WORLD_SIZE"] != "1"
-
-
-def given_rank() -> int:
-    """The rank that torchrun gave this process; 0 without torchrun."""
-    return int(os.environ["RANK"]) if launched() else 0
 
 
 @dataclass
@@ -133,8 +121,6 @@ def run_workers(n: int, task: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _start(folder: Path, rank: int, n: int) -> Worker:
-    import torch
-
     threads = str(max(1, torch.get_num_threads() // n))
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {**os.environ, "LOCAL_RANK": str(rank), **dict.fromkeys(variables, threads)}
@@ -205,13 +191,8 @@ class _Answer:
     warnings: list[Warning] = field(default_factory=list)
 
 
-def run_worker(
-    form_group: Callable[..., Any], folder: str, rank: int, size: int, parent: int
-) -> None:
+def run_worker(folder: str, rank: int, size: int, parent: int) -> None:
     """All that a worker does; ends the process."""
-    import torch
-    import torch.distributed as dist
-
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     place, answer = Path(folder), _Answer()
@@ -254,13 +235,12 @@ def _picklable(error: BaseException) -> BaseException:
 # ------------------------------------------------------------------ objects in files
 
 
-def _dump(path: Path, content: Any) -> None:
+def _dump(path: Path, content: object) -> None:
     """Write any object to ``path`` and its arrays to a second file.
 
     Of a memory map only its place is written: the path of its file and where in it.
     """
     import cloudpickle
-    import numpy as np
 
     class Pickler(cloudpickle.Pickler):
         def reducer_override(self, item: Any) -> Any:
@@ -294,10 +274,8 @@ def _load(path: Path) -> Any:
     return pickle.loads(data, buffers=[memoryview(whole)[span] for span in spans])
 
 
-def _place_of_map(mapped: Any) -> tuple[Any, ...] | None:
+def _place_of_map(mapped: np.memmap[Any, Any]) -> tuple[Any, ...] | None:
     """The arguments of np.memmap that map the same rows; None for more than rows of a file."""
-    import numpy as np
-
     whole = getattr(mapped, "_mmap", None)
     file = getattr(mapped, "filename", None)
     if whole is None or file is None or mapped.mode == "c" or not mapped.flags.c_contiguous:

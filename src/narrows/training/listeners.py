@@ -78,7 +78,7 @@ class _CallableListener(Listener):
         return answer
 
 
-def as_listener(given: Any) -> Listener:
+def as_listener(given: object) -> Listener:
     """A Listener as it is; a callable as a listener that calls it with every entry.
 
     >>> as_listener(3)
@@ -104,7 +104,7 @@ def as_listener(given: Any) -> Listener:
 class Listeners(Listener):
     """All listeners of a run, called in the order given; None, one of them or a list of them."""
 
-    def __init__(self, given: Any = None) -> None:
+    def __init__(self, given: object = None) -> None:
         items = given if isinstance(given, list | tuple) else [] if given is None else [given]
         self._all = [as_listener(item) for item in items]
         self._started: list[Listener] = []
@@ -183,7 +183,7 @@ def _in_words(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]).rstrip(".")
 
 
-def _is_true(answer: Any) -> bool:
+def _is_true(answer: object) -> bool:
     """True itself, Python's or numpy's: ``file.write`` returns a number that means no stop."""
     import numpy as np
 

@@ -19,8 +19,14 @@ from narrows._types import Clock, Objective, Trace
 from narrows.training.batches import Rows, n_batches
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group
-from narrows.training.state import Budget, StepRecord, TrainConfig, TrainState, make_optimizers
 from narrows.training.streamed_batches import Stream
+from narrows.training.train_state import (
+    Budget,
+    StepRecord,
+    TrainConfig,
+    TrainState,
+    make_optimizers,
+)
 
 
 @runtime_checkable

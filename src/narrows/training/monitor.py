@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from narrows.training.process_group import Group
-from narrows.training.state import StepRecord
+from narrows.training.train_state import StepRecord
 
 
 class Monitor:

@@ -35,7 +35,7 @@ from torch.nn import Parameter
 
 from narrows.exceptions import NarrowsError, ParameterError, WorkerError
 from narrows.io.sources import Source
-from narrows.training.launcher import launched
+from narrows.training import launched
 
 # The slowest process may still be reading its data while the others wait, so not seconds; but a
 # machine that has gone must not be waited for all night. A process that dies is noticed at once.
@@ -331,61 +331,3 @@ def _worker_errors() -> Iterator[None]:
             "Another process of this run ended or could not be reached, so that this one cannot "
             "go on; look at what the others said, and start the run again."
         ) from error
-
-
-# ------------------------------------------------------------------ for callers without a Group
-
-joined = join_group
-world = current_group
-
-
-def agree(elapsed: float, stop: bool = False) -> tuple[float, bool]:
-    return current_group().all_reduce_stop(elapsed, stop)
-
-
-def all_reduce_reason(reason: str) -> str:
-    return current_group().all_reduce_reason(reason)
-
-
-def all_gather(value: T) -> list[T]:
-    return current_group().all_gather(value)
-
-
-def broadcast(value: T) -> T:
-    return current_group().broadcast(value)
-
-
-def all_or_none() -> Any:
-    return current_group().all_or_none()
-
-
-def rank_zero_only() -> Any:
-    return current_group().rank_zero_only()
-
-
-def align(tensors: Iterable[Tensor]) -> None:
-    current_group().broadcast_(tensors)
-
-
-def align_buffers(modules: Iterable[nn.Module]) -> None:
-    current_group().broadcast_buffers(modules)
-
-
-def check_shares(n_rows: int, n_batches: int, batch_size: int) -> None:
-    current_group().check_batches(n_rows, n_batches, batch_size)
-
-
-def same_everywhere(*arrays: Any) -> None:
-    current_group().check_same_data(*arrays)
-
-
-def shared_out(rows: Any, work: Any, step: int) -> NDArray[Any]:
-    return current_group().map_rows(rows, work, step)
-
-
-def rank_seed(seed: int) -> int:
-    return current_group().rank_seed(seed)
-
-
-def local_device(device: torch.device) -> torch.device:
-    return current_group().local_device(device)

@@ -99,8 +99,8 @@ class BoundedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         low: Any = self.low
         high: Any = self.high
-        if low.numel() == 1 and not low.is_cuda:  # on a GPU this would wait
-            low, high = low.item(), high.item()
+        if self.low.numel() == 1 and not self.low.is_cuda:  # on a GPU this would wait
+            low, high = self.low.item(), self.high.item()
         if torch.is_grad_enabled():
             clamped: Tensor = _Clamp.apply(x, low, high)  # type: ignore[no-untyped-call]
             return clamped

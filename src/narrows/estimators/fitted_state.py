@@ -8,6 +8,7 @@ attribute of an estimator reads it. A file holds what `FittedState.to_tensors` r
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -38,7 +39,7 @@ from narrows.parts.objective import WeightedObjective
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, make_sampler
 from narrows.training.batches import Scaling
 from narrows.training.process_group import Group
-from narrows.training.state import TrainState
+from narrows.training.train_state import TrainState
 
 CPU = torch.device("cpu")
 Tensors = dict[str, Tensor]
@@ -203,7 +204,7 @@ class EstimatorState(FittedState):
         estimator: ComposedParameters,
         path: Path,
         tensors: Tensors,
-        header: dict[str, Any],
+        header: Mapping[str, Any],
         own: Networks | None,
     ) -> Self:
         """The state in a file of an unfitted ``estimator``'s class and parameters.

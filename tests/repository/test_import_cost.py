@@ -1,0 +1,73 @@
+"""What an import may cost: the command answers ``--help`` without importing torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_structure import MODULES, imports, module_name
+
+HEAVY = {"torch", "sklearn", "scipy", "matplotlib", "pandas", "polars", "pyarrow", "pooch", "zarr"}
+HEAVY |= {"skimage", "pywt", "tifffile", "jinja2"}
+
+
+def at_import(tree: ast.Module) -> Iterator[str]:
+    """What importing the module imports: not what functions do, nor what only types need."""
+    todo: list[ast.stmt] = list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            todo += node.orelse
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(ast.Module([node], []), "")
+        for field in ("body", "orelse", "finalbody"):
+            todo += getattr(node, field, [])
+
+
+def light(path: Path) -> bool:
+    """Whether the command imports this module before it knows what to do."""
+    name = module_name(path)
+    return name.startswith(("narrows.cli", "narrows.io.read")) or name in {
+        "narrows",
+        "narrows.__main__",
+        "narrows._types",
+        "narrows.exceptions",
+        "narrows.io",
+        "narrows.training",
+        "narrows.estimators",
+        "narrows.estimators.registry",
+        "narrows.estimators.parameters",
+        "narrows.report",
+    }
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if light(path)], ids=module_name)
+def test_what_the_command_imports_is_light(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert {name.split(".")[0] for name in at_import(tree)} & HEAVY == set()
+
+
+QUESTIONS = {
+    "import": "import narrows",
+    "dir": "import narrows; dir(narrows); narrows.__version__",
+    "help": "import narrows.cli; narrows.cli.main(['--help'])",
+    "fit help": "import narrows.cli; narrows.cli.main(['fit', '--help'])",
+    "models": "import narrows.cli; narrows.cli.main(['models'])",
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_nothing_heavy_is_imported_before_it_is_needed(question: str) -> None:
+    code = (
+        f"import sys\ntry:\n    {question}\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print('heavy:', *sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1].strip() == "heavy:"
