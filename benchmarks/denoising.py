@@ -2,7 +2,7 @@
 
     python benchmarks/denoising.py train  --train Train400 --seconds 1800      # one blind model
     python benchmarks/denoising.py test   --test Set12                         # with filters, BM3D
-    python benchmarks/denoising.py noisy  --train Train400 --test Set12        # without clean images
+    python benchmarks/denoising.py noisy  --train Train400 --test Set12       # without clean images
     python benchmarks/denoising.py alone                                       # on a single image
     python benchmarks/denoising.py large                                       # 24 million pixels
 

@@ -129,7 +129,7 @@ def drawn(n_tables: int, width: int, n: int, seed: int) -> tuple[Tables, Array, 
     scales = np.geomspace(width / 40, width / 4, n_tables + 1)[1:, None]
     tables = Tables(frequencies_of(np.exp(-np.abs(at) / scales) + 1e-6))
     index = rng.integers(0, n_tables, n)
-    return tables, index, tables.symbols(index, rng.integers(0, TOTAL, n))
+    return tables, index, tables.find(index * TOTAL + rng.integers(0, TOTAL, n))
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:
