@@ -17,9 +17,9 @@ PAGE = Path(__file__).parent / "models.md"
 SHORT = {name: key for key, name in SHORT_NAMES.items()}
 HEAD = """# The models
 
-Written from the code by `docs/make_models.py`. Every model also has the shared parameters at the end
-of this page. `narrows fit DATA --model NAME` takes each of them with hyphens (`--latent-dim 8`);
-`narrows fit --model NAME --help` lists them. Results:
+Written from the code by `docs/make_models.py`. Every model also has the shared parameters at the
+end of this page. `narrows fit DATA --model NAME` takes each of them with hyphens
+(`--latent-dim 8`); `narrows fit --model NAME --help` lists them. Results:
 [errors and samples at equal time](../benchmarks/results/models.md),
 [log-likelihoods](../benchmarks/results/likelihood.md).
 """
