@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two processes: most tests compute on one thread. Those that are slow are stolen when one is idle.
+# Two processes, because most tests use one thread; an idle process takes tests from the other.
 TWO := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -13,32 +13,32 @@ TWO := -n 2 --dist worksteal
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-demo: $(STAMP)  ## train on embedded real data; leaves narrows-demo/ with pictures and a page
+demo: $(STAMP)  ## train four models on real data; writes narrows-demo/ with pictures and a page
 	$(BIN)/narrows demo --overwrite
 
-test: $(STAMP)  ## the tests and the docstrings' examples
+test: $(STAMP)  ## run the tests and the examples in docstrings
 	$(BIN)/python -m pytest $(TWO)
 
-test-all: $(STAMP)  ## the same with the slow tests
+test-all: $(STAMP)  ## run all tests, slow ones too
 	$(BIN)/python -m pytest -m "" $(TWO)
 
-mutants: $(STAMP)  ## plant defects that others shipped, and show that the tests see each
+mutants: $(STAMP)  ## plant fifteen defects and check that the tests find each
 	$(BIN)/python tests/mutants.py
 
-check: $(STAMP)  ## lint, format and types
+check: $(STAMP)  ## check lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## the table of README: PCA, MLPRegressor, a plain loop, narrows (long; more: benchmarks/README.md)
+bench: $(STAMP)  ## measure the table of README (long; others: benchmarks/README.md)
 	$(BIN)/python benchmarks/reconstruction.py
 
-clean:  ## remove caches, builds and the demo's output; .venv stays
+clean:  ## remove caches, builds and the demo's output, but not .venv
 	rm -rf dist build narrows-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build backend is installed first and build isolation is off, so that the pins hold for it too.
-# The stamp is touched last: an interrupted installation is taken up again.
+# The stamp is touched last, so that an interrupted installation is repeated.
 $(STAMP): pyproject.toml constraints.txt
 	@$(call need,command -v $(PYTHON),'$(PYTHON)' was not found; install Python 3.11 or newer$(COMMA) or name one: make PYTHON=/path/to/python3)
 	@$(call need,$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3$(COMMA) 11))',$$($(PYTHON) --version 2>&1) is too old; install Python 3.11 or newer$(COMMA) or name one: make PYTHON=python3.12)
@@ -49,6 +49,6 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
-# $(call need,QUESTION,SENTENCE): the sentence, and the end, when the question fails.
+# $(call need,COMMAND,MESSAGE): if the command fails, print the message and stop.
 COMMA := ,
 need = { $(1); } >/dev/null 2>&1 || { echo "narrows: $(2)" >&2; exit 1; }

@@ -1,11 +1,11 @@
-"""What is left of noise: the denoising autoencoder beside doing nothing, PCA and filters.
+"""Remaining noise: the denoising autoencoder compared with doing nothing, PCA and filters.
 
     OMP_NUM_THREADS=1 python benchmarks/cleaning.py
 
-On data that come with scikit-learn or are made here, three seeds each: the split, the noise and the
-model follow from the seed. The model has its defaults but for the noise and the epochs; "wide" has
-a code of one number less than the data, "blind" is one model fitted on a range of levels and asked
-at the one of the line. Rows are appended to ``results/cleaning.jsonl``, from which
+On data that come with scikit-learn or are generated here, three seeds each: the split, the noise
+and the model follow from the seed. The model has its defaults except for the noise and the epochs;
+"wide" has a code of one number less than the data; "blind" is one model fitted on a range of levels
+and tested at the level of each line. Rows are appended to ``results/cleaning.jsonl``, from which
 ``results/cleaning.md`` is written.
 """
 
@@ -106,7 +106,7 @@ def mean(rows: list[dict[str, Any]]) -> float | None:
 
 
 def by_column(rows: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Means over the seeds; of the filters the best in each run, as its user would choose."""
+    """Means over the seeds; of the filters the best one of each run, as a user would choose."""
     plain = groups(rows, "method")
     found = {m: mean(plain.get((m,), [])) for m in METHODS}
     for name in ("PCA", "best PCA"):
@@ -117,7 +117,7 @@ def by_column(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def write(book: Book) -> None:
-    """One line for each kind of noise on each set; the least error in bold."""
+    """One line for each kind of noise on each set; the lowest error in bold."""
     rows = book.rows(*KEYS, "seed", "method")
     lines = []
     for (data, noise, level), mine in groups(rows, *KEYS).items():

@@ -1,17 +1,17 @@
-"""Compression: narrows beside image coders, coders of bytes and of arrays, on the same data.
+"""Compression: narrows, image coders, and coders of bytes and of arrays, on the same data.
 
     python benchmarks/compression.py --only mnist-lossless mnist-lossy fashion --seconds 300
     python benchmarks/compression.py --only photos --train Train400 --test Set12 --seconds 1200
     python benchmarks/compression.py --only fields --fields a.nc b.nc
     python benchmarks/compression.py --only tables --tables adbench/*.npz
     python benchmarks/compression.py --only speed
-    python benchmarks/compression.py --quick     # that all runs; its figures mean nothing
+    python benchmarks/compression.py --quick     # test that all runs; figures mean nothing
 
-MNIST and Fashion-MNIST are found as everywhere in narrows, or in ``--mnist`` and ``--fashion``.
-The rest is files that the user has; sections whose files are not given are left out, but that
-``photos`` always has scikit-image's colour photographs. Every model learns for ``--seconds`` from
-other data than are compressed. Sizes are those of whole files; the model's bytes are told apart.
-Every narrows file is decoded again, and a run stops where an answer is not what it must be.
+MNIST and Fashion-MNIST are narrows' named data sets, or lie in ``--mnist`` and ``--fashion``. Other
+data are files of the user; a section without its files is skipped, but ``photos`` always has
+scikit-image's colour photographs. Every model is trained for ``--seconds`` on data other than those
+that are compressed. Sizes are those of whole files; the model's bytes are listed separately. Every
+narrows file is decoded again, and the run stops if the result is wrong.
 Rows are appended to ``results/compression.jsonl``, from which ``results/compression.md`` is written
 (``--only table`` writes it again).
 """
@@ -52,14 +52,14 @@ from timed_coders import TimedResult, image_curves, mean_psnr, timed_bounded, ti
 Array = NDArray[Any]
 SECTIONS = ("mnist-lossless", "mnist-lossy", "fashion", "photos", "fields", "tables", "speed")
 BOUNDS = (1e-2, 1e-3, 1e-4)
-SMALL_RATE = 100 / 784  # bits for each pixel of the middle level on images of 28 by 28
-GREY_RATE, COLOUR_RATE = 0.4, 0.15  # the same for each number in a photograph
-PLAIN_ERRORS = (2, 5, 10, 20, 40)  # of 255: what plain prediction alone makes a curve of
+SMALL_RATE = 100 / 784  # bits per pixel at the middle level, on images of 28 by 28
+GREY_RATE, COLOUR_RATE = 0.4, 0.15  # the same per number of a photograph
+PLAIN_ERRORS = (2, 5, 10, 20, 40)  # of 255: the curve of prediction without the autoencoder
 PACKAGES = ("torch", "pillow", "imagecodecs", "pysz", "zstandard")
 
 
 def versions() -> dict[str, str]:
-    """Of what is measured, where it is installed."""
+    """The versions of narrows and of the coders that are installed."""
     found = {"narrows": narrows.__version__}
     for name in PACKAGES:
         try:
@@ -70,13 +70,13 @@ def versions() -> dict[str, str]:
 
 
 def fit(X: Any, args: argparse.Namespace, epochs: int = 100_000, **wishes: Any) -> Codec:
-    """A codec that learned for ``--seconds``, or for fewer epochs; ``--wishes`` go before ours."""
+    """A codec trained for ``--seconds``, or for fewer epochs; ``--wishes`` come last."""
     given = {"max_time": args.seconds, "random_state": args.seed, "device": args.device}
     return Codec(**{**given, **wishes, **args.wishes, "max_epochs": epochs}).fit(X)
 
 
 class Bench:
-    """One section of a run: what its rows have in common, and how they are measured."""
+    """One section of a run: the facts that its rows share, and how they are measured."""
 
     def __init__(self, section: str, book: Book, args: argparse.Namespace) -> None:
         self.section, self.book, self.args = section, book, args
@@ -84,7 +84,7 @@ class Bench:
         self.facts["threads"] = torch.get_num_threads()
 
     def add(self, data: str, X: Any, mode: str, method: str, row: Row) -> None:
-        """A row: ``bits`` are for each number in X."""
+        """Add a row; ``bits`` are per number in X."""
         items = X if isinstance(X, list) else [X]
         elements, nbytes = sum(x.size for x in items), sum(x.nbytes for x in items)
         size = {"elements": elements, "original": nbytes, "count": len(X)}
@@ -95,7 +95,7 @@ class Bench:
     def others(
         self, data: str, X: Any, mode: str, rows: Sequence[TimedResult], **more: Any
     ) -> None:
-        """What ordinary coders made of X."""
+        """Add the results of other coders on X."""
         for result in rows:
             row = asdict(result)
             self.add(data, X, mode, row.pop("name"), {**row, **more})
@@ -107,7 +107,7 @@ class Bench:
         return row
 
     def lossless(self, pair: Pair, codec: Codec) -> None:
-        """The file with the autoencoder, without it, and everyone else's."""
+        """The file with the autoencoder, the file without it, and other coders."""
         self.both(pair, codec, "lossless")
         rows = timed_lossless(pair.test, thorough=not self.args.quick)
         self.others(pair.name, pair.test, "lossless", rows)

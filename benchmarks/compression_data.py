@@ -1,4 +1,4 @@
-"""What `compression.py` compresses: digits, photographs, fields and tables that the user has."""
+"""The data of `compression.py`: digits, and photographs, fields and tables of the user."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from narrows.io.read import read
 
 Array = NDArray[Any]
 Images = list[Array]
-MISSING = 1e15  # larger numbers in a netCDF file mark what was not measured
-LEARNED = 0.75  # of a field's times, the first ones; the rest is compressed
+MISSING = 1e15  # larger numbers in a netCDF file mark missing values
+TRAIN_SHARE = 0.75  # the first times of a field; the others are compressed
 COLOUR = ("astronaut", "chelsea", "coffee")  # scikit-image's, stored without loss
 OTHERS = ("hubble_deep_field", "immunohistochemistry", "retina", "rocket")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What is learned from and what is compressed."""
+    """Training data, and data to compress."""
 
     name: str
     train: Any
@@ -31,7 +31,7 @@ class Pair:
 
 
 def small_images(name: str, folder: Path | None, quick: bool) -> Pair:
-    """MNIST or Fashion-MNIST: the training images and the 10,000 others."""
+    """MNIST or Fashion-MNIST: the training images and the 10,000 test images."""
     if folder is None:
         train, test = read(name).X, read(f"{name}:test").X
     else:
@@ -61,7 +61,7 @@ def _folder(folder: Path, most: int | None) -> Images:
 
 
 def colour_photographs(quick: bool) -> Pair:
-    """Three of scikit-image's; what is learned from are its others and scikit-learn's two."""
+    """Three of scikit-image's; trained on its others and on scikit-learn's two."""
     from skimage import data
     from sklearn.datasets import load_sample_images
 
@@ -78,12 +78,12 @@ def fields(paths: Sequence[Path], quick: bool) -> Iterator[Pair]:
     """Every variable of at least three axes, the first being time, of .nc (netCDF-4) or .npy files,
     and every matrix of at least 4,096 numbers of .mat files.
 
-    What is missing is given the mean of the rest, for every method: most know no NaN.
+    Missing values are replaced by the mean of the others, for every method: most take no NaN.
     """
     for path in paths:
         for name, x in _variables(path):
             x = _filled(x)[: 24 if quick else None]
-            cut = round(LEARNED * len(x))
+            cut = round(TRAIN_SHARE * len(x))
             yield Pair(f"{path.stem}, {name}", x[:cut], np.ascontiguousarray(x[cut:]))
 
 
@@ -115,7 +115,7 @@ def _filled(x: Array) -> Array:
 
 
 def tables(paths: Sequence[Path], quick: bool) -> Iterator[Pair]:
-    """The rows ``X`` of .npz files, half of them to learn from, in an order that a seed gives."""
+    """The rows ``X`` of .npz files, half of them to train on, in a seeded order."""
     for path in paths:
         with np.load(path) as file:
             X = file["X"]

@@ -46,7 +46,7 @@ def title(data: str) -> str:
 
 
 def _codes(row: Row) -> str:
-    """Bits of codes for each number; a dash for others."""
+    """Bits of codes per number; a dash for other coders."""
     if row.get("code_bytes") is None:
         return "–"
     return show(8 * row["code_bytes"] / row["elements"], ".3f")
@@ -82,7 +82,7 @@ def _lossless(data: str, rows: Sequence[Row]) -> str:
 
 
 def _learned(rows: Iterable[Row]) -> str:
-    """How long the model learned, and which way of coding won how many chunks."""
+    """The seconds of training, and how many chunks each method coded."""
     ours = next((row for row in rows if row["method"] == OURS), None)
     if ours is None:
         return ""
@@ -91,7 +91,7 @@ def _learned(rows: Iterable[Row]) -> str:
 
 
 def _lossy(data: str, rows: Sequence[Row]) -> str:
-    """Bits at equal PSNR, BD-rates, and how the codec stands to PCA level by level."""
+    """Bits at equal PSNR, BD-rates, and each level of the codec compared with PCA."""
     curves = {
         name: [(row["bits"], row["psnr"]) for row in some if row["psnr"] is not None]
         for (name,), some in groups(rows, "method").items()
@@ -113,7 +113,7 @@ def _lossy(data: str, rows: Sequence[Row]) -> str:
 def _levels(
     curves: dict[str, list[tuple[float, float]]], rows: Sequence[Row], scale: float, form: str
 ) -> str:
-    """Each level of the codec, beside PCA at its PSNR and at its size."""
+    """Each level of the codec, and PCA at its PSNR and at its size."""
     ours = sorted((r for r in rows if r["method"] == OURS), key=lambda row: row["bits"])
     pca, lines = curves.get(PCA, []), []
     for row in ours:

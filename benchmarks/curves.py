@@ -1,4 +1,4 @@
-"""Rate–distortion curves: the points that count, bits at equal quality, and the mean over a curve.
+"""Rate–distortion curves: their Pareto front, bits at equal quality, and BD-rates.
 
 A curve is a list of points (bits for each element, PSNR in dB), in any order.
 """
@@ -15,11 +15,11 @@ from records import show, table
 
 Point = tuple[float, float]
 Curve = Sequence[Point]
-LEAST = 1.0  # dB that two curves must have in common
+MIN_OVERLAP = 1.0  # dB that two curves must have in common
 
 
 def front(points: Curve) -> list[Point]:
-    """The points that no other one beats in size and quality, from the smallest on."""
+    """The points that no other point beats in both size and quality, smallest first."""
     kept: list[Point] = []
     for rate, psnr in sorted(points, key=lambda p: (p[0], -p[1])):
         usable = rate > 0 and math.isfinite(rate) and math.isfinite(psnr)
@@ -29,13 +29,13 @@ def front(points: Curve) -> list[Point]:
 
 
 def bits_at(points: Curve, psnr: float) -> float | None:
-    """Bits for each element at that PSNR, log rate being interpolated; None outside the curve."""
+    """Bits per element at that PSNR, by interpolating the log rate; None outside the curve."""
     log = _between([(p, math.log(r)) for r, p in front(points)], psnr)
     return None if log is None else math.exp(log)
 
 
 def psnr_at(points: Curve, bits: float) -> float | None:
-    """PSNR at so many bits for each element; None outside the curve."""
+    """PSNR at ``bits`` per element; None outside the curve."""
     return _between([(math.log(r), p) for r, p in front(points)], math.log(bits))
 
 
@@ -46,20 +46,20 @@ def _between(knots: list[Point], at: float) -> float | None:
     return float(PchipInterpolator(x, y)(at))
 
 
-def bd_rate(reference: Curve, other: Curve, least: float = LEAST) -> float | None:
-    """How much more the other curve takes at equal PSNR, on average: −0.2 is a fifth less.
+def bd_rate(reference: Curve, other: Curve, min_overlap: float = MIN_OVERLAP) -> float | None:
+    """The mean relative difference in bits of the other curve at equal PSNR: −0.2 is a fifth less.
 
     exp(mean of ln r₂(p) − ln r₁(p)) − 1 over the PSNRs p that both have, ln r being a monotone
     cubic in p (G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves",
-    VCEG-M33, 2001, with PCHIP in the place of one cubic). None where they have less than ``least``
-    dB in common.
+    VCEG-M33, 2001, with PCHIP instead of one cubic). None if they have less than ``min_overlap`` dB
+    in common.
     """
     fronts = [front(reference), front(other)]
     if any(len(points) < 2 for points in fronts):
         return None
     low = max(points[0][1] for points in fronts)
     high = min(points[-1][1] for points in fronts)
-    if high - low < least:
+    if high - low < min_overlap:
         return None
     areas = []
     for points in fronts:
@@ -69,7 +69,7 @@ def bd_rate(reference: Curve, other: Curve, least: float = LEAST) -> float | Non
 
 
 def common(curves: Mapping[str, Curve], names: Sequence[str], count: int = 5) -> list[float]:
-    """Whole PSNRs, evenly spread over what the named curves share; over the first where nothing."""
+    """Whole PSNRs, evenly spread over the range that the named curves share (or over the first)."""
     fronts = [front(curves[name]) for name in names if curves.get(name)]
     fronts = [points for points in fronts if points]
     if not fronts:
@@ -90,7 +90,7 @@ def curve_table(
 ) -> str:
     """Bits at each PSNR (times ``scale``) and BD-rates against the references, as Markdown.
 
-    A dash stands where a coder does not reach: its curve begins above or ends below.
+    A dash means that a curve does not reach that PSNR.
     """
     lines = []
     for name, points in curves.items():
@@ -103,5 +103,5 @@ def curve_table(
 
 
 def percent(share: float | None) -> str:
-    """−12.3 %, or a dash."""
+    """For example "−12.3 %"; a dash for None."""
     return "–" if share is None else f"{100 * share:+.1f} %".replace("-", "−")

@@ -1,17 +1,17 @@
-"""Denoising photographs: narrows beside BM3D and the classical filters, on the same noisy images.
+"""Denoising photographs: narrows, BM3D and classical filters on the same noisy images.
 
     python benchmarks/denoising.py train  --train Train400 --seconds 1800      # one blind model
-    python benchmarks/denoising.py test   --test Set12                         # it, filters, BM3D
-    python benchmarks/denoising.py noisy  --train Train400 --test Set12        # with no clean image
-    python benchmarks/denoising.py alone                                       # from one image
+    python benchmarks/denoising.py test   --test Set12                         # with filters, BM3D
+    python benchmarks/denoising.py noisy  --train Train400 --test Set12       # without clean images
+    python benchmarks/denoising.py alone                                       # on a single image
     python benchmarks/denoising.py large                                       # 24 million pixels
 
 Train400 and Set12 are folders of grey photographs that the user has (cszn/DnCNN has both);
 ``alone`` and ``large`` use scikit-image's. Rows are appended to ``results/denoising.jsonl``, from
 which ``results/denoising.md`` is written (``table`` writes it again). The noise is white and
-Gaussian, of a seed for each image, and is neither clipped nor rounded unless a row says so; every
-method gets the same noisy image. Classical methods are told the true level; narrows finds it,
-unless a row says otherwise. PSNR is of answers clipped to black and white, and averaged over
+Gaussian, with one seed per image, and is neither clipped nor rounded unless a row says so. Every
+method gets the same noisy image. Classical methods are given the true level; narrows estimates it
+unless a row says otherwise. PSNR is computed after clipping to black and white and averaged over
 images.
 """
 
@@ -78,7 +78,7 @@ def noised(clean: Image, sigma: float, seed: int, i: int, clipped: bool) -> Imag
 
 
 def bm3d(noisy: Image, sigma: float) -> Image:
-    """BM3D as its authors' package has it (the bench extra)."""
+    """BM3D by its authors' package ``bm3d``, which the bench extra does not install."""
     import bm3d as package
 
     answer: Image = package.bm3d(noisy, sigma).astype(np.float32)
@@ -86,7 +86,7 @@ def bm3d(noisy: Image, sigma: float) -> Image:
 
 
 def by_model(model: Denoiser, sides: int, told: bool) -> Method:
-    """narrows, looking from so many sides, told the level or finding it."""
+    """narrows with ``sides`` views, with the level given (``told``) or estimated."""
 
     def clean(noisy: Image, sigma: float) -> Image:
         model.sides = sides
@@ -127,7 +127,7 @@ def measure(
 
 
 def classical() -> Iterator[tuple[str, Method]]:
-    """Nothing done, the filters, and BM3D."""
+    """The noisy image itself, the filters, and BM3D."""
     yield "noisy", lambda noisy, sigma: noisy
     yield from FILTERS.items()
     yield "BM3D", bm3d
@@ -165,7 +165,7 @@ def train(args: argparse.Namespace, book: Book) -> None:
 
 
 def test(args: argparse.Namespace, book: Book) -> None:
-    """The model and all others on a folder, or on scikit-image's photographs."""
+    """The model and all other methods on a folder, or on scikit-image's photographs."""
     model = narrows.load(args.model)
     clean = ours() if args.test is None else read_folder(args.test)
     data = "scikit-image" if args.test is None else args.test.name
@@ -183,7 +183,7 @@ def test(args: argparse.Namespace, book: Book) -> None:
 
 
 def noisy(args: argparse.Namespace, book: Book) -> None:
-    """The same network, once from clean images and once from noisy ones only."""
+    """The same network, trained on clean images and on noisy ones only."""
     clean, sigma = read_folder(args.train), 25.0
     given = [noised(x, sigma, 1000 + args.seed, i, False) for i, x in enumerate(clean.values())]
     shared: dict[str, Any] = {

@@ -1,12 +1,12 @@
-"""The entropy coder beside constriction: speed, bytes above the entropy, damage that is noticed.
+"""The entropy coder and constriction: speed, bytes above the entropy, detected damage.
 
-    python benchmarks/entropy.py                 # constriction's rows only where it is installed
-    python benchmarks/entropy.py --quick         # does it run?
+    python benchmarks/entropy.py                 # rows of constriction only if it is installed
+    python benchmarks/entropy.py --quick         # a test that it runs
 
-Symbols are drawn from known tables, one for all of them or one of 32 named for each, and coded with
-these. "Grouped" is constriction's fast way: symbols sorted by table, each group coded at once; only
-where the table of every symbol is known before decoding can it be used, which contexts forbid.
-Rows go to ``results/entropy.jsonl``, the table to ``results/entropy.md``.
+Symbols are drawn from known tables, one for all symbols or one of 32 for each, and coded with
+these. "Grouped" is constriction's fast way: symbols are sorted by table and each group is coded at
+once. It needs the table of every symbol before decoding, which is not known if tables depend on
+contexts. Rows go to ``results/entropy.jsonl``, the table to ``results/entropy.md``.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class Ours:
 
 
 def constriction() -> tuple[Any, Any]:
-    """Its models and its coder; they are attributes, not modules to import from."""
+    """Its models and its coder, which are attributes and cannot be imported from."""
     library = importlib.import_module("constriction")
     return library.stream.model, library.stream.stack.AnsCoder
 
 
 class Theirs:
-    """constriction's ANS coder; by itself it does not look whether anything is left at the end."""
+    """constriction's ANS coder; by itself it does not check that all data were used."""
 
     checks = True
 
@@ -129,7 +129,7 @@ def drawn(n_tables: int, width: int, n: int, seed: int) -> tuple[Tables, Array, 
     scales = np.geomspace(width / 40, width / 4, n_tables + 1)[1:, None]
     tables = Tables(frequencies_of(np.exp(-np.abs(at) / scales) + 1e-6))
     index = rng.integers(0, n_tables, n)
-    return tables, index, tables.symbols(index, rng.integers(0, TOTAL, n))
+    return tables, index, tables.find(index * TOTAL + rng.integers(0, TOTAL, n))
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:

@@ -1,12 +1,13 @@
-"""Which settings of the classical filters are fair: those best on average over photographs.
+"""Fair settings of the classical filters: the best on average over photographs.
 
     OMP_NUM_THREADS=1 python benchmarks/filter_settings.py
     OMP_NUM_THREADS=1 python benchmarks/filter_settings.py --filters wavelet
 
-scikit-image's own photographs, grey and colour apart, the middle 256 × 256 pixels of each, with
-white Gaussian noise (seed 0, not clipped), σ on the scale to 255. For each filter and σ, each
-setting's PSNR averaged over the photographs; the best one stands in ``results/filter_settings.md``
-beside what the rule in `narrows.denoising.compare_filters` gives. A good rule is near the best.
+scikit-image's own photographs, grey and colour separately, the middle 256 × 256 pixels of each,
+with white Gaussian noise (seed 0, not clipped), σ on the scale to 255. For each filter and σ, the
+PSNR of each setting is averaged over the photographs; ``results/filter_settings.md`` has the best
+one and that of the rule in `narrows.denoising.compare_filters`. A good rule is near the best
+setting.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ CONV = {"architecture": "conv", "channels": (4, 8), "hidden_layer_sizes": "auto"
 PRIOR = {"latent": "gaussian", "prior": "normal", "regularizers": "kl"}
 FAST = {"levels": 2, "hidden_layer_sizes": (6,), "max_epochs": 1}
 OPEN = {"hidden_layer_sizes": "auto", "latent_dim": "auto"}
-# model / what is tried: data, parameters beside the small ones
+# model / case: data, parameters in addition to the small ones
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Autoencoder/auto": ("images", OPEN),
     "Autoencoder/table": ("table", OPEN),
@@ -101,7 +101,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 VERBS = "demo encode decode reconstruct sample denoise compress decompress inspect info report"
 SHARED: dict[str, dict[str, Any]] = {"-": {}, "conv": CONV, "vae": PRIOR}
-# model, parameter, data, other parameters, and the values tried one after another
+# model, parameter, data, other parameters, and the values to try
 VALUES = """
 Autoencoder down odd conv pool
 Autoencoder up odd conv nearest bilinear shuffle
@@ -144,7 +144,7 @@ def mapped(X: Any) -> Any:
     return np.load(name, mmap_mode="r")
 
 
-# what is asked of every model that has a method, of what it was fitted on
+# calls on every model that has the method, with the data it was fitted on
 QUESTIONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "codes": ("transform", lambda m, X: m.transform(X)),
     "mapped": ("interpolate", lambda m, X: m.transform(mapped(X), out="Z.npy", overwrite=True)),
@@ -188,14 +188,14 @@ def mark(value: Any) -> str:
 
 
 def timeless(value: Any) -> Any:
-    """Plain data without what differs from run to run."""
+    """Plain data without values that differ from run to run."""
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if "seconds" not in k and k != "versions"}
     return [timeless(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def file_marks(path: Path) -> dict[str, str]:
-    """Of a safetensors file: what is in the tensors, whatever their names and order; the rest."""
+    """Of a safetensors file: fingerprint of the tensors without names and order; the header."""
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     listed = json.loads(data[8:start])
@@ -209,7 +209,7 @@ def file_marks(path: Path) -> dict[str, str]:
 
 
 def tried(ask: Callable[[], Any]) -> str:
-    """The mark of an answer, or why there is none."""
+    """The fingerprint of a result, or the error."""
     try:
         return mark(ask())
     except Exception as error:
@@ -217,7 +217,7 @@ def tried(ask: Callable[[], Any]) -> str:
 
 
 def answers(model: Any, X: Any) -> dict[str, str]:
-    """What a fitted model says."""
+    """The results of a fitted model."""
     return {
         name: tried(partial(ask, model, X))
         for name, (method, ask) in QUESTIONS.items()
@@ -226,7 +226,7 @@ def answers(model: Any, X: Any) -> dict[str, str]:
 
 
 def fitted(model: Any, X: Any) -> Iterator[tuple[str, Any]]:
-    """All marks of a fitted model, also of what becomes of it in a file."""
+    """All fingerprints of a fitted model, before and after saving and loading."""
     said = answers(model, X)
     yield from said.items()
     path = model.save("model.safetensors", overwrite=True)
@@ -243,17 +243,17 @@ def fitted(model: Any, X: Any) -> Iterator[tuple[str, Any]]:
 
 
 def plainly(model: Any, X: Any) -> Any:
-    """Learned by ``fit`` alone."""
+    """Trained by ``fit``."""
     return model.fit(X, Y[: len(X)]) if type(model).__name__ == "ConditionalVAE" else model.fit(X)
 
 
 def trained(model: Any, way: Callable[[Any, Any], Any], X: Any) -> Iterator[tuple[str, Any]]:
-    """The marks of a model that learned X in some way."""
+    """The fingerprints of a model trained on X by the given function."""
     yield from fitted(way(model, X), X[:40] if hasattr(model, "compress") else X)
 
 
 def resumed(model: Any, X: Any) -> Any:
-    """What a run becomes that went on from a copy of its checkpoint after one epoch."""
+    """A run that continues from a copy of its checkpoint after one epoch."""
 
     def keep(entry: dict[str, float]) -> None:
         if entry["epoch"] == 2:  # the file is that of the epoch before
@@ -264,14 +264,14 @@ def resumed(model: Any, X: Any) -> Any:
 
 
 def in_parts(model: Any, X: Any) -> Any:
-    """Learned part by part; then a sampler is fitted."""
+    """Trained by ``partial_fit``; then a sampler is fitted."""
     for part in np.array_split(X, 3):
         model.partial_fit(part)
     return model.set_params(sampler="mixture").fit_sampler(X)
 
 
 def own(model: Any, X: Any) -> Any:
-    """Networks of the user's own, one of which draws."""
+    """The user's own networks, one with random draws."""
     torch.manual_seed(0)
     width = 4 if model.latent == "point" else 8
     f = torch.nn.Sequential(torch.nn.Linear(6, width), torch.nn.Dropout(0.3))
@@ -292,20 +292,20 @@ WAYS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def golden(path: Path) -> Iterator[tuple[str, Any]]:
-    """What a model of an older version says of seeded rows."""
+    """Results of a model file of an older version on seeded rows."""
     model = narrows.load(path)
     X = np.random.default_rng(1).integers(0, 9, (30, *model.input_shape_)).astype(np.float32)
     yield from fitted(model, X)
 
 
 def held(path: Path) -> Iterator[tuple[str, Any]]:
-    """What an older compressed file holds; one kind needs the model that lies beside it."""
+    """The content of an older compressed file; some need the model in the same folder."""
     model = path.parent / "table.safetensors" if path.name.startswith("table") else None
     yield "decoded", mark(narrows.decompress(path, model))
 
 
 def command(*words: str) -> str:
-    """What ``narrows`` prints."""
+    """The output of the command ``narrows``."""
     out = io.StringIO()
     sys.argv = ["narrows", *words]
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
@@ -314,7 +314,7 @@ def command(*words: str) -> str:
 
 
 def faces() -> Iterator[tuple[str, Any]]:
-    """What is seen before anything is fitted: names, parameters, help."""
+    """Public names, parameters and help texts; nothing is fitted."""
     yield "names", mark(sorted(narrows.__all__))
     for name in KINDS:
         yield f"{name}()", mark(getattr(narrows, name)().get_params())
@@ -341,7 +341,7 @@ def cases() -> dict[str, Callable[[], Iterator[tuple[str, Any]]]]:
 
 
 def one(case: Callable[[], Iterator[tuple[str, Any]]]) -> dict[str, str]:
-    """The marks of a case, run in a folder of its own; its warnings are among them."""
+    """The fingerprints of a case, run in its own folder, with its warnings."""
     folder = tempfile.TemporaryDirectory()
     with folder as here, contextlib.chdir(here), warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
@@ -354,12 +354,12 @@ def one(case: Callable[[], Iterator[tuple[str, Any]]]) -> dict[str, str]:
 
 
 def matches(name: str, patterns: list[str]) -> bool:
-    """Whether the case of a mark is asked for."""
+    """Whether the case of a fingerprint is selected."""
     return any(fnmatch(name.split(":")[0], pattern) for pattern in patterns)
 
 
 def record(out: Path, only: list[str]) -> int:
-    """Write the marks of all cases whose names match; 1 if a case failed."""
+    """Write the fingerprints of all cases whose names match; returns 1 if a case failed."""
     torch.set_num_threads(1)
     marks: dict[str, str] = {}
     seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Static binarised MNIST: log p(x) of test images, every family beside its paper and Pythae.
+"""Static binarised MNIST: log p(x) of test images by every model, its paper, and Pythae.
 
     python benchmarks/likelihood.py --data FOLDER --section families --seconds 60
     python benchmarks/likelihood.py --data FOLDER --section long --minutes 30
@@ -6,12 +6,12 @@
 
 FOLDER holds the three files of the usual split (50,000, 10,000 and 10,000 rows of 784 zeros and
 ones: ``binarized_mnist_{train,valid,test}``, as .amat, .npy or Matlab's). The figures are minus the
-log-likelihood in nats, estimated by importance sampling with the model's own posterior; the
-estimate is too high on average, never too low. In ``families`` every model trains as long, in a
-process of its own, on the training split alone, and is measured on the same random test rows (the
-file's are sorted by class); in ``long`` one model trains on training and validation rows together.
-Nothing is chosen by test rows. Pythae's models have dense networks of the same widths, its own
-trainer, and its own estimator's formula, computed here in batches.
+log-likelihood in nats, estimated by importance sampling with the model's own posterior; on average
+the estimate is too high, never too low. In ``families`` every model trains for the same time, in a
+process of its own, on the training split only, and is measured on the same random test rows (those
+of the file are sorted by class); in ``long`` one model trains on training and validation rows
+together. Test rows choose nothing. Pythae's models have dense networks of the same widths and its
+own trainer; its estimator's formula is computed here in batches.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HIDDEN = (500, 500)
 LATENT = 40
 SPLITS = ("train", "valid", "test")
 
-# name → (class, parameters, the paper's figure, whose it is)
+# name → (class, parameters, the figure in the paper and its arXiv number)
 FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "VAE": ("VariationalAutoencoder", {}, "89.9 (1505.05770)"),
     "IWAE, 5 draws": ("IWAE", {"n_importance": 5}, "87.1, 50 draws (1509.00519)"),
@@ -117,7 +117,7 @@ def one(options: argparse.Namespace) -> None:
 
 
 def families(options: argparse.Namespace, book: Book) -> None:
-    """Every family, and Pythae's, one after another, each in a process of its own."""
+    """All models, and Pythae's, one after another, each in a process of its own."""
     names = options.names or [*FAMILIES, *(f"Pythae {n}" for n in ("VAE", "IWAE", "VAMP"))]
     for name in names:
         words = [sys.executable, __file__, "--data", options.data, "--one", name]

@@ -3,17 +3,17 @@
     python benchmarks/models.py --data mnist --seconds 20
 
 Each model trains on the same 10,000 rows for the same seconds, in a process of its own, with its
-defaults and codes of 16 numbers. Beside them stand PCA, and a normal distribution or a mixture on
-its codes.
+defaults and codes of 16 numbers. They are compared with PCA, and with a normal distribution or a
+mixture fitted to PCA's codes.
 
 ``error``     mean squared error per pixel of test images, in [0, 1] units.
 ``probe``     accuracy of a logistic regression on codes of 5,000 training images, on test images.
 ``distance``  Fréchet distance between 5,000 samples and 5,000 test images, in the last hidden layer
               (64 numbers, ReLU) of a classifier fixed for all: scikit-learn's MLPClassifier with
-              layers of 128 and 64, ten epochs, seed 0, on the training images. It is no FID, and
-              stands beside no published one. Real images' own distance (other training images
-              against the test's) is the floor.
-``lines``     lines of the class with its docstring and comments left out; its parts are shared.
+              layers of 128 and 64, ten epochs, seed 0, on the training images. It is not an FID and
+              cannot be compared with published ones. The distance between training and test
+              images is the lower limit.
+``lines``     code lines of the class, without docstring and comments; parts are shared.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def frechet(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 class Judge:
-    """The classifier whose last hidden layer samples are compared in."""
+    """The classifier in whose last hidden layer samples are compared."""
 
     def __init__(self, X: NDArray[Any], y: NDArray[Any]) -> None:
         from sklearn.neural_network import MLPClassifier
@@ -94,7 +94,7 @@ def probe(Z: NDArray[Any], y: NDArray[Any], Z_test: NDArray[Any], y_test: NDArra
 
 
 def measure(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    """One model, or one of the simple methods beside."""
+    """One model, or one of the simple methods."""
     import narrows
     from narrows.io.read import read
 
@@ -136,7 +136,7 @@ def beside(
     judge: Judge,
     real: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """PCA of as many numbers, and what a density on its codes draws."""
+    """PCA with as many numbers, and samples of a density fitted to its codes."""
     from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture
 

@@ -1,4 +1,4 @@
-"""One contender, one training, one process: what it takes and how well it reconstructs.
+"""One contender, one training, one process: time, memory and reconstruction error.
 
     python benchmarks/peers.py plain --network dense --epochs 2 --seed 0 --latent 32 --json
 
@@ -6,9 +6,9 @@ All build the same network: dense 784-512-256-k-256-512-784 with ReLU, or conv 1
 stride 2), linear to k and back, transposed conv 64-32-1; batches of 128, Adam at 1e-3, each library
 with its own initial weights. ``narrows`` is the exception: its own defaults.
 
-``seconds`` is the time of training with ready data; of narrows, of its whole ``fit``.
-``loop_seconds`` is the same for the others; of narrows, of its loop alone. ``samples_per_s`` counts
-``loop_seconds``, ``samples_per_s_later`` the median epoch after the first, where compilers and
+``seconds`` is the time of training on ready data; for narrows, of its whole ``fit``.
+``loop_seconds`` is the same for the others; for narrows, the time of its loop. ``samples_per_s``
+uses ``loop_seconds``, ``samples_per_s_later`` the median epoch after the first, when compilers and
 caches are warm. Errors are mean squares of rows in [0, 1].
 """
 
@@ -36,11 +36,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--network", choices=["dense", "conv"], default="dense")
     parser.add_argument("--latent", type=int, default=32)
     limit = parser.add_mutually_exclusive_group()
-    limit.add_argument("--epochs", type=int, default=None, help="2 where --seconds is not given")
+    limit.add_argument("--epochs", type=int, default=None, help="default: 2, without --seconds")
     limit.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", default="fashion-mnist", help="a name, a file, synthetic:ROWS")
-    parser.add_argument("--rows", type=int, default=None, help="at most so many training rows")
+    parser.add_argument("--rows", type=int, default=None, help="largest number of training rows")
     parser.add_argument("--held", type=float, default=0.0, help="share of them to hold out")
     parser.add_argument("--hidden", type=int, nargs="+", default=None, help="dense widths")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a sentence")

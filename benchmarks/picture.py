@@ -1,8 +1,8 @@
-"""The picture at the top of README: original, code, reconstruction, and PCA's from as many numbers.
+"""The picture of README: originals, codes, reconstructions, and PCA's from as many numbers.
 
     python benchmarks/picture.py
 
-One held-out digit of each class, the first of it in the test set; the autoencoder has its defaults.
+The first held-out digit of each class; the autoencoder has its defaults.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a candidate recipe may change: the schedule, the optimiser, the networks, the path.
+"""What a candidate recipe can change: schedule, optimizer, networks, linear path.
 
-A candidate is written as changes from today's default, as ``learning_rate=2e-3,decay=linear``;
+A candidate is written as changes from the default, as ``learning_rate=2e-3,decay=linear``;
 ``Variant.parse`` reads it. Used by ``recipes.py``.
 """
 

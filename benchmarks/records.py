@@ -1,4 +1,4 @@
-"""What all sections share: child processes, JSON lines with the machine's facts, tables."""
+"""Shared by all benchmarks: child processes, JSON lines with facts about the machine, tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def machine() -> Row:
-    """What a figure depends on beside the code."""
+    """The machine: figures depend on it as well as on the code."""
     cpu = platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -35,10 +35,10 @@ def machine() -> Row:
 
 @dataclass
 class Book:
-    """The rows of one section: every one is appended as a JSON line at once.
+    """The rows of one section: each is appended immediately, as one JSON line.
 
-    ``run`` is the moment this run began: a table shows, for each of its cells, the last run only.
-    ``cpu`` is the machine whose rows are looked at; None: of all.
+    ``run`` is the time at which this run began: each cell of a table shows the last run only.
+    ``cpu`` selects the rows of one machine; None: of all.
     """
 
     section: str
@@ -60,7 +60,7 @@ class Book:
         return row
 
     def rows(self, *keys: str) -> list[Row]:
-        """All rows that worked; of those that agree in ``keys``, the last run's."""
+        """All rows without a failure; of those with equal ``keys`` the last run's."""
         if not self.path.exists():
             return []
         rows = [json.loads(line) for line in self.path.read_text().splitlines()]
@@ -72,17 +72,17 @@ class Book:
         return [row for row in rows if row["run"] == last[_key(row, keys)]]
 
     def write(self, text: str) -> None:
-        """The table beside the lines."""
+        """Write the table, next to the JSON lines."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.page.write_text(text)
 
     @property
     def page(self) -> Path:
-        """Where the table stands."""
+        """The path of the table."""
         return self.folder / f"{self.section}.md"
 
     def write_each(self, write: Callable[[Book], None]) -> None:
-        """A table for each machine, the last used first: ratios on one say little of another."""
+        """One table per machine, the last used first: ratios on one say little about another."""
         used = {row["cpu"]: row["run"] for row in self.rows("cpu")}
         pages = []
         for cpu in sorted(used, key=used.__getitem__, reverse=True):
@@ -121,13 +121,13 @@ def peer(name: str, **options: Any) -> Row:
         arguments += [f"--{key}", *values]
     row = child("peers.py", *arguments)
     out = {"name": name, **options, **row}
-    if "data" in out:  # where a file lies is nobody's business
+    if "data" in out:  # a published row must not hold a private path
         out["data"] = Path(out["data"]).name
     return out
 
 
 def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows by the values of ``keys``, in the order they were met."""
+    """Rows by the values of ``keys``, in the order of their first occurrence."""
     out: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         out.setdefault(tuple(row.get(k) for k in keys), []).append(row)
@@ -135,13 +135,13 @@ def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
 
 
 def median(rows: Iterable[Row], key: str) -> float | None:
-    """Of the values that are there."""
+    """The median of the values that exist."""
     values = [row[key] for row in rows if row.get(key) is not None]
     return statistics.median(values) if values else None
 
 
 def ratio(rows: Sequence[Row], key: str, to: Sequence[Row]) -> float | None:
-    """Median over the rounds of the ratio within each round: a seed of one run."""
+    """Median over rounds of the ratio within each round; a round is one seed of one run."""
     base = {(row["run"], row["seed"]): row.get(key) for row in to}
     pairs = [(row.get(key), base.get((row["run"], row["seed"]))) for row in rows]
     values = [a / b for a, b in pairs if a is not None and b]
@@ -149,7 +149,7 @@ def ratio(rows: Sequence[Row], key: str, to: Sequence[Row]) -> float | None:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
+    """A table in Markdown."""
     parts = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     parts += ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join(parts) + "\n"
@@ -161,7 +161,7 @@ def show(value: float | None, form: str = ".3g") -> str:
 
 
 def footnote(rows: Sequence[Row]) -> str:
-    """Which machine, which versions."""
+    """Machines and versions."""
     if not rows:
         return ""
     found: dict[str, set[str]] = {}

@@ -1,14 +1,13 @@
-"""More rows than memory: training from a file, its speed beside memory, and the memory it takes.
+"""More rows than memory: speed and memory of training from a file, compared with rows in memory.
 
     python benchmarks/scale.py --gb 12 --seconds 120
-    python benchmarks/scale.py --gb 0.05 --seconds 3 --part 5000     # does it run?
+    python benchmarks/scale.py --gb 0.05 --seconds 3 --part 5000     # a test that it runs
 
 Writes a float32 .npy file of noisy Fashion-MNIST-like rows, block by block. Then, each in a process
-of its own: training from the file (``in_memory=False``), on a part of the same rows in memory,
-and on that part by two processes (``n_devices=2``) where the other two are one. While each runs,
-its anonymous memory is read from /proc: pages of the file that the system keeps are not
-counted, as they can be given back at any time. Linux only. Lines go to ``results/scale.jsonl``,
-the table to ``results/scale.md``.
+of its own: training from the file (``in_memory=False``), on a part of the same rows in memory, and
+on that part with two worker processes (``n_devices=2``). While each runs, its anonymous memory is
+read from /proc: cached pages of the file are not counted, because the system can free them at any
+time. Linux only. Lines go to ``results/scale.jsonl``, the table to ``results/scale.md``.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import numpy as np
 from records import HERE, Book, Row, footnote, groups, median, show, table
 
 SIDE, FLOAT, FEW = 28, 4, 2000
-EVERY = 0.05  # seconds between two looks at the memory
+EVERY = 0.05  # seconds between two readings of the memory
 WISHES: dict[str, dict[str, Any]] = {  # an array in memory stays there by default
     "memory": {},
     "file": {"in_memory": False},
@@ -37,7 +36,7 @@ WISHES: dict[str, dict[str, Any]] = {  # an array in memory stays there by defau
 
 
 def write_rows(path: Path, gigabytes: float, seed: int, block: int = 20_000) -> int:
-    """Random training pictures with their own noise each; a file of the right size is kept."""
+    """Random training images, each with its own noise; a file of the right size is kept."""
     n = max(FEW + 1000, int(gigabytes * 1e9 / (SIDE * SIDE * FLOAT)))
     if path.exists() and np.load(path, mmap_mode="r").shape == (n, SIDE, SIDE):
         return n
@@ -104,7 +103,7 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def anonymous(pid: int) -> int:
-    """Bytes in use by a process and its children that belong to no file; shared ones once."""
+    """Anonymous bytes of a process and its children; shared memory is counted once."""
     private, shared = 0, 0
     for member in _family(pid):
         try:
@@ -118,7 +117,7 @@ def anonymous(pid: int) -> int:
 
 
 def watched(kind: str, options: argparse.Namespace) -> Row:
-    """In the parent: run one child and look at its memory."""
+    """In the parent: run one child and measure its memory."""
     command = [sys.executable, str(HERE / "scale.py"), "--child", kind]
     for key in ("file", "seconds", "part", "seed", "batch"):
         command += [f"--{key}", str(getattr(options, key))]
@@ -137,7 +136,7 @@ def watched(kind: str, options: argparse.Namespace) -> Row:
 
 
 def missing(kind: str) -> str | None:
-    """The parameter that this narrows does not have yet, if one is needed."""
+    """A parameter that is needed and that this version of narrows does not have, or None."""
     from dataclasses import fields
 
     from narrows import Autoencoder

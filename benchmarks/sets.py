@@ -1,8 +1,8 @@
-"""The data of the benchmarks: rows as they are, and the same rows ready for any library.
+"""The data of the benchmarks: rows as they are, and the same rows scaled for any library.
 
 A name that ``narrows.io.read`` knows, a file (.npy, .npz, .csv ...), or ``synthetic:ROWS``
-or ``synthetic:ROWS:FEATURES``. Pictures of bytes are ready as float32 pixels in [0, 1]; of anything
-else each column (of pictures: the whole) is brought to [0, 1] by the range of its training rows.
+or ``synthetic:ROWS:FEATURES``. Images of bytes become float32 pixels in [0, 1]; of other data each
+column (of images: all pixels together) is scaled to [0, 1] by the range of its training rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TEST_SHARE, FACTORS = 0.25, 20
 class Split:
     """The same rows twice: ``given`` in their own dtype, ``ready`` as float32 in [0, 1].
 
-    The second is made when it is first asked for: who takes the rows as they are never pays for it.
+    ``ready`` is computed at first use: a library that takes ``given`` never pays for it.
     """
 
     given: Array
@@ -50,9 +50,9 @@ class Set:
 
 
 def load(name: str, *, rows: int | None = None, held: float = 0.1, seed: int = 0) -> Set:
-    """Read a set; of its training rows at most ``rows``, a share ``held`` of them set aside.
+    """Read a set; of its training rows at most ``rows``, a share ``held`` of them held out.
 
-    The test rows never depend on ``seed``; what is held out and the order do.
+    The test rows never depend on ``seed``; the held-out rows and the order do.
     """
     train, test = _read(name)
     order = np.random.default_rng(seed).permutation(len(train))[:rows]
@@ -80,7 +80,7 @@ def _read(name: str) -> tuple[Array, Array]:
 
 
 def _synthetic(name: str) -> tuple[Array, Array]:
-    """Bytes of a few smooth factors and some noise; a thousand rows are made anew at a time."""
+    """Bytes from a few smooth factors and some noise, a thousand rows at a time."""
     _, n, *width = name.split(":")
     d = int(width[0]) if width else 784
     rng = np.random.default_rng(0)

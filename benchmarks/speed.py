@@ -1,14 +1,14 @@
-"""How fast narrows is, beside the loop everybody writes and beside other libraries.
+"""The speed of narrows, of a hand-written PyTorch loop and of other libraries.
 
-    python benchmarks/speed.py --section steps                 # rows a second, every contender
+    python benchmarks/speed.py --section steps                 # rows per second, every contender
     python benchmarks/speed.py --section quality --data fashion-mnist digits
     python benchmarks/speed.py --section equal --seconds 60    # test error after equal seconds
-    python benchmarks/speed.py --section inference             # beside eager torch and ONNX Runtime
-    python benchmarks/speed.py --section limit                 # the share of the machine's limit
+    python benchmarks/speed.py --section inference             # and eager torch, ONNX Runtime
+    python benchmarks/speed.py --section limit                 # share of the machine's limit
     python benchmarks/speed.py --section growth [--ten-million]
 
 Every section appends JSON lines to ``results/SECTION.jsonl`` and writes ``results/SECTION.md`` from
-them. ``--quick`` is a smoke run whose figures mean nothing; it writes to a temporary folder.
+them. ``--quick`` only tests that all runs; its figures mean nothing and go to a temporary folder.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--section", nargs="+", choices=SECTIONS, default=["steps"])
-    add("--quick", action="store_true", help="hundreds of rows: does everything run?")
-    add("--table", action="store_true", help="only write the tables again")
+    add("--quick", action="store_true", help="a test that all runs, on few rows")
+    add("--table", action="store_true", help="only write the tables again, without measuring")
     add("--out", type=Path, default=None, help="folder for results")
     add("--names", nargs="+", choices=list(ENTRIES), default=list(ENTRIES))
     add("--networks", nargs="+", choices=["dense", "conv"], default=["dense", "conv"])
-    add("--seeds", nargs="+", type=int, default=None, help="steps, quality: 0 1 2; else 0")
+    add("--seeds", nargs="+", type=int, default=None, help="default: 0; steps, quality: 0 1 2")
     add("--data", nargs="+", default=["fashion-mnist", "digits"], help="quality; equal: the first")
-    add("--rows", type=int, default=None, help="at most so many training rows")
-    add("--epochs", type=int, default=None, help="steps, limit: 3; quality: 10, of the plain loop")
+    add("--rows", type=int, default=None, help="largest number of training rows")
+    add("--epochs", type=int, default=None, help="default: 3; quality: 10, of the plain loop")
     add("--budgets", nargs="+", type=float, default=[0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20])
     add("--seconds", type=float, default=60.0, help="equal")
     add("--latents", nargs="+", type=int, default=[8, 32], help="equal")

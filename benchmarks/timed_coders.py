@@ -1,4 +1,4 @@
-"""Other coders with their times, and the curves of image coders, from the table of the product."""
+"""Other coders with their times, and curves of image coders; the coders are those of narrows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from narrows.compression.other_coders import (
 )
 
 Array = NDArray[Any]
-MAX_IMAGES = 2000  # of more images a sample is coded as a file each
+MAX_IMAGES = 2000  # of more images, a sample is coded, one file per image
 CURVE_IMAGES = 500  # the same at each of several settings
 CURVE_POINTS = 9
 
@@ -41,7 +41,7 @@ class TimedResult(CoderResult):
 
 
 class Stopwatch:
-    """A coder that adds up the seconds it works."""
+    """A coder that adds up its seconds."""
 
     def __init__(self, coder: OtherCoder) -> None:
         self.seconds = self.decode_seconds = 0.0

@@ -1,4 +1,4 @@
-"""Writes models.md, the table of all models and their parameters, from the code.
+"""Write models.md, the page of all models and their parameters, from the code.
 
 python docs/make_models.py
 """
@@ -17,21 +17,21 @@ PAGE = Path(__file__).parent / "models.md"
 SHORT = {name: key for key, name in SHORT_NAMES.items()}
 HEAD = """# The models
 
-Written from the code by `docs/make_models.py`. Every model takes the shared parameters at the end
-as well; `narrows fit DATA --model NAME` takes each with hyphens (`--latent-dim 8`), and
-`narrows fit --model NAME --help` lists them. How they did on the same images for the same time
-stands in [benchmarks/results/models.md](../benchmarks/results/models.md), their likelihoods in
-[benchmarks/results/likelihood.md](../benchmarks/results/likelihood.md).
+Written from the code by `docs/make_models.py`. Every model also has the shared parameters at the
+end of this page. `narrows fit DATA --model NAME` takes each of them with hyphens
+(`--latent-dim 8`); `narrows fit --model NAME --help` lists them. Results:
+[errors and samples at equal time](../benchmarks/results/models.md),
+[log-likelihoods](../benchmarks/results/likelihood.md).
 """
 
 
 def shown(value: Any) -> str:
-    """A default as one writes it in Python."""
+    """A default value as Python code."""
     return f"`{value!r}`"
 
 
 def about(cls: type) -> tuple[str, str]:
-    """The docstring's first sentence, which is the formula, and its source."""
+    """The first sentence of a class's docstring (the formula), and its source."""
     text = inspect.getdoc(cls) or ""
     first = " ".join(text.split("\n\n")[0].split())
     parts = text.split("Source:")

@@ -1,10 +1,10 @@
-"""Fill the gaps of damped oscillations and take their noise away, beside the best filters.
+"""Fill gaps in damped oscillations and remove their noise; compare with the best filters.
 
     python examples/clean_signals.py
 
-The signals are made here: two damped sines in two channels, as two sensors on one beam might hear
-them. The model learns from clean ones and loses spans of them itself; then the signals are given
-gaps and, as no sensor is perfect, noise.
+The signals are generated: two damped sines in two channels, like two sensors on one vibrating beam.
+The model is trained on clean signals and removes spans of them itself; the test signals have gaps
+and, because no sensor is perfect, noise.
 """
 
 import argparse
@@ -19,7 +19,7 @@ TIME = np.linspace(0, 1, 128)
 
 
 def make_signals(n: int, seed: int) -> np.ndarray:
-    """Rows (n, 2, 128): what two sensors hear of two modes, each with its own decay and phase."""
+    """Rows (n, 2, 128): two sensors of two modes, each with its own decay and phase."""
     rng = np.random.default_rng(seed)
     frequency = rng.uniform([2, 6], [5, 12], (n, 2))[:, :, None]
     decay, phase = rng.uniform([[[1]], [[0]]], [[[4]], [[2 * np.pi]]], (2, n, 2))[..., None]
@@ -36,7 +36,7 @@ def main(out: str, max_epochs: int, rows: int) -> None:
     noisy = dae.corrupt(X_test + noise, random_state=0, noise_level=0.25)
     compared = compare_cleaning(dae, X_test, X_noisy=noisy)
     for row in compared:
-        print(f"{row.method:28s} {row.mse:.3f} of the variance left wrong")
+        print(f"{row.method:28s} {row.mse:.3f} of the variance is error")
 
     cleaned = dae.denoise(noisy)
     figure = Figure(figsize=(10.4, 4.6), dpi=110, facecolor="white", layout="constrained")

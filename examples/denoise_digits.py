@@ -1,9 +1,9 @@
-"""Take noise away from handwritten digits: noisy, denoised, clean, and what PCA makes of it.
+"""Denoise handwritten digits: noisy, denoised, restored by PCA, clean.
 
     python examples/denoise_digits.py
 
 The data come with scikit-learn: 1,797 images of 8 × 8 pixels from 0 to 16. The model sees clean
-digits only and makes its own noise while it learns; the digits shown are not among those.
+digits only and adds noise itself in training; the digits in the picture are held out.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main(out: str, max_epochs: int) -> None:
         random_state=0,
     ).fit(X)
     for row in compare_cleaning(dae, X_test):
-        print(f"{row.method:28s} {row.mse:.3f} of the variance left wrong")
+        print(f"{row.method:28s} {row.mse:.3f} of the variance is error")
 
     noisy = dae.corrupt(X_test, random_state=0)
     answers = {

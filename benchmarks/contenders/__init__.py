@@ -16,7 +16,7 @@ from contenders.common import Contender
 
 
 class Entry(NamedTuple):
-    """Where a contender is, which distributions its version is read from, what it can train."""
+    """A contender's module, the distributions whose versions are recorded, and its networks."""
 
     module: str
     cls: str
@@ -58,7 +58,7 @@ def find(name: str) -> type[Contender]:
 
 
 def _first_step() -> None:
-    """torch imports a second's worth of itself at the first optimiser, some libraries before."""
+    """Make an optimizer: torch imports more at the first one, for about a second."""
     import torch
 
     weight = torch.zeros(1, requires_grad=True)

@@ -1,4 +1,4 @@
-"""What every contender is given: the task, and the watch that times it. Imports no library."""
+"""What every contender gets: the task, and the monitor that times it. Imports no library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sets import Split
 
 BATCH, RATE = 128, 1e-3
-FOREVER = 1_000_000  # epochs, where seconds are the limit
+FOREVER = 1_000_000  # epochs, if seconds are the limit
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Task:
 
     @property
     def sizes(self) -> list[tuple[int, ...]]:
-        """The picture's size, then after each stage, until no side is longer than 7."""
+        """The image's size, and its size after each stage, until no side is longer than 7."""
         sizes = [self.shape]
         while max(sizes[-1]) > 7 or len(sizes) == 1:
             sizes.append(tuple((s + 1) // 2 for s in sizes[-1]))
@@ -58,7 +58,7 @@ class Task:
 
     @property
     def extra(self) -> list[tuple[int, ...]]:
-        """What each transposed convolution adds to come back to its size, from the code on."""
+        """``output_padding`` of each transposed convolution, from the code on."""
         pairs = list(zip(self.sizes[1:], self.sizes[:-1], strict=True))[::-1]
         return [
             tuple(big - (2 * s - 1) for s, big in zip(small, large, strict=True))
@@ -72,7 +72,7 @@ class Task:
 
 
 class Monitor:
-    """Times training and the end of each epoch; says when the seconds are over."""
+    """Times training and the end of each epoch, and tells whether the seconds are used up."""
 
     def __init__(self, seconds: float | None) -> None:
         self.limit = math.inf if seconds is None else seconds

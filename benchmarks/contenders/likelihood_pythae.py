@@ -29,7 +29,7 @@ from contenders.with_pythae import Timer
 
 HIDDEN, LATENT, BATCH, RATE = 500, 40, 256, 2e-3
 
-# name → (class, configuration, more of it, its published figure, the paper's)
+# name → (class, configuration, more of it, Pythae's published figure, the paper's)
 MODELS: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "Pythae VAE": (VAE, VAEConfig, {}, "89.78 by Pythae, 89.9 (1505.05770)"),
     "Pythae IWAE": (IWAE, IWAEConfig, {"number_samples": 5}, "86.82 by Pythae, 50 draws"),

@@ -1,8 +1,8 @@
-"""narrows, with its defaults and with the network that the others have.
+"""narrows, with its defaults and with the network of the others.
 
-Rows are given to it as they are (bytes stay bytes: scaling them is part of its work), and what it
-takes is its whole ``fit``: checks, scaling, PCA, training, validation. The epochs' own seconds are
-those of its ``history_``, validation included.
+It gets the rows as they are (bytes stay bytes: scaling is part of its work), and its whole ``fit``
+is timed: checks, scaling, PCA, training, validation. The seconds of epochs are those of its
+``history_``, validation included.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from narrows import Autoencoder
 from narrows.estimators.setup import multiplies_bfloat16
 from sets import Split
 
-FEW = 256  # rows to look at after each epoch, where all rows are to train
+FEW = 256  # rows to validate on after each epoch, if all rows are for training
 
 
 def first_use() -> None:
-    """What narrows imports only when it first fits is counted as import, as with the others."""
+    """A first fit, which imports the rest of narrows: this counts as import time."""
     rows = np.random.default_rng(0).normal(size=(32, 4))
     Autoencoder(latent_dim=1, max_epochs=1, random_state=0).fit(rows)
 
 
 class Default:
-    """The recipe a user gets, which holds out a tenth of the rows by itself."""
+    """The default recipe, which holds out a tenth of the rows itself."""
 
     def __init__(self, task: Task, train: Split) -> None:
         self.task, self.rows = task, _rows(train)
@@ -42,7 +42,7 @@ class Default:
         )
 
     def options(self) -> dict[str, Any]:
-        """Parameters beside the task's."""
+        """Parameters in addition to the task's."""
         if self.task.network == "dense" and self.task.hidden is not None:
             return {"hidden_layer_sizes": self.task.hidden}
         return {}
@@ -66,7 +66,7 @@ class Default:
         }
 
     def reconstruct(self, rows: Split) -> NDArray[np.float32]:
-        """Not rounded to bytes, which no other contender does either."""
+        """Not rounded to bytes, as with all other contenders."""
         model, given, parts = self.model, _rows(rows), []
         device = next(model.model_.parameters()).device
         with torch.no_grad():
@@ -87,7 +87,7 @@ class SameNetwork(Default):
         layers = {"hidden_layer_sizes": self.task.widths} if dense else {}
         layers = layers or {"channels": self.task.channels}
         same = {"activation": "relu", "linear_path": False, "batch_size": BATCH}
-        # what the default recipe chooses for these data; without PCA narrows does not know them
+        # the precision that the default recipe chooses, by PCA, for these data
         narrow = multiplies_bfloat16(torch.device("cpu"))
         precision = "bfloat16" if narrow else "float32"
         return {**layers, **same, "early_stopping": False, "precision": precision}
@@ -97,7 +97,7 @@ class SameNetwork(Default):
 
 
 def _whole(history: list[dict[str, float]], limited: bool) -> list[float]:
-    """When each whole epoch ended: a limit of time may break off the last."""
+    """When each whole epoch ended: a time limit may interrupt the last one."""
     if limited and len(history) == 1:
         return []
     return [e["seconds"] for i, e in enumerate(history, 1) if e["step"] == i * history[0]["step"]]

@@ -1,4 +1,4 @@
-"""The loop everybody writes: a DataLoader, Adam at 1e-3, ReLU, a sigmoid, and .item() each step."""
+"""A hand-written loop: a DataLoader, Adam at 1e-3, ReLU, a sigmoid, and .item() each step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def decoder(task: Task) -> nn.Sequential:
 
 
 def build(task: Task) -> nn.Sequential:
-    """Both, from torch's global seed and with torch's own initial weights."""
+    """Encoder and decoder, seeded globally, with torch's own initial weights."""
     torch.manual_seed(task.seed)
     return nn.Sequential(encoder(task), decoder(task))
 

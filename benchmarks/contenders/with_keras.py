@@ -15,7 +15,7 @@ from sets import Split
 
 
 def build(task: Task) -> Any:
-    """The same layers, pictures with their channel last, as Keras has them."""
+    """The same layers; images have their channel last, as in Keras."""
     keras.utils.set_random_seed(task.seed)
     if task.network == "dense":
         stack = [layers.Input((task.features,))]
@@ -46,7 +46,7 @@ def build(task: Task) -> Any:
 
 
 class Timer(keras.callbacks.Callback):
-    """Ends training when the seconds are over."""
+    """Ends training when the seconds are used up."""
 
     def __init__(self, watch: Monitor) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Timer(keras.callbacks.Callback):
 
 
 class Deadline(Timer):
-    """Looks at the watch after each batch; only where there is a limit, as looking costs."""
+    """Checks the time after each batch; used only with a time limit, because it costs time."""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.model.stop_training = self.watch.over()

@@ -19,7 +19,7 @@ from sets import Split
 
 
 class Module(pl.LightningModule):
-    """What its tutorial writes for an autoencoder."""
+    """The autoencoder of Lightning's tutorial."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

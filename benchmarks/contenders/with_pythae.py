@@ -42,7 +42,7 @@ class Decoder(BaseDecoder):
 
 
 class Timer(TrainingCallback):
-    """Marks epochs, and leaves when the seconds are over: the trainer knows no such limit."""
+    """Marks epochs, and stops when the seconds are used up: the trainer has no time limit."""
 
     def __init__(self, watch: Monitor) -> None:
         self.watch = watch
@@ -79,7 +79,7 @@ class Pythae:
             trainer = BaseTrainer(
                 self.model, self.rows, training_config=config, callbacks=[Timer(watch)]
             )
-            watch.start()  # making the trainer runs a batch to see whether the model works
+            watch.start()  # the trainer's constructor runs one batch as a check
             with contextlib.suppress(TimeIsUp):
                 trainer.train()
             watch.stop()

@@ -9,11 +9,11 @@ from sklearn.neural_network import MLPRegressor
 from contenders.common import BATCH, RATE, Monitor, Task
 from sets import Split
 
-BLOCK = 50 * BATCH  # rows between two looks at the watch
+BLOCK = 50 * BATCH  # rows between two checks of the time
 
 
 class Regressor:
-    """One ``partial_fit`` an epoch, which is one pass of its own loop.
+    """One ``partial_fit`` per epoch, which is one pass of its own loop.
 
     Its code has ReLU after it like every other hidden layer: it has one activation for all.
     """

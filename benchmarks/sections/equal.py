@@ -11,7 +11,7 @@ KEYS = ("data", "network", "latent", "seconds_given", "rows", "name")
 
 
 def measure(options: Any, book: Book) -> None:
-    """narrows is given the seconds for its whole fit, the others for their training."""
+    """The seconds are for the whole fit of narrows and for the training of the others."""
     for network in options.networks:
         for latent in options.latents:
             for seed in options.seeds:

@@ -1,4 +1,4 @@
-"""Seconds an epoch against the number of rows and against the width, on synthetic bytes."""
+"""Seconds per epoch as the number of rows and the width grow, on synthetic bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from records import Book, footnote, groups, median, peer, ratio, show, table
 
 KEYS = ("data", "hidden", "name")
-READY_AT_MOST = 2_000_000  # rows: the others need them in float32, 3 kB each
+MAX_FLOAT_ROWS = 2_000_000  # other contenders need float32 rows, 3 kB each
 
 
 def measure(options: Any, book: Book) -> None:
-    """narrows with the same network beside the plain loop."""
+    """narrows with the same network, and the plain loop."""
     for seed in options.seeds:
         for n in options.sizes:
             _pair(book, n, (512, 256), seed, epochs=max(1, min(20, 200_000 // n)))
@@ -21,7 +21,7 @@ def measure(options: Any, book: Book) -> None:
 
 def _pair(book: Book, n: int, hidden: tuple[int, ...], seed: int, epochs: int) -> None:
     for name in ("plain", "narrows-same"):
-        if name == "plain" and n > READY_AT_MOST:
+        if name == "plain" and n > MAX_FLOAT_ROWS:
             continue
         wishes = {"data": f"synthetic:{n}", "epochs": epochs, "seed": seed, "hidden": hidden}
         row = peer(name, network="dense", latent=32, **wishes)
@@ -32,7 +32,7 @@ def _pair(book: Book, n: int, hidden: tuple[int, ...], seed: int, epochs: int) -
 
 
 def write(book: Book) -> None:
-    """Medians over the seeds; of each run the median epoch after the first."""
+    """Medians over the seeds, of the median epoch after the first of each run."""
     rows = book.rows(*KEYS)
     lines = []
     for (data, _), setting in groups(

@@ -1,7 +1,7 @@
-"""Codes and reconstructions: narrows end to end, beside its own modules without it.
+"""Codes and reconstructions: narrows end to end, and its modules in eager torch and ONNX Runtime.
 
-``eager`` and ``onnxruntime`` get scaled float32 rows ready and give scaled ones back; ``narrows``
-takes the user's rows (bytes, or float32), checks and scales them, and gives the user's units back.
+``eager`` and ``onnxruntime`` get scaled float32 rows and return scaled ones; ``narrows`` gets the
+user's rows (bytes, or float32), checks and scales them, and returns the user's units.
 Rounds are interleaved: each method once, then each again.
 """
 
@@ -28,7 +28,7 @@ Call = Callable[[], object]
 
 
 def measure(options: Any, book: Book) -> None:
-    """Fit both networks shortly: how good they are changes no time."""
+    """Fit both networks briefly: their quality does not change the times."""
     warnings.filterwarnings("ignore")
     import torch
 

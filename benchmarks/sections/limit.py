@@ -1,4 +1,4 @@
-"""What the machine can multiply in float32, and the share of it that dense training reaches."""
+"""The float32 products that the machine reaches, and the share that dense training reaches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def flops_per_row(widths: tuple[int, ...] = WIDTHS) -> int:
 
 
 def product(size: int, repeats: int) -> list[float]:
-    """FLOP/s of square products in float32, each timed alone."""
+    """FLOP/s of square products in float32, each timed separately."""
     import torch
 
     rng = torch.Generator().manual_seed(0)
@@ -36,7 +36,7 @@ def product(size: int, repeats: int) -> list[float]:
 
 
 def measure(options: Any, book: Book) -> None:
-    """A product before and after each training, as machines drift."""
+    """A product before and after each training, because the speed of machines drifts."""
     for seed in options.seeds:
         for name in ("plain", "narrows-same"):
             before = product(options.size, options.repeats)

@@ -1,4 +1,4 @@
-"""Rows a second in training: the same network, every contender, interleaved rounds."""
+"""Training rows per second: the same network, every contender, interleaved rounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEYS = ("data", "network", "latent", "epochs", "rows", "name")
 
 
 def measure(options: Any, book: Book) -> None:
-    """A B C ... A B C ...: a round is a seed, so that a slow minute hits all contenders."""
+    """A B C ... A B C ...: a round is one seed, so that a slow minute affects all contenders."""
     for network in options.networks:
         for seed in options.seeds:
             for name in options.names:

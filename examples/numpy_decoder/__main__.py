@@ -1,4 +1,4 @@
-"""The command: see the package's own text."""
+"""The command; the docstring of the package describes it."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from numpy_decoder import Refused, decode
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """A PGM or PPM of 8 bits where that holds the image, else a .npy file beside."""
+    """Write an 8-bit PGM or PPM file if it can hold the image, else a .npy file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     grey, colour = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
     if image.dtype != np.uint8 or not image.size or not (grey or colour):

@@ -22,7 +22,7 @@ DTYPES |= {"|b1", "|i1", "|u1"}
 
 
 class Refused(ValueError):
-    """What is wrong with the file, in one sentence."""
+    """The file is wrong; the message says how, in one sentence."""
 
 
 def need(truth: Any, sentence: str) -> None:
@@ -31,7 +31,7 @@ def need(truth: Any, sentence: str) -> None:
 
 
 def inflate(data: bytes, size: int, what: str, window: int = 15) -> bytes:
-    """What one stream holds, which must be ``size`` bytes and all of ``data``."""
+    """Inflate one stream, which must give ``size`` bytes and use all of ``data``."""
     stream = zlib.decompressobj(window)
     try:
         out = stream.decompress(data, size + 1)
@@ -61,7 +61,7 @@ def integers_of(value: Any) -> list[int]:
 
 
 def read_json(data: bytes, fields: dict[str, type], optional: dict[str, type]) -> dict[str, Any]:
-    """An object in the one form that is allowed, with these fields."""
+    """A JSON object in the only allowed form, with these fields."""
     need(len(data) <= 65536, "A JSON object of the file is longer than 65,536 bytes.")
     try:
         found = json.loads(data.decode(), parse_float=no_float, parse_constant=no_float)
@@ -130,7 +130,7 @@ class Item:
 
     @property
     def rows(self) -> int:
-        """The product of the first sizes, or 0 where there are no elements."""
+        """The product of the first sizes, or 0 if there are no elements."""
         return math.prod(self.shape[: self.row_axes]) if math.prod(self.shape) else 0
 
 
@@ -152,7 +152,7 @@ def read_item(data: bytes, images: bool) -> Item:
 
 
 class Frames:
-    """The frames of a file, front to back, with every head and payload held to its CRC."""
+    """The frames of a file, front to back; the CRC of every head and payload is checked."""
 
     def __init__(self, data: bytes) -> None:
         need(data[:8] == MAGIC, "This is not a .narrow file.")
@@ -212,7 +212,7 @@ def read_index(data: bytes) -> list[tuple[int, int]]:
 
 
 def add_chunk(items: list[Item], numbers: tuple[int, ...], payload: bytes) -> int:
-    """Bind a chunk to the last item; how many bytes it decodes to."""
+    """Assign a chunk to the last item; return the number of bytes it decodes to."""
     need(items, "A chunk stands before the first item.")
     item, (_, method, first, rows, _, _, crc) = items[-1], numbers
     done = item.chunks[-1].first + item.chunks[-1].rows if item.chunks else 0
@@ -225,7 +225,7 @@ def add_chunk(items: list[Item], numbers: tuple[int, ...], payload: bytes) -> in
 
 
 def read(data: bytes) -> tuple[dict[str, Any], bytes | None, list[Item]]:
-    """The header, the model's payload if it is inside, and the items with their chunks."""
+    """The header, the model's payload if it is embedded, and the items with their chunks."""
     frames = Frames(data)
     header, model, items, places, total = frames.header, None, [], [], 0
     while True:

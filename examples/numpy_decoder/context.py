@@ -1,4 +1,4 @@
-"""Method 5: small images whose pixels a network expects ("5: context").
+"""Method 5: small images whose pixels a network predicts ("5: context").
 
 Names are those of the page: x what is seen, p a prediction, t, h1 to h3 the layers' outputs.
 """
@@ -69,7 +69,7 @@ class Network:
         self.check_bounds()
 
     def check_bounds(self) -> None:
-        """No sum may reach 2⁵³."""
+        """Refuse layers whose sums could reach 2⁵³."""
         tables = {
             "1": ["row", "column", "channel", "given"],
             "2": ["b2"],
@@ -132,7 +132,7 @@ class Part:
         return out
 
     def predict(self, c: int, i: int, j: int) -> np.ndarray:
-        """p, from the pixels beside in this plane and the plane before."""
+        """p, from neighbouring pixels in this plane and in the plane before."""
         around = np.array([[0, -1], [-1, 0], [-1, -1]])
         w, u, d = self.look(self.v[:, c], i, j, around).T
         guess = np.clip(w + u - d, np.minimum(w, u), np.maximum(w, u))

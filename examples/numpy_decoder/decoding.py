@@ -40,7 +40,7 @@ class Decoder:
                 raise Refused(f"The model lacks {error}.") from None
 
     def item(self, item: Item) -> np.ndarray:
-        """The chunks' rows one after another, in the order of bytes that the dtype says."""
+        """The chunks' rows one after another, in the byte order of the dtype."""
         out = np.empty(item.shape, item.dtype)
         rows = out.reshape(item.rows, *item.shape[item.row_axes :]) if item.rows else None
         for chunk in item.chunks:

@@ -13,7 +13,7 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # symbols, their starts, thei
 
 
 class Symbols:
-    """One run of coded symbols: lanes take turns, and each takes a word when it is low."""
+    """One run of coded symbols: lanes take turns, and a lane whose state is low reads a word."""
 
     def __init__(self, data: bytes) -> None:
         need(len(data) >= 6, "Coded symbols are cut off.")
@@ -27,7 +27,7 @@ class Symbols:
         self.used = self.symbols = 0
 
     def take(self, starts: np.ndarray, which: np.ndarray) -> np.ndarray:
-        """One symbol for each number of ``which``, by that row of ``starts``."""
+        """One symbol for each element of ``which``, by that row of ``starts``."""
         tables, width = len(starts), starts.shape[1] - 1
         offset = np.arange(tables, dtype=np.int64) * 65536
         ends = (starts[:, 1:] + offset[:, None]).ravel()
@@ -41,7 +41,7 @@ class Symbols:
         return self.rounds(len(which), find)
 
     def bits(self, widths: np.ndarray) -> np.ndarray:
-        """Numbers of so many bits each, at most 16."""
+        """Numbers of the given numbers of bits, at most 16 each."""
 
         def find(slot: np.ndarray, part: slice) -> Found:
             rest = 16 - widths[part]
@@ -51,7 +51,7 @@ class Symbols:
         return self.rounds(len(widths), find)
 
     def rounds(self, count: int, find: Callable[[np.ndarray, slice], Found]) -> np.ndarray:
-        """All lanes from the next one to the last one at once, and again."""
+        """Blocks of symbols that can be decoded at once: from the next lane to the last."""
         out, done = np.empty(count, np.int64), 0
         few = self.symbols + count <= 65536 * self.lanes or self.lanes == 4096
         need(few, "There are more symbols than so few lanes may have.")

@@ -42,7 +42,7 @@ def integers(
     data: bytes, shape: Shape, step: int = 1, prediction: np.ndarray | None = None,
     palettes: bool = True,
 ) -> np.ndarray:  # fmt: skip
-    """base + running sums of what the form gives + prediction."""
+    """base + running sums of D + prediction."""
     if not math.prod(shape):
         need(not data, "Integers of no elements have bytes.")
         return np.zeros(shape, np.int64)

@@ -1,4 +1,4 @@
-"""The model: whole numbers and shifts that make a prediction of codes ("The model")."""
+"""The model: from codes to a prediction, in integers and shifts ("The model")."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARRAYS = {"<f8", "<i2", "<i4", "<i8", "<u2", "<u4", "|i1", "|u1"}
 
 
 def unpack(stream: bytes) -> bytes:
-    """The payload of a model that is inside the file."""
+    """The payload of an embedded model."""
     inflater = zlib.decompressobj()
     try:
         payload = inflater.decompress(stream, MAX_MODEL + 1)
@@ -98,7 +98,7 @@ def layer(
 
 
 class Model:
-    """What codes and a level predict."""
+    """From codes and a level to a prediction."""
 
     def __init__(self, payload: bytes, identity: str) -> None:
         digest = hashlib.sha256(payload).hexdigest()
@@ -111,7 +111,7 @@ class Model:
         self.levels, self.codes = self.arrays["back"].shape
 
     def grid(self, shape: Shape, images: bool) -> tuple[int, int, int, int, bool]:
-        """n, channels, H and W of a chunk seen as images, and whether channels stand last."""
+        """n, channels, H and W of a chunk as images, and whether channels are last."""
         last = self.axes == "HWC"
         if self.event is not None:
             need(not images and shape[1:] == self.event, "The model is for other samples.")
@@ -187,7 +187,7 @@ class Model:
 
 
 def as_dtype(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A prediction as the numbers of a lossy chunk."""
+    """A prediction in the dtype of a lossy chunk."""
     if dtype.kind == "b":
         return x >= 0.5
     if dtype.kind == "f":

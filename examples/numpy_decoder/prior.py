@@ -60,7 +60,7 @@ class Factorised:
 
 
 class Conditional:
-    """A table for each code, chosen by a small network that sees codes already known."""
+    """A table for each code, chosen by a small network from codes that are already known."""
 
     def __init__(self, model: Model, level: int) -> None:
         self.arrays, self.level, self.model = model.arrays, level, model

@@ -81,7 +81,7 @@ def bounded(data: bytes, shape: Shape, dtype: np.dtype, error: float, p: Predict
 
 
 def nearest(p: np.ndarray) -> np.ndarray:
-    """rint, but 0 where that is not within ±2⁶²."""
+    """rint, but 0 outside ±2⁶²."""
     p = np.rint(p)
     return np.where(np.abs(p) <= FAR, p, 0).astype(np.int64)
 
@@ -137,7 +137,7 @@ Exceptions = tuple[np.ndarray, np.ndarray] | None  # positions, numbers
 
 
 def read_exceptions(data: bytes, shape: Shape, dtype: np.dtype) -> tuple[Exceptions, bytes]:
-    """The elements that are stored as they are, and what follows."""
+    """The exceptions (elements stored exactly), and the rest of the payload."""
     need(data and data[0] < 3, "Exceptions are of no kind that is known.")
     if data[0] == 0:
         return None, data[1:]
