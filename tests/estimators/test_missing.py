@@ -77,9 +77,9 @@ def test_what_cannot_be_filled_in_is_refused() -> None:
     rows = holes(plane(50))
     empty = rows.copy()
     empty[7] = np.nan
-    with pytest.raises(InputError, match="Row 7 of X holds NaN only"):
+    with pytest.raises(InputError, match="Row 7 of X has no observed value"):
         Autoencoder(**SMALL).fit(empty)
-    with pytest.raises(InputError, match="Row 7 of X holds NaN only"):
+    with pytest.raises(InputError, match="Row 7 of X has no observed value"):
         Autoencoder(**SMALL).fit(rows).impute(empty)
     column = rows.copy()
     column[:, 2] = np.nan
@@ -247,7 +247,7 @@ def test_rows_read_from_a_disk_may_have_gaps(tmp_path: Path) -> None:
     assert ae.score(lazy) == pytest.approx(ae.score(rows), abs=1e-6)
     rows[300] = np.nan
     np.save(tmp_path / "empty.npy", rows)
-    with pytest.raises(InputError, match="Row 300 of X holds NaN only"):
+    with pytest.raises(InputError, match="Row 300 of X has no observed value"):
         Autoencoder(in_memory=False, **SMALL).fit(np.load(tmp_path / "empty.npy", mmap_mode="r"))
 
 

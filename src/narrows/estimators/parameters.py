@@ -1,7 +1,7 @@
 """The parameters that models share, declared once.
 
 This module imports neither torch nor scikit-learn, so that the command line can print its help
-at once; a test holds it to that. What a parameter may be is data beside it (``choices``,
+at once; a test checks this. What a parameter may be is data next to it (``choices``,
 ``low``, ``auto``), so that one checker writes every sentence.
 """
 
@@ -23,8 +23,8 @@ MOST_DEVICES = 256  # on one machine: a mistyped number must not start thousands
 AXES = (None, "CL", "HW", "CHW", "HWC")
 
 
-# What a parameter belongs to decides whether it may change and whether a file keeps it.
-MODEL = "model"  # what a fitted model is made of: the same in every later fit that goes on from it
+# The scope of a parameter decides whether it may change later and whether a file stores it.
+MODEL = "model"  # what the model is made of: must be the same when a fit continues from it
 MODULE = "module"  # the same, but a Python object: neither in a file nor an option of the command
 FIT = "fit"  # how one fit trains: may change before the next warm_start or partial_fit
 CALL = "call"  # may also differ when a run is resumed from its checkpoint
@@ -47,21 +47,21 @@ def names_in_scope(owner: RunParameters | type[RunParameters], *scopes: str) -> 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RunParameters:
-    """How training goes: the same for everything that learns."""
+    """Parameters of training: the same for every estimator."""
 
     max_epochs: int = parameter(
-        100, "Most passes over the training rows.", kind=int, low=0, scope=FIT
+        100, "Largest number of passes over the training rows.", kind=int, low=0, scope=FIT
     )
     max_time: float | str | None = parameter(
         None,
-        'Stop after so long: seconds, or as "90s", "3m", "1.5h".',
+        'Time limit of training: seconds, or a text such as "90s", "3m", "1.5h".',
         kind="time",
         none=True,
         scope=FIT,
     )
     batch_size: int | str = parameter(
         "auto",
-        "Rows in a step. auto: 128, fewer for few rows.",
+        "Rows per step. auto: a tenth of the training rows, at least 16, at most 128.",
         kind=int,
         low=1,
         auto=True,
@@ -69,8 +69,8 @@ class RunParameters:
     )
     learning_rate: float | str = parameter(
         "auto",
-        "Largest step size of AdamW; warmed up, kept for a while in runs of few epochs, then "
-        "lowered to zero along a line. auto: 0.004 for batches of 128, as the root of their size.",
+        "Largest learning rate of AdamW: it warms up, stays constant for a while in short runs, "
+        "and falls linearly to zero. auto: 0.004 times the square root of batch_size / 128.",
         kind=float,
         low=0,
         open=True,
@@ -79,8 +79,8 @@ class RunParameters:
     )
     precision: str = parameter(
         "auto",
-        "Of the products in training; weights and sums stay float32, and so does everything after "
-        "training. auto: bfloat16 on hardware made for it (AMX, AVX512-BF16, CUDA), unless PCA "
+        "Precision of products in training; weights, sums and everything after training are "
+        "float32. auto: bfloat16 on hardware made for it (AMX, AVX512-BF16, CUDA), unless PCA "
         "already explains 99.9 % of the variance.",
         choices=("auto", "float32", "bfloat16"),
     )
@@ -103,20 +103,23 @@ class RunParameters:
         scope=FIT,
     )
     warm_start: bool = parameter(
-        False, "fit goes on from the model so far instead of starting anew.", kind=bool, scope=CALL
+        False,
+        "fit continues from the fitted model instead of starting again.",
+        kind=bool,
+        scope=CALL,
     )
     random_state: object = parameter(
         None, "Seed: the same seed gives the same bits.", kind="seed", scope=FIT
     )
     device: str = parameter(
         "auto",
-        "Where to compute: auto, cpu, cuda, cuda:1. auto: cuda where there is one.",
+        "Device to compute on: auto, cpu, cuda, cuda:1. auto: cuda if there is one.",
         scope=FIT,
     )
     n_devices: int = parameter(
         1,
-        "Processes that fit trains with, one for each CUDA device; on the CPU each gets its share "
-        "of the threads. Under torchrun it is torchrun that says how many.",
+        "Number of processes in fit, one for each CUDA device; on the CPU they share the threads. "
+        "Under torchrun, torchrun sets the number.",
         kind=int,
         low=1,
         high=MOST_DEVICES,
@@ -124,40 +127,40 @@ class RunParameters:
     )
     checkpoint: str | Path | None = parameter(
         None,
-        "File in which the run is kept while it goes on; it loads like a model, as the best so "
-        "far. The command uses OUT.checkpoint and removes it at the end.",
+        "File that holds the run while it is training; it loads like a model, the best so far. "
+        "The command uses OUT.checkpoint and removes it at the end.",
         kind="path",
         none=True,
         scope=PLACE,
     )
     checkpoint_every: int | str = parameter(
         "30s",
-        'What a kill may cost at most: a time ("5m"), or a number of epochs.',
+        'Interval between checkpoints: a time ("5m"), or a number of epochs.',
         kind="every",
         low=1,
         scope=PLACE,
     )
     resume: bool = parameter(
         False,
-        "Go on from the checkpoint to the same result as if nothing had happened; start afresh "
-        "where there is none.",
+        "Continue from the checkpoint, to the same result as without an interruption; without a "
+        "checkpoint, start from the beginning.",
         kind=bool,
         scope=PLACE,
     )
     verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool, scope=CALL)
     listeners: object = parameter(
         None,
-        "What hears of the start, every epoch and the end of a fit: a Listener (JsonLines, "
+        "Called at the start, after every epoch and at the end of a fit: a Listener (JsonLines, "
         "TensorBoard, MLflow, WandB or your own), a callable that takes the epoch's entry of "
-        "history_, or a list of these; one that answers True stops the fit.",
+        "history_, or a list of these; one that returns True stops the fit.",
         scope=OBJECT,
     )
 
     def check_parameters(self) -> None:
-        """Refuse any value out of its rule, with one sentence; run at the door of ``fit``."""
+        """Raise ParameterError for a value that its rule does not allow; the first step of fit."""
         for item in fields(self):
             _check(type(self).__name__, item, getattr(self, item.name))
-        Listeners(self.listeners)  # has its own sentence for what can be none
+        Listeners(self.listeners)  # raises ParameterError for values that cannot be listeners
 
 
 def in_order(model: RunParameters | type[RunParameters]) -> list[Field[Any]]:
@@ -168,12 +171,12 @@ def in_order(model: RunParameters | type[RunParameters]) -> list[Field[Any]]:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Parameters(RunParameters):
-    """What fixed-shape models are made of; what ``"auto"`` became is shown by ``info``."""
+    """Parameters of models for rows of one shape; ``info`` shows what each ``"auto"`` became."""
 
     latent_dim: int | str = parameter(
         "auto",
-        "Numbers in the code z. auto: the PCA components that hold 90 % of the scaled variance, "
-        "at most half the width of the input.",
+        "Numbers in the code z. auto: the number of PCA components that explain 90 % of the scaled "
+        "variance, at most half the width of the input.",
         kind=int,
         low=1,
         high=WIDEST,
@@ -187,9 +190,9 @@ class Parameters(RunParameters):
     )
     hidden_layer_sizes: tuple[int, ...] | str = parameter(
         "auto",
-        "Widths of the dense encoder's layers, as 512,256; the decoder mirrors them. "
-        "Of a conv network: dense layers between the feature maps and the code. auto: about twice "
-        "the input (64 to 512), then half of it; none in a conv network.",
+        "Widths of the dense encoder's layers, such as 512,256; the decoder mirrors them. "
+        "In a conv network: dense layers between feature maps and code. auto: about twice the "
+        "input (64 to 512), then half of that; none in a conv network.",
         kind=tuple,
         low=1,
         high=WIDEST,
@@ -197,8 +200,8 @@ class Parameters(RunParameters):
     )
     channels: tuple[int, ...] | str = parameter(
         "auto",
-        "Channels of the conv encoder's stages, as 32,64; each stage halves the picture. auto: 32, "
-        "doubling up to 256, until no side is longer than 7.",
+        "Channels of the conv encoder's stages, such as 32,64; each stage halves the image. auto: "
+        "32, doubling up to 256, until no side is longer than 7.",
         kind=tuple,
         low=1,
         high=WIDEST,
@@ -206,13 +209,13 @@ class Parameters(RunParameters):
     )
     down: str = parameter(
         "stride",
-        "How a conv encoder halves: strided convolution, or convolution and max-pooling.",
+        "How a conv encoder halves the size: strided convolution, or convolution and max-pooling.",
         choices=("stride", "pool"),
     )
     up: str = parameter(
         "transpose",
-        "How a conv decoder doubles: transposed convolution, or upsampling (nearest, bilinear, "
-        "pixel shuffle) with a convolution.",
+        "How a conv decoder doubles the size: transposed convolution, or upsampling (nearest, "
+        "bilinear, pixel shuffle) with a convolution.",
         choices=("transpose", "nearest", "bilinear", "shuffle"),
     )
     activation: str = parameter(
@@ -225,8 +228,8 @@ class Parameters(RunParameters):
     )
     linear_path: bool | str = parameter(
         "auto",
-        "A linear path from x to z and from z to x that starts at PCA. auto: wherever the "
-        "output is a real number and the path is not too large.",
+        "A linear path from x to z and from z to x that starts at PCA. auto: if outputs are real "
+        "numbers and the path is not too large.",
         choices=("auto", True, False),
     )
     f: object = parameter(
@@ -239,8 +242,8 @@ class Parameters(RunParameters):
         "auto",
         "D between x and g(z). auto: bernoulli for data of zeros and ones; else mse, and for a "
         "variational model gaussian. gaussian and laplace learn the scale that mse and mae fix at "
-        "1. Of whole numbers: logistic (grey levels), categorical (up to 256 classes), poisson and "
-        "negative_binomial (counts). mixed: a table, each column by its kind. ms_ssim: images, by "
+        "1. For integers: logistic (grey levels), categorical (up to 256 classes), poisson and "
+        "negative_binomial (counts). mixed: tables, each column by its kind. ms_ssim: images, by "
         "structure; no density.",
         choices=(
             "auto",
@@ -260,24 +263,24 @@ class Parameters(RunParameters):
     )
     scaling: str = parameter(
         "auto",
-        "Standardise inside, undone on the way out. column: each column; shared: one shift and "
-        "scale (for each channel). auto: column for tables, shared for signals, images, and "
-        "tables whose columns share one range.",
+        "Standardization of X, undone in all outputs. column: each column; shared: one shift and "
+        "scale (per channel). auto: column for tables, shared for signals, images, and tables "
+        "whose columns share one range.",
         choices=("auto", "column", "shared", "none"),
     )
     missing: str = parameter(
         "refuse",
-        "What NaN in X is. refuse: a mistake. mask: an element that nobody observed; it counts "
-        "nowhere, and impute fills it in.",
+        "Meaning of NaN in X. refuse: an error. mask: a missing value; it is ignored, and impute "
+        "fills it in.",
         choices=("refuse", "mask"),
     )
     sampler: str = parameter(
         "auto",
-        "What new samples are drawn from. prior: the model's own p(z). Fitted to the codes of "
-        "training rows once the model is trained: normal (one Gaussian), mixture (up to 10 of "
-        "them), maf or iaf (a flow), two_stage (a second VAE), autoregressive (of a quantiser's "
-        "whole numbers, one after another). auto: prior where there is one, mixture for a "
-        "RegularizedAE, autoregressive for a quantiser; else none.",
+        "Distribution of codes for new samples. prior: the model's own p(z). Fitted to the codes "
+        "of training rows after training: normal (one Gaussian), mixture (up to 10 Gaussians), "
+        "maf or iaf (a flow), two_stage (a second VAE), autoregressive (over the integers of a "
+        "quantizer). auto: prior if there is one, mixture for RegularizedAE, autoregressive for "
+        "quantizers; else none.",
         choices=(
             "auto",
             "none",
@@ -293,21 +296,21 @@ class Parameters(RunParameters):
     )
     axes: str | None = parameter(
         None,
-        "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four.",
+        "Meaning of the axes of a sample. None: HW if X has three dimensions, CHW if it has four.",
         choices=AXES,
     )
     input_shape: tuple[int, ...] | None = parameter(
         None,
-        "Fold each row of a two-dimensional X to this shape, as 28,28, for data from a table "
-        "that holds images.",
+        "Reshape each row of a two-dimensional X to this shape, such as 28,28: for tables that "
+        "hold images.",
         kind=tuple,
         low=1,
         none=True,
     )
     in_memory: bool | str = parameter(
         "auto",
-        "Whether data that comes as a memory map, or as anything else that is read by slices, is "
-        "loaded. auto: if it takes less than a quarter of the memory that is free.",
+        "Whether data that is read by slices, such as a memory map, is loaded into memory. auto: "
+        "if it takes less than a quarter of the free memory.",
         choices=("auto", True, False),
         scope=CALL,
     )
