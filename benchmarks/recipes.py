@@ -30,7 +30,7 @@ from torch import Tensor
 
 import narrows
 from narrows._types import Clock
-from narrows.estimators.setup import Training
+from narrows.estimators.fit_setup import Training
 from narrows.io.read import read
 from narrows.training.batches import Rows, as_tensor, inference_batch
 from narrows.training.process_group import Group

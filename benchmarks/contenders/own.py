@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from contenders.common import BATCH, Monitor, Task
 from narrows import Autoencoder
-from narrows.estimators.setup import multiplies_bfloat16
+from narrows.estimators.fit_setup import multiplies_bfloat16
 from sets import Split
 
 FEW = 256  # rows to validate on after each epoch, if all rows are for training

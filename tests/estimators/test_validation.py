@@ -304,7 +304,7 @@ def test_a_default_dtype_of_double_changes_nothing() -> None:
 
 
 def test_a_path_too_large_is_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    from narrows.estimators import setup as choices
+    from narrows.estimators import fit_setup as choices
 
     monkeypatch.setattr(choices, "path_fits", lambda shape, k: False)
     with pytest.warns(UserWarning, match="starts at random weights, not at PCA"):

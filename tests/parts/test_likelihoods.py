@@ -19,7 +19,7 @@ from torch import Tensor
 import narrows
 from helpers.small_data import plane
 from narrows import Autoencoder, InputError, VariationalAutoencoder
-from narrows.estimators.setup import find_range
+from narrows.estimators.fit_setup import find_range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS, MSE, Likelihood
 from narrows.training.batches import fit_scaling
 from narrows.training.statistics import statistics

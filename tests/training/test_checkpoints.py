@@ -143,7 +143,7 @@ def test_a_checkpoint_loads_as_the_best_model_so_far(
 
 
 def loop_split(estimator: Any) -> tuple[Any, Any]:
-    from narrows.estimators.setup import split_indices
+    from narrows.estimators.fit_setup import split_indices
 
     training, held = split_indices(len(X), estimator.validation_fraction, 3)
     return X[training], X[held]

@@ -290,7 +290,7 @@ def test_distances_and_terms_are_summed_in_float32(model: Any) -> None:
 def test_precision_is_chosen_by_hardware_and_by_what_pca_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from narrows.estimators import setup as choices
+    from narrows.estimators import fit_setup as choices
 
     cpu = torch.device("cpu")
     monkeypatch.setattr(choices, "multiplies_bfloat16", lambda device: True)

@@ -51,6 +51,7 @@ from narrows.compression.format.pack import (
 from narrows.compression.quantize_weights import measure_levels, quantize_model, sample_batches
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
+from narrows.estimators.fit_setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.fitted_state import (
     History,
     pick_device,
@@ -60,14 +61,13 @@ from narrows.estimators.fitted_state import (
 from narrows.estimators.model_file import versions
 from narrows.estimators.parameters import (
     AXES,
-    WIDEST,
+    MAX_LAYER_WIDTH,
     lasting,
     parameter,
     refuse_changes,
     seed_of,
 )
 from narrows.estimators.pca import PCA
-from narrows.estimators.setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.summary import given_parameters, run_summary
 from narrows.estimators.validation import Given as GivenRows
 from narrows.estimators.validation import InputSpec, Layout, validate_X
@@ -148,7 +148,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         "the finest level.",
         kind=int,
         low=1,
-        high=WIDEST,
+        high=MAX_LAYER_WIDTH,
         auto=True,
     )
     hidden_layer_sizes: tuple[int, ...] | str = parameter(
@@ -292,7 +292,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         self, fitted: CodecState, data: FitData[GivenRows | Images], group: Group
     ) -> Training[CodecState]:
         refuse_changes(self, fitted.parameters)
-        start = replace(fitted.copy(), versions=None, parameters=lasting(self))
+        start = replace(fitted, versions=None, parameters=lasting(self))
         seed, device, config = start.seed, next(start.model.parameters()).device, start.config
         prepared = self._prepared(data, config.event is not None, seed, device)
         pca = resolve_config(self, prepared, config.event, config.axes, seed)[1]

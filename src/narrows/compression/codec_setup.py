@@ -21,8 +21,7 @@ from narrows.compression.codec_network import (
     to_cells,
 )
 from narrows.compression.context_network import ContextNetwork, ContextOptions, context_options
-from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
-from narrows.estimators.setup import (
+from narrows.estimators.fit_setup import (
     FitData,
     choose_scaling,
     find_range,
@@ -30,6 +29,7 @@ from narrows.estimators.setup import (
     train_validation_split,
     unscaled,
 )
+from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
 from narrows.estimators.validation import Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Images

@@ -15,7 +15,6 @@ from narrows.compression.format.integer_networks import Payload
 from narrows.compression.quantize_weights import quantize_model
 from narrows.estimators.fitted_state import FittedState
 from narrows.estimators.pca import PCA
-from narrows.estimators.validation import InputSpec, Layout
 
 ERRORS = ("bits_per_number", "mse")  # of the default level, on the validation rows
 
@@ -33,16 +32,10 @@ class CodecState(FittedState):
 
     model: CodecNetwork
     config: CodecConfig
-    spec: InputSpec | None  # None: images of any size
     payload: Payload | None = None
     levels: list[dict[str, float]] = field(default_factory=list)
     pca: PCA | None = None
     validation_sample: Tensor | None = None
-
-    @property
-    def layout(self) -> Layout | None:
-        """The shape of a sample; None for images of any size."""
-        return None if self.spec is None else self.spec.layout
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors of a file, and what its header holds under "fitted"."""

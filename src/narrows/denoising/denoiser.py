@@ -21,6 +21,7 @@ from narrows.denoising.denoiser_model import DenoiserModel, PSNRObjective, size_
 from narrows.denoising.noise_level import AnscombeTransform, estimate_noise_level, fit_anscombe
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
+from narrows.estimators.fit_setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.fitted_state import (
     FittedState,
     History,
@@ -30,7 +31,6 @@ from narrows.estimators.fitted_state import (
 )
 from narrows.estimators.model_file import versions
 from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
-from narrows.estimators.setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.summary import given_parameters, run_summary
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
@@ -294,7 +294,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         self, fitted: DenoiserState, data: FitData[Images], group: Group
     ) -> Training[DenoiserState]:
         refuse_changes(self, fitted.parameters)
-        start = replace(fitted.copy(), versions=None, parameters=lasting(self))
+        start = replace(fitted, versions=None, parameters=lasting(self))
         device = next(start.model.parameters()).device
         state = start.train_state or new_train_state(start.seed, device, group)
         return self._training(start, data, state)

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from narrows.estimators import fit_and_resume, model_file
 from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_of
+from narrows.estimators.fit_setup import ERRORS, FitData, Training, resume, setup
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
 from narrows.estimators.parameters import RunParameters, lasting
 from narrows.estimators.reconstruction import PCABeside, mean_error
-from narrows.estimators.setup import ERRORS, FitData, Training, resume, setup
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
@@ -62,7 +62,7 @@ class Learner(RunParameters, Generic[S]):
         raise NotImplementedError
 
     def _resume(self, fitted: S, data: FitData[Any], group: Group) -> Training[S]:
-        """Training that goes on from a copy of a fitted state."""
+        """Training that goes on from a fitted state, whose modules it may change."""
         raise NotImplementedError
 
     def _batch_size(self, training: Training[S]) -> int:
@@ -105,6 +105,7 @@ class Learner(RunParameters, Generic[S]):
         self.check_parameters()
         if fit_and_resume.wants_workers(self):
             state = fit_and_resume.fit_in_workers(self, X=X, y=y, X_val=X_val)
+            state = replace(state, parameters=lasting(self))  # its own f and g, not the workers'
             state = state.to(pick_device(self.device, current_group()))
             return self._attach(_timed(state, 0.0, started))
         with join_group() as group:
@@ -116,7 +117,7 @@ class Learner(RunParameters, Generic[S]):
             if path is not None:
                 training = self._from_checkpoint(path, data, group)
             elif fitted is not None:
-                training = self._resume(fitted, data, group)
+                training = self._resume(fitted.copy(), data, group)
             else:
                 training = self._setup(data, group)
             config = fit_and_resume.train_config(
@@ -150,6 +151,9 @@ class Learner(RunParameters, Generic[S]):
 
     def _attach(self, state: S) -> Self:
         """Make this the fitted estimator of a state."""
+        for name in ("n_features_in_", "feature_names_in_"):  # scikit-learn reads them itself
+            self.__dict__.pop(name, None)
+        self.__dict__.update({} if state.spec is None else sklearn_attributes(state.spec))
         self.state_ = state
         return self
 
@@ -178,6 +182,11 @@ class Learner(RunParameters, Generic[S]):
     def choices_(self) -> Any:
         """The configuration with every "auto" resolved."""
         return self.state_.config
+
+    @property
+    def layout_(self) -> Layout | None:
+        """The shape of a sample, for the user and for the networks; None: of any size."""
+        return self.state_.layout
 
     @property
     def history_(self) -> list[dict[str, float]]:
@@ -363,7 +372,7 @@ class Estimator(
             if fitted is None:
                 training = self._setup(data, group, bounded=False)
             else:
-                training = self._resume(fitted, data, group)
+                training = self._resume(fitted.copy(), data, group)
             config = fit_and_resume.train_config(
                 self,
                 training.start.config.precision,
@@ -481,16 +490,9 @@ class Estimator(
         header: Mapping[str, Any],
         own: Networks | None,
     ) -> EstimatorState:
-        state = EstimatorState.from_tensors(self, path, tensors, header, own)
         if own is not None:
             self.f, self.g = own
-        return state
-
-    def _attach(self, state: EstimatorState) -> Self:
-        """Also sets the attributes that scikit-learn reads and writes itself."""
-        self.__dict__.pop("feature_names_in_", None)
-        self.__dict__.update(sklearn_attributes(state.spec))
-        return super()._attach(state)
+        return EstimatorState.from_tensors(self, path, tensors, header, own)
 
     def _interpolate(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         return self.state_.model.q.between(a, b, t)

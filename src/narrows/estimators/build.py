@@ -1,4 +1,4 @@
-"""From a named model's parts and its resolved configuration to a module, and its start at PCA.
+"""From a named model's parts and its resolved configuration to a module.
 
 ``fit`` and ``load`` build by the same function; they differ in where the weights come from.
 """

@@ -18,9 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from narrows.estimators.base import Estimator
+from narrows.estimators.fit_setup import FitData, Training, split_indices
 from narrows.estimators.fitted_state import CLASSES, EstimatorState
 from narrows.estimators.generation import GenerativeMixin
-from narrows.estimators.setup import FitData, Training, split_indices
 from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.parts.model import ClassConditionalModel, with_class
@@ -67,7 +67,6 @@ class ClassConditional(Estimator):
     """
 
     _file_keys: ClassVar = Estimator._file_keys | {CLASSES}
-    told_classes: ClassVar[bool] = True  # unlike models that ignore y
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -105,12 +104,13 @@ class ClassConditional(Estimator):
         self, X: object, X_val: object, y: object, fitted: EstimatorState | None
     ) -> FitData[Given]:
         data = super()._validate_fit(X, X_val, y, fitted)
-        if fitted is None or fitted.classes is None:
-            classes, labels = _classes(len(data.rows), y)
-            return replace(data, classes=classes, labels=labels)
         n = len(data.rows)
-        known = np.zeros(n, dtype=np.int64) if y is None else _numbers(y, n, fitted.classes)
-        return replace(data, classes=fitted.classes, labels=known)
+        if fitted is None:
+            classes, labels = _classes(n, y)
+        else:
+            classes = self.classes_
+            labels = np.zeros(n, dtype=np.int64) if y is None else _numbers(y, n, classes)
+        return replace(data, classes=classes, labels=labels)
 
     def _setup(
         self, data: FitData[Given], group: Group, *, bounded: bool = True

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from narrows._types import Clock
+from narrows.estimators.fit_setup import FitData, Training
 from narrows.estimators.fitted_state import FittedState, History, Tensors
 from narrows.estimators.model_file import plain
 from narrows.estimators.parameters import (
@@ -34,7 +35,6 @@ from narrows.estimators.parameters import (
     parse_time,
     seed_of,
 )
-from narrows.estimators.setup import FitData, Training
 from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
@@ -168,6 +168,8 @@ class Run:
                 self._start_and_train(stop)
             stopped = stop.reason if self.interrupted else ""
             monitor.finish(stopped or self.reason)
+            for optimizer in training.state.optimizers.values():
+                optimizer.zero_grad()  # frees their memory
             if not stopped:
                 self.checkpoint.write()
             summary.update(monitor.summary())

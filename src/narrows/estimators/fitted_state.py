@@ -24,7 +24,6 @@ from narrows.estimators.build import (
     ResolvedConfig,
     build_model,
     channels_last,
-    copy_networks,
     fingerprint,
     parts_of,
 )
@@ -93,6 +92,7 @@ class FittedState:
     """
 
     keys: ClassVar[frozenset[str]] = frozenset({"choices", *HISTORY_KEYS})  # in a file's header
+    changing: ClassVar[tuple[str, ...]] = ("model", "objective", "train_state")
 
     model: nn.Module
     objective: WeightedObjective
@@ -102,6 +102,7 @@ class FittedState:
     parameters: dict[str, Any]
     train_state: TrainState | None = None
     versions: dict[str, str] | None = None
+    spec: InputSpec | None = None  # what later X must match; None: images of any size
 
     def to_tensors(self) -> tuple[Tensors, dict[str, Any]]:
         """The tensors of a file, and what its header holds under "fitted"."""
@@ -111,7 +112,7 @@ class FittedState:
     @property
     def layout(self) -> Layout | None:
         """The shape of a sample; None for images of any size."""
-        return None
+        return None if self.spec is None else self.spec.layout
 
     def modules(self) -> list[nn.Module]:
         """The modules that move to a device."""
@@ -125,11 +126,16 @@ class FittedState:
 
     def portable(self) -> Self:
         """A copy on the CPU, for any machine; optimizers and generators stay behind."""
-        return copy.deepcopy(replace(self, train_state=None)).to(CPU)
+        return replace(self.copy(), train_state=None).to(CPU)
 
     def copy(self) -> Self:
-        """A copy to go on training with: this one stays as it is if training fails."""
-        return copy.deepcopy(self)
+        """The same with modules and optimizers copied; what never changes is shared.
+
+        Training goes on with the copy, so that this state stays as it is if that fails.
+        """
+        # one call: the copied optimizers must refer to the copied weights
+        changing = {name: getattr(self, name) for name in self.changing}
+        return replace(self, **copy.deepcopy(changing))
 
 
 def with_prefix(prefix: str, module: nn.Module) -> Tensors:
@@ -159,6 +165,8 @@ class EstimatorState(FittedState):
         "pca_noise",
         "networks",
     }
+
+    changing: ClassVar[tuple[str, ...]] = (*FittedState.changing, "sampler")
 
     model: Model
     config: ResolvedConfig
@@ -267,9 +275,7 @@ def _checked_networks(path: Path, own: Networks | None, kept: list[str]) -> Netw
             f"The f and g given are built differently from those {path} was saved with; give the "
             "same two modules."
         )
-    copied = copy_networks(*own)
-    assert copied is not None
-    return copied
+    return copy.deepcopy(own)  # the estimator keeps the ones it is given
 
 
 def sampler_from_tensors(tensors: dict[str, Tensor], latent_dim: int, q: Latent) -> Sampler | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn.utils.metaestimators import available_if
 from torch import Generator, Tensor
 
+from narrows.estimators.fit_setup import find_range, statistics_of, unscaled
 from narrows.estimators.fitted_state import sampler_name
 from narrows.estimators.parameters import seed_of
 from narrows.estimators.reconstruction import ReconstructionMixin
-from narrows.estimators.setup import find_range, statistics_of, unscaled
 from narrows.estimators.validation import Array
 from narrows.exceptions import ParameterError
 from narrows.parts.latents.vector_quantizer import Quantizer
@@ -188,17 +188,17 @@ def fit_sampler(
     return sampler.eval()
 
 
-def rows_for_sampler(rows: Rows | Stream, seed: int) -> Iterable[Tensor]:
+def rows_for_sampler(rows: Rows | Stream, seed: int) -> Iterator[Tensor]:
     """Scaled training rows in batches: all, or a random sample of very many."""
     batch = inference_batch(rows.shape)
     if isinstance(rows, Stream):
-        sampled: tuple[Tensor, ...] = rows.sample(seed).split(batch)
-        return sampled
+        yield from rows.sample(seed).split(batch)
+        return
     if len(rows) > MAX_SAMPLER_ROWS:
         rng = torch.Generator().manual_seed(seed)
         picked = torch.randperm(len(rows), generator=rng)[:MAX_SAMPLER_ROWS].sort().values
         rows = Rows(rows.data.index_select(0, picked.to(rows.data.device)), rows.scaling)
-    return rows.in_order(batch)
+    yield from rows.in_order(batch)
 
 
 def _train_sampler(

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from narrows.estimators.build import copy_networks
 from narrows.estimators.fitted_state import Tensors
 from narrows.estimators.parameters import CALL, FIT, MODEL
 from narrows.estimators.registry import KNOWN, model_class
@@ -106,7 +107,7 @@ def estimator_from(
     """The fitted estimator whose file holds these tensors and this header."""
     estimator = _unfitted(path, header)
     try:
-        estimator._load_state(path, tensors, header, None if f is None and g is None else (f, g))
+        estimator._load_state(path, tensors, header, copy_networks(f, g))
         outputs = _named(estimator._probe_output(tensors["probe.x"]))
         estimator.info()  # finds values of a wrong kind in the header
         estimator._check_loaded(outputs["probe.output"])
@@ -155,9 +156,9 @@ def _unfitted(path: Path, header: Mapping[str, Any]) -> Any:
     _refuse_unknown_fields(path, header, cls._file_keys)
     try:
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in header["parameters"].items()}
-        unstored = set(given) - set(_stored(cls))
-        if unstored:
-            raise TypeError(f"a file never holds {', '.join(sorted(unstored))}")
+        for name in set(given) - set(_stored(cls)):
+            known = name in {field.name for field in fields(cls)}
+            raise TypeError(f"{name} is {'never in a file' if known else 'unknown'}")
         estimator = cls(**given)
         estimator.check_parameters()
     except (TypeError, AttributeError, ParameterError) as error:

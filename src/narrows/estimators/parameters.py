@@ -18,8 +18,8 @@ from narrows.exceptions import ParameterError
 from narrows.training.listeners import Listeners
 
 SEEDS = {"low": 0, "high": 2**32 - 1}
-WIDEST = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
-MOST_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
+MAX_LAYER_WIDTH = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
+MAX_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
 AXES = (None, "CL", "HW", "CHW", "HWC")
 
 
@@ -122,7 +122,7 @@ class RunParameters:
         "Under torchrun, torchrun sets the number.",
         kind=int,
         low=1,
-        high=MOST_DEVICES,
+        high=MAX_DEVICES,
         scope=CALL,
     )
     checkpoint: str | Path | None = parameter(
@@ -179,7 +179,7 @@ class Parameters(RunParameters):
         "variance, at most half the width of the input.",
         kind=int,
         low=1,
-        high=WIDEST,
+        high=MAX_LAYER_WIDTH,
         auto=True,
     )
     architecture: str = parameter(
@@ -195,7 +195,7 @@ class Parameters(RunParameters):
         "input (64 to 512), then half of that; none in a conv network.",
         kind=tuple,
         low=1,
-        high=WIDEST,
+        high=MAX_LAYER_WIDTH,
         auto=True,
     )
     channels: tuple[int, ...] | str = parameter(
@@ -204,7 +204,7 @@ class Parameters(RunParameters):
         "32, doubling up to 256, until no side is longer than 7.",
         kind=tuple,
         low=1,
-        high=WIDEST,
+        high=MAX_LAYER_WIDTH,
         auto=True,
     )
     down: str = parameter(

@@ -1,4 +1,4 @@
-"""What a representation answers, in the user's units: transform, inverse_transform, score ...
+"""The methods of a representation, in the user's units: transform, inverse_transform, score ...
 
 `ReconstructionMixin` turns two functions between scaled rows and codes into the public methods. The
 estimators have it, and so has the PCA beside each of them: both are measured by the same lines.
@@ -335,7 +335,9 @@ class PCABeside(ReconstructionMixin):
     ``validate`` is the estimator's check of X.
     """
 
-    def __init__(self, state: EstimatorState, pca: PCA, validate: Callable[[Any], Given]) -> None:
+    def __init__(
+        self, state: EstimatorState, pca: PCA, validate: Callable[[Any], Given] = np.asarray
+    ) -> None:
         self.state_, self.pca, self._check = state, pca, validate
 
     def _validate(self, X: object) -> Given:

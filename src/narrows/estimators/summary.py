@@ -6,10 +6,10 @@ import math
 from dataclasses import asdict, fields
 from typing import Any
 
+from narrows.estimators.fit_setup import Training
 from narrows.estimators.fitted_state import EstimatorState, History
 from narrows.estimators.model_file import plain, versions
 from narrows.estimators.parameters import Parameters, RunParameters, in_order
-from narrows.estimators.setup import Training
 from narrows.io.safetensors_file import without_nan
 
 

@@ -316,7 +316,9 @@ def _checked_table(
     # a copy: scikit-learn writes n_features_in_ and feature_names_in_ to it; a fit that fails
     # must not change the estimator
     copy: Any = object.__new__(type(estimator))
-    copy.__dict__.update({**vars(estimator), **(sklearn_attributes(spec) if spec else {})})
+    copy.__dict__.update({**vars(estimator), "feature_names_in_": None})
+    del copy.feature_names_in_  # of an earlier fit
+    copy.__dict__.update({} if spec is None else sklearn_attributes(spec))
     try:
         checked: Array = validate_data(
             copy, X, reset=spec is None, ensure_all_finite=False, ensure_min_samples=least

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import WIDEST, parameter
+from narrows.estimators.parameters import MAX_LAYER_WIDTH, parameter
 from narrows.models.variational import vae_parts
 from narrows.parts.latents.gaussian import Point
 from narrows.parts.objective import Term
@@ -53,7 +53,7 @@ class AdversarialAE(Estimator):
 
     weight: float = parameter(1.0, "Weight of the critic's term.", kind=float, low=0)
     critic_layer_sizes: tuple[int, ...] = parameter(
-        (128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=WIDEST
+        (128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=MAX_LAYER_WIDTH
     )
 
     def _parts(self) -> Parts:
@@ -92,7 +92,7 @@ class FactorVAE(Estimator):
 
     gamma: float = parameter(10.0, "Weight of the total correlation.", kind=float, low=0)
     critic_layer_sizes: tuple[int, ...] = parameter(
-        (128, 128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=WIDEST
+        (128, 128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=MAX_LAYER_WIDTH
     )
 
     def _parts(self) -> Parts:

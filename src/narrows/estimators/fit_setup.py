@@ -129,7 +129,7 @@ def setup(
         classes=data.classes,
     )
     if config.linear_path and pca is not None:
-        start_at_pca(model, pca, mean_error(PCABeside(state, pca, np.asarray), validation))
+        start_at_pca(model, pca, mean_error(PCABeside(state, pca), validation))
     init_parts_from_data(parts, model, rows, rng)
     state = replace(state.to(device), model=channels_last(model))
     return Training(state, new_train_state(seed, device, group), rows, validation)
@@ -146,12 +146,12 @@ def start_history(n_rows: int, n_validation: int, errors: tuple[str, ...]) -> Hi
 def resume(
     params: Parameters, fitted: EstimatorState, data: FitData[Given], group: Group
 ) -> Training[EstimatorState]:
-    """Training that goes on from a copy of a fitted state, with its scaling, on like rows.
+    """Training that goes on from a fitted state, with its scaling, on rows like the first.
 
-    The copy keeps the seed of the first fit: rows once trained on must not become validation rows.
+    It keeps the seed of the first fit: rows once trained on must not become validation rows.
     """
     refuse_changes(params, fitted.parameters)
-    start, device = fitted.copy(), fitted.scaling.shift.device
+    start, device = fitted, fitted.scaling.shift.device
     group.check_same_data(data.rows, data.held)
     split = train_validation_split(data, params.validation_fraction, start.seed, device)
     found = find_range(split.statistics)
