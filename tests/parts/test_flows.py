@@ -56,7 +56,7 @@ def test_a_determinant_is_that_of_autograds_jacobian(kind: str, k: int) -> None:
 
 @pytest.mark.parametrize("n_flows", [1, 2])
 def test_autoregressive_steps_have_their_orders_by_turns(n_flows: int) -> None:
-    """One step sees what comes before; with a second, reversed, everything sees everything."""
+    """One step depends on earlier numbers; with a second, reversed, all depend on all."""
     q = bent("iaf", 4, n_flows=n_flows)
     z, h = torch.randn(4, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 4)
     seen = jacobian(lambda z: q.push(z[None, None], h)[0][0, 0], z).abs() > 1e-7
@@ -65,7 +65,7 @@ def test_autoregressive_steps_have_their_orders_by_turns(n_flows: int) -> None:
 
 
 @pytest.mark.parametrize(("k", "context"), [(1, 0), (1, 2), (4, 0), (4, 2)])
-def test_a_masked_networks_answers_see_the_inputs_before_them_only(k: int, context: int) -> None:
+def test_outputs_of_a_masked_network_depend_on_earlier_inputs_only(k: int, context: int) -> None:
     net: MADE = make(lambda: MADE(k, 2, (16, 12), context), torch.Generator().manual_seed(0))
     net.set_masks()
     z, given = torch.randn(k + context, generator=torch.Generator().manual_seed(1)).split(

@@ -129,10 +129,7 @@ class BetaTCVAE(Estimator):
     beta: float = parameter(6.0, "Weight of the total correlation.", kind=float, low=0)
     alpha: float = parameter(1.0, "Weight of the mutual information.", kind=float, low=0)
     gamma: float = parameter(
-        1.0,
-        "Weight of the KL divergence of single numbers of the code.",
-        kind=float,
-        low=0,
+        1.0, "Weight of the KL divergence of single numbers of the code.", kind=float, low=0
     )
     estimator: str = parameter(
         "mss",

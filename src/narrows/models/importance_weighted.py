@@ -49,11 +49,7 @@ class IWAE(Estimator):
 
     n_importance: int = _draws()
     begin: float = parameter(
-        0.0,
-        "Share of the training before which there is one draw only.",
-        kind=float,
-        low=0,
-        high=1,
+        0.0, "Share of the training before which there is one draw only.", kind=float, low=0, high=1
     )
     gradient: str = parameter(
         "doubly",
@@ -166,11 +162,7 @@ class CIWAE(Estimator):
 
     n_importance: int = _draws()
     beta: float = parameter(
-        0.05,
-        "Weight of the evidence lower bound, against 1 - beta.",
-        kind=float,
-        low=0,
-        high=1,
+        0.05, "Weight of the evidence lower bound, against 1 - beta.", kind=float, low=0, high=1
     )
 
     def _parts(self) -> Parts:

@@ -58,11 +58,7 @@ class SparseAutoencoder(Estimator):
         0.1, "Weight of the penalty, for l1 and kl.", kind=float, low=0
     )
     target: float = parameter(
-        0.05,
-        "For kl: the mean activity of a number.",
-        kind=float,
-        low=1e-4,
-        high=0.9999,
+        0.05, "For kl: the mean activity of a number.", kind=float, low=1e-4, high=0.9999
     )
     n_active: int = parameter(4, "For topk: how many numbers of a code are kept.", kind=int, low=1)
 
@@ -137,9 +133,7 @@ class RegularizedAE(Estimator):
     _usual_sampler: ClassVar[str] = "mixture"
 
     penalty: str = parameter(
-        "l2",
-        "The decoder's penalty: its weights, or its gradient.",
-        choices=("l2", "gradient"),
+        "l2", "The decoder's penalty: its weights, or its gradient.", choices=("l2", "gradient")
     )
     code_weight: float = parameter(0.01, "Weight of the squared code.", kind=float, low=0)
     decoder_weight: float = parameter(0.001, "Weight of the decoder's penalty.", kind=float, low=0)

@@ -1,4 +1,4 @@
-"""The composition of c, f, q, g and D: ``forward`` makes the trace. Also with classes given."""
+"""The composition of c, f, q, g and D: ``forward`` makes the trace. Also with classes as input."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Model(nn.Module):
         return code
 
     def decode(self, z: Tensor) -> Tensor:
-        """The reconstructions that codes stand for, in scaled units."""
+        """The reconstructions of codes, in scaled units."""
         return self.D.mean(self.g(z))
 
     def sample(self, n: int, rng: Generator, temperature: float = 1.0) -> Tensor:
@@ -218,7 +218,7 @@ def in_words(part: nn.Module) -> str:
     return " ".join(repr(part).split())
 
 
-# ------------------------------------------------------------------ models that are given a class
+# ------------------------------------------------------------------ models with a class as input
 
 UNKNOWN_SHARE = 0.1  # of the training rows whose class is hidden, so that rows may come without
 
@@ -328,6 +328,6 @@ class ShiftedModel(ClassConditionalModel):
         return x, condition
 
     def decode(self, z: Tensor) -> Tensor:
-        """The reconstructions that codes stand for, not shifted."""
+        """The reconstructions of codes, not shifted."""
         unshifted = torch.zeros(len(z), dtype=torch.long, device=z.device)
         return super().decode(torch.cat([z, self.one_hot(unshifted)], 1))

@@ -6,8 +6,9 @@ missing value and is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,8 +49,9 @@ class Statistics:
 
     def to(self, device: torch.device) -> Statistics:
         """The same on another device."""
-        names = ("low", "high", "mean", "deviation", "whole")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        low, high, mean = self.low.to(device), self.high.to(device), self.mean.to(device)
+        deviation, whole = self.deviation.to(device), self.whole.to(device)
+        return Statistics(self.n, low, high, mean, deviation, whole, self.dtype)
 
 
 def statistics(blocks: Iterable[Tensor]) -> Statistics:
@@ -66,7 +68,9 @@ def statistics(blocks: Iterable[Tensor]) -> Statistics:
     """
     running: _Running | None = None
     for block in blocks:
-        for chunk in _chunks(block):
+        # at least 16 rows: merging a chunk costs about as much as processing a row
+        rows = max(16, CHUNK_ELEMENTS // max(1, math.prod(block.shape[1:])))
+        for chunk in block.split(rows) if len(block) else ():
             running = running or _Running(chunk)
             running.add(chunk)
     if running is None:
@@ -74,14 +78,8 @@ def statistics(blocks: Iterable[Tensor]) -> Statistics:
     return running.result()
 
 
-def _chunks(rows: Tensor) -> Iterator[Tensor]:
-    if len(rows):
-        # at least 16 rows: merging a chunk costs about as much as processing a row
-        yield from rows.split(max(16, CHUNK_ELEMENTS // max(1, rows[0].numel())))
-
-
 class _Running:
-    """The sums so far, of differences from the first row, in multiples of ``unit``.
+    """The sums so far of differences from the first row, in multiples of ``unit``.
 
     The differences remove a large common offset before anything is rounded. Units are powers of
     two, so that changing them rounds nothing.

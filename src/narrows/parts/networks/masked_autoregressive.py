@@ -23,7 +23,7 @@ class MaskedLinear(nn.Linear):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out)
-        # saved with the weights, because a module that is read from a file only knows its shapes
+        # saved with the weights: a network that is read from a file does not compute its masks
         self.register_buffer("mask", torch.empty(n_out, n_in, dtype=torch.bool))
 
     def forward(self, input: Tensor) -> Tensor:

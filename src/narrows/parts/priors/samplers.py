@@ -267,7 +267,7 @@ class TwoStageSampler(Sampler):
 
     def draw(self, n: int, rng: Generator, temperature: float) -> Tensor:
         assert isinstance(self.vae.D, Gaussian)
-        gamma = self.vae.D.log_scale.clamp(min=Gaussian.smallest).exp()
+        gamma = self.vae.D.log_scale.clamp(min=Gaussian.min_log_scale).exp()
         z: Tensor = self.vae.g(self.vae.sample(n, rng, temperature))
         return z + gamma * self._normal(n, rng, temperature)
 

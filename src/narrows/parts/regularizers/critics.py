@@ -1,4 +1,4 @@
-"""R with a critic: a network that learns to tell two kinds of input apart, a second player.
+"""R with a critic: a network that learns to distinguish two kinds of input, a second player.
 
 A critic outputs one number, the log odds that its input is of the first kind. The loop computes the
 gradients of each player's loss for its own parameters only, so nothing here stops gradients for
