@@ -76,7 +76,7 @@ class Trace:
     output: Tensor
     distance: Tensor
     clock: Clock
-    rng: Generator | None = None
+    rng: Generator
     terms: dict[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import nonnegative, parameter
 from narrows.models.variational import (
     elbo_or_weighted_parts,
     importance_begin,
@@ -59,12 +59,10 @@ class LadderVAE(Estimator):
     _generates = _likely = True
 
     n_levels: int = parameter(2, "Levels of the code.", kind=int, low=1, high=16)
-    free: float = parameter(
+    free: float = nonnegative(
         0.2,
         "Nats of every number of the code that cost nothing at first, and less up to the middle of "
         "the training; without them lower levels are not used.",
-        kind=float,
-        low=0,
     )
     n_inputs: int = parameter(
         0,

@@ -8,7 +8,7 @@ from typing import Any
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.class_conditional import ClassConditional
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import fraction, nonnegative, parameter
 from narrows.parts.bounds import ImportanceWeighted
 from narrows.parts.latents.flows import KINDS, FlowPosterior
 from narrows.parts.latents.gaussian import DiagonalGaussian
@@ -33,7 +33,7 @@ def optional_importance() -> Any:
 def importance_begin() -> Any:
     """The parameter begin of such a model."""
     help = "Share of the training after which the importance-weighted bound is used."
-    return parameter(0.5, help, kind=float, low=0, high=1)
+    return fraction(0.5, help)
 
 
 def elbo_or_weighted_parts(kl: KL, n_importance: int, begin: float, **changes: Any) -> Parts:
@@ -68,7 +68,7 @@ class VariationalAutoencoder(Estimator):
     (5, 8, 8)
     """
 
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     _generates = _likely = True
 
@@ -111,7 +111,7 @@ class FlowVAE(Estimator):
 
     flow: str = parameter("iaf", "The kind of map.", choices=KINDS)
     n_flows: int = parameter(4, "Number of maps.", kind=int, low=1, high=256)
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         q = FlowPosterior(self.flow, int(self.n_flows))
@@ -147,7 +147,7 @@ class ConditionalVAE(ClassConditional):
 
     _generates = _likely = True
 
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         return vae_parts(Term("kl", KL(), float(self.beta)), model=ClassConditionalModel)
@@ -187,7 +187,7 @@ class MSSSIMVAE(Estimator):
 
     _generates = True
 
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         return vae_parts(Term("kl", KL(), float(self.beta)), distance="ms_ssim")

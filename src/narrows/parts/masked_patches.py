@@ -165,10 +165,6 @@ class MaskedModel(Model):
         seen = given._replace(corrupted=given.corrupted.nan_to_num(), condition=visible)
         return super()._encode_decode(seen, K, rng)
 
-    def _encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h: Tensor = self.f(self.D.to_model(x), condition)
-        return h
-
 
 def masked_networks(patch: int | str) -> Callable[..., tuple[nn.Module, nn.Module]]:
     """A function as ``build_networks``: f over patches, and the usual g."""

@@ -116,8 +116,9 @@ class Model(nn.Module):
         return [node], self._decoder(node.z, given.condition)
 
     def _encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """h, f's output."""
-        h: Tensor = self.f(self.D.to_model(x))
+        """h, f's output; f gets the condition if there is one."""
+        more = () if condition is None else (condition,)
+        h: Tensor = self.f(self.D.to_model(x), *more)
         return h
 
     def _decoder(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -272,10 +273,6 @@ class ClassConditionalModel(Model):
             known = torch.rand(len(condition), generator=rng, device=x.device) >= UNKNOWN_SHARE
             condition = condition * known
         return x[:, :-1].unflatten(1, self.shape), condition
-
-    def _encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h: Tensor = self.f(self.D.to_model(x), condition)
-        return h
 
     def _decoder(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         assert condition is not None

@@ -63,7 +63,6 @@ class CodeCritic(Regularizer):
 
     def own_loss(self, model: Composition, trace: Trace) -> Tensor:
         z = _codes(trace).detach()
-        assert trace.rng is not None
         drawn = model.p.sample(len(z), trace.rng, 1.0, model)
         return critic_loss(self.critic(drawn.detach()), self.critic(z))
 
