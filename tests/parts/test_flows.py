@@ -16,7 +16,7 @@ from narrows import FlowVAE, ParameterError, VariationalAutoencoder, load
 from narrows._types import Clock, Sizes
 from narrows.parts.latents.flows import KINDS, FlowPosterior
 from narrows.parts.latents.gaussian import DiagonalGaussian
-from narrows.parts.networks.architectures import make
+from narrows.parts.networks.architectures import create
 from narrows.parts.networks.masked_autoregressive import MADE, masked_autoregressive
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.priors.base import StandardNormal
@@ -66,7 +66,7 @@ def test_autoregressive_steps_have_their_orders_by_turns(n_flows: int) -> None:
 
 @pytest.mark.parametrize(("k", "context"), [(1, 0), (1, 2), (4, 0), (4, 2)])
 def test_outputs_of_a_masked_network_depend_on_earlier_inputs_only(k: int, context: int) -> None:
-    net: MADE = make(lambda: MADE(k, 2, (16, 12), context), torch.Generator().manual_seed(0))
+    net: MADE = create(lambda: MADE(k, 2, (16, 12), context), torch.Generator().manual_seed(0))
     net.set_masks()
     z, given = torch.randn(k + context, generator=torch.Generator().manual_seed(1)).split(
         [k, context]

@@ -21,7 +21,7 @@ from narrows.parts.model import Inputs, Model
 from narrows.parts.networks.architectures import (
     NetworkOptions,
     build_networks,
-    make,
+    create,
     validate_plain_ends,
 )
 
@@ -174,7 +174,7 @@ def masked_networks(patch: int | str) -> Callable[..., tuple[nn.Module, nn.Modul
     ) -> tuple[nn.Module, nn.Module]:
         validate_plain_ends(options)
         _, g = build_networks(name, replace(options, tied=False), rng)
-        f = make(
+        f = create(
             lambda: VisibleEncoder(
                 PatchGrid(options.shape, patch_side(patch, options.shape)), options.latent_dim
             ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,10 +121,10 @@ class _Running:
             self._merge(each, mean, torch.where(there, x, mean))
         self.n += count
 
-    def _merge(self, count: Any, mean: Tensor, x: Tensor) -> None:
+    def _merge(self, count: Tensor | int, mean: Tensor, x: Tensor) -> None:
         """Add ``count`` values of each element with this mean; overwrites ``x``."""
         squares = x.sub_(mean).square_().sum(0)
-        total: Any = self.count + count
+        total = self.count + count
         share = count / (total if isinstance(total, int) else total.clamp(min=1))
         apart_means = mean - self.mean
         self.mean = self.mean + apart_means * share

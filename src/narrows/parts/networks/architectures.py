@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ def _layers(widths: Sequence[int], activation: str) -> Iterator[nn.Module]:
         yield nn.Linear(a, b)
 
 
-def dense(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
+def dense(options: NetworkOptions) -> tuple[nn.Sequential, nn.Sequential]:
     """Fully connected f and g; the widths of g are those of f in reverse order.
 
     With ``tied`` the decoder's matrices are those of the encoder, transposed; its biases are free.
@@ -223,7 +223,7 @@ def conv_channels(size: Sequence[int]) -> tuple[int, ...]:
     return tuple(channels)
 
 
-def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
+def conv(options: NetworkOptions) -> tuple[nn.Sequential, nn.Sequential]:
     """Convolutional f and g for (C, L) and (C, H, W): every stage of f halves the size.
 
     Every size from 1 up is restored exactly: each stage of g has the size of the input of its
@@ -277,7 +277,7 @@ def build_networks(
     rng : Generator or None
         Draws the weights. None: they come from a file, and the networks stay on "meta".
     """
-    f, g = make(lambda: nn.ModuleList(ARCHITECTURES[name](options)), rng)
+    f, g = create(lambda: nn.ModuleList(ARCHITECTURES[name](options)), rng)
     return f, g
 
 
@@ -290,7 +290,10 @@ def validate_plain_ends(options: NetworkOptions) -> None:
         )
 
 
-def make(build: Callable[[], nn.Module], rng: Generator | None) -> Any:
+M = TypeVar("M", bound=nn.Module)
+
+
+def create(build: Callable[[], M], rng: Generator | None) -> M:
     """The module that ``build`` returns, with weights drawn from ``rng`` only.
 
     Without ``rng`` nothing is drawn and the module stays on "meta". Every network of a part is
@@ -304,10 +307,9 @@ def make(build: Callable[[], nn.Module], rng: Generator | None) -> Any:
     return net
 
 
-def mlp(widths: Sequence[int], rng: Generator | None, activation: str = "gelu") -> nn.Sequential:
-    """Linear layers of these widths with activations in between, created by ``make``."""
-    net: nn.Sequential = make(lambda: nn.Sequential(*_layers(widths, activation)), rng)
-    return net
+def mlp(widths: Sequence[int], rng: Generator | None) -> nn.Sequential:
+    """Linear layers of these widths with GELU in between, created by ``create``."""
+    return create(lambda: nn.Sequential(*_layers(widths, "gelu")), rng)
 
 
 def initialise(net: nn.Module, rng: Generator) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from narrows.parts.networks.architectures import make, zero_last
+from narrows.parts.networks.architectures import create, zero_last
 
 
 class MaskedLinear(nn.Linear):
@@ -82,7 +82,7 @@ def masked_autoregressive(
 
     Without ``rng`` nothing is drawn, as for a module that is read from a file.
     """
-    net: MADE = make(lambda: MADE(k, n_out, hidden, context), rng)
+    net = create(lambda: MADE(k, n_out, hidden, context), rng)
     if rng is not None:
         net.set_masks()
         zero_last(net)

@@ -21,7 +21,7 @@ from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.latents.vector_quantizer import Quantizer
 from narrows.parts.likelihoods.continuous import Gaussian
 from narrows.parts.model import Model
-from narrows.parts.networks.architectures import make, mlp
+from narrows.parts.networks.architectures import create, mlp
 from narrows.parts.networks.masked_autoregressive import masked_autoregressive
 from narrows.parts.priors.base import StandardNormal
 
@@ -293,10 +293,10 @@ class AutoregressiveSampler(Sampler):
 
     def build(self, rng: Generator | None) -> None:
         # one more value: "nothing yet", before the first index
-        self.before = make(lambda: nn.Embedding(self.n_values + 1, self.width), rng)
-        self.place = make(lambda: nn.Embedding(self.n_positions, self.width), rng)
-        self.net = make(lambda: nn.GRU(self.width, self.width, batch_first=True), rng)
-        self.answer = make(lambda: nn.Linear(2 * self.width, self.n_values), rng)
+        self.before = create(lambda: nn.Embedding(self.n_values + 1, self.width), rng)
+        self.place = create(lambda: nn.Embedding(self.n_positions, self.width), rng)
+        self.net = create(lambda: nn.GRU(self.width, self.width, batch_first=True), rng)
+        self.answer = create(lambda: nn.Linear(2 * self.width, self.n_values), rng)
 
     def init_from_codes(self, codes: Tensor, rng: Generator) -> Tensor:
         return codes

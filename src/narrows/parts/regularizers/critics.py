@@ -22,7 +22,7 @@ from narrows.parts.latents.base import Latent
 from narrows.parts.likelihoods.base import Likelihood
 from narrows.parts.likelihoods.discrete import Categorical, Mixed
 from narrows.parts.model import Model
-from narrows.parts.networks.architectures import NetworkOptions, conv, dense, make, mlp, zero_last
+from narrows.parts.networks.architectures import NetworkOptions, conv, create, dense, mlp, zero_last
 from narrows.parts.regularizers.base import Regularizer
 
 
@@ -139,7 +139,7 @@ class ImageCritic(Regularizer):
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
         network = conv if len(sizes.shape) > 1 else dense
         options = NetworkOptions(sizes.shape, sizes.latent_dim, numbers=1)
-        self.critic = make(lambda: network(options)[0], rng)
+        self.critic = create(lambda: network(options)[0], rng)
         zero_last(self.critic)
 
     def features(self, trace: Trace) -> tuple[Tensor, Tensor]:
