@@ -149,7 +149,7 @@ def _wait(workers: Sequence[Worker], interrupt: Interrupt, stop: Path) -> list[i
             if passed_on == "terminated":  # workers end, with a checkpoint if they keep one
                 for worker in workers:
                     worker.terminate()
-            # The terminal sends Ctrl-C to workers too; those that still start look for this file.
+            # The terminal sends Ctrl-C to workers too; those that still start check for this file.
             stop.touch()
         time.sleep(0.05)
 

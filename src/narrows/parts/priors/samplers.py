@@ -15,7 +15,6 @@ from torch import Generator, Tensor, nn
 
 from narrows._types import Clock, Node, Sizes, Trace
 from narrows.exceptions import ParameterError
-from narrows.parts.bounds import Mean
 from narrows.parts.latents.base import SPACES, Latent, normal_log_prob
 from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.latents.vector_quantizer import Quantizer
@@ -258,7 +257,7 @@ class TwoStageSampler(Sampler):
         f, g = mlp([k, width, width, 2 * self.inner], rng), mlp([self.inner, width, width, k], rng)
         p = StandardNormal()
         p.build(Sizes((k,), self.inner), rng)
-        self.vae = Model(f, g, DiagonalGaussian(), Gaussian(), p=p, draws=Mean().samples)
+        self.vae = Model(f, g, DiagonalGaussian(), Gaussian(), p=p)
 
     def cost(self, z: Tensor, rng: Generator) -> Tensor:
         trace = self.vae(z, Clock(), rng, K=1)
