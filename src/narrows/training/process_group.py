@@ -111,7 +111,7 @@ class Group:
         """The reason of some process that wants to stop; "" if none does."""
         return max(self.all_gather(reason)) if self.all_reduce_stop(0.0, bool(reason))[1] else ""
 
-    def _all_reduce(self, values: list[float], op: Any) -> list[float]:
+    def _all_reduce(self, values: list[float], op: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return values
         # a group made by the user may have nccl alone, which carries no CPU tensors
