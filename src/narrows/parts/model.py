@@ -27,6 +27,11 @@ def merge_draws(z: Tensor) -> Tensor:
     return z.flatten(0, 1)
 
 
+def one_draw(clock: Clock) -> int:
+    """The default number of codes for each row; a function with a name can be pickled."""
+    return 1
+
+
 class Inputs(NamedTuple):
     """What a pass through the model starts from."""
 
@@ -60,7 +65,7 @@ class Model(nn.Module):
         D: Likelihood,
         c: Corruption | None = None,
         p: Prior | None = None,
-        draws: Callable[[Clock], int] = lambda clock: 1,
+        draws: Callable[[Clock], int] = one_draw,
         missing: bool = False,
         sizes: Sizes | None = None,  # of x and z, for compositions whose layers depend on them
     ) -> None:

@@ -362,8 +362,8 @@ class Doubling(nn.ConvTranspose2d):
 
 def _uses_products(x: Tensor) -> bool:
     """Whether this is training in bfloat16 on a CPU."""
-    bfloat16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == _BF16
-    return bfloat16 and torch.is_grad_enabled() and x.is_cpu and x.ndim == 4
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    return dtype == torch.bfloat16 and torch.is_grad_enabled() and x.is_cpu and x.ndim == 4
 
 
 class _Halve(Function):
