@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where training stands: the step, the progress in [0, 1] and the number of training rows.
+    """The step, the progress of training in [0, 1] and the number of training rows.
 
-    Evaluation always happens at ``progress=1``, so that a score never depends on when it was
-    taken, whatever schedules the weights follow.
+    Evaluation always uses ``progress=1``, so that a score does not depend on the schedules of the
+    weights.
     """
 
     step: int = 0
@@ -47,8 +47,8 @@ class Node:
     """One latent variable of one pass.
 
     ``z`` is (K, B, ...); ``log_q`` and ``log_p`` are (K, B) or None where they have no meaning (a
-    point has no density); ``kl`` is (B,), the closed form where one exists; ``loss`` is (B,), what
-    a latent asks for itself (a codebook's commitment); ``extras`` is what it hands to regularisers.
+    point has no density); ``kl`` is (B,), the closed form where one exists; ``loss`` is (B,), the
+    latent's own loss (a codebook's commitment); ``extras`` holds what regularisers read.
     """
 
     z: Tensor
@@ -64,7 +64,7 @@ class Trace:
     """All that one pass produced.
 
     ``x`` is (B, ...), in scaled units; ``corrupted`` is c(x); ``mask`` is 1 where x counts (None:
-    everywhere); ``nodes`` the latent variables; ``output`` g's answer, (K, B, ...); ``distance``
+    everywhere); ``nodes`` the latent variables; ``output`` g's output, (K, B, ...); ``distance``
     D(x, g(z)) in nats, summed over the event, (K, B); ``rng`` what regularisers draw from;
     ``terms`` each named term of the objective.
     """
@@ -76,7 +76,7 @@ class Trace:
     output: Tensor
     distance: Tensor
     clock: Clock
-    rng: Generator | None = None
+    rng: Generator
     terms: dict[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -44,15 +44,15 @@ import os, signal, sys
 from narrows.cli import main
 from narrows.training.monitor import Monitor
 
-see, seen = Monitor.see, []
+update, seen = Monitor.update, []
 
-def see_and_die(monitor, record):
+def update_and_die(monitor, record):
     seen.append(record)
     if len(seen) == 20:
         os.kill(os.getpid(), signal.SIGKILL)
-    return see(monitor, record)
+    return update(monitor, record)
 
-Monitor.see = see_and_die
+Monitor.update = update_and_die
 main(sys.argv[1:])
 """
 

@@ -159,7 +159,7 @@ def test_the_list_has_them_all(capsys: Any) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_named_model_only_picks_parts(name: str) -> None:
-    """One to five fields of its own, and no training code anywhere near."""
+    """One to five fields of its own, and no training code."""
     cls = model_class(name)
     shared = {item.name for item in fields(Parameters)}
     own = [item.name for item in fields(cls) if item.name not in shared]

@@ -97,7 +97,7 @@ def test_a_bound_is_its_formula_and_so_is_its_score(name: str) -> None:
 def test_the_ends_of_miwae_are_the_evidence_bound_and_iwae() -> None:
     trace = traced(model_of(), 10)
     elbo, tight = float(-numbers(trace).mean()), doubly(numbers(trace))
-    assert elbo > tight + 0.1  # they can be told apart
+    assert elbo > tight + 0.1  # the two differ
     for bound, wanted in (
         (bounds.MIWAE(10, 1), elbo),
         (bounds.MIWAE(1, 10), tight),
@@ -274,7 +274,7 @@ def test_parts_without_a_meaning_together_are_refused(parts: Any, names: Any) ->
     assert "choose" in said or "leave" in said
 
 
-def test_what_weighs_no_code_stands_beside_any_bound() -> None:
+def test_terms_that_do_not_depend_on_draws_work_with_any_bound() -> None:
     terms = [
         Term("w", DecoderWeightDecay()),
         Term("c", Contractive()),

@@ -155,13 +155,13 @@ def test_the_losses_of_a_vaegan_are_their_formulas() -> None:
     net = objective.regularizers["critic"].critic
     rows = {"x": x, "made": trace.output[0], "drawn": drawn}
     features = {name: _mlp(net[:-1], _numpy(t)) for name, t in rows.items()}
-    told = {name: _mlp(net[-1:], t) for name, t in features.items()}
+    log_odds = {name: _mlp(net[-1:], t) for name, t in features.items()}
     far = 0.5 * ((features["x"] - features["made"]) ** 2).sum(1).mean()
-    fakes = np.stack([told["made"], told["drawn"]])
+    fakes = np.stack([log_odds["made"], log_odds["drawn"]])
     _agree(losses, {
         "model": 0.5 * far + _softplus(-fakes).mean(),
         "encoder": far + 2.0 * _kl(trace),
-        "critic": _softplus(-told["x"]).mean() + _softplus(fakes).mean(),
+        "critic": _softplus(-log_odds["x"]).mean() + _softplus(fakes).mean(),
     })  # fmt: skip
     pixels = 0.5 * (_numpy(trace.x - trace.output[0]) ** 2).sum(1).mean()
     assert float(objective.score(trace).detach()) == pytest.approx(
@@ -169,7 +169,7 @@ def test_the_losses_of_a_vaegan_are_their_formulas() -> None:
     )
 
 
-def test_a_step_of_the_decoder_makes_its_work_look_more_real() -> None:
+def test_a_step_of_the_decoder_raises_the_critics_log_odds_of_its_output() -> None:
     """The sign of the adversarial term, which leaked gradients once turned round."""
     model, objective = built(VAEGAN(gamma=0.0), shape=(1, 4, 6))
     critic = objective.regularizers["critic"]
@@ -205,7 +205,7 @@ def test_the_factor_critic_learns_the_total_correlation_of_a_gaussian() -> None:
         assert found == pytest.approx(-0.5 * float(torch.logdet(matrix)), abs=0.1)
 
 
-def test_the_factor_critic_sees_all_rows_with_each_column_in_an_order_of_its_own() -> None:
+def test_the_factor_critic_gets_all_rows_and_each_column_permuted() -> None:
     seen: list[Tensor] = []
     critic = FactorCritic((4,))
     critic.build(Sizes((1,), 4), torch.Generator().manual_seed(0))
@@ -245,7 +245,7 @@ def test_all_rows_come_out_in_order_and_the_critic_is_in_the_file(
         assert objective.bound._critic[0] is objective.regularizers["critic"]
 
 
-def test_a_critic_makes_codes_look_like_draws_of_the_prior() -> None:
+def test_with_a_critic_codes_are_distributed_as_the_prior() -> None:
     """And the last model is kept: no score on validation is what such a model learns."""
     prior = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
     rows, far = load_digits().images[:600], []

@@ -314,7 +314,7 @@ def test_a_ball_too_small_for_its_codes_is_refused_and_auto_grows_it() -> None:
 
 
 def test_their_own_networks_come_back_from_a_file(tmp_path: Any) -> None:
-    """What stands before g is no layer of it."""
+    """The map before g is a hook and no layer of g."""
     import narrows
 
     f, g = nn.Linear(6, 4), nn.Linear(2, 6)

@@ -49,7 +49,9 @@ class Toy:
 
 def trace(h: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> Trace:
     node = Node(z=h[None], extras={"h": h})
-    return Trace(x, x, None, [node], output[None], torch.zeros(1, len(x)), Clock())
+    return Trace(
+        x, x, None, [node], output[None], torch.zeros(1, len(x)), Clock(), torch.Generator()
+    )
 
 
 def test_the_revival_is_what_dead_numbers_leave_of_the_residual() -> None:

@@ -16,7 +16,7 @@ from narrows import FlowVAE, ParameterError, VariationalAutoencoder, load
 from narrows._types import Clock, Sizes
 from narrows.parts.latents.flows import KINDS, FlowPosterior
 from narrows.parts.latents.gaussian import DiagonalGaussian
-from narrows.parts.networks.architectures import make
+from narrows.parts.networks.architectures import create
 from narrows.parts.networks.masked_autoregressive import MADE, masked_autoregressive
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.priors.base import StandardNormal
@@ -56,7 +56,7 @@ def test_a_determinant_is_that_of_autograds_jacobian(kind: str, k: int) -> None:
 
 @pytest.mark.parametrize("n_flows", [1, 2])
 def test_autoregressive_steps_have_their_orders_by_turns(n_flows: int) -> None:
-    """One step sees what comes before; with a second, reversed, everything sees everything."""
+    """One step depends on earlier numbers; with a second, reversed, all depend on all."""
     q = bent("iaf", 4, n_flows=n_flows)
     z, h = torch.randn(4, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 4)
     seen = jacobian(lambda z: q.push(z[None, None], h)[0][0, 0], z).abs() > 1e-7
@@ -65,8 +65,8 @@ def test_autoregressive_steps_have_their_orders_by_turns(n_flows: int) -> None:
 
 
 @pytest.mark.parametrize(("k", "context"), [(1, 0), (1, 2), (4, 0), (4, 2)])
-def test_a_masked_networks_answers_see_the_inputs_before_them_only(k: int, context: int) -> None:
-    net: MADE = make(lambda: MADE(k, 2, (16, 12), context), torch.Generator().manual_seed(0))
+def test_outputs_of_a_masked_network_depend_on_earlier_inputs_only(k: int, context: int) -> None:
+    net: MADE = create(lambda: MADE(k, 2, (16, 12), context), torch.Generator().manual_seed(0))
     net.set_masks()
     z, given = torch.randn(k + context, generator=torch.Generator().manual_seed(1)).split(
         [k, context]

@@ -185,7 +185,7 @@ def test_the_weights_of_draws_average_to_the_likelihood(
     agrees(ratios(model, x, log_p, K=10_000))
 
 
-def test_a_draw_whose_equations_were_not_solved_counts_for_little(
+def test_a_draw_with_unsolved_equations_gets_little_weight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, x, log_p = toy(RiemannianHamiltonian(3, 0.49, 0.1, 6, 1e-3))

@@ -11,7 +11,7 @@ from narrows._types import Clock, Sizes
 from narrows.parts.ladder import BottomUp, LadderModel, ResidualBlock, TopDown, level_sizes
 from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.likelihoods.continuous import Gaussian
-from narrows.parts.networks.architectures import make
+from narrows.parts.networks.architectures import create
 from narrows.parts.priors.base import StandardNormal
 
 
@@ -24,8 +24,8 @@ class Straight(ResidualBlock):
 
 def ladder(features: int = 4, width: int = 5, sizes: tuple[int, ...] = (2, 1)) -> LadderModel:
     rng = torch.Generator().manual_seed(3)
-    f = make(lambda: BottomUp(nn.Linear(features, width), width, len(sizes)), rng)
-    g = make(lambda: TopDown(nn.Linear(width, features), width, list(sizes)), rng)
+    f = create(lambda: BottomUp(nn.Linear(features, width), width, len(sizes)), rng)
+    g = create(lambda: TopDown(nn.Linear(width, features), width, list(sizes)), rng)
     with torch.no_grad():
         for p in (*f.parameters(), *g.parameters()):
             p.copy_(0.25 * torch.randn(p.shape, generator=rng))

@@ -302,7 +302,7 @@ def test_classes_are_learned_from_pictures() -> None:
         ("ms_ssim", DIGITS[:30, :5], "at least 6 × 6 pixels"),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_the_door(name: str, X: Array, words: str) -> None:
+def test_data_that_a_distance_cannot_model_is_refused(name: str, X: Array, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Autoencoder(distance=name, max_epochs=1).fit(X)
 
@@ -322,7 +322,7 @@ def test_rows_that_cannot_be_have_no_likelihood(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["logistic", "categorical", "negative_binomial", "mixed"])
-def test_a_file_keeps_what_it_knows_of_the_data(name: str, tmp_path: Path) -> None:
+def test_a_file_keeps_the_support_of_the_data(name: str, tmp_path: Path) -> None:
     X = DIGITS[:60].reshape(60, 64) if name == "mixed" else DIGITS[:60]
     vae = VariationalAutoencoder(distance=name, **SMALL).fit(X)
     again = narrows.load(vae.save(tmp_path / "m.safetensors"))

@@ -17,7 +17,7 @@ SMALL = {"latent_dim": 6, "hidden_layer_sizes": (32,), "random_state": 0}
 
 @pytest.mark.parametrize("shape", [(7,), (2, 9), (1, 8, 8), (3, 5, 7), (1, 1, 9)])
 @pytest.mark.parametrize("side", [1, 2, 3])
-def test_patches_are_cut_and_spread_as_they_lie(shape: tuple[int, ...], side: int) -> None:
+def test_patches_and_their_mask_cover_the_same_elements(shape: tuple[int, ...], side: int) -> None:
     patches = PatchGrid(shape, side)
     x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
     cut = patches.to_patches(x)
@@ -88,7 +88,7 @@ def test_patches_that_make_no_sense_are_refused() -> None:
     assert not hasattr(Autoencoder(), "hidden_share")
 
 
-def test_what_is_hidden_and_missing_too_is_not_shown(monkeypatch: Any) -> None:
+def test_a_hidden_patch_with_missing_elements_stays_hidden(monkeypatch: Any) -> None:
     X = np.random.default_rng(0).normal(size=(60, 8))
     X[np.random.default_rng(1).random(X.shape) < 0.4] = np.nan
     model = MaskedAutoencoder(missing="mask", latent_dim=2, max_epochs=1, random_state=0).fit(X)

@@ -61,7 +61,7 @@ def test_total_correlation_of_a_known_gaussian(rho: float) -> None:
     whole = TotalCorrelation()._of_draws(node, trace_of(node, 2000))  # every row there is
     error = float(whole.std()) / 2000**0.5
     assert float(whole.mean()) == pytest.approx(exact, abs=4 * error + 0.01)
-    # batches of one in twenty rows, each told how many there are
+    # batches of one in twenty rows, each with the number of all rows
     found = []
     for start in range(0, 2000, 100):
         rows = slice(start, start + 200)
@@ -262,7 +262,7 @@ def test_the_selection_score_does_not_move_with_the_capacity() -> None:
 
 
 def test_patience_waits_until_the_weights_have_settled() -> None:
-    """Else a model whose capacity grows is stopped before it may use any."""
+    """Otherwise training would stop before the capacity has grown."""
     short = {"latent_dim": 3, "max_epochs": 12, "n_iter_no_change": 2, "random_state": 0}
     vae = AnnealedVAE(capacity=8.0, anneal=0.75, **short).fit(X)
     assert len(vae.history_) >= 9

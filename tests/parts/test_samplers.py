@@ -36,6 +36,7 @@ from narrows.parts.priors.samplers import (
 )
 from narrows.training.batches import Rows, Scaling
 from narrows.training.loop import Budget, TrainConfig, TrainState, train
+from narrows.training.process_group import Group
 
 X = load_digits().images[:150]
 SMALL: dict[str, Any] = {
@@ -57,7 +58,7 @@ def fit(sampler: Sampler, codes: Tensor, epochs: int, rate: float = 1e-2) -> Sam
     if sampler.trained:
         rows, recipe = Rows(left, Scaling.none()), TrainConfig(rate, 0.0, 128, warmup_steps=10)
         state = TrainState(rng=seeded(1), order=seeded(2))
-        for _ in train(sampler, WeightedObjective(), rows, recipe, Budget(epochs), state):
+        for _ in train(sampler, WeightedObjective(), rows, recipe, Budget(epochs), state, Group()):
             pass
     return sampler.eval()
 
@@ -242,7 +243,7 @@ def test_without_a_sampler_there_is_no_sample() -> None:
         RegularizedAE(sampler="prior", **SMALL).fit(X)
 
 
-def test_after_partial_fit_a_sampler_is_fitted_when_asked() -> None:
+def test_after_partial_fit_a_sampler_is_fitted_when_it_is_used() -> None:
     model = RegularizedAE(**SMALL)
     model.partial_fit(X).partial_fit(X)
     with pytest.raises(ParameterError, match="fit_sampler"):

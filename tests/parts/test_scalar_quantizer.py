@@ -71,7 +71,7 @@ def test_importance_weights_average_to_the_sum_over_all_codes() -> None:
             assert float(chances.sum()) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_the_kl_is_the_mean_of_its_samples_and_draws_are_as_likely_as_said() -> None:
+def test_the_kl_is_the_mean_of_its_samples_and_draws_have_the_right_frequencies() -> None:
     q = built(GumbelSoftmax(4), 8).eval()
     h = 1.5 * torch.randn(2, 8, generator=rng())
     node = q(h, 100_000, rng(1))
@@ -85,7 +85,7 @@ def test_the_kl_is_the_mean_of_its_samples_and_draws_are_as_likely_as_said() -> 
     assert float(uniform.kl) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_draws_are_relaxed_in_training_only_and_cool_down() -> None:
+def test_draws_are_relaxed_in_training_only_and_the_temperature_falls() -> None:
     model = bare(GumbelSoftmax(4, temperature=0.25), 8)
     h = torch.randn(200, 8, generator=rng())
     hard = passed(model.eval(), h).z

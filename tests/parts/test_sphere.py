@@ -148,7 +148,7 @@ def test_what_is_no_number_ends_the_draw_too() -> None:
     assert VonMisesFisher()(torch.full((2, 4), torch.nan), 2, rng()).z.isnan().all()
 
 
-def test_the_uniform_prior_is_uniform_and_knows_no_temperature() -> None:
+def test_the_uniform_prior_is_uniform_and_refuses_a_temperature() -> None:
     p = UniformSphere()
     p.build(Sizes((3,), 3), None)
     z = p.sample(20_000, rng(), 1.0, NO_MODEL)

@@ -104,7 +104,7 @@ def test_patches_and_their_sum_are_adjoint(size: tuple[int, int], channels: int)
     torch.testing.assert_close((seen * y).sum(), (x * roll(y, tuple(x.shape))).sum())
 
 
-def test_patches_are_what_a_convolution_sees(rng: Generator) -> None:
+def test_unrolled_patches_are_those_of_a_convolution(rng: Generator) -> None:
     x, W = random_like((2, 5, 6, 3), rng), random_like((4, 3, 3, 3), rng)
     products = unroll(x) @ W.movedim(1, -1).flatten(1).t()
     expected = F.conv2d(x.movedim(-1, 1), W, stride=2, padding=1).movedim(1, -1)

@@ -156,8 +156,8 @@ def test_a_vamp_prior_refuses_what_is_no_diagonal_gaussian() -> None:
         Parts(q=FullGaussian(), p=VampPrior())
 
 
-def test_shifted_images_are_told_which_way_and_none_is_moved_at_the_end() -> None:
-    """Distribution augmentation: moved back by what is told, every image is itself again."""
+def test_the_model_gets_the_direction_of_shifted_images_and_no_shift_at_the_end() -> None:
+    """Distribution augmentation: shifted back by its direction, every image is the original."""
     model = VampVAE(latent_dim=3, n_inputs=9, shifts=True, max_epochs=1, random_state=0).fit(X)
     module, x = model.model_, model.scaling_.apply(torch.from_numpy(X)[:, None])
     module.train()
@@ -169,8 +169,8 @@ def test_shifted_images_are_told_which_way_and_none_is_moved_at_the_end() -> Non
         torch.testing.assert_close(image.roll((-dy, -dx), (-2, -1)), was)
     assert int(module._split_condition(x, seeded(), Clock(progress=0.9))[1].max()) == 0
     module.eval()
-    still, untold = module._split_condition(x, seeded(), Clock(progress=0.0))
-    assert int(untold.max()) == 0
+    still, unshifted = module._split_condition(x, seeded(), Clock(progress=0.0))
+    assert int(unshifted.max()) == 0
     torch.testing.assert_close(still, x)
     assert model.sample(3, random_state=0).shape == (3, 8, 8)
     with pytest.raises(ParameterError, match="shifts images by a pixel"):

@@ -86,7 +86,7 @@ def test_a_book_starts_at_a_good_clustering() -> None:
     assert torch.cdist(x[:3], few).amin(1).max() < 1e-6
 
 
-def test_moving_averages_are_what_the_formula_says() -> None:
+def test_moving_averages_follow_the_formula() -> None:
     """N ← γN + (1 − γ) n, m ← γm + (1 − γ) Σ h, e = m / N (appendix A.1 of the paper)."""
     model, x = bare(VectorQuantizer(4, 2, decay=0.8), 4).train(), blobs(80).view(40, 4)
     book = model.q.book[0].double().numpy().copy()
@@ -104,7 +104,7 @@ def test_moving_averages_are_what_the_formula_says() -> None:
 
 
 @pytest.mark.parametrize("update", ["average", "gradient"])
-def test_vectors_that_nobody_uses_are_moved_to_codes_of_the_batch(update: str) -> None:
+def test_unused_vectors_are_moved_to_codes_of_the_batch(update: str) -> None:
     x = blobs(60)
     q = bare(VectorQuantizer(3, 2, update=update), 2).train().q
     with torch.no_grad():
@@ -130,10 +130,10 @@ def test_the_processes_of_a_group_keep_one_book(monkeypatch: pytest.MonkeyPatch)
     x = blobs(60)
     whole = bare(VectorQuantizer(4, 2, decay=0.5), 2).train()
     whole.q.book[0, 3], whole.q.idle[0, 3] = 1e3, 1e6  # to be revived
-    start, told = copy.deepcopy(whole), []
+    start, sent = copy.deepcopy(whole), []
     whole.q.after_step(passed(whole, x))
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    for exchange in (lambda mine: told.append(mine.clone()), lambda mine: mine.copy_(sum(told))):
+    for exchange in (lambda mine: sent.append(mine.clone()), lambda mine: mine.copy_(sum(sent))):
         monkeypatch.setattr(dist, "all_reduce", exchange)
         each = [copy.deepcopy(start), copy.deepcopy(start)]
         for rank, model in enumerate(each):
@@ -153,7 +153,7 @@ QUANTISERS = {
 
 @pytest.mark.parametrize("name", QUANTISERS)
 def test_a_repeated_batch_leaves_the_loss_unchanged(name: str) -> None:
-    """Nor does the loss of one row know how many others there are."""
+    """The loss of one row does not depend on the number of rows."""
     model = bare(QUANTISERS[name](), 6).train()
     h = torch.randn(8, 6, generator=rng())
     one, three = passed(model, h), passed(model, h.repeat(3, 1))
@@ -163,7 +163,7 @@ def test_a_repeated_batch_leaves_the_loss_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUANTISERS)
-def test_the_loss_is_what_the_formula_says(name: str) -> None:
+def test_the_loss_follows_the_formula(name: str) -> None:
     q = bare(QUANTISERS[name](), 6).train().q
     h = torch.randn(8, 6, generator=rng())
     node = q(h, 1, rng())

@@ -49,16 +49,16 @@ RUNS: dict[str, tuple[Callable[..., Any], Any]] = {
 
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, fit: Callable[[], Any]) -> None:
     """Run ``fit`` and kill it when the loop has taken so many steps."""
-    see, seen = Monitor.see, []
+    update, seen = Monitor.update, []
 
-    def see_or_die(self: Monitor, record: StepRecord) -> bool:
+    def update_or_die(self: Monitor, record: StepRecord) -> bool:
         seen.append(record)
         if len(seen) > step:
             raise Killed
-        return see(self, record)
+        return update(self, record)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Monitor, "see", see_or_die)
+        patch.setattr(Monitor, "update", update_or_die)
         fit()
 
 
@@ -110,14 +110,14 @@ def test_a_run_without_a_seed_continues_with_its_own(
 def test_finished_epochs_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {**SHORT, "checkpoint": tmp_path / "c.checkpoint", "checkpoint_every": 1, "resume": True}
     steps: list[int] = []
-    see = Monitor.see
+    update = Monitor.update
 
     def noting(self: Monitor, record: StepRecord) -> bool:
         steps.append(record.step)
-        return see(self, record)
+        return update(self, record)
 
     killed_at(9 * 3 + 4, monkeypatch, lambda: narrows.Autoencoder(**kept).fit(X))  # 9 a pass
-    monkeypatch.setattr(Monitor, "see", noting)
+    monkeypatch.setattr(Monitor, "update", noting)
     narrows.Autoencoder(**kept).fit(X)
     assert steps == list(range(28, 9 * 6 + 1))
     steps.clear()
@@ -263,16 +263,16 @@ import numpy as np
 import narrows
 from narrows.training.monitor import Monitor
 
-see, seen = Monitor.see, []
+update, seen = Monitor.update, []
 
-def see_and_say(watch, record):
+def update_and_report(monitor, record):
     seen.append(record)
     if len(seen) == 13:
         print("now", flush=True)
         sys.stdin.readline()  # until the signal has come
-    return see(watch, record)
+    return update(monitor, record)
 
-Monitor.see = see_and_say
+Monitor.update = update_and_report
 X = np.load(sys.argv[1])
 ae = narrows.Autoencoder(latent_dim=2, max_epochs=6, batch_size=32, random_state=3,
     checkpoint=sys.argv[2], checkpoint_every="1h", resume=True)

@@ -77,7 +77,7 @@ def test_a_listener_gets_copies() -> None:
     ("answer", "stops"),
     [(True, True), (np.bool_(True), True), (False, False), (None, False), (7, False), (1, False)],
 )
-def test_only_true_asks_to_stop_and_all_get_the_epoch(answer: Any, stops: bool) -> None:
+def test_only_true_stops_the_run_and_all_listeners_get_the_epoch(answer: Any, stops: bool) -> None:
     seen: list[Any] = []
     assert follow([lambda entry: answer, seen.append]) is stops
     assert [one["epoch"] for one in seen] == [1, 2]

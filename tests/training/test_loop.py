@@ -119,15 +119,15 @@ def test_rows_of_x_val_are_what_is_validated_on() -> None:
 
 
 def test_ctrl_c_keeps_the_best_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    see, seen = Monitor.see, []
+    update, seen = Monitor.update, []
 
     def interrupted(self: Monitor, record: StepRecord) -> bool:
         seen.append(record)
         if len(seen) == 25:
             raise KeyboardInterrupt
-        return see(self, record)
+        return update(self, record)
 
-    monkeypatch.setattr(Monitor, "see", interrupted)
+    monkeypatch.setattr(Monitor, "update", interrupted)
     with pytest.warns(UserWarning, match="interrupted; the best model so far is kept"):
         ae = narrows.Autoencoder(**KWARGS, batch_size=36).fit(X)
     assert ae.stop_reason_ == "interrupted"

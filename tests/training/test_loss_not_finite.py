@@ -21,8 +21,8 @@ SHORT: dict[str, Any] = {"latent_dim": 2, "max_epochs": 6, "batch_size": 32, "ra
 
 
 def breaking(at: list[int], *, before: bool = False) -> Callable[..., bool]:
-    """``Monitor.see``, for which the loss is no number at the steps ``at`` of the whole run."""
-    see, seen = Monitor.see, [0]
+    """``Monitor.update`` with a loss of NaN at the steps ``at`` of the whole run."""
+    update, seen = Monitor.update, [0]
 
     def see_nan(self: Monitor, record: StepRecord) -> bool:
         seen[0] += 1
@@ -32,7 +32,7 @@ def breaking(at: list[int], *, before: bool = False) -> Callable[..., bool]:
                     parameter.data.fill_(math.nan)
             if before:  # the step that broke the weights had a loss that was none itself
                 record.losses["model"].data.fill_(math.nan)
-        return see(self, record)
+        return update(self, record)
 
     return see_nan
 
@@ -41,7 +41,7 @@ def test_after_one_nan_loss_training_goes_back_and_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = narrows.Autoencoder(**SHORT).fit(X)
-    monkeypatch.setattr(Monitor, "see", breaking([9 * 2 + 3]))
+    monkeypatch.setattr(Monitor, "update", breaking([9 * 2 + 3]))
     with pytest.warns(ConvergenceWarning, match="no longer a number in epoch 3: .* went back"):
         ae = narrows.Autoencoder(**SHORT).fit(X)
     assert ae.n_iter_ == 6
@@ -56,7 +56,7 @@ def test_after_one_nan_loss_training_goes_back_and_continues(
 def test_after_a_second_nan_loss_training_stops_with_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Monitor, "see", breaking([9 * 2 + 3, 9 * 4 + 1]))
+    monkeypatch.setattr(Monitor, "update", breaking([9 * 2 + 3, 9 * 4 + 1]))
     with pytest.warns(ConvergenceWarning, match=r"0.1 times the step .* \(epoch \d\) is kept"):
         ae = narrows.Autoencoder(**SHORT).fit(X)
     assert "no longer a number in epoch" in ae.stop_reason_
@@ -77,7 +77,7 @@ def test_weights_that_are_nan_are_not_in_a_checkpoint(
         write(path, tensors, *more, **kwargs)
 
     monkeypatch.setattr(checkpointing, "write_file", noting)
-    monkeypatch.setattr(Monitor, "see", breaking([9 * 2 + 3], before=True))
+    monkeypatch.setattr(Monitor, "update", breaking([9 * 2 + 3], before=True))
     with pytest.warns(ConvergenceWarning, match="went back"):
         narrows.Autoencoder(**kept).fit(X)
     assert len(written) > 40
@@ -88,7 +88,7 @@ def test_listeners_do_not_get_an_epoch_that_is_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heard: list[dict[str, float]] = []
-    monkeypatch.setattr(Monitor, "see", breaking([9 * 2 + 3]))
+    monkeypatch.setattr(Monitor, "update", breaking([9 * 2 + 3]))
     with pytest.warns(ConvergenceWarning, match="went back"):
         ae = narrows.Autoencoder(**SHORT, listeners=heard.append).fit(X)
     assert [entry["epoch"] for entry in heard] == [1, 2, 3, 4, 5, 6]

@@ -25,7 +25,7 @@ from narrows.training.train_state import Budget, TrainConfig, TrainState
 
 
 class Adversary(Regularizer):
-    """A critic tells codes from draws of N(0, I); f is asked to fool it (Makhzani et al. 2015)."""
+    """A critic tells codes from draws of N(0, I); f learns to mislead it (Makhzani et al. 2015)."""
 
     has_critic = True
 

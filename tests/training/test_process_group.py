@@ -390,11 +390,11 @@ def test_two_machines_train_one_model_over_a_network(tmp_path: Path) -> None:
                 )
             )
         try:
-            told = [process.communicate(timeout=240) for process in running]
+            outputs = [process.communicate(timeout=240) for process in running]
         finally:
             for process in running:
                 process.kill()
                 process.wait()
-    assert [process.returncode for process in running] == [0, 0], told
-    assert ["wrote" in out for out, _ in told] == [True, False]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    assert ["wrote" in out for out, _ in outputs] == [True, False]
     assert narrows.load(model).transform(X).shape[0] == 301

@@ -169,7 +169,7 @@ class CodecNetwork(nn.Module):
         distance = squares / (2 * sigma.square())
         rate = self.p.nats(noisy.float(), whole.float(), level)
         node = Node(whole[None], extras={"rate": rate, "level": level})
-        return Trace(x, x, None, [node], output[None], distance[None], clock)
+        return Trace(x, x, None, [node], output[None], distance[None], clock, rng)
 
     def _levels(self, n: int, rng: Generator) -> Tensor:
         """A level for each sample: drawn in training, in turn otherwise."""

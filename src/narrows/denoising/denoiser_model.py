@@ -170,7 +170,7 @@ class DenoiserModel(nn.Module):
         output = (y - self.g(maps)).float()[None]
         with torch.autocast(x.device.type, enabled=False):
             distance = self.D.distance(target, output)
-        return Trace(target, y, None, [Node(maps[-1][None])], output, distance, clock)
+        return Trace(target, y, None, [Node(maps[-1][None])], output, distance, clock, rng)
 
     def restore(self, y: Tensor, level: float | Tensor) -> Tensor:
         """The images (B, C, H, W) without their noise; sides must be multiples of ``multiple``.

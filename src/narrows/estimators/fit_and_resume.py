@@ -219,7 +219,7 @@ class Run:
                 state,
                 self.group,
             ):
-                ended = monitor.see(record)
+                ended = monitor.update(record)
                 if ended and monitor.diverged and state.lr_backoff == 1.0:
                     self.diverged_epoch = len(monitor.history)
                     load_state_dict(good, state, monitor)

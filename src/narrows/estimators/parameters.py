@@ -40,6 +40,16 @@ def parameter(default: Any, help: str, *, scope: str = MODEL, **rule: Any) -> An
     return field(default=default, metadata={"help": help, "scope": scope, **rule})
 
 
+def nonnegative(default: float, help: str) -> Any:
+    """A parameter that is a number of at least 0, as the weight of a term."""
+    return parameter(default, help, kind=float, low=0)
+
+
+def fraction(default: float, help: str) -> Any:
+    """A parameter that is a number from 0 to 1."""
+    return parameter(default, help, kind=float, low=0, high=1)
+
+
 def names_in_scope(owner: RunParameters | type[RunParameters], *scopes: str) -> list[str]:
     """The parameters of a model or its class that have one of these scopes."""
     return [item.name for item in fields(owner) if item.metadata.get("scope", MODEL) in scopes]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import MAX_LAYER_WIDTH, parameter
+from narrows.estimators.parameters import MAX_LAYER_WIDTH, nonnegative, parameter
 from narrows.models.variational import vae_parts
 from narrows.parts.latents.gaussian import Point
 from narrows.parts.objective import Term
@@ -51,7 +51,7 @@ class AdversarialAE(Estimator):
 
     _generates = True
 
-    weight: float = parameter(1.0, "Weight of the critic's term.", kind=float, low=0)
+    weight: float = nonnegative(1.0, "Weight of the critic's term.")
     critic_layer_sizes: tuple[int, ...] = parameter(
         (128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=MAX_LAYER_WIDTH
     )
@@ -90,7 +90,7 @@ class FactorVAE(Estimator):
 
     _generates = _likely = True
 
-    gamma: float = parameter(10.0, "Weight of the total correlation.", kind=float, low=0)
+    gamma: float = nonnegative(10.0, "Weight of the total correlation.")
     critic_layer_sizes: tuple[int, ...] = parameter(
         (128, 128, 128), "Widths of the critic's layers.", kind=tuple, low=1, high=MAX_LAYER_WIDTH
     )
@@ -131,8 +131,8 @@ class VAEGAN(Estimator):
 
     _generates = True
 
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
-    gamma: float = parameter(1.0, "Weight of the features, for g.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
+    gamma: float = nonnegative(1.0, "Weight of the features, for g.")
 
     def _parts(self) -> Parts:
         critic = ImageCritic()

@@ -16,18 +16,18 @@ from narrows.parts.objective import Term
 
 
 class LazyPart(NamedTuple):
-    """A part: the class, where it lives in ``parts``, and what it is made with, if not its usual.
+    """A part: its module in ``parts``, its class, and the arguments other than the defaults.
 
-    Named and not imported: who asks for one part need not wait for all.
+    The class is imported when it is called, so that using one part does not import all of them.
     """
 
     module: str
     name: str
-    given: tuple[Any, ...] = ()
+    arguments: tuple[Any, ...] = ()
 
     def __call__(self) -> Any:
         part = getattr(importlib.import_module(f"narrows.parts.{self.module}"), self.name)
-        return part(*self.given)
+        return part(*self.arguments)
 
 
 LATENTS = {
@@ -78,31 +78,31 @@ BOUNDS = {
 
 
 def has_density(latent: str) -> bool:
-    """Whether a latent of this name has one."""
+    """Whether the latent of this name has a density q(z | x)."""
     density: bool = LATENTS[latent]().density
     return density
 
 
-def read_weights(asked: object) -> dict[str, float]:
+def read_weights(given: object) -> dict[str, float]:
     """Names with their weights, from a mapping or from ``"kl=4, l1=0.1"``; a name alone weighs 1.
 
     >>> read_weights("kl=4, l1"), read_weights(None)
     ({'kl': 4.0, 'l1': 1.0}, {})
 
-    Raises ``ParameterError`` for names that there are not, and weights that are none.
+    Raises ``ParameterError`` for unknown names, and for weights that are no numbers of at least 0.
     """
-    if asked is None:
+    if given is None:
         return {}
-    if isinstance(asked, str):
-        pairs = [word.partition("=") for word in asked.split(",") if word.strip()]
-        asked = {name.strip(): value.strip() or 1.0 for name, _, value in pairs}
-    if not isinstance(asked, Mapping):
+    if isinstance(given, str):
+        pairs = [word.partition("=") for word in given.split(",") if word.strip()]
+        given = {name.strip(): value.strip() or 1.0 for name, _, value in pairs}
+    if not isinstance(given, Mapping):
         raise ParameterError(
             'regularizers must be names with their weights, as {"kl": 4.0} or "kl=4, l1=0.1". '
-            f"Got {asked!r}."
+            f"Got {given!r}."
         )
     found = {}
-    for name, value in asked.items():
+    for name, value in given.items():
         if name not in REGULARIZERS:
             raise ParameterError(
                 f"No regulariser is called {name!r}; choose among {', '.join(REGULARIZERS)}."
@@ -119,7 +119,7 @@ def read_weights(asked: object) -> dict[str, float]:
 
 
 def composed(latent: str, prior: str, weights: Mapping[str, float], bound: str) -> Parts:
-    """The parts of these names; ``ParameterError`` where they make no sense together."""
+    """The parts of these names; ``ParameterError`` if they cannot be combined."""
     make_prior = PRIORS[prior]
     return Parts(
         q=LATENTS[latent](),

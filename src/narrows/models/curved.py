@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import nonnegative, parameter
 from narrows.models.variational import vae_parts
 from narrows.parts.latents.hyperbolic import WrappedNormal, WrappedStandardNormal
 from narrows.parts.latents.sphere import UniformSphere, VonMisesFisher
@@ -41,7 +41,7 @@ class SphericalVAE(Estimator):
 
     _generates = _likely = True
 
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         term = Term("kl", KL(), float(self.beta))
@@ -91,7 +91,7 @@ class PoincareVAE(Estimator):
         open=True,
         auto=True,
     )
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         q = WrappedNormal(None if isinstance(self.curvature, str) else float(self.curvature))

@@ -17,7 +17,7 @@ from narrows.estimators.parameters import parameter, seed_of
 from narrows.parts.corruptions import CORRUPTIONS, Noise
 from narrows.parts.latents.gaussian import Point
 
-USUAL = ", ".join(f"{name} {c.usual:g}" for name, c in CORRUPTIONS.items())
+DEFAULT_LEVELS = ", ".join(f"{name} {c.default_level:g}" for name, c in CORRUPTIONS.items())
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -57,7 +57,7 @@ class DenoisingAutoencoder(Estimator):
         "How much noise. gaussian: the standard deviation in scaled units (1 is as strong as the "
         "data); poisson: that at the largest value, as a share of it; blur: the kernel's, in "
         "pixels or samples; otherwise the share of the elements changed. With a range each row "
-        f"draws its own level. auto: {USUAL}.",
+        f"draws its own level. auto: {DEFAULT_LEVELS}.",
         kind="range",
         low=0,
         auto=True,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import fraction, nonnegative, parameter
 from narrows.models.variational import vae_parts
 from narrows.parts.objective import Term
 from narrows.parts.regularizers.base import Ramp
@@ -41,10 +41,8 @@ class BetaVAE(Estimator):
 
     _generates = _likely = True
 
-    beta: float = parameter(4.0, "Weight of the KL divergence; 1: a VAE.", kind=float, low=0)
-    free: float = parameter(
-        0.0, "Nats of each number of the code that cost nothing.", kind=float, low=0
-    )
+    beta: float = nonnegative(4.0, "Weight of the KL divergence; 1: a VAE.")
+    free: float = nonnegative(0.0, "Nats of each number of the code that cost nothing.")
 
     def _parts(self) -> Parts:
         return vae_parts(Term("kl", KL(free=float(self.free)), float(self.beta)))
@@ -80,15 +78,9 @@ class AnnealedVAE(Estimator):
 
     _generates = _likely = True
 
-    capacity: float = parameter(
-        25.0, "C at the end of its growth, in nats a row.", kind=float, low=0
-    )
-    gamma: float = parameter(
-        10.0, "Weight of the difference between the KL divergence and C.", kind=float, low=0
-    )
-    anneal: float = parameter(
-        0.5, "Share of the training over which C grows.", kind=float, low=0, high=1
-    )
+    capacity: float = nonnegative(25.0, "C at the end of its growth, in nats a row.")
+    gamma: float = nonnegative(10.0, "Weight of the difference between the KL divergence and C.")
+    anneal: float = fraction(0.5, "Share of the training over which C grows.")
 
     def _parts(self) -> Parts:
         capacity = Ramp(float(self.capacity), float(self.anneal))
@@ -126,14 +118,9 @@ class BetaTCVAE(Estimator):
 
     _generates = _likely = True
 
-    beta: float = parameter(6.0, "Weight of the total correlation.", kind=float, low=0)
-    alpha: float = parameter(1.0, "Weight of the mutual information.", kind=float, low=0)
-    gamma: float = parameter(
-        1.0,
-        "Weight of the KL divergence of single numbers of the code.",
-        kind=float,
-        low=0,
-    )
+    beta: float = nonnegative(6.0, "Weight of the total correlation.")
+    alpha: float = nonnegative(1.0, "Weight of the mutual information.")
+    gamma: float = nonnegative(1.0, "Weight of the KL divergence of single numbers of the code.")
     estimator: str = parameter(
         "mss",
         "Estimator of the density of all codes; mss: stratified, mws: weighted sampling.",

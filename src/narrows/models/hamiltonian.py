@@ -1,4 +1,4 @@
-"""VAEs whose draws of the code are moved by Hamiltonian dynamics."""
+"""VAEs with draws of the code that are moved by Hamiltonian dynamics."""
 
 from __future__ import annotations
 

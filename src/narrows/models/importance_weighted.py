@@ -7,7 +7,7 @@ from typing import Any
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import fraction, parameter
 from narrows.models.variational import vae_parts
 from narrows.parts import bounds
 
@@ -48,13 +48,7 @@ class IWAE(Estimator):
     _generates = _likely = True
 
     n_importance: int = _draws()
-    begin: float = parameter(
-        0.0,
-        "Share of the training before which there is one draw only.",
-        kind=float,
-        low=0,
-        high=1,
-    )
+    begin: float = fraction(0.0, "Share of the training before which there is one draw only.")
     gradient: str = parameter(
         "doubly",
         "The encoder's; doubly: doubly reparameterised, less noisy; plain: that of the bound.",
@@ -165,13 +159,7 @@ class CIWAE(Estimator):
     _generates = _likely = True
 
     n_importance: int = _draws()
-    beta: float = parameter(
-        0.05,
-        "Weight of the evidence lower bound, against 1 - beta.",
-        kind=float,
-        low=0,
-        high=1,
-    )
+    beta: float = fraction(0.05, "Weight of the evidence lower bound, against 1 - beta.")
 
     def _parts(self) -> Parts:
         return vae_parts(bound=bounds.CIWAE(int(self.n_importance), float(self.beta)))

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import parameter
-from narrows.models.variational import vae_parts
-from narrows.parts.bounds import ImportanceWeighted, Mean
+from narrows.estimators.parameters import nonnegative, parameter
+from narrows.models.variational import (
+    elbo_or_weighted_parts,
+    importance_begin,
+    optional_importance,
+)
 from narrows.parts.ladder import LadderModel, ladder_networks
-from narrows.parts.objective import Term
 from narrows.parts.priors.base import StandardNormal
 from narrows.parts.priors.vamp import VampPrior
 from narrows.parts.regularizers.base import Ramp
@@ -57,12 +59,10 @@ class LadderVAE(Estimator):
     _generates = _likely = True
 
     n_levels: int = parameter(2, "Levels of the code.", kind=int, low=1, high=16)
-    free: float = parameter(
+    free: float = nonnegative(
         0.2,
         "Nats of every number of the code that cost nothing at first, and less up to the middle of "
         "the training; without them lower levels are not used.",
-        kind=float,
-        low=0,
     )
     n_inputs: int = parameter(
         0,
@@ -71,23 +71,15 @@ class LadderVAE(Estimator):
         low=0,
         high=10_000,
     )
-    n_importance: int = parameter(
-        1, "Draws of the importance-weighted bound; 1: the evidence lower bound.", kind=int, low=1
-    )
-    begin: float = parameter(
-        0.5,
-        "Share of the training after which the importance-weighted bound is used.",
-        kind=float,
-        low=0,
-        high=1,
-    )
+    n_importance: int = optional_importance()
+    begin: float = importance_begin()
 
     def _parts(self) -> Parts:
-        n, weighted = int(self.n_inputs), self.n_importance > 1
-        kl = KL(free=Ramp(0.0, 0.5, float(self.free)))
-        return vae_parts(
-            *(() if weighted else (Term("kl", kl),)),
-            bound=ImportanceWeighted(self.n_importance, self.begin) if weighted else Mean(),
+        n = int(self.n_inputs)
+        return elbo_or_weighted_parts(
+            KL(free=Ramp(0.0, 0.5, float(self.free))),
+            self.n_importance,
+            self.begin,
             p=VampPrior(n) if n else StandardNormal(),
             model=LadderModel,
             networks=ladder_networks(self.n_levels),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import nonnegative, parameter
 from narrows.models.variational import vae_parts
 from narrows.parts.latents.scalar_quantizer import FiniteScalar, GumbelSoftmax, UniformCategorical
 from narrows.parts.latents.vector_quantizer import Quantizer, ResidualQuantizer, VectorQuantizer
@@ -87,9 +87,7 @@ class VQVAE(Quantized):
         low=1,
         auto=True,
     )
-    commitment: float = parameter(
-        0.25, "Weight that keeps f(x) near the codebook.", kind=float, low=0
-    )
+    commitment: float = nonnegative(0.25, "Weight that keeps f(x) near the codebook.")
     update: str = parameter(
         "average",
         "How a codebook learns: by moving averages of the nearest pieces, or by gradient.",
@@ -186,7 +184,7 @@ class GumbelVAE(Quantized):
         kind=float,
         low=0.01,
     )
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         q = GumbelSoftmax(self.n_categories, float(self.temperature))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import nonnegative, parameter
 from narrows.parts.latents.dictionary import DeadLatentLoss, TopKReLU, dictionary_networks
 from narrows.parts.latents.gaussian import Point, TopK
 from narrows.parts.objective import Term
@@ -54,15 +54,9 @@ class SparseAutoencoder(Estimator):
     """
 
     sparsity: str = parameter("l1", "How the code is made sparse.", choices=("l1", "kl", "topk"))
-    sparsity_weight: float = parameter(
-        0.1, "Weight of the penalty, for l1 and kl.", kind=float, low=0
-    )
+    sparsity_weight: float = nonnegative(0.1, "Weight of the penalty, for l1 and kl.")
     target: float = parameter(
-        0.05,
-        "For kl: the mean activity of a number.",
-        kind=float,
-        low=1e-4,
-        high=0.9999,
+        0.05, "For kl: the mean activity of a number.", kind=float, low=1e-4, high=0.9999
     )
     n_active: int = parameter(4, "For topk: how many numbers of a code are kept.", kind=int, low=1)
 
@@ -97,9 +91,7 @@ class ContractiveAutoencoder(Estimator):
     (200, 4)
     """
 
-    contraction: float = parameter(
-        0.1, "Weight of the encoder's squared Jacobian.", kind=float, low=0
-    )
+    contraction: float = nonnegative(0.1, "Weight of the encoder's squared Jacobian.")
 
     def _parts(self) -> Parts:
         return Parts(
@@ -137,12 +129,10 @@ class RegularizedAE(Estimator):
     _usual_sampler: ClassVar[str] = "mixture"
 
     penalty: str = parameter(
-        "l2",
-        "The decoder's penalty: its weights, or its gradient.",
-        choices=("l2", "gradient"),
+        "l2", "The decoder's penalty: its weights, or its gradient.", choices=("l2", "gradient")
     )
-    code_weight: float = parameter(0.01, "Weight of the squared code.", kind=float, low=0)
-    decoder_weight: float = parameter(0.001, "Weight of the decoder's penalty.", kind=float, low=0)
+    code_weight: float = nonnegative(0.01, "Weight of the squared code.")
+    decoder_weight: float = nonnegative(0.001, "Weight of the decoder's penalty.")
 
     def _parts(self) -> Parts:
         R: Regularizer = DecoderWeightDecay() if self.penalty == "l2" else GradientPenalty()
@@ -181,8 +171,8 @@ class SparseDictionary(Estimator):
     """
 
     n_active: int = parameter(8, "Numbers of the code that a row uses.", kind=int, low=1)
-    revival: float = parameter(
-        1 / 32, "Weight of the loss that revives unused numbers of the code.", kind=float, low=0
+    revival: float = nonnegative(
+        1 / 32, "Weight of the loss that revives unused numbers of the code."
     )
 
     def _parts(self) -> Parts:

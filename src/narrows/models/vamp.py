@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
-from narrows.models.variational import vae_parts
-from narrows.parts.bounds import ImportanceWeighted, Mean
+from narrows.models.variational import (
+    elbo_or_weighted_parts,
+    importance_begin,
+    optional_importance,
+)
 from narrows.parts.model import Model, ShiftedModel
-from narrows.parts.objective import Term
 from narrows.parts.priors.vamp import VampPrior
 from narrows.parts.regularizers.kl_and_mmd import KL
 
@@ -50,27 +52,17 @@ class VampVAE(Estimator):
     _generates = _likely = True
 
     n_inputs: int = parameter(100, "Learned inputs of the prior.", kind=int, low=1, high=10_000)
-    n_importance: int = parameter(
-        1, "Draws of the importance-weighted bound; 1: the evidence lower bound.", kind=int, low=1
-    )
-    begin: float = parameter(
-        0.5,
-        "Share of the training after which the importance-weighted bound is used.",
-        kind=float,
-        low=0,
-        high=1,
-    )
-
+    n_importance: int = optional_importance()
+    begin: float = importance_begin()
     shifts: bool = parameter(
         False, "Shift images by a pixel in training, and give f and g the direction.", kind=bool
     )
 
     def _parts(self) -> Parts:
-        weighted = self.n_importance > 1
-        bound = ImportanceWeighted(int(self.n_importance), float(self.begin))
-        return vae_parts(
-            *(() if weighted else (Term("kl", KL()),)),
-            bound=bound if weighted else Mean(),
+        return elbo_or_weighted_parts(
+            KL(),
+            self.n_importance,
+            self.begin,
             p=VampPrior(int(self.n_inputs)),
             model=ShiftedModel if self.shifts else Model,
         )

@@ -8,7 +8,8 @@ from typing import Any
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.class_conditional import ClassConditional
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import fraction, nonnegative, parameter
+from narrows.parts.bounds import ImportanceWeighted
 from narrows.parts.latents.flows import KINDS, FlowPosterior
 from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.model import ClassConditionalModel
@@ -21,6 +22,25 @@ def vae_parts(*terms: Term, **changes: Any) -> Parts:
     """The parts of a VAE, with these terms; ``changes`` are fields of ``Parts``."""
     usual = {"q": DiagonalGaussian(), "distance": "gaussian", "p": StandardNormal()}
     return Parts(**{**usual, "terms": terms, **changes})
+
+
+def optional_importance() -> Any:
+    """The parameter n_importance of a model that is trained on the ELBO by default."""
+    help = "Draws of the importance-weighted bound; 1: the evidence lower bound."
+    return parameter(1, help, kind=int, low=1)
+
+
+def importance_begin() -> Any:
+    """The parameter begin of such a model."""
+    help = "Share of the training after which the importance-weighted bound is used."
+    return fraction(0.5, help)
+
+
+def elbo_or_weighted_parts(kl: KL, n_importance: int, begin: float, **changes: Any) -> Parts:
+    """The parts of a VAE with this KL term, or of an IWAE if there are more draws than one."""
+    if n_importance == 1:
+        return vae_parts(Term("kl", kl), **changes)
+    return vae_parts(bound=ImportanceWeighted(int(n_importance), float(begin)), **changes)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -48,7 +68,7 @@ class VariationalAutoencoder(Estimator):
     (5, 8, 8)
     """
 
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     _generates = _likely = True
 
@@ -91,7 +111,7 @@ class FlowVAE(Estimator):
 
     flow: str = parameter("iaf", "The kind of map.", choices=KINDS)
     n_flows: int = parameter(4, "Number of maps.", kind=int, low=1, high=256)
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         q = FlowPosterior(self.flow, int(self.n_flows))
@@ -102,9 +122,9 @@ class FlowVAE(Estimator):
 class ConditionalVAE(ClassConditional):
     """min over f, g of E_x E_q [−log p(x | z, y)] + β KL(q(z | x, y) ‖ N(0, I)), y the class of x.
 
-    The code need not hold what y already says. In training the class of every tenth row is hidden,
-    so that the class is optional afterwards: ``transform(X)`` or ``transform(X, y)``, ``sample(n)``
-    or ``sample(n, y=3)``.
+    The code need not hold what y already says. In training the class of a tenth of the rows is
+    hidden, so that the class is optional afterwards: ``transform(X)`` or ``transform(X, y)``,
+    ``sample(n)`` or ``sample(n, y=3)``.
 
     Source: Sohn, Lee & Yan, "Learning structured output representation using deep conditional
     generative models", NeurIPS 2015; Kingma et al., arXiv:1406.5298.
@@ -127,7 +147,7 @@ class ConditionalVAE(ClassConditional):
 
     _generates = _likely = True
 
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         return vae_parts(Term("kl", KL(), float(self.beta)), model=ClassConditionalModel)
@@ -167,7 +187,7 @@ class MSSSIMVAE(Estimator):
 
     _generates = True
 
-    beta: float = parameter(1.0, "Weight of the KL divergence.", kind=float, low=0)
+    beta: float = nonnegative(1.0, "Weight of the KL divergence.")
 
     def _parts(self) -> Parts:
         return vae_parts(Term("kl", KL(), float(self.beta)), distance="ms_ssim")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import parameter
+from narrows.estimators.parameters import nonnegative, parameter
 from narrows.exceptions import ParameterError
 from narrows.models.variational import vae_parts
 from narrows.parts.latents.gaussian import Point
@@ -43,7 +43,7 @@ class WassersteinAE(Estimator):
 
     _generates = True
 
-    weight: float = parameter(30.0, "Weight of the MMD.", kind=float, low=0)
+    weight: float = nonnegative(30.0, "Weight of the MMD.")
     kernel: str = parameter("imq", "Kernel of the MMD.", choices=tuple(KERNELS))
 
     def _parts(self) -> Parts:
@@ -89,9 +89,7 @@ class InfoVAE(Estimator):
 
     kernel: str = parameter("imq", "Kernel of the MMD.", choices=tuple(KERNELS))
     alpha: float = parameter(0.5, "1 minus the weight of the KL divergence.", kind=float, high=1)
-    divergence_weight: float = parameter(
-        100.0, "λ: the weight of the MMD is alpha + λ - 1.", kind=float, low=0
-    )
+    divergence_weight: float = nonnegative(100.0, "λ: the weight of the MMD is alpha + λ - 1.")
 
     def _parts(self) -> Parts:
         alpha, weight = float(self.alpha), float(self.alpha) + float(self.divergence_weight) - 1.0

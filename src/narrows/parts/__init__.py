@@ -1,6 +1,6 @@
 """The slots of the equation, a folder each: f and g, q, c, D, p, R, and the bound.
 
-What latents, priors and regularisers have in common stands here; each folder's ``base.py`` adds
+This file has what latents, priors and regularisers have in common; each folder's ``base.py`` adds
 the contract of its slot.
 """
 
@@ -26,7 +26,7 @@ class Composition(Protocol):
         """The noise-free codes of rows, (B, latent_dim)."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """The reconstructions that codes stand for, in scaled units."""
+        """The reconstructions of codes, in scaled units."""
 
     def encoder_output(self, x: Tensor) -> Tensor:
         """f's output h for rows, (B, q.n_numbers(latent_dim)), float32."""

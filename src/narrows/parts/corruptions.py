@@ -1,7 +1,7 @@
 """c: noise and other corruptions of x, before f. All random numbers come from ``rng``.
 
-A noise has a level, which may be a range: then each row draws its own, and one model learns all
-levels. x comes in scaled units, where 0 is the mean of the data.
+The level of a noise can be a range: then each row draws its own, and one model learns all levels.
+x comes in scaled units, where 0 is the mean of the data.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Noise(Corruption):
     Parameters
     ----------
     level : float, (low, high) or "auto"
-        Its meaning stands in each class; "auto" is ``usual``.
+        Each class says what it measures; "auto" is ``default_level``.
     shape : tuple of int
         Shape of one event: (d,), (C, L) or (C, H, W).
 
@@ -51,7 +51,7 @@ class Noise(Corruption):
     """
 
     name: ClassVar[str]
-    usual: ClassVar[float]
+    default_level: ClassVar[float]
     max_level: ClassVar[float] = math.inf  # 1 where the level is a share of the elements
     events: ClassVar[tuple[int, ...]] = tuple(EVENTS)
 
@@ -66,7 +66,7 @@ class Noise(Corruption):
         self._set_level(level)
 
     def _set_level(self, level: float | tuple[float, float] | str) -> None:
-        level = self.usual if isinstance(level, str) else level
+        level = self.default_level if isinstance(level, str) else level
         low, high = level if isinstance(level, tuple | list) else (level, level)
         self.low, self.high = float(low), float(high)
         if self.high > self.max_level:
@@ -101,7 +101,7 @@ class GaussianNoise(Noise):
     Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010), section 3.3.
     """
 
-    name, usual = "gaussian", 0.5
+    name, default_level = "gaussian", 0.5
 
     def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
         noise = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
@@ -122,7 +122,7 @@ class PoissonNoise(Noise):
     Source: Hasinoff, "Photon, Poisson noise", in Computer Vision: A Reference Guide (2014).
     """
 
-    name, usual = "poisson", 0.2
+    name, default_level = "poisson", 0.2
     zero: Tensor
     reach: Tensor  # w − o
 
@@ -155,7 +155,7 @@ class MaskingNoise(Noise):
     Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010), section 3.3.
     """
 
-    name, usual, max_level = "masking", 0.25, 1.0
+    name, default_level, max_level = "masking", 0.25, 1.0
 
     def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
         return x * (_uniform(x, rng) >= level)
@@ -167,7 +167,7 @@ class SaltAndPepper(Noise):
     Source: Vincent et al., "Stacked denoising autoencoders", JMLR 11 (2010), section 3.3.
     """
 
-    name, usual, max_level = "salt_and_pepper", 0.2, 1.0
+    name, default_level, max_level = "salt_and_pepper", 0.2, 1.0
 
     def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
         u = _uniform(x, rng)
@@ -184,7 +184,7 @@ class SwapNoise(Noise):
     Source: Jahrer, winner's account of Porto Seguro's Safe Driver Prediction, Kaggle (2017).
     """
 
-    name, usual, max_level = "swap", 0.15, 1.0
+    name, default_level, max_level = "swap", 0.15, 1.0
 
     def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
         rows = torch.randint(len(x), x.shape, generator=rng, device=x.device)
@@ -195,13 +195,13 @@ class SwapNoise(Noise):
 class Blur(Noise):
     """x * k along each axis except the channels: k_t ∝ exp(−t² / 2 level²), level in samples.
 
-    Channels are blurred one by one, and mirrored at the ends; k sums to 1 and ends at 4 levels
-    (earlier on a short axis).
+    Channels are blurred one by one, and mirrored at the ends; k sums to 1. It ends at 4 times the
+    level (the highest of a range), earlier on a short axis.
 
     Source: Gonzalez & Woods, Digital Image Processing, section 3.5 (4th edition, 2018).
     """
 
-    name, usual, events = "blur", 1.0, (2, 3)
+    name, default_level, events = "blur", 1.0, (2, 3)
 
     def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
         for axis in range(2, x.ndim):
@@ -222,7 +222,7 @@ class Blur(Noise):
         return blurred.view_as(x)
 
 
-MAX_SPAN = 1 / 8  # of the signal
+MAX_SPAN_SHARE = 1 / 8  # of the length of the signal
 
 
 class SpanDropout(Noise):
@@ -235,10 +235,10 @@ class SpanDropout(Noise):
     Source: Hall, Introduction to the Theory of Coverage Processes (1988), chapter 2.
     """
 
-    name, usual, max_level, events = "dropout", 0.25, 1.0, (2,)
+    name, default_level, max_level, events = "dropout", 0.25, 1.0, (2,)
 
     def corrupt(self, x: Tensor, level: Tensor, rng: Generator) -> Tensor:
-        longest = max(1, int(x.shape[-1] * MAX_SPAN))
+        longest = max(1, int(x.shape[-1] * MAX_SPAN_SHARE))
         width = torch.randint(1, longest + 1, level.shape, generator=rng, device=x.device)
         steps = x.shape[-1] + longest - 1  # a span may start before the signal
         u = torch.rand((len(x), 1, steps), generator=rng, device=x.device, dtype=x.dtype)

@@ -19,7 +19,12 @@ from narrows._types import Node
 from narrows.parts.latents.base import normal_log_prob
 from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.model import Inputs, Model, merge_draws
-from narrows.parts.networks.architectures import NetworkOptions, build_networks, dense_widths, make
+from narrows.parts.networks.architectures import (
+    NetworkOptions,
+    build_networks,
+    create,
+    dense_widths,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -187,8 +192,8 @@ def ladder_networks(n_levels: int) -> Callable[..., tuple[nn.Module, nn.Module]]
         hidden = options.hidden or dense_widths(options.latent_dim * 8)
         below = replace(options, latent_dim=hidden[-1], numbers=None, hidden=hidden[:-1])
         first, last = build_networks(name, replace(below, tied=False), rng)
-        f = make(lambda: BottomUp(nn.Identity(), hidden[-1], len(sizes)), rng)
-        g = make(lambda: TopDown(nn.Identity(), hidden[-1], sizes), rng)
+        f = create(lambda: BottomUp(nn.Identity(), hidden[-1], len(sizes)), rng)
+        g = create(lambda: TopDown(nn.Identity(), hidden[-1], sizes), rng)
         f.first, g.last = nn.Sequential(first, nn.GELU()), nn.Sequential(nn.GELU(), last)
         return f, g
 

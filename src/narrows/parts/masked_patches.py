@@ -21,7 +21,7 @@ from narrows.parts.model import Inputs, Model
 from narrows.parts.networks.architectures import (
     NetworkOptions,
     build_networks,
-    make,
+    create,
     validate_plain_ends,
 )
 
@@ -29,16 +29,16 @@ WIDTH, DEPTH, HEADS = 64, 2, 4  # of the transformer
 TARGET_PATCHES = 64  # the number of patches that patch="auto" aims at
 
 
-def patch_side(asked: int | str, shape: tuple[int, ...]) -> int:
-    """The side of a patch: ``asked``, or for "auto" so that there are about 64 patches."""
+def patch_side(patch: int | str, shape: tuple[int, ...]) -> int:
+    """The side of a patch: ``patch``, or for "auto" one that gives about 64 patches."""
     sides = shape if len(shape) == 1 else shape[1:]
-    if not isinstance(asked, str):
-        if int(asked) > max(sides):
+    if not isinstance(patch, str):
+        if int(patch) > max(sides):
             raise ParameterError(
-                f"patch={asked} is larger than a sample of shape {shape}, so that nothing can be "
+                f"patch={patch} is larger than a sample of shape {shape}, so that nothing can be "
                 f'hidden; choose at most {max(sides)}, or "auto".'
             )
-        return int(asked)
+        return int(patch)
     side: int = math.ceil((math.prod(sides) / TARGET_PATCHES) ** (1 / len(sides)))
     return max(1, side)
 
@@ -158,16 +158,12 @@ class MaskedModel(Model):
     c: PatchMask
 
     def _encode_decode(self, given: Inputs, K: int, rng: Generator) -> tuple[list[Node], Tensor]:
-        # hidden elements are NaN in c(x); the mask would not do, it also marks missing elements
+        # hidden elements are NaN in c(x); the mask cannot be used, it also marks missing elements
         hidden = self.c.patches.to_patches(given.corrupted.isnan().float()).amax(2)
         order = torch.sort(hidden, dim=1, stable=True).indices
         visible = order[:, : self.c.patches.n - self.c.n_hidden]
         seen = given._replace(corrupted=given.corrupted.nan_to_num(), condition=visible)
         return super()._encode_decode(seen, K, rng)
-
-    def _encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h: Tensor = self.f(self.D.to_model(x), condition)
-        return h
 
 
 def masked_networks(patch: int | str) -> Callable[..., tuple[nn.Module, nn.Module]]:
@@ -178,7 +174,7 @@ def masked_networks(patch: int | str) -> Callable[..., tuple[nn.Module, nn.Modul
     ) -> tuple[nn.Module, nn.Module]:
         validate_plain_ends(options)
         _, g = build_networks(name, replace(options, tied=False), rng)
-        f = make(
+        f = create(
             lambda: VisibleEncoder(
                 PatchGrid(options.shape, patch_side(patch, options.shape)), options.latent_dim
             ),

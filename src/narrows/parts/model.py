@@ -1,4 +1,4 @@
-"""The composition of c, f, q, g and D: ``forward`` makes the trace. Also with classes given."""
+"""The composition of c, f, q, g and D: ``forward`` makes the trace. Also with classes as input."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ from narrows.parts.priors.base import Prior
 def merge_draws(z: Tensor) -> Tensor:
     """(K, B, ...) → (K·B, ...): networks never see K."""
     return z.flatten(0, 1)
+
+
+def one_draw(clock: Clock) -> int:
+    """The default number of codes for each row; a function with a name can be pickled."""
+    return 1
 
 
 class Inputs(NamedTuple):
@@ -60,7 +65,7 @@ class Model(nn.Module):
         D: Likelihood,
         c: Corruption | None = None,
         p: Prior | None = None,
-        draws: Callable[[Clock], int] = lambda clock: 1,
+        draws: Callable[[Clock], int] = one_draw,
         missing: bool = False,
         sizes: Sizes | None = None,  # of x and z, for compositions whose layers depend on them
     ) -> None:
@@ -116,8 +121,9 @@ class Model(nn.Module):
         return [node], self._decoder(node.z, given.condition)
 
     def _encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """h, f's output."""
-        h: Tensor = self.f(self.D.to_model(x))
+        """h, f's output; f gets the condition if there is one."""
+        more = () if condition is None else (condition,)
+        h: Tensor = self.f(self.D.to_model(x), *more)
         return h
 
     def _decoder(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -155,7 +161,7 @@ class Model(nn.Module):
         return code
 
     def decode(self, z: Tensor) -> Tensor:
-        """The reconstructions that codes stand for, in scaled units."""
+        """The reconstructions of codes, in scaled units."""
         return self.D.mean(self.g(z))
 
     def sample(self, n: int, rng: Generator, temperature: float = 1.0) -> Tensor:
@@ -218,7 +224,7 @@ def in_words(part: nn.Module) -> str:
     return " ".join(repr(part).split())
 
 
-# ------------------------------------------------------------------ models that are given a class
+# ------------------------------------------------------------------ models with a class as input
 
 UNKNOWN_SHARE = 0.1  # of the training rows whose class is hidden, so that rows may come without
 
@@ -273,10 +279,6 @@ class ClassConditionalModel(Model):
             condition = condition * known
         return x[:, :-1].unflatten(1, self.shape), condition
 
-    def _encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h: Tensor = self.f(self.D.to_model(x), condition)
-        return h
-
     def _decoder(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         assert condition is not None
         classes = self.one_hot(condition).expand(len(z), -1, -1)
@@ -328,6 +330,6 @@ class ShiftedModel(ClassConditionalModel):
         return x, condition
 
     def decode(self, z: Tensor) -> Tensor:
-        """The reconstructions that codes stand for, not shifted."""
+        """The reconstructions of codes, not shifted."""
         unshifted = torch.zeros(len(z), dtype=torch.long, device=z.device)
         return super().decode(torch.cat([z, self.one_hot(unshifted)], 1))

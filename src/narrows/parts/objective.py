@@ -26,7 +26,7 @@ from narrows.parts.regularizers.base import Regularizer
 class Term:
     """One named regulariser with its weight, a number or a function of progress.
 
-    ``of`` says whose loss it is part of: "all" (of every player but critics), or, where f and q
+    ``of`` is the loss that it is part of: "all" (of every player but critics), or, where f and q
     have a loss of their own, "encoder" or "decoder" (everything else).
     """
 
@@ -110,7 +110,7 @@ class WeightedObjective(nn.Module):
 
 
 def validate_parts(q: Latent, p: Prior | None, terms: Sequence[Term], bound: Bound) -> None:
-    """Raise ParameterError, naming both parts, if parts have no meaning together."""
+    """Raise ParameterError, naming both parts, if parts cannot be combined."""
     gaussian = type(q) is DiagonalGaussian
     latent, prior = f"the latent {_name(q)}", f"the prior {_name(p)}"
     fold = f"the bound {_name(bound)}"
@@ -140,10 +140,10 @@ def validate_parts(q: Latent, p: Prior | None, terms: Sequence[Term], bound: Bou
         _refuse(no_prior, name, "a prior", f"the model of {latent}", f"a prior, {leave}")
 
 
-def _refuse(wrong: object, who: str, needs: str, lacking: str, choose: str) -> None:
+def _refuse(wrong: object, part: str, needs: str, lacking: str, choose: str) -> None:
     if wrong:
         raise ParameterError(
-            f"{who[0].upper()}{who[1:]} needs {needs}, which {lacking} does not have; "
+            f"{part[0].upper()}{part[1:]} needs {needs}, which {lacking} does not have; "
             f"choose {choose}."
         )
 

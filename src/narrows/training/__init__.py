@@ -1,7 +1,7 @@
 """Training: batches, the loop and what surrounds it. Models and objectives are given to it.
 
-Here stands what torchrun says in the environment, so that the command asks for its rank at once:
-importing it needs no torch.
+This file reads the environment variables of torchrun. It imports no torch, so that the command
+finds its rank without waiting for that import.
 """
 
 import os

@@ -100,7 +100,8 @@ def load_from_file(saved: Saved, state: TrainState, monitor: Monitor, path: Path
         monitor.started -= float(saved[1]["seconds"])  # the time before the interruption counts
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise FileError(
-            f"{path} holds no run that can go on here ({error}); remove it to start afresh."
+            f"{path} holds no run that this model can continue ({error}); "
+            "remove the file to start again."
         ) from error
 
 

@@ -38,8 +38,8 @@ import torch.distributed as dist
 from narrows.exceptions import NarrowsError, WorkerError
 from narrows.training.process_group import form_group
 
-# Once one worker has failed, the others get this long to end by themselves: the error that one of
-# them is about to write may say more than the first.
+# Once one worker has failed, the others get this long to end by themselves: one of them may be
+# about to write an error that explains the first.
 GRACE_SECONDS = 10.0
 ARRAY_ALIGNMENT = 64  # bytes: as numpy aligns its own arrays
 
@@ -133,7 +133,7 @@ def _start(folder: Path, rank: int, n: int) -> Worker:
 
 
 def _wait(workers: Sequence[Worker], interrupt: Interrupt, stop: Path) -> list[int | None]:
-    """Until all have ended, or one has failed and the others have had their time.
+    """Wait until all have ended, or until ``GRACE_SECONDS`` after one has failed.
 
     Returns exit codes; None for a worker that still runs.
     """
@@ -149,13 +149,13 @@ def _wait(workers: Sequence[Worker], interrupt: Interrupt, stop: Path) -> list[i
             if passed_on == "terminated":  # workers end, with a checkpoint if they keep one
                 for worker in workers:
                     worker.terminate()
-            # The terminal sends Ctrl-C to workers too; those that still start look for this file.
+            # The terminal sends Ctrl-C to workers too; those that still start check for this file.
             stop.touch()
         time.sleep(0.05)
 
 
 def _outcome(folder: Path, codes: Sequence[int | None]) -> Any:
-    """Rank 0's result; otherwise raise the error that says most."""
+    """Rank 0's result; otherwise raise the error that explains most."""
     answers = [_load(_answer_file(folder, rank)) for rank in range(len(codes))]
     errors = [answer.error for answer in answers if answer and answer.error is not None]
     for error in errors:
@@ -165,8 +165,8 @@ def _outcome(folder: Path, codes: Sequence[int | None]) -> Any:
         if answers[rank] is None and code is not None:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
             raise WorkerError(
-                f"Worker process {rank} of {len(codes)} {how} before its work was done; where "
-                "memory ran out, ask for fewer with n_devices."
+                f"Worker process {rank} of {len(codes)} {how} before its work was done; if "
+                "memory ran out, give a smaller n_devices."
             )
     if errors:
         raise errors[0]
@@ -222,7 +222,7 @@ def _end_with(parent: int) -> None:
 
 
 def _picklable(error: BaseException) -> BaseException:
-    """The error, or one that says the same if it cannot be pickled."""
+    """The error, or one with the same message if it cannot be pickled."""
     if not isinstance(error, NarrowsError):
         error.add_note("In a worker process:\n" + traceback.format_exc())
     try:
@@ -277,11 +277,11 @@ def _load(path: Path) -> Any:
 def _place_of_map(mapped: np.memmap[Any, Any]) -> tuple[Any, ...] | None:
     """The arguments of np.memmap that map the same rows; None for more than rows of a file."""
     whole = getattr(mapped, "_mmap", None)
-    file = getattr(mapped, "filename", None)
-    if whole is None or file is None or mapped.mode == "c" or not mapped.flags.c_contiguous:
+    contiguous = mapped.flags.c_contiguous
+    if whole is None or mapped.filename is None or mapped.mode == "c" or not contiguous:
         return None
     # a slice keeps the offset of the map it was cut from, which begins at a whole page
     page = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY
     start = np.frombuffer(whole, np.uint8).__array_interface__["data"][0]
     offset = page + mapped.__array_interface__["data"][0] - start
-    return str(file), mapped.dtype, "r", offset, mapped.shape
+    return str(mapped.filename), mapped.dtype, "r", offset, mapped.shape

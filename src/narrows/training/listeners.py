@@ -273,7 +273,7 @@ def _cut(path: Path, epochs: int) -> None:
 
 
 class Tracker(Listener):
-    """What the trackers share. A copy or pickle continues no run; ``partial_fit`` does."""
+    """What the trackers share. ``partial_fit`` continues a run; a copy or a pickle does not."""
 
     package: ClassVar[str]
     module: ClassVar[str]
@@ -419,7 +419,7 @@ class WandB(Tracker):
         self._run.finish(exit_code=int(_ended_by_error(summary)))
 
 
-# what the command's --track makes, for a run of a name
+# the trackers of the command's option --track, made from the name of the run
 TRACKERS: dict[str, Callable[[str], Tracker]] = {
     "tensorboard": lambda name: TensorBoard(Path("runs") / name),
     "mlflow": lambda name: MLflow(),

@@ -23,7 +23,7 @@ class Monitor:
     Parameters
     ----------
     modules : dict of modules
-        Whose weights are kept: "model" and "objective".
+        The modules to keep weights of: "model" and "objective".
     evaluate : callable
         Returns the selection score, in nats a row; lower is better.
     patience : int or None
@@ -88,7 +88,7 @@ class Monitor:
         """Score the untrained model (PCA, if training starts there): the first candidate."""
         self._score()
 
-    def see(self, record: StepRecord) -> bool:
+    def update(self, record: StepRecord) -> bool:
         """Take one record; True means stop now."""
         self.steps, self._last = self.steps + 1, record
         for name, value in (("loss", record.losses["model"]), *record.terms.items()):

@@ -23,7 +23,7 @@ SYMMETRIES = 8  # four quarter turns, each also mirrored
 
 
 def symmetry(x: Tensor, k: int) -> Tensor:
-    """One of the eight ways to lay an image (..., H, W): k mod 4 quarter turns, mirrored from 4 on.
+    """An image (..., H, W) after k mod 4 quarter turns, and mirrored if k is 4 or more.
 
     >>> symmetry(torch.tensor([[0, 1], [2, 3]]), 4).tolist()
     [[1, 0], [3, 2]]

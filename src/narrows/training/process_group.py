@@ -37,10 +37,10 @@ from narrows.exceptions import NarrowsError, ParameterError, WorkerError
 from narrows.io.sources import Source
 from narrows.training import launched
 
-# The slowest process may still be reading its data while the others wait, so not seconds; but a
-# machine that has gone must not be waited for all night. A process that dies is noticed at once.
+# Minutes and not seconds: the slowest process may still be reading its data while the others wait.
+# Not hours: a machine can fail. A process that ends is noticed at once.
 EXCHANGE_TIMEOUT = timedelta(minutes=5)
-REPORT_TIMEOUT = timedelta(seconds=3)  # the wait for what rank 0 says of an error
+REPORT_TIMEOUT = timedelta(seconds=3)  # the wait for rank 0's report of an error
 COMPARED_NUMBERS = 4096  # numbers by which processes compare their data
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Group:
             error = caught
         reports = self.all_gather(None if error is None else str(error))
         if error is None:
-            failed = [(rank, said) for rank, said in enumerate(reports) if said is not None]
+            failed = [(rank, report) for rank, report in enumerate(reports) if report is not None]
             if failed:
                 error = WorkerError(f"Process {failed[0][0]} cannot go on: {failed[0][1]}")
         if error is not None:
@@ -111,7 +111,7 @@ class Group:
         """The reason of some process that wants to stop; "" if none does."""
         return max(self.all_gather(reason)) if self.all_reduce_stop(0.0, bool(reason))[1] else ""
 
-    def _all_reduce(self, values: list[float], op: Any) -> list[float]:
+    def _all_reduce(self, values: list[float], op: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return values
         # a group made by the user may have nccl alone, which carries no CPU tensors
@@ -240,7 +240,7 @@ class Group:
 
 
 def _mark(rows: Source | NDArray[Any]) -> tuple[Any, ...]:
-    """Shape, dtype and a few numbers spread over the rows: enough to tell one file from another."""
+    """Shape, dtype and a few numbers spread over the rows: enough to distinguish two files."""
     if isinstance(rows, np.ndarray):
         some = rows
     else:
@@ -253,7 +253,7 @@ def refuse_devices(n: int) -> NoReturn:
     """Raise ParameterError: there are fewer CUDA devices than processes."""
     raise ParameterError(
         f"{n} processes on this machine need {n} CUDA devices, but there are "
-        f"{torch.cuda.device_count()}; ask for fewer with n_devices, or give device='cpu'."
+        f"{torch.cuda.device_count()}; give a smaller n_devices, or device='cpu'."
     )
 
 
@@ -269,7 +269,7 @@ def current_group() -> Group:
 
 @contextmanager
 def join_group() -> Iterator[Group]:
-    """Join the group that torchrun's environment asks for, and leave it at the end of the block.
+    """Join the group that torchrun's environment describes, and leave it at the end of the block.
 
     Gives the current group if there is one, and a group of one without torchrun. An error that
     ends the block is marked as ``reported`` if rank 0 raises it too.
@@ -328,6 +328,6 @@ def _worker_errors() -> Iterator[None]:
         yield
     except (RuntimeError, ValueError) as error:
         raise WorkerError(
-            "Another process of this run ended or could not be reached, so that this one cannot "
-            "go on; look at what the others said, and start the run again."
+            "Another process of this run ended or could not be reached, so this one stops too; "
+            "see the messages of the other processes, and start the run again."
         ) from error

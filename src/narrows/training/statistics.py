@@ -6,9 +6,9 @@ missing value and is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -48,8 +48,9 @@ class Statistics:
 
     def to(self, device: torch.device) -> Statistics:
         """The same on another device."""
-        names = ("low", "high", "mean", "deviation", "whole")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        low, high, mean = self.low.to(device), self.high.to(device), self.mean.to(device)
+        deviation, whole = self.deviation.to(device), self.whole.to(device)
+        return Statistics(self.n, low, high, mean, deviation, whole, self.dtype)
 
 
 def statistics(blocks: Iterable[Tensor]) -> Statistics:
@@ -66,7 +67,9 @@ def statistics(blocks: Iterable[Tensor]) -> Statistics:
     """
     running: _Running | None = None
     for block in blocks:
-        for chunk in _chunks(block):
+        # at least 16 rows: merging a chunk costs about as much as processing a row
+        rows = max(16, CHUNK_ELEMENTS // max(1, math.prod(block.shape[1:])))
+        for chunk in block.split(rows) if len(block) else ():
             running = running or _Running(chunk)
             running.add(chunk)
     if running is None:
@@ -74,14 +77,8 @@ def statistics(blocks: Iterable[Tensor]) -> Statistics:
     return running.result()
 
 
-def _chunks(rows: Tensor) -> Iterator[Tensor]:
-    if len(rows):
-        # at least 16 rows: merging a chunk costs about as much as processing a row
-        yield from rows.split(max(16, CHUNK_ELEMENTS // max(1, rows[0].numel())))
-
-
 class _Running:
-    """The sums so far, of differences from the first row, in multiples of ``unit``.
+    """The sums so far of differences from the first row, in multiples of ``unit``.
 
     The differences remove a large common offset before anything is rounded. Units are powers of
     two, so that changing them rounds nothing.
@@ -124,10 +121,10 @@ class _Running:
             self._merge(each, mean, torch.where(there, x, mean))
         self.n += count
 
-    def _merge(self, count: Any, mean: Tensor, x: Tensor) -> None:
+    def _merge(self, count: Tensor | int, mean: Tensor, x: Tensor) -> None:
         """Add ``count`` values of each element with this mean; overwrites ``x``."""
         squares = x.sub_(mean).square_().sum(0)
-        total: Any = self.count + count
+        total = self.count + count
         share = count / (total if isinstance(total, int) else total.clamp(min=1))
         apart_means = mean - self.mean
         self.mean = self.mean + apart_means * share

@@ -1,7 +1,7 @@
 """Batches of rows that stay on a disk: read in blocks, shuffled among several blocks at a time.
 
 The memory needed does not grow with the data: two buffers (one in use, one being read), and a
-sample of the rows if one is asked for.
+sample of the rows where one is needed.
 """
 
 from __future__ import annotations

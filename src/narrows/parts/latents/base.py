@@ -22,7 +22,7 @@ class Latent(Part):
     Attributes
     ----------
     space : str
-        Where its codes lie: "real", "sphere", "ball", "codes" (a finite set) or "sparse".
+        The set of its codes: "real", "sphere", "ball", "codes" (a finite set) or "sparse".
     density : bool
         Whether ``forward`` gives log q(z | x).
     start : "point", "gaussian" or None

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from narrows._types import Node, Sizes, Trace
 from narrows.parts import Composition
 from narrows.parts.latents.gaussian import TopK
-from narrows.parts.networks.architectures import NetworkOptions, make, validate_plain_ends
+from narrows.parts.networks.architectures import NetworkOptions, create, validate_plain_ends
 from narrows.parts.regularizers.base import Regularizer
 
 DEAD_AFTER_ROWS = 2000  # a number of the code that none of so many rows used counts as dead
@@ -58,8 +58,8 @@ def dictionary_networks(
 ) -> tuple[nn.Module, nn.Module]:
     """f and g, as ``build_networks``; W starts as the transpose of g's directions."""
     validate_plain_ends(options)
-    g: DictionaryDecoder = make(lambda: DictionaryDecoder(options.latent_dim, options.shape), rng)
-    f: DictionaryEncoder = make(lambda: DictionaryEncoder(options.latent_dim, g), rng)
+    g = create(lambda: DictionaryDecoder(options.latent_dim, options.shape), rng)
+    f = create(lambda: DictionaryEncoder(options.latent_dim, g), rng)
     if rng is not None:
         with torch.no_grad():
             f.weight.copy_(g.directions())

@@ -20,7 +20,7 @@ from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.networks.masked_autoregressive import masked_autoregressive
 
 SOFTPLUS_ONE = math.log(math.e - 1.0)  # softplus of this is 1
-MIN_DETERMINANT = 1e-3  # how far determinants stay above 0
+MIN_DETERMINANT = 1e-3  # lower limit of the factor by which a map stretches
 GATE_BIAS = 2.0  # added to the gates of an autoregressive step, so that sigmoid starts near 1
 
 
@@ -69,9 +69,9 @@ class FlowPosterior(DiagonalGaussian):
 
     "planar" and "radial": the parameters of each map are learned numbers plus f's output for the
     row (Rezende & Mohamed, arXiv:1505.05770). With a linear path the start is PCA.
-    "iaf", inverse autoregressive: steps s z + (1 − s) m, where m_i and s_i depend on z_1, ...,
-    z_{i−1} and on k numbers of f's output; every other step reverses the order (Kingma et al.,
-    arXiv:1606.04934, eq. 13 and 14). s is divided by its value at the start, which makes it 1.
+    "iaf", inverse autoregressive: steps (s / s₀) z + (1 − s) m, where m_i and s_i depend on z_1,
+    ..., z_{i−1} and on k numbers of f's output; every other step reverses the order (Kingma et al.,
+    arXiv:1606.04934, eq. 13 and 14). At the start m = 0 and s = s₀: each step is the identity.
 
     Parameters
     ----------

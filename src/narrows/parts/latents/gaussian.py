@@ -29,8 +29,8 @@ class DiagonalGaussian(Latent):
     """
 
     density, start = True, "gaussian"
-    # limits of log σ²: below, a draw is numerically its mean; above, exp would overflow
-    lowest, highest = -20.0, 20.0
+    # below, a draw is numerically its mean; above, exp would overflow
+    min_log_variance, max_log_variance = -20.0, 20.0
 
     def n_numbers(self, latent_dim: int) -> int:
         """μ and log σ²."""
@@ -39,7 +39,7 @@ class DiagonalGaussian(Latent):
     def split(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ², each (B, latent_dim)."""
         mu, log_variance = h.float().chunk(2, dim=-1)
-        return mu, log_variance.clamp(self.lowest, self.highest)
+        return mu, log_variance.clamp(self.min_log_variance, self.max_log_variance)
 
     def forward(self, h: Tensor, K: int, rng: Generator | None) -> Node:
         mu, log_variance = self.split(h)
@@ -64,7 +64,8 @@ class FullGaussian(Latent):
     """
 
     density, start = True, "gaussian"
-    lowest, highest = DiagonalGaussian.lowest, DiagonalGaussian.highest
+    min_log_variance = DiagonalGaussian.min_log_variance
+    max_log_variance = DiagonalGaussian.max_log_variance
 
     def n_numbers(self, latent_dim: int) -> int:
         """μ, log L_ii² and the numbers below the diagonal."""
@@ -76,7 +77,7 @@ class FullGaussian(Latent):
         # h has n = k + k + k(k − 1)/2 numbers, so k = (√(9 + 8n) − 3) / 2
         k = round((math.sqrt(9 + 8 * h.shape[-1]) - 3) / 2)
         mu, log_variance, rest = h.split([k, k, h.shape[-1] - 2 * k], dim=-1)
-        log_variance = log_variance.clamp(self.lowest, self.highest)
+        log_variance = log_variance.clamp(self.min_log_variance, self.max_log_variance)
         rows, columns = torch.tril_indices(k, k, -1, device=h.device)
         L = torch.diag_embed(torch.exp(0.5 * log_variance))
         L = L.index_put((torch.arange(len(h), device=h.device)[:, None], rows, columns), rest)

@@ -1,4 +1,4 @@
-"""Posteriors whose draws are moved towards large log p(x, z) by Hamiltonian dynamics.
+"""Posteriors with draws that are moved towards large log p(x, z) by Hamiltonian dynamics.
 
     z_0 ~ N(μ, diag σ²),  γ ~ N(0, G(z_0)),  ρ_0 = γ / √β_0;  n leapfrog steps from (z_0, ρ_0),
     after each of which the momentum ρ is cooled, by √β_0 over all steps
@@ -152,13 +152,13 @@ def gradient_of(joint: Joint, z: Tensor) -> Tensor:
 
 MAX_LATENT_DIM = 64  # the metric holds latent_dim² numbers for every anchor and every code
 FIXED_POINT_STEPS = 10  # iterations of each implicit equation
-TOLERANCE = 1e-3  # how far its two sides may differ
+TOLERANCE = 1e-3  # the largest difference between its two sides
 
 
 class RiemannianHamiltonian(Hamiltonian):
     """Hamiltonian with a learned metric: G⁻¹(z) = Σ_i L_i L_iᵀ exp(−|z − c_i|² / T²) + λ I.
 
-    Codes move far near the anchors c_i and little elsewhere. Steps are those of the generalised
+    Codes move much near the anchors c_i and little elsewhere. Steps are those of the generalised
     leapfrog, whose implicit equations are solved by fixed-point iteration.
 
     In the paper every training row is an anchor, at its code, with L_i from a network of that row.

@@ -1,7 +1,7 @@
 """Codes in the Poincaré ball of curvature −c: wrapped normals, as posterior and as prior.
 
 Points are vectors with √c |z| < 1. A tangent vector v is written in an orthonormal frame, so that
-|v| is a hyperbolic length: ``exp_0(v)`` lies at distance |v| from the centre. All computations are
+|v| is a hyperbolic length: ``exp_0(v)`` is at distance |v| from the centre. All computations are
 in float64, because float32 cannot resolve points near the border; the codes are float32.
 """
 
@@ -44,7 +44,7 @@ def log_0(z: Tensor, c: float) -> Tensor:
 
 
 def add(x: Tensor, y: Tensor, c: float) -> Tensor:
-    """Möbius addition x ⊕ y: ``add(x, exp_0(v))`` lies at distance |v| from x."""
+    """Möbius addition x ⊕ y: ``add(x, exp_0(v))`` is at distance |v| from x."""
     xx, yy = (c * w.square().sum(-1, keepdim=True) for w in (x, y))
     xy = c * (x * y).sum(-1, keepdim=True)
     return ((1 + 2 * xy + yy) * x + (1 - xx) * y) / (1 + 2 * xy + xx * yy)
@@ -59,10 +59,10 @@ def log_spread(v: Tensor, c: float) -> Tensor:
     """(k − 1) log(s / sinh s), s = √c |v|: minus the log volume factor of exp_0 at v."""
     s = math.sqrt(c) * _length(v).squeeze(-1)
     small = s < 0.01  # there the Taylor series −s²/6 + s⁴/180 is exact in float64
-    far = torch.where(small, 1.0, s)
-    log_far = math.log(2.0) + far.log() - far - (-torch.expm1(-2 * far)).log()
-    near = torch.where(small, s, 0.0).square()
-    return (v.shape[-1] - 1) * torch.where(small, near * (near / 180 - 1 / 6), log_far)
+    large = torch.where(small, 1.0, s)
+    log_large = math.log(2.0) + large.log() - large - (-torch.expm1(-2 * large)).log()
+    square = torch.where(small, s, 0.0).square()
+    return (v.shape[-1] - 1) * torch.where(small, square * (square / 180 - 1 / 6), log_large)
 
 
 class WrappedNormal(DiagonalGaussian):

@@ -129,11 +129,11 @@ class GumbelSoftmax(Quantizer):
         return f"{self.n_values} categories"
 
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
-        asked, k = self.n_categories, sizes.latent_dim
-        if isinstance(asked, str):
-            divisors = (n for n in range(2, k + 1) if k % n == 0)
-            asked = min(divisors, key=lambda n: abs(math.log(n / 8)), default=1)
-        self.n_values = piece_size("n_categories", asked, k, 1)
+        n, k = self.n_categories, sizes.latent_dim
+        if isinstance(n, str):
+            divisors = (d for d in range(2, k + 1) if k % d == 0)
+            n = min(divisors, key=lambda d: abs(math.log(d / 8)), default=1)
+        self.n_values = piece_size("n_categories", n, k, 1)
         self.register_buffer("tau", torch.tensor(self._temperature(Clock(progress=0.0))))
 
     def _temperature(self, clock: Clock) -> float:

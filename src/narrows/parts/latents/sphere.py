@@ -121,7 +121,7 @@ class VonMisesFisher(Latent):
     # the start is PCA, except that every code gets length 1; PCA's have length √k on average
     space, density, maps_codes = "sphere", True, True
     min_latent_dim = 2  # S^0 is two points, where nothing can be learned by gradients
-    highest = 1e4  # largest κ: beyond, a draw is numerically μ itself
+    max_kappa = 1e4  # beyond, a draw is numerically μ itself
 
     def n_numbers(self, latent_dim: int) -> int:
         """μ and κ."""
@@ -142,7 +142,7 @@ class VonMisesFisher(Latent):
         first[..., 0] = 1.0  # the direction of a zero vector
         mu = torch.where(length > MIN_LENGTH, raw / length, first)
         kappa = 1.0 + F.softplus(h[..., -1].double() + 3.0 * raw.shape[-1])
-        return mu, kappa.clamp_max(self.highest)
+        return mu, kappa.clamp_max(self.max_kappa)
 
     def mode(self, h: Tensor) -> Tensor:
         """The mean direction."""

@@ -56,19 +56,19 @@ class Quantizer(Latent):
         raise NotImplementedError
 
 
-def piece_size(name: str, asked: int | str, latent_dim: int, default: int) -> int:
-    """``asked``, which must divide ``latent_dim``; "auto": the largest divisor up to ``default``.
+def piece_size(name: str, value: int | str, latent_dim: int, default: int) -> int:
+    """``value``, which must divide ``latent_dim``; "auto": the largest divisor up to ``default``.
 
     ``name`` is the parameter, for the message of the ParameterError.
     """
-    if isinstance(asked, str):
+    if isinstance(value, str):
         return max(n for n in range(1, default + 1) if latent_dim % n == 0)
-    if latent_dim % asked:
+    if latent_dim % value:
         raise ParameterError(
-            f"{name}={asked} does not divide latent_dim={latent_dim}; choose "
-            f'latent_dim={asked * math.ceil(latent_dim / asked)}, or {name}="auto".'
+            f"{name}={value} does not divide latent_dim={latent_dim}; choose "
+            f'latent_dim={value * math.ceil(latent_dim / value)}, or {name}="auto".'
         )
-    return int(asked)
+    return int(value)
 
 
 def sums_and_counts(points: Tensor, nearest: Tensor, n: int) -> Tensor:
@@ -188,7 +188,7 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _search(self, points: Tensor, beam: int = 1) -> Tensor:
-        """The indices (m, n_levels) of vectors whose sum is near each point, level by level.
+        """The indices (m, n_levels) of vectors that add up to nearly each point, level by level.
 
         ``beam`` candidates are kept from level to level; 1 is the greedy search of the paper.
         """

@@ -103,8 +103,8 @@ class Gaussian(Likelihood):
     units; with σ fixed at 1 this is ``MSE`` plus a constant.
     """
 
-    # limit of log σ: below, float32 residuals are rounding errors, and the density would diverge
-    smallest = -6.0
+    # below, float32 residuals are rounding errors, and the density would diverge
+    min_log_scale = -6.0
     unit: ClassVar[float] = 1.0  # the scale for a standard deviation of 1
     constant: ClassVar[float] = 0.5 * math.log(2 * math.pi)
 
@@ -119,7 +119,7 @@ class Gaussian(Likelihood):
         self.log_scale.data.fill_(math.log(deviation * self.unit))
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        log_scale = self.log_scale.clamp(min=self.smallest)
+        log_scale = self.log_scale.clamp(min=self.min_log_scale)
         return self._cost((output - x) * torch.exp(-log_scale)) + log_scale + self.constant
 
     def _cost(self, r: Tensor) -> Tensor:

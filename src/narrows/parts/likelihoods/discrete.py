@@ -55,7 +55,7 @@ class Logistic(WholeNumberLikelihood, DataUnitsLikelihood):
     """
 
     name, allowed = "logistic", (-MAX_EXACT, MAX_EXACT)
-    smallest = -9.0  # limit of log s, where all mass lies in one cell
+    min_log_scale = -9.0  # where all mass lies in one cell
 
     @classmethod
     def infer_support(cls, found: Range) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class Logistic(WholeNumberLikelihood, DataUnitsLikelihood):
         self.log_scale.data.fill_(math.log(deviation * math.sqrt(3) / math.pi))
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        inverse = torch.exp(-self.log_scale.clamp(min=self.smallest))
+        inverse = torch.exp(-self.log_scale.clamp(min=self.min_log_scale))
         half = 0.5 / self.scale  # half a cell, in scaled units
         above, below = (x + half - output) * inverse, (x - half - output) * inverse
         # σ(a) − σ(b) = σ(a) σ(−b) (1 − exp(b − a)), which has no cancellation
@@ -208,7 +208,7 @@ class Mixed(DataUnitsLikelihood):
     """
 
     real = False
-    smallest = -6.0  # limit of log σ, as in ``Gaussian``
+    min_log_scale = -6.0  # as in ``Gaussian``
 
     @classmethod
     def infer_support(cls, found: Range) -> tuple[int, ...]:
@@ -275,7 +275,7 @@ class Mixed(DataUnitsLikelihood):
             yield n, group, part.unflatten(-1, (len(group), n)) if n else part
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        value, log_scale = x * self.scale + self.shift, self.log_scale.clamp(min=self.smallest)
+        value, log_scale = x * self.scale + self.shift, self.log_scale.clamp(min=self.min_log_scale)
         costs = []
         for n, group, part in self._grouped(output):
             if n:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ def _layers(widths: Sequence[int], activation: str) -> Iterator[nn.Module]:
         yield nn.Linear(a, b)
 
 
-def dense(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
+def dense(options: NetworkOptions) -> tuple[nn.Sequential, nn.Sequential]:
     """Fully connected f and g; the widths of g are those of f in reverse order.
 
     With ``tied`` the decoder's matrices are those of the encoder, transposed; its biases are free.
@@ -148,9 +148,8 @@ class Shuffle(nn.Module):
         if self.dims == 2:
             return F.pixel_shuffle(x, 2)
         batch, channels, length = x.shape
-        return (
-            x.view(batch, channels // 2, 2, length).transpose(2, 3).reshape(batch, -1, 2 * length)
-        )
+        pairs = x.view(batch, channels // 2, 2, length).transpose(2, 3)
+        return pairs.reshape(batch, -1, 2 * length)
 
 
 class ResizeTo(nn.Module):
@@ -224,11 +223,11 @@ def conv_channels(size: Sequence[int]) -> tuple[int, ...]:
     return tuple(channels)
 
 
-def conv(options: NetworkOptions) -> tuple[nn.Module, nn.Module]:
+def conv(options: NetworkOptions) -> tuple[nn.Sequential, nn.Sequential]:
     """Convolutional f and g for (C, L) and (C, H, W): every stage of f halves the size.
 
-    Every size from 1 up is restored exactly: each stage of g knows the size that its counterpart
-    in f started from.
+    Every size from 1 up is restored exactly: each stage of g has the size of the input of its
+    counterpart in f.
     """
     (n_channels, *size), (n_out, *_) = options.ends
     if options.tied:
@@ -278,13 +277,7 @@ def build_networks(
     rng : Generator or None
         Draws the weights. None: they come from a file, and the networks stay on "meta".
     """
-    with torch.device("meta"):
-        f, g = (net.float() for net in ARCHITECTURES[name](options))
-    if rng is None:
-        return f, g
-    for net in (f, g):
-        net.to_empty(device="cpu")
-        initialise(net, rng)
+    f, g = create(lambda: nn.ModuleList(ARCHITECTURES[name](options)), rng)
     return f, g
 
 
@@ -297,7 +290,10 @@ def validate_plain_ends(options: NetworkOptions) -> None:
         )
 
 
-def make(build: Callable[[], nn.Module], rng: Generator | None) -> Any:
+M = TypeVar("M", bound=nn.Module)
+
+
+def create(build: Callable[[], M], rng: Generator | None) -> M:
     """The module that ``build`` returns, with weights drawn from ``rng`` only.
 
     Without ``rng`` nothing is drawn and the module stays on "meta". Every network of a part is
@@ -311,10 +307,9 @@ def make(build: Callable[[], nn.Module], rng: Generator | None) -> Any:
     return net
 
 
-def mlp(widths: Sequence[int], rng: Generator | None, activation: str = "gelu") -> nn.Sequential:
-    """Linear layers of these widths with activations in between, created by ``make``."""
-    net: nn.Sequential = make(lambda: nn.Sequential(*_layers(widths, activation)), rng)
-    return net
+def mlp(widths: Sequence[int], rng: Generator | None) -> nn.Sequential:
+    """Linear layers of these widths with GELU in between, created by ``create``."""
+    return create(lambda: nn.Sequential(*_layers(widths, "gelu")), rng)
 
 
 def initialise(net: nn.Module, rng: Generator) -> None:
@@ -334,7 +329,7 @@ def zero_last(net: nn.Module) -> None:
 
 
 # 3 × 3 convolutions of stride 2. torch's backward pass for them in bfloat16 on a CPU is many times
-# slower than a matrix product, so there they are products with the patches they look at. On other
+# slower than a matrix product, so there they are products with the patches they cover. On other
 # devices and in float32 they are torch's own.
 _BF16 = torch.bfloat16
 
@@ -367,10 +362,8 @@ class Doubling(nn.ConvTranspose2d):
 
 def _uses_products(x: Tensor) -> bool:
     """Whether this is training in bfloat16 on a CPU."""
-    bfloat16 = (
-        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    )
-    return bfloat16 and torch.is_grad_enabled() and x.is_cpu and x.ndim == 4
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    return dtype == torch.bfloat16 and torch.is_grad_enabled() and x.is_cpu and x.ndim == 4
 
 
 class _Halve(Function):
@@ -385,9 +378,8 @@ class _Halve(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, W, patches = ctx.saved_tensors
-        if (
-            torch.is_grad_enabled()
-        ):  # a gradient of this gradient may be taken, with respect to x too
+        # a gradient of this gradient can be taken, with respect to x too
+        if torch.is_grad_enabled():
             patches = unroll(_last(x))
         g, grad_x = _last(grads[0]).flatten(0, 2), None
         if ctx.needs_input_grad[0]:

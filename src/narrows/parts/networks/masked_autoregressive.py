@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from narrows.parts.networks.architectures import make, zero_last
+from narrows.parts.networks.architectures import create, zero_last
 
 
 class MaskedLinear(nn.Linear):
@@ -23,7 +23,7 @@ class MaskedLinear(nn.Linear):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out)
-        # saved with the weights, because a module that is read from a file only knows its shapes
+        # saved with the weights: a network that is read from a file does not compute its masks
         self.register_buffer("mask", torch.empty(n_out, n_in, dtype=torch.bool))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def masked_autoregressive(
 
     Without ``rng`` nothing is drawn, as for a module that is read from a file.
     """
-    net: MADE = make(lambda: MADE(k, n_out, hidden, context), rng)
+    net = create(lambda: MADE(k, n_out, hidden, context), rng)
     if rng is not None:
         net.set_masks()
         zero_last(net)

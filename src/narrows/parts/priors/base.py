@@ -1,6 +1,6 @@
 """The contract of a prior p over codes, and the standard normal.
 
-Distributions that are fitted to the codes after training stand in ``samplers``.
+Distributions that are fitted to the codes after training are in ``samplers``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Prior(Part):
     Attributes
     ----------
     space : str
-        Where its codes lie, one of ``latents.base.SPACES``; it must be that of the latent.
+        The set of its codes, one of ``latents.base.SPACES``; it must be that of the latent.
     closed : bool
         Whether a latent's closed form ``Node.kl`` is the divergence from this prior.
     needs : frozenset of str
-        What it asks of the latent: "gaussian" (a ``DiagonalGaussian``).
+        What it needs of the latent: "gaussian" (a ``DiagonalGaussian``).
     """
 
     space: ClassVar[str] = "real"

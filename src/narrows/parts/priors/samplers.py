@@ -15,13 +15,12 @@ from torch import Generator, Tensor, nn
 
 from narrows._types import Clock, Node, Sizes, Trace
 from narrows.exceptions import ParameterError
-from narrows.parts.bounds import Mean
 from narrows.parts.latents.base import SPACES, Latent, normal_log_prob
 from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.latents.vector_quantizer import Quantizer
 from narrows.parts.likelihoods.continuous import Gaussian
 from narrows.parts.model import Model
-from narrows.parts.networks.architectures import make, mlp
+from narrows.parts.networks.architectures import create, mlp
 from narrows.parts.networks.masked_autoregressive import masked_autoregressive
 from narrows.parts.priors.base import StandardNormal
 
@@ -258,7 +257,7 @@ class TwoStageSampler(Sampler):
         f, g = mlp([k, width, width, 2 * self.inner], rng), mlp([self.inner, width, width, k], rng)
         p = StandardNormal()
         p.build(Sizes((k,), self.inner), rng)
-        self.vae = Model(f, g, DiagonalGaussian(), Gaussian(), p=p, draws=Mean().samples)
+        self.vae = Model(f, g, DiagonalGaussian(), Gaussian(), p=p)
 
     def cost(self, z: Tensor, rng: Generator) -> Tensor:
         trace = self.vae(z, Clock(), rng, K=1)
@@ -267,7 +266,7 @@ class TwoStageSampler(Sampler):
 
     def draw(self, n: int, rng: Generator, temperature: float) -> Tensor:
         assert isinstance(self.vae.D, Gaussian)
-        gamma = self.vae.D.log_scale.clamp(min=Gaussian.smallest).exp()
+        gamma = self.vae.D.log_scale.clamp(min=Gaussian.min_log_scale).exp()
         z: Tensor = self.vae.g(self.vae.sample(n, rng, temperature))
         return z + gamma * self._normal(n, rng, temperature)
 
@@ -293,10 +292,10 @@ class AutoregressiveSampler(Sampler):
 
     def build(self, rng: Generator | None) -> None:
         # one more value: "nothing yet", before the first index
-        self.before = make(lambda: nn.Embedding(self.n_values + 1, self.width), rng)
-        self.place = make(lambda: nn.Embedding(self.n_positions, self.width), rng)
-        self.net = make(lambda: nn.GRU(self.width, self.width, batch_first=True), rng)
-        self.answer = make(lambda: nn.Linear(2 * self.width, self.n_values), rng)
+        self.before = create(lambda: nn.Embedding(self.n_values + 1, self.width), rng)
+        self.place = create(lambda: nn.Embedding(self.n_positions, self.width), rng)
+        self.net = create(lambda: nn.GRU(self.width, self.width, batch_first=True), rng)
+        self.answer = create(lambda: nn.Linear(2 * self.width, self.n_values), rng)
 
     def init_from_codes(self, codes: Tensor, rng: Generator) -> Tensor:
         return codes

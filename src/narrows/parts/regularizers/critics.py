@@ -1,4 +1,4 @@
-"""R with a critic: a network that learns to tell two kinds of input apart, a second player.
+"""R with a critic: a network that learns to distinguish two kinds of input, a second player.
 
 A critic outputs one number, the log odds that its input is of the first kind. The loop computes the
 gradients of each player's loss for its own parameters only, so nothing here stops gradients for
@@ -22,7 +22,7 @@ from narrows.parts.latents.base import Latent
 from narrows.parts.likelihoods.base import Likelihood
 from narrows.parts.likelihoods.discrete import Categorical, Mixed
 from narrows.parts.model import Model
-from narrows.parts.networks.architectures import NetworkOptions, conv, dense, make, mlp, zero_last
+from narrows.parts.networks.architectures import NetworkOptions, conv, create, dense, mlp, zero_last
 from narrows.parts.regularizers.base import Regularizer
 
 
@@ -63,7 +63,6 @@ class CodeCritic(Regularizer):
 
     def own_loss(self, model: Composition, trace: Trace) -> Tensor:
         z = _codes(trace).detach()
-        assert trace.rng is not None
         drawn = model.p.sample(len(z), trace.rng, 1.0, model)
         return critic_loss(self.critic(drawn.detach()), self.critic(z))
 
@@ -140,7 +139,7 @@ class ImageCritic(Regularizer):
     def build(self, sizes: Sizes, rng: Generator | None) -> None:
         network = conv if len(sizes.shape) > 1 else dense
         options = NetworkOptions(sizes.shape, sizes.latent_dim, numbers=1)
-        self.critic = make(lambda: network(options)[0], rng)
+        self.critic = create(lambda: network(options)[0], rng)
         zero_last(self.critic)
 
     def features(self, trace: Trace) -> tuple[Tensor, Tensor]:

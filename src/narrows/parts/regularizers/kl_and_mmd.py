@@ -207,6 +207,5 @@ class MMD(Regularizer):
         return f"kernel={self.kernel!r}"
 
     def forward(self, model: Composition, trace: Trace) -> Tensor:
-        assert trace.rng is not None
         drawn = model.p.sample(N_PRIOR_DRAWS, trace.rng, 1.0, model)
         return mmd(trace.z.flatten(0, 1), drawn, self.kernel)

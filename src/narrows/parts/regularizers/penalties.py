@@ -123,7 +123,6 @@ class Contractive(Regularizer):
     needs, any_bound = frozenset({"smooth"}), True
 
     def forward(self, model: Composition, trace: Trace) -> Tensor:
-        assert trace.rng is not None
         return squared_jacobian(model.encode, trace.x, trace.rng)
 
 
@@ -136,5 +135,4 @@ class GradientPenalty(Regularizer):
     needs, any_bound = frozenset({"smooth"}), True
 
     def forward(self, model: Composition, trace: Trace) -> Tensor:
-        assert trace.rng is not None
         return squared_jacobian(model.g, merge_draws(trace.z).float(), trace.rng)
