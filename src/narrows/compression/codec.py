@@ -32,8 +32,7 @@ from narrows.compression.codec_setup import (
     CodecData,
     build_model,
     pca_network,
-    prepare_patches,
-    prepare_samples,
+    prepare_data,
     resolve_config,
 )
 from narrows.compression.decompress_files import check_binary, decompress
@@ -268,7 +267,7 @@ class Codec(Learner[CodecState], BaseEstimator):
             layout = data.spec.layout
             axes = layout.axes
             event = None if self._uses_blocks(layout.shape) else layout.user_shape
-        prepared = self._prepared(data, event is not None, seed, device)
+        prepared = prepare_data(data, event is not None, self.validation_fraction, seed, device)
         config, pca = resolve_config(self, prepared, event, axes, seed)
         network, objective = build_model(config, seed)
         network.init_from_pca(pca)
@@ -289,14 +288,6 @@ class Codec(Learner[CodecState], BaseEstimator):
         if len(shape) < 3:
             return False
         return not isinstance(self.block, str) or math.prod(shape) > MAX_WHOLE
-
-    def _prepared(
-        self, data: FitData[GivenRows | Images], whole: bool, seed: int, device: torch.device
-    ) -> CodecData:
-        rows, held, fraction = data.rows, data.held, self.validation_fraction
-        if isinstance(rows, Images) or isinstance(held, Images) or not whole:
-            return prepare_patches(rows, held, fraction, seed, device)
-        return prepare_samples(FitData(rows, held), fraction, seed, device)
 
     def _training(
         self,
@@ -325,7 +316,8 @@ class Codec(Learner[CodecState], BaseEstimator):
         refuse_changes(self, fitted.parameters)
         start = replace(fitted.copy(), versions=None, parameters=lasting(self))
         seed, device, config = start.seed, next(start.model.parameters()).device, start.config
-        prepared = self._prepared(data, config.event is not None, seed, device)
+        whole, fraction = config.event is not None, self.validation_fraction
+        prepared = prepare_data(data, whole, fraction, seed, device)
         pca = resolve_config(self, prepared, config.event, config.axes, seed)[1]
         state = start.train_state or new_train_state(seed, device, group)
         return self._training(start, state, data, prepared, pca)

@@ -283,7 +283,17 @@ def _context_options(
 # ------------------------------------------------------------------ the data
 
 
-def prepare_samples(
+def prepare_data(
+    data: FitData[Given | Images], whole: bool, fraction: float, seed: int, device: torch.device
+) -> CodecData:
+    """What to train on: samples that are one cell each if ``whole``, else patches of images."""
+    rows, held = data.rows, data.held
+    if isinstance(rows, Images) or isinstance(held, Images) or not whole:
+        return _prepare_patches(rows, held, fraction, seed, device)
+    return _prepare_samples(FitData(rows, held), fraction, seed, device)
+
+
+def _prepare_samples(
     data: FitData[Given], fraction: float, seed: int, device: torch.device
 ) -> CodecData:
     """Samples that are one cell each; without X_val a ``fraction`` is held out."""
@@ -303,7 +313,7 @@ def prepare_samples(
     return CodecData(training, validation, scaling, bounds, channels, str(data.rows.dtype))
 
 
-def prepare_patches(
+def _prepare_patches(
     rows: Given | Images,
     held: Given | Images | None,
     fraction: float,
