@@ -40,12 +40,7 @@ from narrows.compression.format import Array
 from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, CodingSettings
 from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.integer_networks import Payload
-from narrows.compression.format.pack import (
-    Summary,
-    pack,
-    range_of,
-    row_axes,
-)
+from narrows.compression.format.pack import Summary, pack, range_of, row_axes
 from narrows.compression.quantize_weights import measure_levels, quantize_model, sample_batches
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
@@ -56,14 +51,7 @@ from narrows.estimators.fitted_state import (
     refuse_own_networks,
     without_prefix,
 )
-from narrows.estimators.parameters import (
-    AXES,
-    WIDEST,
-    lasting,
-    parameter,
-    refuse_changes,
-    seed_of,
-)
+from narrows.estimators.parameters import AXES, WIDEST, lasting, parameter, refuse_changes, seed_of
 from narrows.estimators.pca import PCA
 from narrows.estimators.setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.summary import given_parameters, run_summary, versions

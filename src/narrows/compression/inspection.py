@@ -10,11 +10,7 @@ import numpy as np
 
 from narrows.compression.decompress_files import load_model
 from narrows.compression.format.chunk_methods import MODEL_METHODS, NAMES
-from narrows.compression.format.container import (
-    NO_LIMIT,
-    Outline,
-    Reader,
-)
+from narrows.compression.format.container import NO_LIMIT, Outline, Reader
 from narrows.compression.format.header import Item
 from narrows.compression.format.pack import Unpacker
 
