@@ -117,7 +117,7 @@ def test_a_file_is_as_large_as_the_model_says(codec: Codec) -> None:
     model, latents = codec.decoder_, codec._encoder()
     y = latents.latents(model.planes(DIGITS, model.grid(DIGITS.shape, False)))
     for level in range(model.n_levels):
-        estimate = code_bits(latents.quantise(y, level), model.tables, level) / 8
+        estimate = code_bits(latents.quantize(y, level), model.tables, level) / 8
         stream = io.BytesIO()
         summary = codec.compress_to(stream, DIGITS, quality=level - model.level)
         assert summary.coded == len(stream.getvalue())
@@ -374,6 +374,6 @@ def test_files_of_images_are_as_large_as_the_model_says() -> None:
     assert grid is not None
     y = half.latents(model.planes(image, grid))
     for level in range(model.n_levels):
-        estimate = code_bits(half.quantise(y, level), model.tables, level) / 8
+        estimate = code_bits(half.quantize(y, level), model.tables, level) / 8
         summary = codec.compress_to(io.BytesIO(), [image], quality=level - model.level)
         assert estimate <= summary.codes <= 1.005 * estimate + 64

@@ -31,13 +31,13 @@ from helpers import mutated_files as fuzzing
 from helpers.containers import example, write
 from helpers.quick_codecs import few_patches  # noqa: F401
 from narrows import Codec
+from narrows.compression.decompress_files import load_model
 from narrows.compression.format import chunk_methods as methods
 from narrows.compression.format import pack as packing
 from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.entropy_coder import Tables, frequencies_of
 from narrows.compression.format.frames import MODEL
 from narrows.compression.format.integer_networks import Payload
-from narrows.compression.format.pack import load_model
 from narrows.exceptions import Corrupt, FileError
 from narrows.io.safetensors_file import read_file, write_file
 

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from narrows.compression.compression_summary import compress_file, pca_bits, report_lines
     from narrows.compression.decompress_files import (
         Decompressed,
+        decompress,
         decompress_item,
         decompress_to,
         decompress_to_stream,
+        load_model,
+        opened,
     )
     from narrows.compression.format.container import Lost
-    from narrows.compression.format.pack import Unpacker, decompress, load_model, opened
+    from narrows.compression.format.pack import Unpacker
     from narrows.compression.inspection import describe_file, describe_item, description_lines
 
 __all__ = [
@@ -43,12 +46,15 @@ MODULES = {
     "compression_summary": ("compress_file", "pca_bits", "report_lines"),
     "decompress_files": (
         "Decompressed",
+        "decompress",
         "decompress_item",
         "decompress_to",
         "decompress_to_stream",
+        "load_model",
+        "opened",
     ),
     "format.container": ("Lost",),
-    "format.pack": ("Unpacker", "decompress", "load_model", "opened"),
+    "format.pack": ("Unpacker",),
     "inspection": ("describe_file", "describe_item", "description_lines"),
 }
 

@@ -1,58 +1,52 @@
-"""The codec: learns to compress, writes .narrow files, decodes them to the same bits everywhere.
-
-Also what ``compress`` accepts: arrays, images and files, and the options for each mode.
-"""
+"""The codec: learns to compress, writes .narrow files, decodes them to the same bits everywhere."""
 
 from __future__ import annotations
 
 import io
 import math
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from narrows.compression.codec_network import LatentEncoder
+from narrows.compression.codec_input import (
+    check_kind,
+    checked_images,
+    is_rows,
+    level_for,
+    parse_error,
+    read_items,
+    resolve_mode,
+)
+from narrows.compression.codec_network import CodecNetwork, LatentEncoder
 from narrows.compression.codec_setup import (
     MAX_WHOLE,
     CodecConfig,
     CodecData,
-    build_network,
-    build_objective,
+    build_model,
     pca_network,
-    prepare_blocks,
-    prepare_images,
-    prepare_samples,
+    prepare_data,
     resolve_config,
 )
-from narrows.compression.codec_state import ERRORS, CodecState
+from narrows.compression.decompress_files import check_binary, decompress
+from narrows.compression.format import Array
 from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, CodingSettings
 from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.integer_networks import Payload
-from narrows.compression.format.pack import (
-    Given,
-    Summary,
-    check_binary,
-    decompress,
-    ends_of,
-    pack,
-    range_of,
-    row_axes,
-)
+from narrows.compression.format.pack import Summary, pack, range_of, row_axes
 from narrows.compression.quantize_weights import measure_levels, quantize_model, sample_batches
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
 from narrows.estimators.fit_setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.fitted_state import (
+    FittedState,
     History,
     pick_device,
     refuse_own_networks,
@@ -71,15 +65,45 @@ from narrows.estimators.pca import PCA
 from narrows.estimators.summary import given_parameters, run_summary
 from narrows.estimators.validation import Given as GivenRows
 from narrows.estimators.validation import InputSpec, Layout, validate_X
-from narrows.exceptions import InputError, InputTypeError, ParameterError
-from narrows.io.photographs import Images, find_photographs, read_photograph
+from narrows.exceptions import InputError, ParameterError
+from narrows.io.photographs import Images
 from narrows.training.process_group import Group
 from narrows.training.train_state import TrainState
 
-Array = NDArray[Any]
-MODES = ("lossy", "bounded", "lossless")
+ERRORS = ("bits_per_number", "mse")  # of the default level, on the validation rows
 PATCHES_PER_STEP = 16
 CHECKPOINT_SAMPLES = 32  # validation samples whose codes are counted for a checkpoint's tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecState(FittedState):
+    """What a Codec learns.
+
+    ``payload`` is the quantised model that files are decoded with, ``levels`` the rate and error of
+    each level; both are known after training. ``pca`` (of the cells) and ``validation_sample``,
+    from which a checkpoint's payload is made, are known during training only.
+    """
+
+    keys: ClassVar[frozenset[str]] = FittedState.keys | {"levels", "layout"}
+
+    model: CodecNetwork
+    config: CodecConfig
+    payload: Payload | None = None
+    levels: list[dict[str, float]] = field(default_factory=list)
+    pca: PCA | None = None
+    validation_sample: Tensor | None = None
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors of a file, and what its header holds under "fitted"."""
+        tensors, header = super().to_tensors()
+        payload = self.payload
+        if payload is None:  # a checkpoint: training has not ended
+            assert self.validation_sample is not None
+            level, samples = len(self.config.sigmas) // 2, [self.validation_sample]
+            payload = quantize_model(self.model, self.config, level, samples, self.objective)
+        tensors["payload"] = torch.from_numpy(np.frombuffer(payload.data, np.uint8).copy())
+        layout = None if self.layout is None else asdict(self.layout)
+        return tensors, {**header, "levels": self.levels, "layout": layout}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -219,7 +243,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     def _validate_fit(
         self, X: object, X_val: object, y: object, fitted: CodecState | None
     ) -> FitData[GivenRows | Images]:
-        if isinstance(X, str | Path | list) and not _is_rows(X):
+        if isinstance(X, str | Path | list) and not is_rows(X):
             return FitData(Images(X), None if X_val is None else Images(X_val))
         rows, spec = validate_X(self, X, None if fitted is None else fitted.spec)
         held = None if X_val is None else validate_X(self, X_val, spec)[0]
@@ -233,13 +257,13 @@ class Codec(Learner[CodecState], BaseEstimator):
             layout = data.spec.layout
             axes = layout.axes
             event = None if self._uses_blocks(layout.shape) else layout.user_shape
-        prepared = self._prepared(data, event is not None, seed, device)
+        prepared = prepare_data(data, event is not None, self.validation_fraction, seed, device)
         config, pca = resolve_config(self, prepared, event, axes, seed)
-        network = build_network(config, torch.Generator().manual_seed(seed))
+        network, objective = build_model(config, seed)
         network.init_from_pca(pca)
         start = CodecState(
             model=network,
-            objective=build_objective(config, torch.Generator().manual_seed(seed)),
+            objective=objective,
             config=config,
             history=start_history(0, 0, ERRORS),
             seed=seed,
@@ -254,18 +278,6 @@ class Codec(Learner[CodecState], BaseEstimator):
         if len(shape) < 3:
             return False
         return not isinstance(self.block, str) or math.prod(shape) > MAX_WHOLE
-
-    def _prepared(
-        self, data: FitData[GivenRows | Images], whole: bool, seed: int, device: torch.device
-    ) -> CodecData:
-        rows, held, fraction = data.rows, data.held, self.validation_fraction
-        if isinstance(rows, Images):
-            assert held is None or isinstance(held, Images)
-            return prepare_images(rows, held, fraction, seed, device)
-        assert not isinstance(held, Images)
-        if not whole:
-            return prepare_blocks(rows, held, fraction, seed, device)
-        return prepare_samples(FitData(rows, held), fraction, seed, device)
 
     def _training(
         self,
@@ -294,7 +306,8 @@ class Codec(Learner[CodecState], BaseEstimator):
         refuse_changes(self, fitted.parameters)
         start = replace(fitted, versions=None, parameters=lasting(self))
         seed, device, config = start.seed, next(start.model.parameters()).device, start.config
-        prepared = self._prepared(data, config.event is not None, seed, device)
+        whole, fraction = config.event is not None, self.validation_fraction
+        prepared = prepare_data(data, whole, fraction, seed, device)
         pca = resolve_config(self, prepared, config.event, config.axes, seed)[1]
         state = start.train_state or new_train_state(seed, device, group)
         return self._training(start, state, data, prepared, pca)
@@ -304,7 +317,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     def _finalize(
         self, training: Training[CodecState], history: History, group: Group
     ) -> CodecState:
-        """Quantise the network, and measure each level on the validation rows, beside PCA's."""
+        """Quantise the network, and measure each level and PCA's on the validation rows."""
         start, validation = training.start, training.validation
         network, config, pca = start.model, start.config, start.pca
         assert pca is not None
@@ -314,10 +327,10 @@ class Codec(Learner[CodecState], BaseEstimator):
         plain, plain_config = pca_network(config, pca)
         plain.to(network.log_gain.device)
         plain_model = ExactDecoder(quantize_model(plain, plain_config, 0, rows))
-        beside = measure_levels(plain, plain_model, validation)
+        pca_levels = measure_levels(plain, plain_model, validation)
         levels = [
             {**own, **{f"pca_{name}": value for name, value in other.items()}}
-            for own, other in zip(found, beside, strict=True)
+            for own, other in zip(found, pca_levels, strict=True)
         ]
         level = self._default_level(levels)
         history = replace(history, errors={name: levels[level][name] for name in ERRORS})
@@ -435,7 +448,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         """
         check_is_fitted(self, "state_")
         check_binary(stream, "write", "stream must be")
-        mode = _resolve_mode(mode, quality, max_error, autoencoder)
+        mode = resolve_mode(mode, quality, max_error, autoencoder)
         items, images = read_items(X)
         error = None
         if mode == "bounded":
@@ -443,13 +456,10 @@ class Codec(Learner[CodecState], BaseEstimator):
             error = error * range_of(items) if relative else error
         if mode == "lossy" and not images:
             self._check_lossy(items[0])
-        analysis = None
-        if autoencoder:
-            analysis = self._encoder()
         level = level_for(self.decoder_, quality)
-        # without the autoencoder, the file needs no model
-        model = self.decoder_ if autoencoder else None
-        settings = CodingSettings(mode, images, error, model, level, analysis)
+        settings = CodingSettings(mode, images, error, level=level)
+        if autoencoder:  # without it, the file needs no model
+            settings = replace(settings, model=self.decoder_, analysis=self._encoder())
         # the total of images is not known before they are read
         total = 0 if images else math.prod(items[0].data.shape) * items[0].data.dtype.itemsize
         done = 0
@@ -460,7 +470,7 @@ class Codec(Learner[CodecState], BaseEstimator):
             watch(done, total)
 
         known = np.dtype(self.state_.config.dtype)
-        given = _checked(items, known) if mode == "lossy" and images else items
+        given = checked_images(items, known) if mode == "lossy" and images else items
         summary = pack(stream, given, settings, embed=embed_model, count=len(items), watch=report)
         lossless = summary.chunks - summary.methods[NAMES[AUTOENCODER]]
         if mode == "lossy" and lossless:
@@ -540,7 +550,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         spec = None
         if layout is not None:
             spec = InputSpec(Layout(**{**layout, "user_shape": tuple(layout["user_shape"])}))
-        network, objective = build_network(config, None), build_objective(config, None)
+        network, objective = build_model(config, None)
         network.load_state_dict(without_prefix("model.", tensors), assign=True)
         objective.load_state_dict(without_prefix("objective.", tensors), assign=True)
         payload = Payload.from_bytes(tensors["payload"].numpy().tobytes())
@@ -565,143 +575,3 @@ def _level_in_words(level: dict[str, float]) -> str:
         for start in ("", "pca_")
     )
     return f"{own} (PCA {pca})"
-
-
-def _is_rows(X: object) -> bool:
-    """Whether a list holds rows of numbers, not images or names of files."""
-    return isinstance(X, list) and bool(X) and not isinstance(X[0], str | Path | np.ndarray)
-
-
-# ------------------------------------------------------------------ encoding
-
-
-def level_for(model: ExactDecoder, quality: int | None) -> int | None:
-    """The level ``quality`` steps above the model's default one; None for the default."""
-    if quality is None:
-        return None
-    last = model.n_levels - 1
-    valid = isinstance(quality, int | np.integer) and not isinstance(quality, bool)
-    if not valid or not 0 <= model.level + int(quality) <= last:
-        raise ParameterError(
-            f"quality counts steps of 3 dB from the model's own level, here from {-model.level} to "
-            f"{last - model.level}. Got {quality!r} instead."
-        )
-    return model.level + int(quality)
-
-
-def _resolve_mode(
-    mode: str | None, quality: int | None, max_error: float | str | None, autoencoder: bool
-) -> str:
-    mode = mode or ("lossy" if max_error is None else "bounded")
-    if mode not in MODES:
-        raise ParameterError(f"mode must be one of {', '.join(MODES)}. Got {mode!r} instead.")
-    if (mode == "bounded") != (max_error is not None):
-        raise ParameterError(
-            "max_error and mode='bounded' go together: give max_error as a number or as "
-            "'1e-3rel', or choose another mode."
-        )
-    if mode != "lossy" and quality is not None:
-        raise ParameterError(f"quality is for mode='lossy', not for mode={mode!r}: leave it out.")
-    if mode == "lossy" and not autoencoder:
-        raise ParameterError(
-            "Lossy files need the autoencoder: with autoencoder=False give max_error, or "
-            "mode='lossless'."
-        )
-    return mode
-
-
-def parse_error(max_error: float | str | None) -> tuple[float, bool]:
-    """The largest error, and whether it is relative to the range: 0.01, "0.01", "1e-3rel".
-
-    >>> parse_error("1e-3rel"), parse_error(2)
-    ((0.001, True), (2.0, False))
-    """
-    text = str(max_error)
-    relative = re.fullmatch(r"(.+?)\s*rel", text)
-    try:
-        value = float(relative[1] if relative else text)
-    except ValueError:
-        value = -1.0
-    if isinstance(max_error, bool) or not 0 <= value < float("inf"):
-        raise ParameterError(
-            "max_error must be a number from 0 in the units of X, or a share of its range as "
-            f"'1e-3rel'. Got {max_error!r} instead."
-        )
-    return value, relative is not None
-
-
-# ------------------------------------------------------------------ what is compressed
-
-
-def read_items(X: object) -> tuple[list[Any], bool]:
-    """What is to be compressed, items with ``data`` and ``name``; and whether they are images."""
-    if isinstance(X, str | Path):
-        path = Path(X)
-        paths = find_photographs(path) if path.is_dir() else [path]
-        root = path if path.is_dir() else path.parent
-        return [_ImageFile(p, p.relative_to(root).as_posix()) for p in paths], True
-    if isinstance(X, list) and X and isinstance(X[0], np.ndarray):
-        for i, image in enumerate(X):
-            if np.ndim(image) not in (2, 3) or np.shape(image)[2:] > (4,):
-                raise InputError(
-                    f"Item {i} of X has shape {np.shape(image)}, but a list holds images, (H, W) "
-                    "or (H, W, 3); stack other arrays into one."
-                )
-        return [Given(np.asarray(image), f"{i:06d}.png") for i, image in enumerate(X)], True
-    return [Given(_as_array(X))], False
-
-
-def _as_array(X: Any) -> Any:
-    """A tensor or rows in lists as an array; an array on a disk is returned as it is."""
-    if hasattr(X, "toarray"):
-        raise InputError("X is sparse, but a codec takes dense data: give X.toarray().")
-    try:
-        if isinstance(X, Tensor):
-            return X.detach().cpu().numpy()
-        return X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
-    except TypeError:
-        raise InputTypeError(
-            f"X holds {X.dtype}, which NumPy does not have: convert it, as with X.float()."
-        ) from None
-    except ValueError:
-        raise InputError("X is ragged: make all its rows the same length.") from None
-
-
-class _ImageFile:
-    """An image file, decoded each time its ``data`` is used."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
-
-    @property
-    def data(self) -> Array:
-        """Its pixels, upright, with transparency, if any, after the colours."""
-        planes = read_photograph(self.path).upright
-        return planes[..., 0] if planes.shape[2] == 1 else planes
-
-
-def _checked(items: list[Any], known: np.dtype[Any]) -> Iterator[Given]:
-    """The items, each read once and checked against the dtype that the codec was fitted on."""
-    for item in items:
-        given = Given(item.data, item.name)
-        check_kind(given, known)
-        yield given
-
-
-def check_kind(item: Given, known: np.dtype[Any]) -> None:
-    """Raise ``InputError`` for numbers unlike the dtype that the codec was fitted on."""
-    dtype, what = np.dtype(item.data.dtype), item.name or "X"
-    kinds = [kind.replace("u", "i") for kind in (dtype.kind, known.kind)]
-    held = str(dtype)
-    if kinds[0] == kinds[1]:
-        if kinds[0] != "i" or np.can_cast(dtype, known):
-            return
-        low, high = ends_of([item])
-        limits = np.iinfo(known)
-        if limits.min <= low and high <= limits.max:
-            return
-        held = f"{dtype} from {low:.0f} to {high:.0f}"
-    raise InputError(
-        f"{what} holds {held}, but the codec was fitted on {known}: convert it, or choose "
-        "max_error or mode='lossless', which take any numbers."
-    )

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from narrows._types import Clock, Node, Trace
 from narrows.compression.context_network import ContextNetwork
 from narrows.compression.entropy_models import CellConv, ConditionalPrior, FactorisedPrior
+from narrows.compression.format import Array
 from narrows.compression.format.latent_codes import MAX_CODE
 from narrows.estimators.pca import PCA
 from narrows.parts import Composition
@@ -31,7 +30,6 @@ from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.regularizers.base import Regularizer
 from narrows.training.batches import inference_batch
 
-Array = NDArray[Any]
 STEP = math.sqrt(12)  # rounding to steps of √12 σ leaves a root mean squared error of σ
 NOISE_SHARE = 2 / 3  # of a run: until then the decoder sees noise, after that rounded codes
 
@@ -270,7 +268,7 @@ class LatentEncoder:
         return np.asarray(torch.cat(out))
 
     @torch.no_grad()
-    def quantise(self, latents: Array, level: int) -> Array:
+    def quantize(self, latents: Array, level: int) -> Array:
         """Codes at a level, whole numbers."""
         device = self.network.log_gain.device
         codes = self.network.codes(torch.from_numpy(latents).to(device), level)

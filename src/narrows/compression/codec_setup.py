@@ -94,7 +94,8 @@ class CodecConfig:
 
     def unit(self, name: str) -> NDArray[np.float64]:
         """ "scale", "shift", "low" or "high", shaped to broadcast against a cell, (C, h, w)."""
-        values = getattr(self, name)
+        units = {"scale": self.scale, "shift": self.shift, "low": self.low, "high": self.high}
+        values = units[name]
         if values is None:
             return np.full((1, 1, 1), -math.inf if name == "low" else math.inf)
         array = np.asarray(values, np.float64)
@@ -129,7 +130,24 @@ class CodecData:
 # ------------------------------------------------------------------ the network
 
 
-def build_network(config: CodecConfig, rng: Generator | None) -> CodecNetwork:
+def build_model(config: CodecConfig, seed: int | None) -> tuple[CodecNetwork, WeightedObjective]:
+    """The network, and its objective: distance and rate, and with a context network its cost.
+
+    The weights are drawn from generators with ``seed``; None: there are none yet.
+    """
+    network = _build_network(config, _generator(seed))
+    if config.pixels is None:
+        return network, rate_distortion()
+    options = ContextOptions(**_with_tuples(config.pixels))
+    bits = ContextBits(ContextNetwork(options, _generator(seed)), config.shift, config.scale)
+    return network, rate_distortion(Term("pixels", bits))
+
+
+def _generator(seed: int | None) -> Generator | None:
+    return None if seed is None else Generator().manual_seed(seed)
+
+
+def _build_network(config: CodecConfig, rng: Generator | None) -> CodecNetwork:
     """The network with weights drawn from ``rng``; None: with no weights yet."""
     q = FSQ(config.n_values) if config.quantizer == "fsq" else UniformNoise()
     with torch.device("meta"):
@@ -155,18 +173,10 @@ def build_network(config: CodecConfig, rng: Generator | None) -> CodecNetwork:
     return network
 
 
-def build_objective(config: CodecConfig, rng: Generator | None) -> WeightedObjective:
-    """Distance and rate, and with a context network the cost of the pixels."""
-    if config.pixels is None:
-        return rate_distortion()
-    network = ContextNetwork(ContextOptions(**_with_tuples(config.pixels)), rng)
-    return rate_distortion(Term("pixels", ContextBits(network, config.shift, config.scale)))
-
-
 def pca_network(config: CodecConfig, pca: PCA) -> tuple[CodecNetwork, CodecConfig]:
     """PCA with the same quantiser and entropy coder and a factorised prior: the simple method."""
     plain = replace(config, hidden=(), context=0, quantizer="noise")
-    network = build_network(plain, torch.Generator().manual_seed(0))
+    network = _build_network(plain, _generator(0))
     network.init_from_pca(pca)
     return network.eval(), plain
 
@@ -279,7 +289,17 @@ def _context_options(
 # ------------------------------------------------------------------ the data
 
 
-def prepare_samples(
+def prepare_data(
+    data: FitData[Given | Images], whole: bool, fraction: float, seed: int, device: torch.device
+) -> CodecData:
+    """What to train on: samples that are one cell each if ``whole``, else patches of images."""
+    rows, held = data.rows, data.held
+    if isinstance(rows, Images) or isinstance(held, Images) or not whole:
+        return _prepare_patches(rows, held, fraction, seed, device)
+    return _prepare_samples(FitData(rows, held), fraction, seed, device)
+
+
+def _prepare_samples(
     data: FitData[Given], fraction: float, seed: int, device: torch.device
 ) -> CodecData:
     """Samples that are one cell each; without X_val a ``fraction`` is held out."""
@@ -299,30 +319,31 @@ def prepare_samples(
     return CodecData(training, validation, scaling, bounds, channels, str(data.rows.dtype))
 
 
-def prepare_blocks(
-    rows: Given, held: Given | None, fraction: float, seed: int, device: torch.device
+def _prepare_patches(
+    rows: Given | Images,
+    held: Given | Images | None,
+    fraction: float,
+    seed: int,
+    device: torch.device,
 ) -> CodecData:
-    """Patches of the images in an array (n, C, H, W)."""
-    statistics = statistics_of(unscaled(rows, torch.device("cpu")))
-    found = find_range([statistics])
-    scaling = fit_scaling(statistics, "shared")
-    source = SomeImages(rows, scaling=scaling.to(torch.device("cpu")))
+    """Patches of images of any sizes, or of those in an array (n, C, H, W)."""
+    cpu = torch.device("cpu")
+    bounds = None
+    if isinstance(rows, Images):
+        integers, channels = rows.dtype.kind == "u", rows.channels
+        white = float(np.iinfo(rows.dtype).max) if integers else 1.0
+        zero = torch.zeros((channels, 1, 1), dtype=torch.float64)
+        scaling, source = Scaling("shared", zero, zero + white), SomeImages(rows, white)
+        if integers:
+            bounds = (zero, zero + white)
+    else:
+        statistics, channels = statistics_of(unscaled(rows, cpu)), rows.shape[1]
+        found, scaling = find_range([statistics]), fit_scaling(statistics, "shared")
+        source = SomeImages(rows, scaling=scaling.to(cpu))
+        if found.shared:
+            bounds = (found.low, found.high)
     patches, validation = _patches(source, held, fraction, seed, device)
-    bounds = (found.low, found.high) if found.shared else None
-    return CodecData(patches, validation, scaling, bounds, rows.shape[1], str(rows.dtype))
-
-
-def prepare_images(
-    images: Images, held: Images | None, fraction: float, seed: int, device: torch.device
-) -> CodecData:
-    """Patches of images of any sizes."""
-    integers = images.dtype.kind == "u"
-    white = float(np.iinfo(images.dtype).max) if integers else 1.0
-    patches, validation = _patches(SomeImages(images, white), held, fraction, seed, device)
-    zero = torch.zeros((images.channels, 1, 1), dtype=torch.float64)
-    scaling = Scaling("shared", zero, zero + white)
-    bounds = (zero, zero + white) if integers else None
-    return CodecData(patches, validation, scaling, bounds, images.channels, str(images.dtype))
+    return CodecData(patches, validation, scaling, bounds, channels, str(rows.dtype))
 
 
 @dataclass(frozen=True)

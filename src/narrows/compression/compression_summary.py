@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from narrows.compression.codec import Codec, read_items
+from narrows.compression.codec import Codec
+from narrows.compression.codec_input import read_items
+from narrows.compression.format import Array
 from narrows.compression.format.chunk_methods import MODEL_METHODS, NAMES
 from narrows.compression.format.pack import Given, Summary, range_of
+from narrows.compression.inspection import count_in_words, shape_in_words
 from narrows.compression.other_coders import (
     CoderResult,
     bounded_results,
@@ -32,9 +34,6 @@ from narrows.compression.other_coders import (
 from narrows.io.photographs import find_photographs
 from narrows.io.write import atomic_write, check_output
 
-__all__ = ["CompressionReport", "compress_file", "report_lines"]
-
-Array = NDArray[Any]
 MAX_BYTES = 1 << 20  # of a sample
 MAX_LOSSY_BYTES = 3 << 18  # of a sample that is coded again at each of many qualities
 MAX_IMAGES = 500
@@ -148,16 +147,16 @@ def compress_file(
     # columns of a table have ranges of their own
     by_range = lossy_array and psnr_of(summary) is None and len(codec.choices_.scale) == 1
     return CompressionReport(
-        str(out) if isinstance(out, str | Path) else "standard output",
-        summary,
-        seconds,
-        len(zlib.compress(codec.decoder_.payload.data, 9)),  # as a file that embeds it has it
-        codec.decoder_.n_levels,
-        None if images else tuple(X.shape),
-        how.get("autoencoder", True),
-        range_of([Given(X)]) if by_range else None,
-        _bytes_on_disk(X),
-        comparison,
+        name=str(out) if isinstance(out, str | Path) else "standard output",
+        summary=summary,
+        seconds=seconds,
+        model=len(zlib.compress(codec.decoder_.payload.data, 9)),  # as a file that embeds it has it
+        n_levels=codec.decoder_.n_levels,
+        shape=None if images else tuple(X.shape),
+        autoencoder=how.get("autoencoder", True),
+        spread=range_of([Given(X)]) if by_range else None,
+        stored=_bytes_on_disk(X),
+        comparison=comparison,
     )
 
 
@@ -320,7 +319,7 @@ def sample_images(items: Sequence[Given], limit: int) -> tuple[list[Array], str]
     elif len(found) == len(items):
         return found, ""
     part = "a part of one" if left < 0 else f"{len(found):,}"
-    return found, f"{part} of {_count(len(items), 'image')}"
+    return found, f"{part} of {count_in_words(len(items), 'image')}"
 
 
 def sample_rows(data: Any, limit: int) -> tuple[Array, str]:
@@ -349,17 +348,13 @@ def sample_rows(data: Any, limit: int) -> tuple[Array, str]:
 # ------------------------------------------------------------------ in words
 
 
-def _count(n: int, word: str) -> str:
-    return f"{n:,} {word}{'s' * (n != 1)}"
-
-
 def report_lines(report: CompressionReport) -> list[str]:
     """The whole summary, a line each."""
     summary, shape = report.summary, report.shape
     if shape is None:
-        what = f"{_count(summary.items, 'image')}, {summary.pixels:,} pixels"
+        what = f"{count_in_words(summary.items, 'image')}, {summary.pixels:,} pixels"
     else:
-        what = " × ".join(f"{side:,}" for side in shape) or "one number"
+        what = shape_in_words(shape)
     mode = {
         "lossy": f"lossy, level {summary.level} of 0 to {report.n_levels - 1}",
         "bounded": f"no element further off than {summary.error or 0:.6g}",

@@ -3,7 +3,7 @@
     nats of an image = −Σ log p(group of v | around, place) + log p(v | group, around, place)
 
 The choice among 256 values is made in two steps: first a group of values, then one value of the
-group. Training looks at a random part of the pixels in each step; ``quantize_context`` in
+group. Training predicts a random part of the pixels in each step; ``quantize_context`` in
 ``quantize_weights`` then gives the whole numbers that `format.context_model` computes with. For
 that, hidden numbers have an upper limit.
 
@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
+from torch.nn.utils import skip_init
 
 from narrows.parts.networks.architectures import initialise
 
@@ -74,7 +75,7 @@ def context_options(images: NDArray[np.uint8], side: bool = False) -> ContextOpt
     net = ContextNetwork(ContextOptions((C, H, W), True, (0,)))
     pairs = torch.zeros(256, 256, dtype=torch.float64)  # counts of (prediction, value)
     for part in some.split(max(1, PIXELS_AT_ONCE // some[0].numel())):
-        batch = net.look(part, None, None)
+        batch = net.pixels(part, None, None)
         guesses = (batch.x[:, -1] / net.scale[-1]).round().long()
         values = (guesses + batch.symbols - 128) & 255
         pairs += torch.bincount(guesses * 256 + values, minlength=65536).view(256, 256)
@@ -104,7 +105,7 @@ def _first_symbols(shares: Tensor) -> tuple[int, ...]:
 class ContextNetwork(nn.Module):
     """Nats of images from the pixels before each; weights are drawn from ``rng`` (None: none yet).
 
-    A call costs the same for every batch: it looks at ``PIXELS_PER_STEP`` pixels, unless ``whole``.
+    A call costs the same for every batch: it predicts about ``PIXELS_PER_STEP`` pixels.
     """
 
     lr_multiplier = 3.0  # times the usual learning rate, by measurements on MNIST and Fashion-MNIST
@@ -126,14 +127,12 @@ class ContextNetwork(nn.Module):
         self._lay_out()
         n_groups, n_low = len(self.firsts), int(self.sizes.max())
         n_near = len(self.near_at)
-        with torch.device("meta"):  # where making a layer draws no random numbers
-            self.first = nn.Linear(len(self.scale), one, bias=False)
-            self.second = nn.Linear(one, two)
-            self.group = nn.Linear(two, n_groups)
-            self.third = nn.Linear(two, three, bias=False)
-            self.low = nn.Linear(three, n_low)
-        for layer in (self.first, self.second, self.group, self.third, self.low):
-            layer.to_empty(device="cpu")
+        # without torch's own initial weights, which would be drawn from the global generator
+        self.first = skip_init(nn.Linear, len(self.scale), one, bias=False)
+        self.second = skip_init(nn.Linear, one, two)
+        self.group = skip_init(nn.Linear, two, n_groups)
+        self.third = skip_init(nn.Linear, two, three, bias=False)
+        self.low = skip_init(nn.Linear, three, n_low)
         # rows of these are added to what a layer sums: biases that depend on something
         self.row_bias = nn.Parameter(torch.empty(H, one))
         self.column_bias = nn.Parameter(torch.empty(W, one))
@@ -149,30 +148,22 @@ class ContextNetwork(nn.Module):
         kind = "differences from a prediction" if self.options.residual else "values"
         return f"context network for {kind}, {len(self.options.firsts)} groups"
 
-    def forward(
-        self, x: Tensor, side: Tensor | None, rng: Generator | None, whole: bool = False
-    ) -> Tensor:
-        """Nats of each of x, (B, C, H, W), numbers 0 … 255, as (B,).
+    def forward(self, x: Tensor, side: Tensor | None, rng: Generator) -> Tensor:
+        """Nats of each of x, (B, C, H, W), numbers 0 … 255, as (B,), estimated.
 
-        A random half of the images is given the approximation ``side`` as well, and a random part
-        of the pixels is looked at and stands for all. With ``whole``, all pixels are looked at,
-        all with ``side``.
+        A random half of the images has the approximation ``side`` among its inputs. A random part
+        of the pixels is predicted; their cost, scaled up, is the estimate for all pixels.
         """
         n, n_pixels = len(x), x[0].numel()
-        if whole:
-            size = max(1, PIXELS_AT_ONCE // n_pixels)
-            sides = [None] * n if side is None else side.split(size)
-            batches = (self.look(*part, None) for part in zip(x.split(size), sides, strict=False))
-            return torch.cat([self._nats(batch).view(-1, n_pixels).sum(1) for batch in batches])
         # one pixel of each of so many equal parts, so that all are equally likely
         k = min(n_pixels, -(-PIXELS_PER_STEP // n))
         start = torch.arange(k, device=x.device)
         at = (start + torch.rand(n, k, generator=rng, device=x.device)) * (n_pixels / k)
         shown = None if side is None else torch.rand(n, generator=rng, device=x.device) < 0.5
-        batch = self.look(x, side, at.long().clamp_(max=n_pixels - 1), shown)
-        return self._nats(batch).view(n, k).sum(1) * (n_pixels / k)
+        batch = self.pixels(x, side, at.long().clamp_(max=n_pixels - 1), shown)
+        return self.nats(batch).view(n, k).sum(1) * (n_pixels / k)
 
-    def look(
+    def pixels(
         self, x: Tensor, side: Tensor | None, at: Tensor | None, shown: Tensor | None = None
     ) -> PixelBatch:
         """The inputs and symbols of the pixels ``at`` (B, k) of each of x; None: of all of them.
@@ -192,8 +183,8 @@ class ContextNetwork(nn.Module):
         if self.options.side:
             if shown is None:
                 shown = torch.full((len(x),), other is not None, device=x.device)
-            beside = (canvas if other is None else other).take(here[:, None] + self.other_at)
-            around = torch.cat([around, beside], 1)
+            known = (canvas if other is None else other).take(here[:, None] + self.other_at)
+            around = torch.cat([around, known], 1)
             given = shown[:, None, None].expand(*at.shape, len(self.other_at)).flatten(0, 1)
             there = torch.cat([there, given], 1)
         near = around[:, self.near_at].long()
@@ -259,7 +250,7 @@ class ContextNetwork(nn.Module):
         low, high = torch.minimum(left, above), torch.maximum(left, above)
         return torch.minimum(torch.maximum(left + above - corner, low), high)
 
-    def _nats(self, batch: PixelBatch) -> Tensor:
+    def nats(self, batch: PixelBatch) -> Tensor:
         """−log p of the pixels, (m,)."""
         h = self.first(batch.x) + self.row_bias[batch.i] + self.column_bias[batch.j]
         if len(self.channel_bias) > 1:

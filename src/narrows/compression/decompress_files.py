@@ -1,4 +1,4 @@
-"""Decompress a .narrow file to files on a disk; torch is not needed.
+"""Decompress a .narrow file to arrays, or to files on a disk; torch is not needed.
 
 No file gets its final name before all of the .narrow file was decoded and checked. To a .npy, an
 array is written as it is decoded: at most one chunk of it is in memory.
@@ -6,6 +6,7 @@ array is written as it is decoded: at most one chunk of it is in memory.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,19 +17,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.compression.format.container import Lost
-from narrows.compression.format.frames import Chunk
+from narrows.compression.format.decoder import ExactDecoder
+from narrows.compression.format.frames import MAX_DECODED_BYTES, Chunk
 from narrows.compression.format.header import Item
+from narrows.compression.format.integer_networks import Payload
 from narrows.compression.format.pack import Unpacker
-from narrows.exceptions import Corrupt, FileError, InputError, ParameterError
+from narrows.exceptions import Corrupt, FileError, InputError, InputTypeError, ParameterError
 from narrows.io.photographs import Photograph, write_photograph
 from narrows.io.write import ARRAYS, PICTURES, atomic_write, check_output, write_head, write_rows
 
-__all__ = ["Decompressed", "decompress_item", "decompress_to", "decompress_to_stream"]
-
-Array = NDArray[Any]
+PAYLOAD = "payload"  # the name of the tensor in a model's file
 ZEROS_AT_ONCE = 1 << 24  # bytes
 SINGLE = (".png", ".npy", ".npz")  # the files that one image may be written to
 
@@ -106,6 +107,76 @@ def _check_output(out: str | Path, *, images: bool, overwrite: bool) -> Path:
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise FileError(f"'{path}' exists already; choose another folder, or give --overwrite.")
     return path
+
+
+# ------------------------------------------------------------------ to arrays
+
+
+@contextmanager
+def opened(source: Any) -> Iterator[Any]:
+    """A binary stream of bytes, of the file at a path, or the given stream, which stays open."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_file():
+            problem = "is not a file" if path.exists() else "does not exist"
+            raise FileError(f"'{path}' {problem}.")
+        with path.open("rb") as stream:
+            yield stream
+    else:
+        check_binary(source, "read", "source must be bytes, a path or")
+        yield source
+
+
+def check_binary(stream: Any, method: str, what: str) -> None:
+    """Refuse an object that has no method ``read`` or ``write`` for bytes."""
+    if not hasattr(stream, method) or isinstance(stream, io.TextIOBase):
+        mode = method[0] + "b"
+        raise InputTypeError(
+            f"{what} an open binary file, such as open(path, '{mode}'). Got "
+            f"{type(stream).__name__} instead."
+        )
+
+
+def load_model(path: str | Path) -> ExactDecoder:
+    """The decoder in the safetensors file of a codec; works without torch.
+
+    Raises ``FileError`` for a file without one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileError(f"'{path}' does not exist; give the file that the codec was saved to.")
+    try:
+        with safe_open(path, "np") as stream:
+            if PAYLOAD not in set(stream.keys()):
+                raise FileError(f"'{path}' holds no codec; fit one: narrows fit --model codec.")
+            data = stream.get_tensor(PAYLOAD).tobytes()
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise FileError(
+            f"'{path}' cannot be read as a model file; it is damaged or another kind of file."
+        ) from error
+    return ExactDecoder(Payload.from_bytes(data))
+
+
+def decompress(source: Any, model: Any = None, *, max_bytes: int = MAX_DECODED_BYTES) -> Any:
+    """See `narrows.decompress`."""
+    if isinstance(model, str | Path):
+        model = load_model(model)
+    elif hasattr(model, "decoder_"):
+        model = model.decoder_
+    if not isinstance(model, ExactDecoder | None):
+        raise InputTypeError(
+            "model must be a fitted Codec or the path of its file. Got an object of type "
+            f"{type(model).__name__}, which is not a codec or not fitted."
+        )
+    with opened(source) as stream:
+        unpacker = Unpacker(stream, model, max_bytes=max_bytes)
+        arrays = [array for _, array in unpacker]
+        if not arrays and not unpacker.settings.images:
+            raise Corrupt("the file is empty: it holds no array")
+        return arrays if unpacker.settings.images or len(arrays) > 1 else arrays[0]
 
 
 # ------------------------------------------------------------------ one item

@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from narrows.compression.format.latent_codes import MAX_SEEN, PASSES
 from narrows.parts.networks.architectures import initialise
 
-PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column of a cell, modulo 2
 MIN_LIKELIHOOD = 1e-9  # of a whole number, so that its logarithm is finite
 MIN_SCALE = 0.02
 MIN_DEVIATION = 0.05  # a channel that is nearly constant still starts with some spread
@@ -36,7 +36,6 @@ N_LOGISTICS = 3  # of the factorised prior
 # the conditional prior's two logistics: weight, and scale relative to the predicted scale; the
 # wide one makes rare large errors cheap
 LOGISTICS = ((0.75, 0.8), (0.25, 2.0))
-MAX_CONTEXT = 2047.0  # codes are clipped to this as network inputs; the decoder clips them too
 
 
 def logistic_mass(distance: Tensor, scale: Tensor) -> Tensor:
@@ -213,7 +212,7 @@ class ConditionalPrior(nn.Module):
         ``context`` are the codes as neighbours see them. Each sample is measured in one pass, in
         turn over the batch, which counts for all four.
         """
-        context = context.clamp(-MAX_CONTEXT, MAX_CONTEXT)
+        context = context.clamp(-MAX_SEEN, MAX_SEEN)  # as the decoder clips them
         total = k.new_zeros(len(k))
         every = torch.arange(len(k), device=k.device)
         turns = [every[i::4] for i in range(4)] if self.reach else [every]

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from narrows.compression.decompress_files import load_model
 from narrows.compression.format.chunk_methods import MODEL_METHODS, NAMES
-from narrows.compression.format.container import (
-    NO_LIMIT,
-    ItemOutline,
-    Lost,
-    Outline,
-    read_outline,
-)
+from narrows.compression.format.container import NO_LIMIT, Outline, Reader
 from narrows.compression.format.header import Item
-from narrows.compression.format.pack import Unpacker, load_model
-
-__all__ = ["describe_file", "describe_item", "description_lines"]
+from narrows.compression.format.pack import Unpacker
 
 CHECKED = {
     "heads only": "heads of its parts only; --verify checks all of it",
@@ -39,9 +32,11 @@ def describe_file(
     Raises the errors of `narrows.decompress`.
     """
     if verify:
-        heads, checked = _decoded(stream, model), "everything"
+        decoder = None if model is None else load_model(model)
+        unpacker = Unpacker(stream, decoder, max_bytes=NO_LIMIT)
+        heads, checked = unpacker.reader.outline(unpacker.decode), "everything"
     else:
-        heads = read_outline(stream)
+        heads = Reader(stream, NO_LIMIT).outline()
         checked = "all but what chunks decode to" if heads.whole else "heads only"
     header = heads.header
     chunks: dict[str, dict[str, int]] = {}
@@ -82,25 +77,25 @@ def describe_file(
     }
 
 
-def _decoded(stream: BinaryIO, model: str | Path | None) -> Outline:
-    """The same as ``read_outline``, after decoding everything."""
-    unpacker = Unpacker(stream, None if model is None else load_model(model), max_bytes=NO_LIMIT)
-    items: list[ItemOutline] = []
-    for part in unpacker.reader:
-        if isinstance(part, Item):
-            items.append(ItemOutline(part))
-        elif not isinstance(part, Lost):
-            items[-1].add(part.method, len(part.payload))
-            unpacker.decode(part)
-    reader = unpacker.reader
-    return Outline(reader.header, reader.n_read, reader.n_model, items, True)
+def count_in_words(n: int, word: str) -> str:
+    """A number of things.
+
+    >>> count_in_words(1, "image"), count_in_words(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{n:,} {word}{'s' * (n != 1)}"
+
+
+def shape_in_words(shape: Sequence[int]) -> str:
+    """A shape with its sides separated by ×."""
+    return " × ".join(f"{side:,}" for side in shape) or "one number"
 
 
 def _summary(heads: Outline) -> str:
     """One line about all of it."""
     header, items = heads.header, heads.items
     if header.kind == "images" or len(items) != 1:
-        what = f"{len(items):,} image{'s' * (len(items) != 1)}"
+        what = count_in_words(len(items), "image")
     else:
         what = describe_item(items[0].item)
     if header.mode == "bounded":
@@ -114,8 +109,8 @@ def describe_item(item: Item) -> str:
     >>> describe_item(Item(shape=(1797, 8, 8), dtype=">u2", row_axes=1))
     '1,797 × 8 × 8, uint16 (big-endian)'
     """
-    shape = " × ".join(f"{side:,}" for side in item.shape) or "one number"
-    return f"{shape}, {item.little}{' (big-endian)' if item.dtype.startswith('>') else ''}"
+    order = " (big-endian)" if item.dtype.startswith(">") else ""
+    return f"{shape_in_words(item.shape)}, {item.little}{order}"
 
 
 def description_lines(found: dict[str, Any], max_items: int | None) -> list[str]:
@@ -136,7 +131,7 @@ def description_lines(found: dict[str, Any], max_items: int | None) -> list[str]
         ("model", model),
     ]
     for name, total in sorted(found["chunks"].items(), key=lambda pair: -pair[1]["bytes"]):
-        count = f"{total['count']:,} chunk{'s' * (total['count'] != 1)}"
+        count = count_in_words(total["count"], "chunk")
         rows.append((name, f"{count}, {total['bytes']:,} bytes"))
     rows.append(("checked", CHECKED[found["checked"]]))
     width = max(len(name) for name, _ in rows)

@@ -27,21 +27,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["CoderResult", "bounded_results", "images_of", "lossless_results", "lossy_results"]
+from narrows.compression.format import Array
 
-Array = NDArray[Any]
 Data = Array | Sequence[Array]
 # what coders raise for data that they do not take
 REFUSALS = (ImportError, OSError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
 PERFECT = 1e-10  # mean squared error, for a peak of 1, that counts as none: 100 dB
-MAX_SHEET_SIDE = (
-    2048  # pixels of a mosaic: JPEG XL codes larger ones in parts, 15 % worse on digits
-)
+# pixels of a mosaic's side: JPEG XL codes larger ones in parts, 15 % worse on digits
+MAX_SHEET_SIDE = 2048
 MAX_TILE_SIDE = 128  # larger images gain nothing from a mosaic
 BOUND_STEP = 2 * (1 - 2.0**-20)  # of the error bound; a little below 2 leaves room for rounding
 MAX_STEPS = 2.0**53  # float64 holds all whole numbers up to here
@@ -529,6 +527,15 @@ def _unsperr(packed: bytes, like: Array) -> Array:
     return found.reshape(like.shape)
 
 
+def _of_bytes(name: str, module: ModuleType, **options: int) -> OtherCoder:
+    """A coder of the standard library."""
+
+    def encode(x: bytes, setting: float) -> bytes:
+        return bytes(module.compress(x, **options))
+
+    return OtherCoder(name, "bytes", module.__name__, encode, lambda x, like: module.decompress(x))
+
+
 def _zstandard(x: bytes, setting: float) -> bytes:
     return bytes(import_module("zstandard").ZstdCompressor(level=19).compress(x))
 
@@ -537,33 +544,22 @@ def _unzstandard(packed: bytes, like: bytes) -> bytes:
     return bytes(import_module("zstandard").ZstdDecompressor().decompress(packed))
 
 
+WEBP = partial(_webp, method=6)
 WEBP_LOSSLESS = partial(_webp, lossless=True, quality=75, method=4)
 PERCENT = range(101)
 # colour differences at half resolution and at full resolution
 JPEG, AVIF = ([partial(f, subsampling=s) for s in ("4:2:0", "4:4:4")] for f in (_jpeg, _avif))
 OTHER_CODERS = [
-    OtherCoder(
-        "zlib", "bytes", "zlib", lambda x, _: zlib.compress(x, 9), lambda x, _: zlib.decompress(x)
-    ),
-    OtherCoder(
-        "bz2", "bytes", "bz2", lambda x, _: bz2.compress(x, 9), lambda x, _: bz2.decompress(x)
-    ),
-    OtherCoder(
-        "xz",
-        "bytes",
-        "lzma",
-        lambda x, _: lzma.compress(x, preset=6),
-        lambda x, _: lzma.decompress(x),
-    ),
+    _of_bytes("zlib", zlib, level=9),
+    _of_bytes("bz2", bz2, compresslevel=9),
+    _of_bytes("xz", lzma, preset=6),
     OtherCoder("Zstandard", "bytes", "zstandard", _zstandard, _unzstandard),
     OtherCoder("PNG", "lossless", "PIL", _png, _decode_image),
     OtherCoder("WebP", "lossless", "PIL.features:webp", WEBP_LOSSLESS, _decode_image),
     OtherCoder("JPEG XL", "lossless", "imagecodecs:JPEGXL", _jpeg_xl, _decode_jpeg_xl),
     OtherCoder("JPEG", "lossy", "PIL", JPEG[0], _decode_image, PERCENT[1:]),
     OtherCoder("JPEG", "lossy", "PIL", JPEG[1], _decode_image, PERCENT[1:], colour=True),
-    OtherCoder(
-        "WebP", "lossy", "PIL.features:webp", partial(_webp, method=6), _decode_image, PERCENT
-    ),
+    OtherCoder("WebP", "lossy", "PIL.features:webp", WEBP, _decode_image, PERCENT),
     OtherCoder("AVIF", "lossy", "PIL.features:avif", AVIF[0], _decode_image, PERCENT),
     OtherCoder("AVIF", "lossy", "PIL.features:avif", AVIF[1], _decode_image, PERCENT, colour=True),
     OtherCoder("JPEG XL", "lossy", "imagecodecs:JPEGXL", _jpeg_xl, _decode_jpeg_xl, DISTANCES),

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from narrows.compression.codec_network import CodecNetwork, ContextBits, from_cells
@@ -25,6 +24,7 @@ from narrows.compression.entropy_models import (
     GroupPredictor,
     logistic_nats,
 )
+from narrows.compression.format import Array
 from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.entropy_coder import Encoder
 from narrows.compression.format.integer_networks import Payload, quantize_network
@@ -45,7 +45,6 @@ from narrows.training.batches import Rows
 from narrows.training.patches import Patches
 from narrows.training.streamed_batches import Stream
 
-Array = NDArray[Any]
 COUNTED_NUMBERS = 1 << 21  # of the samples whose codes are counted, about
 MEASURED_NUMBERS = 1 << 20  # of the validation samples that levels are measured on, about
 TABLE_REACH = 255  # largest code that a factorised table may hold

@@ -2,10 +2,10 @@
 
 From the file to its numbers:
 
-    pack             arrays to files and back; opening files and models
+    pack             arrays to files and back
     container        Writer, Reader: header, items, chunks, index, checksum
     frames           the parts of a file, checks on their order, the index
-    header           what the header and the items say of themselves
+    header           the fields of a file's header and of each item
     chunk_methods    how one chunk is coded: all methods are tried, the smallest wins
     error_bound      numbers within a largest error
     lossless         numbers exactly: raw, deflate, as integers
@@ -23,3 +23,9 @@ and the model, in whole numbers, so that every machine decodes the same bits:
 
 docs/format.md and docs/format-methods.md specify every byte.
 """
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]

@@ -4,7 +4,7 @@
     2  plain prediction     the numbers as integers, within an error bound or exact
     3  autoencoder          codes alone: lossy
     4  autoencoder + residual   codes, and the difference from what they decode to
-    5  context network      8-bit images pixel by pixel, with or without codes beside
+    5  context network      8-bit images pixel by pixel, with or without codes as well
 
 The decoder needs the method's number, its payload, the chunk's shape and dtype, and what holds for
 the whole file: mode, error bound and model.
@@ -18,9 +18,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from narrows.compression.format import lossless
+from narrows.compression.format import Array, lossless
 from narrows.compression.format.decoder import ExactDecoder, Grid, as_dtype
 from narrows.compression.format.entropy_coder import Decoder, Encoder
 from narrows.compression.format.error_bound import decode_bounded, encode_bounded
@@ -28,7 +27,6 @@ from narrows.compression.format.latent_codes import MAX_CODE
 from narrows.compression.format.lossless import DEFLATE, INTEGERS, RAW
 from narrows.exceptions import Corrupt, TooLarge, WrongModel
 
-Array = NDArray[Any]
 AUTOENCODER, RESIDUAL, CONTEXT = 3, 4, 5
 MODEL_METHODS = (AUTOENCODER, RESIDUAL, CONTEXT)
 NAMES = {
@@ -41,7 +39,7 @@ NAMES = {
 }
 MAX_ELEMENTS = 1 << 24  # of a chunk, except raw and deflate: decoding takes memory for each
 HEAD = struct.Struct("<BI")  # level, bytes of the codes
-NO_CODES = 255  # in place of a level: pixels are coded without codes beside
+NO_CODES = 255  # in place of a level: no codes are stored with the pixels
 # an error bound that saves less than 40 % may lose against lossless methods: try these too
 LOSSLESS_BELOW = 0.6
 # a method estimated to take 1.3 times the bytes of another one is not tried in full
@@ -55,7 +53,7 @@ class AnalysisTransform(Protocol):
     def latents(self, planes: Array) -> Array:
         """Planes (n, C, H, W) in the user's units → latents before quantisation."""
 
-    def quantise(self, latents: Array, level: int) -> Array:
+    def quantize(self, latents: Array, level: int) -> Array:
         """Latents → codes at a quality level, whole numbers (n, latent_dim, rows, columns)."""
 
 
@@ -145,7 +143,7 @@ class ModelCoder:
 
     def codes(self, latents: Array, level: int) -> tuple[Array, Encoder]:
         """The codes at a level, and an entropy coder that holds them."""
-        codes, encoder = self.analysis.quantise(latents, level), Encoder()
+        codes, encoder = self.analysis.quantize(latents, level), Encoder()
         self.model.tables.encode(codes, level, encoder)
         return codes, encoder
 
@@ -174,7 +172,7 @@ class ModelCoder:
         return _with_codes(RESIDUAL, level, encoder.finish(), rest, chunk)
 
     def pixels(self, chunk: Array, grid: Grid) -> CodedChunk:
-        """Pixels by the context network, with or without codes beside, whichever takes less.
+        """Pixels by the context network, with or without codes as well, whichever takes less.
 
         The level of the codes is chosen on a part of the images; they must pay for themselves.
         """
@@ -284,7 +282,7 @@ def _decode_pixels(payload: bytes, model: ExactDecoder, grid: Grid) -> Array:
     side = None
     if level != NO_CODES:
         if not context.side:
-            raise Corrupt("a chunk has codes beside its pixels, which the model does not use")
+            raise Corrupt("a chunk has codes as well as pixels, which the model does not use")
         side = model.approximation(_decode_codes(payload, model, grid), level)
     elif length:
         raise Corrupt("a chunk has codes that nothing uses")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import BinaryIO
@@ -73,10 +73,10 @@ class Writer:
         text = header.pack()
         start = frames.PREAMBLE.pack(frames.MAGIC, *frames.VERSION, len(text)) + text
         self._write(start + frames.CRC.pack(zlib.crc32(start)))
-        before = self.n_bytes
+        start_of_model = self.n_bytes
         if model is not None:
             self._embed(model, header)
-        self.embedded = self.n_bytes - before  # bytes of the model's frame
+        self.embedded = self.n_bytes - start_of_model  # bytes of the model's frame
 
     def item(self, item: Item) -> None:
         """Begin an item; the item before it must be complete."""
@@ -207,17 +207,6 @@ class Reader:
         """The payload of the model in the file, or None."""
         return self._opening[0]
 
-    @property
-    def n_model(self) -> int:
-        """Bytes that the model takes in the file."""
-        model, first = self._opening
-        return 0 if model is None or first is None else first.position - self._start
-
-    @property
-    def n_read(self) -> int:
-        """Bytes read front to back so far."""
-        return self._source.position
-
     def __iter__(self) -> Iterator[Item | Chunk | Lost]:
         if self._begun:
             raise ValueError("a Reader can be iterated once; create a new one")
@@ -259,19 +248,27 @@ class Reader:
         check.item(item, frame.position)
         return item, self._chunks(check, [int(x) for x in index.offsets[first + 1 : last]])
 
-    def outline(self) -> Outline:
-        """What the file holds; see `read_outline`."""
+    def outline(self, verify: Callable[[Chunk], object] | None = None) -> Outline:
+        """What the file holds.
+
+        Where the stream seeks, only the heads of the frames are read, else all of it. With
+        ``verify``, all of it is read, and ``verify`` is called with every chunk.
+        """
         items: list[ItemOutline] = []
-        if not self._source.seeks:
+        if verify is not None or not self._source.seeks:
             for part in self:
                 if isinstance(part, Item):
                     items.append(ItemOutline(part))
                 elif isinstance(part, Chunk):
                     items[-1].add(part.method, len(part.payload))
-            return Outline(self.header, self.n_read, self.n_model, items, True)
+                    if verify is not None:
+                        verify(part)
+            model, first = self._opening
+            n_model = 0 if model is None or first is None else first.position - self._start
+            return Outline(self.header, self._source.position, n_model, items, True)
         plain, index = frames.PLAIN, self.index
         kind, length, *_ = plain.unpack(self._head_at(self._start, plain.size, "first"))
-        model = plain.size + int(length) if kind == frames.MODEL else 0
+        n_model = plain.size + int(length) if kind == frames.MODEL else 0
         for position, is_item in zip(index.offsets.tolist(), index.is_item.tolist(), strict=True):
             if is_item:
                 payload = self._frame_at(position, frames.ITEM).payload
@@ -281,7 +278,7 @@ class Reader:
             else:
                 head = frames.CHUNKED.unpack(self._head_at(position, frames.CHUNKED.size, "CHUNK"))
                 items[-1].add(head[1], head[4])
-        return Outline(self.header, self._source.size, model, items, False)
+        return Outline(self.header, self._source.size, n_model, items, False)
 
     def _chunks(self, check: StructureCheck, positions: list[int]) -> Iterator[Chunk]:
         for position in positions:
@@ -411,22 +408,13 @@ class Reader:
         if index.payload != self._check.entries:
             raise Corrupt("the index does not agree with the items and chunks of the file")
         digest, length = self._source.digest.digest(), self._source.position - index.position
-        said, said_length, end = frames.TAIL.unpack(self._source.take(frames.TAIL.size))
-        if said != digest:
+        stated, stated_length, end = frames.TAIL.unpack(self._source.take(frames.TAIL.size))
+        if stated != digest:
             raise Corrupt("the SHA-256 at the end of the file is not that of its bytes")
-        if said_length != length or end != frames.END:
+        if stated_length != length or end != frames.END:
             raise Corrupt("the file does not end as it should")
         if self._source.stream.read(1):
             raise Corrupt("there are bytes after the end of the file")
-
-
-def read_outline(stream: BinaryIO) -> Outline:
-    """What a file holds, without decoding it.
-
-    Where the stream seeks, only the heads of its frames are read, else all of it. Raises the errors
-    of a `Reader`.
-    """
-    return Reader(stream, NO_LIMIT).outline()
 
 
 def _read_header(source: frames.ByteSource) -> Header:

@@ -18,13 +18,12 @@ from itertools import product as all_pairs
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.compression.format.entropy_coder import TOTAL, Decoder, Encoder
 from narrows.compression.format.integer_networks import exact_kind, product
 from narrows.exceptions import Corrupt, InputError
 
-Array = NDArray[Any]
 MAX_PIXELS = 4096  # of an image, its channels counted
 MAX_INPUTS = 1024
 MAX_REACH = 16  # of a window, in pixels
@@ -278,49 +277,43 @@ def _put(encoder: Encoder, tables: Array, rows: Array, symbols: Array) -> None:
 class ContextLayer:
     """x ↦ ⌊(x·W + tables + 2^(s−1)) / 2^s⌋, for |x| ≤ ``max_input``, with a shift s per output.
 
-    Call `add` for each table that is added, then `freeze`.
+    All numbers are held as the smallest floats that are exact for this layer. Of each of the
+    ``tables``, of shape (*rows, width), one row is added, or one row for each of rows[0].
     """
 
     def __init__(
-        self, arrays: Mapping[str, Array], name: str, inputs: int, max_input: int, outputs: int = 0
+        self,
+        arrays: Mapping[str, Array],
+        name: str,
+        n_inputs: int,
+        max_input: int,
+        tables: Mapping[str, tuple[int, ...]],
+        n_outputs: int = 0,
     ) -> None:
         weights, shifts = arrays[f"w{name}"], arrays[f"s{name}"]
-        fine = weights.ndim == 2 and weights.shape[0] == inputs
+        fine = weights.ndim == 2 and weights.shape[0] == n_inputs
         if not fine or not 0 < weights.shape[1] <= MAX_WIDTH:
             raise Corrupt(f"the context model's matrix w{name} has an impossible shape")
         self.width = weights.shape[1]
-        if outputs and self.width != outputs:
+        if n_outputs and self.width != n_outputs:
             raise Corrupt(f"the context model's matrix w{name} does not fit its groups")
         if shifts.shape != (self.width,) or (shifts < 0).any() or (shifts > MAX_SHIFT).any():
             raise Corrupt(f"the context model's shifts s{name} are out of range")
-        self.weights = weights.astype(np.int64)
-        self._shifts = shifts.astype(np.int64)
-        self._half = (1 << self._shifts) >> 1
-        self._bound = np.abs(self.weights).sum(axis=0) * max_input + self._half
-        self._arrays = arrays
-        self.tables: dict[str, Array] = {}
-
-    def add(self, name: str, rows: tuple[int, ...]) -> ContextLayer:
-        """Add a table (*rows, width): one of its rows, or one row for each of rows[0]."""
-        table = self._arrays[name]
-        if table.shape != (*rows, self.width):
-            raise Corrupt(f"the context model's {name} is not of shape {(*rows, self.width)}")
-        sizes = np.abs(table.astype(np.int64)).reshape(-1, *rows[-1:], self.width)
-        largest = sizes if not rows else sizes.max(axis=1, initial=0)
-        self._bound = self._bound + largest.sum(axis=0)
-        self.tables[name] = table
-        return self
-
-    def freeze(self) -> None:
-        """Convert all numbers to the smallest floats that are exact for this layer."""
-        kind = exact_kind(int(self._bound.max()))
+        half = (1 << shifts.astype(np.int64)) >> 1
+        bound = np.abs(weights.astype(np.int64)).sum(axis=0) * max_input + half
+        for table, rows in tables.items():
+            shape = (*rows, self.width)
+            if arrays[table].shape != shape:
+                raise Corrupt(f"the context model's {table} is not of shape {shape}")
+            sizes = np.abs(arrays[table].astype(np.int64)).reshape(-1, *rows[-1:], self.width)
+            largest = sizes.max(axis=1, initial=0) if rows else sizes
+            bound = bound + largest.sum(axis=0)
+        kind = exact_kind(int(bound.max()))
         if kind is None:
             raise Corrupt("the context model's numbers are too large to be summed exactly")
-        self.kind = kind
-        self.weights = self.weights.astype(kind)
-        self.half = self._half.astype(kind)
-        self.scale = np.exp2(-self._shifts).astype(kind)
-        self.tables = {name: table.astype(kind) for name, table in self.tables.items()}
+        self.kind, self.weights, self.half = kind, weights.astype(kind), half.astype(kind)
+        self.scale = np.exp2(-shifts.astype(np.int64)).astype(kind)
+        self.tables = {table: arrays[table].astype(kind) for table in tables}
 
     def __call__(self, x: Array, added: Array, near: str, values: Array) -> Array:
         """The layer for x, with ``added`` and the rows of tables ``near`` for ``values`` (k, n)."""
@@ -355,19 +348,13 @@ class ContextLayers:
         if n_third > n_near:
             raise Corrupt("the context model uses more nearest pixels than it has")
         C, H, W = shape
-        self.first = ContextLayer(arrays, "1", n_inputs, 255)
-        for name, rows in (("row", (H,)), ("column", (W,)), ("channel", (C,)), ("given", ())):
-            self.first.add(name, rows)
-        self.first.add("near1", (n_near, 256))
-        self.second = ContextLayer(arrays, "2", self.first.width, ceiling).add("b2", ())
-        self.group = ContextLayer(arrays, "g", self.second.width, ceiling, n_groups).add("bg", ())
-        self.third = ContextLayer(arrays, "3", self.second.width, ceiling).add(
-            "group3", (n_groups,)
-        )
-        self.third.add("near3", (n_third, 256))
-        self.low = ContextLayer(arrays, "l", self.third.width, ceiling, n_low).add("bl", ())
-        for layer in (self.first, self.second, self.group, self.third, self.low):
-            layer.freeze()
+        places = {"row": (H,), "column": (W,), "channel": (C,), "given": (), "near1": (n_near, 256)}
+        groups = {"group3": (n_groups,), "near3": (n_third, 256)}
+        self.first = ContextLayer(arrays, "1", n_inputs, 255, places)
+        self.second = ContextLayer(arrays, "2", self.first.width, ceiling, {"b2": ()})
+        self.group = ContextLayer(arrays, "g", self.second.width, ceiling, {"bg": ()}, n_groups)
+        self.third = ContextLayer(arrays, "3", self.second.width, ceiling, groups)
+        self.low = ContextLayer(arrays, "l", self.third.width, ceiling, {"bl": ()}, n_low)
         self._member = np.arange(n_low) < sizes[:, None]
         self._ceiling = ceiling
         self._exponentials = _exponentials(arrays["exponentials"])

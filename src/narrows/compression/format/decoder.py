@@ -17,14 +17,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.compression.format.context_model import ContextModel
 from narrows.compression.format.integer_networks import IntegerNetwork, Payload
 from narrows.compression.format.latent_codes import ConditionalPriorCoder, FactorisedPriorCoder
 from narrows.exceptions import Corrupt
 
-Array = NDArray[Any]
 AXES = (None, "CL", "HW", "CHW", "HWC")
 MAX_NUMBERS = 1 << 24  # of a chunk in whole cells, and of its code
 MAX_PRODUCTS = 1 << 40  # that a chunk may take: about a minute

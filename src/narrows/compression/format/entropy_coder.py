@@ -17,14 +17,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.exceptions import Corrupt
 
-Array = NDArray[Any]
 BITS = 16
 TOTAL = 1 << BITS  # the sum of the frequencies of a table
 MAX_LOOKUP_TABLES = 1024  # a lookup takes 64 or 128 KiB for each table

@@ -17,9 +17,8 @@ from math import floor, isfinite, log2
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from narrows.compression.format import lossless
+from narrows.compression.format import Array, lossless
 from narrows.compression.format.integer_arrays import (
     MAX_SAMPLE,
     decode_integers,
@@ -28,7 +27,6 @@ from narrows.compression.format.integer_arrays import (
 )
 from narrows.exceptions import Corrupt
 
-Array = NDArray[Any]
 Form = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of real numbers
 EXACT, FLOATS, INTEGERS, COARSE = range(4)  # forms of a payload
 FINE = 127  # s where levels are predicted between the grid's points

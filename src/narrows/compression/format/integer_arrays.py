@@ -17,18 +17,15 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from narrows.compression.format import predictors
+from narrows.compression.format import Array, predictors
 from narrows.compression.format import residual_tokens as tokens
 from narrows.compression.format.entropy_coder import Decoder, Encoder
 from narrows.compression.format.predictors import Pass, Plan
 from narrows.exceptions import Corrupt
 
-Array = NDArray[Any]
 PACKED, DEFLATED, CODED, PALETTE = range(4)
 MAX_PACKED = 4096  # integers in packed form
 HEAD = 7  # bytes of a plan
@@ -398,9 +395,9 @@ class PlanSearch:
         bits, plan = self.best
         if bits > SPARSE_BITS * self._x.size:
             return
-        least, block = min((self.bits(replace(plan, block=n)), n) for n in (3, 4, 5, 6, 7))
-        if least < BLOCK_COST * bits + BLOCK_COST_BITS:
-            self.best = (least, replace(plan, block=block))
+        fewest, block = min((self.bits(replace(plan, block=n)), n) for n in (3, 4, 5, 6, 7))
+        if fewest < BLOCK_COST * bits + BLOCK_COST_BITS:
+            self.best = (fewest, replace(plan, block=block))
 
 
 def _magnitude_shift(x: Array, axis: int, step: int) -> int:
@@ -454,8 +451,8 @@ def smallest(x: Array, step: int = 1, free: Array | None = None, in_palette: boo
     ways = simple(x[box], masks)
     if x.size > MAX_SAMPLE:  # only the best of them on the whole array, where it may win
         sizes = list(map(len, ways))
-        least = sizes.index(min(sizes))
-        ways = simple(x, [masks[least]]) if 8 * sizes[least] < bits else []
+        smallest_way = sizes.index(min(sizes))
+        ways = simple(x, [masks[smallest_way]]) if 8 * min(sizes) < bits else []
     if not ways or min(map(len, ways)) > HEAD + 12:
         ways.append(coded(x, plan, step, free))
     if not in_palette and x.size > 64:

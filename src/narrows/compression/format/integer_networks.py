@@ -24,11 +24,10 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.exceptions import Corrupt, TooLarge
 
-Array = NDArray[Any]
 DTYPES = ("<f8", "<i2", "<i4", "<i8", "<u2", "<u4", "|i1", "|u1")
 MAX_JSON_BYTES = 1 << 16
 MAX_PAYLOAD_BYTES = 1 << 28
@@ -46,7 +45,7 @@ MAX_FRACTION = 40
 MAX_WEIGHT = 32767  # int16
 MAX_BIAS = 2.0**48
 HEADROOM = 4.0  # times the largest activation in the sample, before it is clipped
-FRACTION_BITS = 20  # of an answer in scaled units, at most
+FRACTION_BITS = 20  # of an output in scaled units, at most
 STEP_BITS = 10  # of the smallest step
 
 
@@ -202,6 +201,12 @@ def shifted(total: Array, bias: Array, shift: int) -> Array:
     return np.floor(total, out=total)
 
 
+def hidden(total: Array, bias: Array, shift: int) -> Array:
+    """clip(⌊(total + bias) / 2ˢ⌋, 0, 65535), in place."""
+    h = shifted(total, bias, shift)
+    return np.clip(h, 0, MAX_HIDDEN, out=h)
+
+
 class IntegerLayer:
     """a ↦ ⌊(W a + b + 2ˢ⁻¹) / 2ˢ⌋ on a grid of cells, zeros around it.
 
@@ -311,33 +316,35 @@ def bits_for(largest: float, limit: float) -> int:
 class QuantizedLayer:
     """Weights times 2ⁿ as int16, for input with ``into`` and output with ``out`` fraction bits.
 
-    ``least`` is a number of fraction bits that the sums must have at least.
+    The sums have at least ``min_out`` fraction bits.
     """
 
     def __init__(
-        self, name: str, weight: Array, bias: Array, into: int, least: int | None = None
+        self, name: str, weight: Array, bias: Array, into: int, min_out: int | None = None
     ) -> None:
         self.name, self.weight, self.bias, self.into = name, weight, bias, into
         bits = bits_for(float(np.abs(weight).max()), MAX_WEIGHT)
         self.bits = min(bits, bits_for(float(np.abs(bias).max(initial=0)), MAX_BIAS) - into)
-        if least is not None and self.bits + into < least:  # weights too large for int16: clipped
-            self.bits = least - into
-        self.most = self.out = self.bits + into  # a shift can only drop bits
+        if (
+            min_out is not None and self.bits + into < min_out
+        ):  # weights too large for int16: clipped
+            self.bits = min_out - into
+        self.max_out = self.out = self.bits + into  # a shift can only drop bits
 
     @property
     def shift(self) -> int:
         """The bits that the layer drops."""
-        return self.most - self.out
+        return self.max_out - self.out
 
     def limit_output(self, activations: Array, max_bits: int) -> None:
         """Choose the fraction bits with which such activations stay within MAX_HIDDEN."""
         largest = float(activations.max()) * HEADROOM
-        self.out = min(bits_for(largest, MAX_HIDDEN), max_bits, self.most)
+        self.out = min(bits_for(largest, MAX_HIDDEN), max_bits, self.max_out)
 
     def arrays(self) -> dict[str, Array]:
         """The whole numbers."""
         weight = np.rint(self.weight * 2.0**self.bits).clip(-MAX_WEIGHT, MAX_WEIGHT).astype("<i2")
-        bias = np.rint(self.bias * 2.0**self.most).astype("<i8")
+        bias = np.rint(self.bias * 2.0**self.max_out).astype("<i8")
         return {f"{self.name}.weight": weight, f"{self.name}.bias": bias}
 
 
@@ -369,7 +376,7 @@ def quantize_network(
             bits = layer.out
         layers.append(layer)
     ends = layers[:1] + layers[1:][-1:]  # these two are added, so they share their fraction
-    fraction = min([FRACTION_BITS, *(layer.most for layer in ends)])
+    fraction = min([FRACTION_BITS, *(layer.max_out for layer in ends)])
     arrays: dict[str, Array] = {"back": back}
     for layer in layers:
         layer.out = fraction if layer in ends else layer.out

@@ -14,17 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.compression.format import integer_networks as networks
 from narrows.compression.format.entropy_coder import TOTAL, Decoder, Encoder, Tables, frequencies_of
 from narrows.compression.format.integer_networks import Payload, QuantizedLayer
 from narrows.exceptions import Corrupt
 
-Array = NDArray[Any]
 MAX_CODE = 32767  # a code stays within ± this
 MIN_LIKELIHOOD = 2.0**-18  # numbers less likely than this are coded by the escape symbol
 STRENGTH = 64.0  # how many observations the prior's own density is worth
@@ -186,14 +185,8 @@ class GroupNetwork:
                 part = seen[:, i + di : height - 2 + di : 2, j + dj : width - 2 + dj : 2]
                 total += networks.product(part.reshape(len(total), -1), self.kernels[di, dj])
         first, middle, last = self.biases
-        h = np.clip(
-            networks.shifted(total, first[level, at], self.shifts[0]), 0, networks.MAX_HIDDEN
-        )
-        h = np.clip(
-            networks.shifted(networks.product(h, self.middle), middle, self.shifts[1]),
-            0,
-            networks.MAX_HIDDEN,
-        )
+        h = networks.hidden(total, first[level, at], self.shifts[0])
+        h = networks.hidden(networks.product(h, self.middle), middle, self.shifts[1])
         out = networks.shifted(networks.product(h, self.out), last[level], self.shifts[2])
         mean, scale = np.split(out.reshape(n, rows, columns, -1), 2, axis=-1)
         return np.clip(mean, -MAX_MEAN, MAX_MEAN).astype(np.int64), scale.astype(np.int64)
@@ -348,7 +341,7 @@ def quantize_prior(
         h = np.maximum(networks.convolve(h, group.middle) + group.middle_bias, 0)
         middle = QuantizedLayer(f"prior.{i}.middle", group.middle, group.middle_bias, first.out)
         middle.limit_output(h, 12)
-        last = QuantizedLayer(f"prior.{i}.last", group.last, group.base, middle.out, least=8)
+        last = QuantizedLayer(f"prior.{i}.last", group.last, group.base, middle.out, min_out=8)
         last.out = 8  # means and scales are in 256ths
         for layer in (first, middle, last):
             arrays |= layer.arrays()

@@ -16,12 +16,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.compression.format.integer_arrays import decode_integers, encode_integers, inflate
 from narrows.exceptions import Corrupt
 
-Array = NDArray[Any]
 RAW, DEFLATE, INTEGERS = range(3)  # methods of a chunk
 ORDERED, DECIMAL = range(2)  # forms of a payload of integers
 MAX_DIGITS = 12  # after the decimal point

@@ -1,23 +1,20 @@
-"""Whole arrays to .narrow files and back, one chunk at a time; opening files and models.
+"""Whole arrays to .narrow files and back, one chunk at a time.
 
-`pack` writes a file, `Unpacker` reads one, `decompress` is the function for users.
+`pack` writes a file, `Unpacker` reads one.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.compression.format.chunk_methods import (
     MODEL_METHODS,
     NAMES,
@@ -31,14 +28,12 @@ from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.frames import MAX_DECODED_BYTES, Chunk
 from narrows.compression.format.header import Header, Item
 from narrows.compression.format.integer_networks import Payload
-from narrows.exceptions import Corrupt, FileError, InputError, InputTypeError, WrongModel
+from narrows.exceptions import Corrupt, InputError, InputTypeError, WrongModel
 
-Array = NDArray[Any]
 CHUNK_ELEMENTS = 1 << 22  # coding takes about 250 bytes for each
 MAX_HELD_BYTES = 1 << 26  # of chunks kept until it is known whether the file needs the model
 KINDS = "biufc"
 STRIP = 64  # images are cut at multiples of so many rows, so that no block of 8 rows is cut
-PAYLOAD = "payload"  # the name of the tensor in a model's file
 
 
 @dataclass
@@ -248,10 +243,8 @@ class Unpacker:
         self.salvage = salvage
         self.lost: list[Lost] = []
         header = self.reader.header
-        embedded = self.reader.model
-        if embedded is not None:
-            model = ExactDecoder(Payload.from_bytes(embedded))
-        self.embedded = embedded is not None
+        if self.reader.model is not None:
+            model = ExactDecoder(Payload.from_bytes(self.reader.model))
         self._given = None if model is None else model.id
         if self._given != header.model:  # chunks that need no model can still be read
             model = None
@@ -340,70 +333,3 @@ def ends_of(items: Iterable[Given]) -> tuple[float, float]:
             if kept.size:
                 low, high = min(low, float(kept.min())), max(high, float(kept.max()))
     return low, high
-
-
-@contextmanager
-def opened(source: Any) -> Iterator[Any]:
-    """A binary stream of bytes, of the file at a path, or the given stream, which stays open."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        yield io.BytesIO(source)
-    elif isinstance(source, str | Path):
-        path = Path(source)
-        if not path.is_file():
-            problem = "is not a file" if path.exists() else "does not exist"
-            raise FileError(f"'{path}' {problem}.")
-        with path.open("rb") as stream:
-            yield stream
-    else:
-        check_binary(source, "read", "source must be bytes, a path or")
-        yield source
-
-
-def check_binary(stream: Any, method: str, what: str) -> None:
-    """Refuse an object that has no method ``read`` or ``write`` for bytes."""
-    if not hasattr(stream, method) or isinstance(stream, io.TextIOBase):
-        mode = method[0] + "b"
-        raise InputTypeError(
-            f"{what} an open binary file, such as open(path, '{mode}'). Got "
-            f"{type(stream).__name__} instead."
-        )
-
-
-def load_model(path: str | Path) -> ExactDecoder:
-    """The decoder in the safetensors file of a codec; works without torch.
-
-    Raises ``FileError`` for a file without one.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileError(f"'{path}' does not exist; give the file that the codec was saved to.")
-    try:
-        with safe_open(path, "np") as stream:
-            if PAYLOAD not in set(stream.keys()):
-                raise FileError(f"'{path}' holds no codec; fit one: narrows fit --model codec.")
-            data = stream.get_tensor(PAYLOAD).tobytes()
-    except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise FileError(
-            f"'{path}' cannot be read as a model file; it is damaged or another kind of file."
-        ) from error
-    return ExactDecoder(Payload.from_bytes(data))
-
-
-def decompress(source: Any, model: Any = None, *, max_bytes: int = MAX_DECODED_BYTES) -> Any:
-    """See `narrows.decompress`."""
-    if isinstance(model, str | Path):
-        model = load_model(model)
-    elif hasattr(model, "decoder_"):
-        model = model.decoder_
-    if not isinstance(model, ExactDecoder | None):
-        raise InputTypeError(
-            "model must be a fitted Codec or the path of its file. Got an object of type "
-            f"{type(model).__name__}, which is not a codec or not fitted."
-        )
-    with opened(source) as stream:
-        unpacker = Unpacker(stream, model, max_bytes=max_bytes)
-        arrays = [array for _, array in unpacker]
-        if not arrays and not unpacker.settings.images:
-            raise Corrupt("the file is empty: it holds no array")
-        return arrays if unpacker.settings.images or len(arrays) > 1 else arrays[0]

@@ -17,12 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from narrows.compression.format import Array
+
 MAX_AXES = 4
 ZERO, LINE, CUBIC = range(3)
 MAX_MAGNITUDE = 2047  # a weighted sum, with 32 in all, of such magnitudes fits 16 bits

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import log2
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from narrows.compression.format import Array
 from narrows.compression.format.entropy_coder import (
     MAX_LANES,
     TOTAL,
@@ -27,7 +26,6 @@ from narrows.compression.format.entropy_coder import (
 )
 from narrows.exceptions import Corrupt
 
-Array = NDArray[Any]
 DIRECT = 16  # z below it is its own token
 TOKENS = 256
 CLASSES = 256  # classes of a context, at most
@@ -214,11 +212,11 @@ def _bits(row: Array) -> float:
     return entropy + TOKEN_BITS * len(used) + TABLE_BITS
 
 
-def _merge(counts: Array, most: int, bonus: float) -> list[list[int]]:
+def _merge(counts: Array, bonus: float) -> list[list[int]]:
     """Runs of rows that share a table; neighbouring rows should be similar.
 
     Merges the pair that costs fewest extra bits, while that is less than ``bonus`` or there are
-    more than ``most`` rows.
+    more than MAX_TABLES rows.
     """
     runs = [[i] for i in range(len(counts))]
     rows = list(counts.astype(np.float64))
@@ -227,7 +225,7 @@ def _merge(counts: Array, most: int, bonus: float) -> list[list[int]]:
     gain = [both - cost[i] - cost[i + 1] for i, both in enumerate(gain)]
     while len(rows) > 1:
         i = gain.index(min(gain))
-        if gain[i] >= bonus and len(rows) <= most:
+        if gain[i] >= bonus and len(rows) <= MAX_TABLES:
             break
         rows[i : i + 2] = [rows[i] + rows[i + 1]]
         runs[i : i + 2] = [runs[i] + runs[i + 1]]
@@ -249,7 +247,7 @@ def cluster(counts: Array, ordered: bool) -> tuple[Array, Array, float]:
     for group, mine in enumerate(counts):
         used = np.flatnonzero(mine.any(axis=1))
         if ordered:
-            for run in _merge(mine[used], MAX_TABLES, RUN_BITS):
+            for run in _merge(mine[used], RUN_BITS):
                 owners.append((group, [int(used[i]) for i in run]))
                 rows.append(mine[used[run]].sum(axis=0))
         else:
@@ -260,7 +258,7 @@ def cluster(counts: Array, ordered: bool) -> tuple[Array, Array, float]:
     maps = np.zeros(counts.shape[:2], np.int64)
     seen = np.zeros(counts.shape[:2], bool)
     sums = []
-    for new, run in enumerate(_merge(table[order], MAX_TABLES, 0.0)):
+    for new, run in enumerate(_merge(table[order], 0.0)):
         sums.append(table[order[run]].sum(axis=0))
         for member in order[run]:
             group, classes = owners[int(member)]
