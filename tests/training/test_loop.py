@@ -71,23 +71,25 @@ def test_the_rate_warms_up_is_kept_and_falls_to_zero(hold: float) -> None:
 
 
 def test_each_parameter_has_its_own_learning_rate() -> None:
-    from narrows.parts.networks.linear_path import lr_multiplier
+    from narrows.parts.networks.linear_path import lr_multipliers
 
     ae = narrows.Autoencoder(latent_dim=4, max_epochs=1, random_state=0)
     ae.fit(np.random.default_rng(0).normal(size=(200, 128)))
-    times = lr_multiplier(ae.model_)
+    times = lr_multipliers(ae.model_)
     f = ae.encoder_
     path = next(m for m in f.path.modules() if isinstance(m, torch.nn.Linear))
     linear = [m for m in f.net.modules() if isinstance(m, torch.nn.Linear)]
-    assert times(path.weight) == times(path.bias) == 64 / 128
-    assert [times(m.weight) for m in linear] == pytest.approx(
+    assert times[path.weight] == times[path.bias] == 64 / 128
+    assert [times[m.weight] for m in linear] == pytest.approx(
         [min(3.0, math.sqrt(512 / m.in_features)) for m in linear]
     )
-    assert {times(m.bias) for m in linear} == {1.0}
+    assert {times.get(m.bias, 1.0) for m in linear} == {1.0}
     groups = ae.state_.train_state.optimizers["model"].param_groups
     rate = ae.history_[-1]["learning_rate"]
     assert [g["lr"] for g in groups] == pytest.approx([rate * g["lr_multiplier"] for g in groups])
-    assert {g["lr_multiplier"] for g in groups} == {times(p) for p in ae.model_.parameters()}
+    assert {g["lr_multiplier"] for g in groups} == {
+        times.get(p, 1.0) for p in ae.model_.parameters()
+    }
 
 
 def test_warm_start_continues_and_cold_start_does_not() -> None:

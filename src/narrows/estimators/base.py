@@ -109,7 +109,7 @@ class Learner(RunParameters, Generic[S]):
             state = state.to(pick_device(self.device, current_group()))
             return self._attach(_timed(state, 0.0, started))
         with join_group() as group:
-            fitted = self.state_ if self.warm_start and hasattr(self, "state_") else None
+            fitted = vars(self).get("state_") if self.warm_start else None
             with group.all_or_none():
                 data = self._validate_fit(X, X_val, y, fitted)
                 path = fit_and_resume.find_checkpoint(self)
@@ -143,7 +143,7 @@ class Learner(RunParameters, Generic[S]):
                 f"{path} is a model, not a checkpoint; give another name, or remove it."
             )
         fit_and_resume.refuse_other_parameters(self, path, header)
-        own = (getattr(self, name, None) for name in ("f", "g"))
+        own = (vars(self).get(name) for name in ("f", "g"))
         fitted = model_file.estimator_from(path, tensors, header, *own).state_
         saved, seed = fit_and_resume.run_in_checkpoint(path, tensors, run, header, fitted, data)
         fitted = replace(fitted, seed=seed, parameters=lasting(self))
@@ -366,7 +366,7 @@ class Estimator(
         self.check_parameters()
         fit_and_resume.refuse_workers(self)
         with join_group() as group:
-            fitted = self.state_ if hasattr(self, "state_") else None
+            fitted = vars(self).get("state_")
             data = self._validate_fit(X, None, None, fitted)
             data = replace(data, held=data.rows)  # validated on the rows of this pass
             if fitted is None:

@@ -39,7 +39,7 @@ from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
-from narrows.parts.networks.linear_path import lr_multiplier
+from narrows.parts.networks.linear_path import lr_multipliers
 from narrows.training import launched
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import Saved, load_from_file, load_state_dict, state_dict
@@ -184,7 +184,7 @@ class Run:
         state.optimizers = state.optimizers or make_optimizers(
             start.objective.players(start.model),
             self.config,
-            lr_multiplier(start.model, start.objective),
+            lr_multipliers(start.model, start.objective),
         )
         start.model.train()
         monitor.started = time.monotonic()
@@ -511,7 +511,7 @@ def refuse_other_parameters(
             "another name, or remove it to start afresh."
         )
     before = header.get("parameters", {})
-    now = {item.name: plain(getattr(params, item.name)) for item in fields(params)}
+    now = {item.name: plain(vars(params)[item.name]) for item in fields(params)}
     names = [n for n in names_in_scope(params, MODEL, MODULE, FIT) if n in before]
     names = [n for n in names if n not in optional or now[n] is not None]
     if now["random_state"] is None or not isinstance(now["random_state"], int):
@@ -550,9 +550,8 @@ def fit_in_workers(estimator: Any, **data: Any) -> Any:
     n = int(estimator.n_devices)
     _check_device(estimator.device, n)
     sent = copy.copy(estimator)
-    if hasattr(estimator.random_state, "randint"):
-        # drawn here: a RandomState must advance once, in the caller's process
-        sent.random_state = seed_of(estimator.random_state)
+    # drawn here: a RandomState must advance once, in the caller's process
+    sent.random_state = seed_of(estimator.random_state)
     return run_workers(n, _fit_portable, sent, data)
 
 

@@ -195,7 +195,7 @@ class EstimatorState(FittedState):
         tensors |= {"scaling.shift": self.scaling.shift, "scaling.scale": self.scaling.scale}
         tensors |= sampler_to_tensors(self.sampler)
         if self.pca is not None:
-            tensors |= {f"pca.{name}": getattr(self.pca, name) for name in PCA_TENSORS}
+            tensors |= {f"pca.{name}": vars(self.pca)[name] for name in PCA_TENSORS}
         own, names = self.config.architecture == "own", self.spec.feature_names
         header |= {
             "layout": asdict(self.layout),

@@ -169,7 +169,7 @@ class RunParameters:
     def check_parameters(self) -> None:
         """Raise ParameterError for a value that its rule does not allow; the first step of fit."""
         for item in fields(self):
-            _check(type(self).__name__, item, getattr(self, item.name))
+            _check(type(self).__name__, item, vars(self)[item.name])
         Listeners(self.listeners)  # raises ParameterError for values that cannot be listeners
 
 
@@ -388,7 +388,7 @@ def seed_of(random_state: Any) -> int:
 
 def lasting(params: RunParameters) -> dict[str, Any]:
     """The parameters that a fitted model is made of, with their values."""
-    return {name: getattr(params, name) for name in names_in_scope(params, MODEL, MODULE)}
+    return {name: vars(params)[name] for name in names_in_scope(params, MODEL, MODULE)}
 
 
 def refuse_changes(params: RunParameters, before: dict[str, Any]) -> None:

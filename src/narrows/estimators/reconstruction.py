@@ -302,7 +302,7 @@ class LazyCodes:
 
 
 def _validate_codes(Z: object, width: int) -> NDArray[np.float32] | LazyCodes:
-    if hasattr(Z, "detach"):
+    if isinstance(Z, Tensor):
         Z = Z.detach().cpu().numpy()
     source = as_source(Z)
     if source is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from narrows.estimators.fit_setup import Training
@@ -15,7 +15,7 @@ from narrows.io.safetensors_file import without_nan
 
 def given_parameters(params: RunParameters) -> dict[str, Any]:
     """The parameters that are not at their default."""
-    values = {f.name: getattr(params, f.name) for f in fields(params)}
+    values = vars(params)
     return {
         f.name: plain(values[f.name])
         for f in in_order(params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Generator, Tensor
@@ -105,20 +105,18 @@ class StepRecord:
     end_of_epoch: bool
 
 
-LRMultiplier = Callable[[Parameter], float]  # factor of the learning rate of one parameter
-
-
 def make_optimizers(
     players: Mapping[str, list[Parameter]],
     config: TrainConfig,
-    lr_multiplier: LRMultiplier = lambda parameter: 1.0,
+    lr_multipliers: Mapping[Parameter, float] | None = None,
 ) -> dict[str, Optimizer]:
-    """One AdamW a player, with a parameter group for each value of ``lr_multiplier``."""
+    """One AdamW a player, with a parameter group for each of ``lr_multipliers`` (default: 1)."""
+    multipliers = lr_multipliers or {}
     made: dict[str, Optimizer] = {}
     for name, parameters in players.items():
         groups: dict[float, list[Parameter]] = {}
         for parameter in parameters:
-            groups.setdefault(lr_multiplier(parameter), []).append(parameter)
+            groups.setdefault(multipliers.get(parameter, 1.0), []).append(parameter)
         made[name] = AdamW(
             [{"params": members, "lr_multiplier": factor} for factor, members in groups.items()],
             lr=config.learning_rate,

@@ -7,7 +7,6 @@ With the last layers of f and g at zero, z = A(x − m) and x' = B z + m: the mo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -114,25 +113,22 @@ FULL_RATE_INPUTS = 512  # a matrix with n < 512 inputs gets √(512 / n) of the 
 MAX_MULTIPLIER = 3.0  # ... at most this
 
 
-def lr_multiplier(*modules: nn.Module) -> Callable[[nn.Parameter], float]:
+def lr_multipliers(*modules: nn.Module) -> dict[nn.Parameter, float]:
     """What the learning rate of each parameter of these modules is multiplied by.
 
     A module with an attribute ``lr_multiplier`` sets it for all its parameters.
     """
-    multipliers: dict[int, float] = {}
+    found: dict[nn.Parameter, float] = {}
     for part in (part for module in modules for part in module.modules()):
         if isinstance(part, WithPath):
             longest = max(max(p.shape) for p in part.path.parameters() if p.ndim > 1)
-            multiplier = min(1.0, PATH_WIDTH / longest)
-            multipliers |= {id(p): multiplier for p in part.path.parameters()}
+            found |= dict.fromkeys(part.path.parameters(), min(1.0, PATH_WIDTH / longest))
         own = getattr(part, "lr_multiplier", None)
         if own is not None:
-            multipliers |= {id(p): own for p in part.parameters()}
-
-    def of(parameter: nn.Parameter) -> float:
-        if parameter.ndim > 1 and id(parameter) not in multipliers:
-            inputs = parameter[0].numel()
-            return min(MAX_MULTIPLIER, max(1.0, math.sqrt(FULL_RATE_INPUTS / inputs)))
-        return multipliers.get(id(parameter), 1.0)
-
-    return of
+            found |= dict.fromkeys(part.parameters(), own)
+    for parameter in (p for module in modules for p in module.parameters()):
+        if parameter.ndim > 1 and parameter not in found:
+            n_inputs = parameter[0].numel()
+            wanted = math.sqrt(FULL_RATE_INPUTS / n_inputs)
+            found[parameter] = min(MAX_MULTIPLIER, max(1.0, wanted))
+    return found

@@ -6,7 +6,6 @@ import copy
 
 import torch
 from torch import Generator, nn
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from narrows.training.train_state import TrainConfig, make_optimizers
@@ -20,12 +19,8 @@ def network() -> nn.Sequential:
 
 
 def adamw(net: nn.Module) -> Optimizer:
-    slow = {id(p) for p in net[2].parameters()}  # type: ignore[index]
-
-    def lr_multiplier(parameter: Parameter) -> float:
-        return 0.5 if id(parameter) in slow else 1.0
-
-    return make_optimizers({"model": list(net.parameters())}, CONFIG, lr_multiplier)["model"]
+    slow = dict.fromkeys(net[2].parameters(), 0.5)  # type: ignore[index]
+    return make_optimizers({"model": list(net.parameters())}, CONFIG, slow)["model"]
 
 
 def trained(optimizer: Optimizer, net: nn.Sequential, steps: int) -> None:
@@ -57,6 +52,8 @@ def test_a_state_that_was_loaded_continues_to_the_same_bits() -> None:
 
 def test_a_parameter_group_for_each_multiplier() -> None:
     net = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 6))
-    made = make_optimizers({"model": list(net.parameters())}, CONFIG, lambda p: float(p.ndim))
+    made = make_optimizers(
+        {"model": list(net.parameters())}, CONFIG, {p: float(p.ndim) for p in net.parameters()}
+    )
     groups = made["model"].param_groups
     assert [group["lr_multiplier"] for group in groups] == [2.0, 1.0]
