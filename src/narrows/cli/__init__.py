@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -147,12 +147,5 @@ ENDINGS: dict[type[BaseException], tuple[int, Callable[[Any], str]]] = {
 }
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"narrows: warning: {' '.join(str(message).split())}", err=True)

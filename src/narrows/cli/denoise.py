@@ -10,6 +10,7 @@ import click
 
 from narrows import denoising
 from narrows.cli.options import is_given, literal, output_option, overwrite_option
+from narrows.io.write import check_output
 
 MAX_TIME = "50s"  # for the fit to one image
 MAX_EPOCHS = 100_000  # so many that the time ends the fit
@@ -81,7 +82,6 @@ def denoise(
     from narrows.cli.apply import loaded
     from narrows.exceptions import FileError
     from narrows.io.photographs import plan
-    from narrows.io.write import check_output
 
     estimator = None if model is None else loaded(model, "denoise")
     if hasattr(estimator, "reconstruct"):  # a denoising autoencoder, which takes rows

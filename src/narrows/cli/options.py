@@ -12,6 +12,7 @@ import click
 
 from narrows.estimators.parameters import MODULE, OBJECT, Parameters, in_order, names_in_scope
 from narrows.estimators.registry import find_model, model_class
+from narrows.io.write import check_output
 from narrows.training.listeners import TRACKERS, JsonLines
 
 if TYPE_CHECKING:
@@ -85,20 +86,13 @@ def option_words(name: str, value: object) -> list[str]:
 
 def _option(item: Field[Any]) -> click.Option:
     name = item.name.replace("_", "-")
-    help_text = item.metadata.get("help", "")
-    if item.metadata.get("kind") is bool:
-        default = name if item.default else f"no-{name}"
-        return click.Option(
-            [f"--{name}/--no-{name}", item.name],
-            default=None,
-            help=f"{help_text}  [default: {default}]",
-        )
-    return click.Option(
-        [RENAMED.get(item.name, f"--{name}"), item.name],
-        callback=_reader(item),
-        metavar=_metavar(item),
-        help=f"{help_text}  [default: {_shown(item.default)}]",
-    )
+    is_switch = item.metadata.get("kind") is bool
+    default = ("" if item.default else "no-") + name if is_switch else _shown(item.default)
+    help_text = f"{item.metadata.get('help', '')}  [default: {default}]"
+    if is_switch:
+        return click.Option([f"--{name}/--no-{name}", item.name], default=None, help=help_text)
+    words = [RENAMED.get(item.name, f"--{name}"), item.name]
+    return click.Option(words, callback=_reader(item), metavar=_metavar(item), help=help_text)
 
 
 def _offered(model: type) -> list[Field[Any]]:
@@ -211,8 +205,6 @@ def listeners_for(
     log: str | None, track: Sequence[str], out: Path, *, overwrite: bool
 ) -> list[Listener] | None:
     """The listeners of ``--log`` and ``--track``; raises before any data is read."""
-    from narrows.io.write import check_output
-
     listeners: list[Listener] = []
     if log is not None:
         # appending cuts off what the file holds of epochs that this fit trains (again)

@@ -11,6 +11,7 @@ import click
 
 from narrows.cli.apply import loaded, rows_for
 from narrows.cli.options import option_words, output_option, overwrite_option, resize_option
+from narrows.io.write import check_output
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +97,6 @@ def report(
     --labels gives others.
     """
     from narrows.io.read import read_labels
-    from narrows.io.write import check_output
     from narrows.report.model_report import write_report
 
     check_output(out, [".html"], overwrite=overwrite)

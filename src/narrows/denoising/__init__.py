@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         by_fitted_model,
         denoise_files,
     )
-    from narrows.denoising.denoiser import Denoiser
+    from narrows.denoising.denoiser import Denoiser, fit_summary
     from narrows.denoising.denoising_page import DenoisedImage, write_comparison
     from narrows.denoising.image_quality import psnr, ssim
 
@@ -39,6 +39,7 @@ __all__ = [
     "check_filters_installed",
     "compare_cleaning",
     "denoise_files",
+    "fit_summary",
     "psnr",
     "run_filters",
     "ssim",
@@ -49,7 +50,7 @@ FILES = {
     "compare_filters": "FILTERS Cleaned check_filters_installed compare_cleaning run_filters",
     "denoise_folder": "DenoisePixels DenoisedFile FailedFile by_fit_to_each by_fitted_model "
     "denoise_files",
-    "denoiser": "Denoiser",
+    "denoiser": "Denoiser fit_summary",
     "denoising_page": "DenoisedImage write_comparison",
     "image_quality": "psnr ssim",
 }

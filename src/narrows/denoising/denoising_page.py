@@ -16,7 +16,7 @@ from narrows.denoising.image_quality import check_pixels, psnr, ssim, white_valu
 from narrows.exceptions import InputError
 from narrows.io.write import atomic_write, check_output, pictures
 from narrows.report.formatting import count, duration
-from narrows.report.page import Page, Section, Table, asset, render
+from narrows.report.page import Page, Section, Table, asset, render, template
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ def _page(entries: Sequence[DenoisedImage], title: str) -> Page:
         tiles=_tiles(entries, means),
         sections=sections,
         foot=f"Made with narrows {__version__}.",
-        style=asset("comparison.css"),
-        script=asset("comparison.js"),
+        style=asset("comparison.css", "narrows.denoising"),
+        script=asset("comparison.js", "narrows.denoising"),
     )
 
 
@@ -277,8 +277,6 @@ class View(NamedTuple):
 
 def _views(entry: DenoisedImage) -> str:
     """The pictures of one image as HTML."""
-    from jinja2 import Environment, PackageLoader
-
     height, width = (min(DETAIL_SIDE, side) for side in entry.noisy.shape[:2])
     factor = max(1, DETAIL_PAGE_SIDE // max(height, width))
 
@@ -288,9 +286,7 @@ def _views(entry: DenoisedImage) -> str:
         return View(method, data, alt, width * factor, height * factor, False)
 
     where = find_details(entry.denoised if entry.clean is None else entry.clean)
-    loader = PackageLoader("narrows.denoising", "")
-    template = Environment(loader=loader, autoescape=True).get_template("image_views.html.jinja")
-    return template.render(
+    return template("image_views.html.jinja", "narrows.denoising").render(
         name=entry.name,
         whole=[_whole(entry.name, method, image) for method, image in entry.images.items()],
         enlarged=max(entry.noisy.shape[:2]) < MIN_PICTURE_SIDE,

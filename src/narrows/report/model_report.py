@@ -16,11 +16,12 @@ from narrows.estimators.base import with_feature_names
 from narrows.exceptions import InputError
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report import figures
-from narrows.report.content import Content, gather
+from narrows.report.content import Content
 from narrows.report.formatting import article, byte_size, count, duration, percent, significant
 from narrows.report.manifold import CodeMap, code_map, decoded_grid
-from narrows.report.measures import Method, Numbers, parse_labels
+from narrows.report.measures import Method, Numbers, measure, parse_labels
 from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
+from narrows.report.sample_figures import choose_plotter
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ def prepare(
         )
     labels = None if y is None else parse_labels(y, len(rows))
     columns = None if names is None else [str(name) for name in names]
-    return gather(bare, rows, labels, columns, seed)
+    plotter = choose_plotter(bare, rows, columns)
+    numbers = measure(bare, rows, labels, n_show=plotter.n_ranked, seed=seed)
+    return Content(bare, rows, labels, plotter, numbers, seed)
 
 
 def _python(est: Estimator, path: Path) -> list[str]:

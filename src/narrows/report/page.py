@@ -99,12 +99,12 @@ def render(page: Page) -> str:
 
 
 @cache
-def template(name: str) -> Template:
-    """A jinja2 template of the folder ``templates``; one called .html.jinja escapes its values."""
+def template(name: str, package: str = "narrows.report") -> Template:
+    """A jinja2 template of the package's folder ``templates``; .html.jinja escapes its values."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("narrows.report"),
+        loader=jinja2.PackageLoader(package),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,  # a name that is missing is an error, not empty text
         trim_blocks=True,
@@ -114,9 +114,9 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def asset(name: str) -> str:
-    """The text of a file in the folder ``templates``."""
-    return resources.files("narrows.report").joinpath("templates", name).read_text("utf-8")
+def asset(name: str, package: str = "narrows.report") -> str:
+    """The text of a file in the package's folder ``templates``."""
+    return resources.files(package).joinpath("templates", name).read_text("utf-8")
 
 
 def draw(sections: Iterable[Section]) -> dict[str, bytes]:
