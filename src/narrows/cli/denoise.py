@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,10 @@ def denoise(
     if outcome.failed and n_given > 1:
         _warn(f"{len(outcome.failed)} of {n_given} images could not be denoised.")
     if outcome.done and (page is not None or clean is not None):
-        _compare(outcome.done, page, max_pixels, overwrite, quiet)
+        say = (lambda line: None) if quiet else click.echo
+        denoising.compare_files(
+            outcome.done, page, overwrite=overwrite, max_pixels=max_pixels, echo=say
+        )
     return 1 if outcome.failed else 0
 
 
@@ -161,49 +163,3 @@ def _denoise_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
 
 def _warn(line: str) -> None:
     click.echo(f"narrows: {' '.join(line.split())}", err=True)
-
-
-def _compare(
-    done: Sequence[denoising.DenoisedFile],
-    page: str | None,
-    max_pixels: int,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
-    """Run the classical filters on each image, print their results, and write the page."""
-    from narrows.io.photographs import read_photograph
-
-    def pixels(path: Path) -> Any:
-        return read_photograph(path, max_pixels=max_pixels).pixels
-
-    images = []
-    for item in done:
-        noisy = pixels(item.source)
-        image = denoising.DenoisedImage(
-            item.source.name,
-            noisy=noisy,
-            denoised=pixels(item.target),
-            noise=item.noise,
-            seconds=item.seconds,
-            clean=None if item.clean is None else pixels(item.clean),
-            baselines=denoising.run_filters(noisy, item.noise),
-        )
-        if not quiet:
-            click.echo(_filters_line(image))
-        if page is not None:  # without a page no more than one image is kept in memory
-            images.append(image)
-    if page is not None:
-        denoising.write_comparison(images, page, overwrite=overwrite)
-        if not quiet:
-            click.echo(f"wrote {page}")
-
-
-def _filters_line(image: denoising.DenoisedImage) -> str:
-    """The filters' PSNR if the clean image is known, else their time."""
-    results = [
-        f"{name} {seconds:.1f} s"
-        if image.clean is None
-        else f"{name} {denoising.psnr(image.clean, pixels):.2f} dB"
-        for name, (pixels, seconds) in image.baselines.items()
-    ]
-    return f"  filters: {', '.join(results)}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         denoise_files,
     )
     from narrows.denoising.denoiser import Denoiser, fit_summary
-    from narrows.denoising.denoising_page import DenoisedImage, write_comparison
+    from narrows.denoising.denoising_page import DenoisedImage, compare_files, write_comparison
     from narrows.denoising.image_quality import psnr, ssim
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "by_fitted_model",
     "check_filters_installed",
     "compare_cleaning",
+    "compare_files",
     "denoise_files",
     "fit_summary",
     "psnr",
@@ -51,7 +52,7 @@ FILES = {
     "denoise_folder": "DenoisePixels DenoisedFile FailedFile by_fit_to_each by_fitted_model "
     "denoise_files",
     "denoiser": "Denoiser fit_summary",
-    "denoising_page": "DenoisedImage write_comparison",
+    "denoising_page": "DenoisedImage compare_files write_comparison",
     "image_quality": "psnr ssim",
 }
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from narrows.denoising.compare_filters import run_filters
 from narrows.denoising.image_quality import check_pixels, psnr, ssim, white_value
 from narrows.exceptions import InputError
+from narrows.io.photographs import MAX_PIXELS, read_photograph
 from narrows.io.write import atomic_write, check_output, pictures
 from narrows.report.formatting import count, duration
 from narrows.report.page import Page, Section, Table, asset, render, template
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from narrows.denoising.denoise_folder import DenoisedFile
 
     Image = NDArray[Any]
 
@@ -147,6 +151,51 @@ def write_comparison(
         # a file's name may contain bytes that are no text
         place.write_text(text, encoding="utf-8", errors="replace")
     return path
+
+
+def compare_files(
+    done: Sequence[DenoisedFile],
+    page: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    echo: Callable[[str], object] = lambda line: None,
+) -> None:
+    """Run the classical filters on denoised files, and write a page of all results.
+
+    Parameters: ``done`` the files that `denoise_files` denoised; ``page`` the page's file, None for
+    no page; ``overwrite`` replaces it; ``max_pixels`` refuses larger images; ``echo`` is called
+    with a line for each image (the filters' PSNR if the clean image is known, else their time),
+    and when the page is written. Raises as `write_comparison` and `run_filters` do.
+    """
+
+    def pixels(path: Path) -> Image:
+        return read_photograph(path, max_pixels=max_pixels).pixels
+
+    images = []
+    for item in done:
+        noisy = pixels(item.source)
+        image = DenoisedImage(
+            item.source.name,
+            noisy=noisy,
+            denoised=pixels(item.target),
+            noise=item.noise,
+            seconds=item.seconds,
+            clean=None if item.clean is None else pixels(item.clean),
+            baselines=run_filters(noisy, item.noise),
+        )
+        results = [
+            f"{name} {seconds:.1f} s"
+            if image.clean is None
+            else f"{name} {psnr(image.clean, filtered):.2f} dB"
+            for name, (filtered, seconds) in image.baselines.items()
+        ]
+        echo(f"  filters: {', '.join(results)}")
+        if page is not None:  # without a page no more than one image is kept in memory
+            images.append(image)
+    if page is not None:
+        write_comparison(images, page, overwrite=overwrite)
+        echo(f"wrote {page}")
 
 
 def _page(entries: Sequence[DenoisedImage], title: str) -> Page:

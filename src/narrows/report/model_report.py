@@ -340,7 +340,7 @@ def _training(content: Content) -> Section:
 def _errors(content: Content) -> Section:
     """How the error differs between rows."""
     n = content.numbers
-    means = {m.name: m.mse for m in _methods(n)}
+    means = {m.name: m.mse for m in n.methods}
     alt = "Histogram of the rows' mean squared errors. " + ", ".join(
         f"{name}: mean {significant(mean)}" for name, mean in means.items()
     )
@@ -352,11 +352,6 @@ def _errors(content: Content) -> Section:
         alt = "Each row's error by the model over its error by PCA."
         pictures.append(Picture("errors-rows", figure, alt))
     return _section("errors", "Error per row", content, pictures)
-
-
-def _methods(n: Numbers) -> list[Method]:
-    """The model, and PCA if there is one."""
-    return [n.model] if n.pca is None else [n.model, n.pca]
 
 
 # ------------------------------------------------------------------ sections with tables
@@ -394,7 +389,7 @@ def _accuracy(n: Numbers, name: str) -> str:
 def _cost(content: Content) -> Section:
     """Time and sizes."""
     n, X = content.numbers, content.X
-    methods, k = _methods(n), n.latent_dim
+    methods, k = n.methods, n.latent_dim
     time = Table("Time, measured on this machine in batches", ["", *(m.name for m in methods)], [
         ["Fitting", *[duration(content.est.fit_seconds_), ""][: len(methods)]],
         ["Encoding one row", *(duration(m.encode_seconds) for m in methods)],
