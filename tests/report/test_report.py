@@ -378,6 +378,6 @@ def test_pictures_that_are_not_the_reports_own_are_never_removed(
 ) -> None:
     (tmp_path / "page_files").mkdir()
     (tmp_path / "page_files" / "holiday.png").write_bytes(b"mine")
-    with pytest.raises(FileError, match="not a report's pictures"):
+    with pytest.raises(FileError, match="other things than pictures that narrows wrote"):
         write_report(est, DIGITS.images[:30], tmp_path / "page.html", overwrite=True)
     assert (tmp_path / "page_files" / "holiday.png").read_bytes() == b"mine"

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from narrows.estimators.base import Estimator
-    from narrows.io.image_folders import Resize
     from narrows.io.read import Data, Lazy
 
     Method = Callable[..., NDArray[Any]]  # of a fitted estimator
@@ -33,7 +32,7 @@ ROWS = (
 @output_option(ARRAY)
 @resize_option
 @overwrite_option
-def encode(model: str, data: str, out: str, resize: Resize, overwrite: bool) -> None:
+def encode(model: str, data: str, out: str, resize: str | None, overwrite: bool) -> None:
     """Write the codes of DATA's rows."""
     check_output(out, ARRAYS, overwrite=overwrite)
     estimator = loaded(model, "transform")
@@ -70,7 +69,7 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 @output_option(ROWS)
 @resize_option
 @overwrite_option
-def reconstruct(model: str, data: str, out: str, resize: Resize, overwrite: bool) -> None:
+def reconstruct(model: str, data: str, out: str, resize: str | None, overwrite: bool) -> None:
     """Encode and decode DATA's rows."""
     check_output(out, overwrite=overwrite)
     estimator = loaded(model, "reconstruct")
@@ -83,7 +82,7 @@ def answer_rows(
     data: str,
     out: str,
     overwrite: bool,
-    resize: Resize = None,
+    resize: str | None = None,
 ) -> None:
     """Write the result of the estimator's ``method`` for DATA's rows."""
     check_output(out, overwrite=overwrite)
@@ -165,7 +164,7 @@ def loaded(model: str, method: str) -> Any:
     return estimator
 
 
-def rows_for(estimator: Estimator, data: str, resize: Resize, lazy: Lazy = False) -> Data:
+def rows_for(estimator: Estimator, data: str, resize: str | None, lazy: Lazy = False) -> Data:
     """Read DATA for a fitted model: a table's columns must be those it was fitted on."""
     from narrows.exceptions import InputError
     from narrows.io.read import read

@@ -22,7 +22,6 @@ from narrows.io.write import check_output
 from narrows.training import given_rank
 
 if TYPE_CHECKING:
-    from narrows.io.image_folders import Resize
     from narrows.io.read import Data
 
 __all__ = ["fit"]
@@ -57,7 +56,7 @@ def fit(
     /,
     data: str,
     out: str,
-    resize: Resize,
+    resize: str | None,
     labels: str | None,
     overwrite: bool,
     log: str | None,
@@ -114,7 +113,7 @@ def fit(
         click.echo(f"next: {_next_command(type(estimator).__name__, data, path, resize)}")
 
 
-def _read(estimator: Any, data: str, resize: Resize) -> Data:
+def _read(estimator: Any, data: str, resize: str | None) -> Data:
     """DATA as rows; for the Denoiser and the Codec, which take images of any size, a path."""
     from narrows.estimators.registry import ANY_SIZE
     from narrows.io.image_files import SUFFIXES, find_images
@@ -218,7 +217,7 @@ def error_lines(card: dict[str, Any]) -> list[str]:
     return [shown, f"no better than PCA yet ({ratio:.2f} × its error) {after}"]
 
 
-def _next_command(model: str, data: str, path: Path, resize: Resize) -> str:
+def _next_command(model: str, data: str, path: Path, resize: str | None) -> str:
     """The command that shows what was learned, or uses it."""
     if model == "Codec":
         out = re.sub(r"[^\w.-]+", "-", Path(data).stem or "data") + ".narrow"
@@ -227,6 +226,5 @@ def _next_command(model: str, data: str, path: Path, resize: Resize) -> str:
         return shlex.join(["narrows", "denoise", "DATA", "-m", str(path), "-o", "OUT"])
     words = ["narrows", "report", str(path), data, "-o", str(path.with_suffix(".html"))]
     if resize is not None:
-        size = "x".join(map(str, resize)) if isinstance(resize, tuple) else str(resize)
-        words += ["--resize", size]
+        words += ["--resize", resize]
     return shlex.join(words)

@@ -16,7 +16,6 @@ from narrows.io.write import check_output
 from narrows.training.listeners import TRACKERS, JsonLines
 
 if TYPE_CHECKING:
-    from narrows.io.image_folders import Resize
     from narrows.training.listeners import Listener
 
 # no Python objects; and what has no meaning where a command ends after one fit
@@ -158,13 +157,6 @@ def is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Resize:
-    """The size of ``--resize`` from ``32`` or ``28x32``."""
-    from narrows.io.image_folders import parse_size
-
-    return parse_size(value)
-
-
 def output_option(help_text: str) -> Callable[[Any], Any]:
     """The required option ``-o/--output``."""
     return click.option("-o", "--output", "out", metavar="OUT", required=True, help=help_text)
@@ -179,7 +171,6 @@ def resize_option(function: Any) -> Any:
     """The option ``--resize``, for folders of images of different sizes."""
     return click.option(
         "--resize",
-        callback=_read_size,
         metavar="SIZE",
         help="Scale and crop the images of a folder to one size: 32, or 28x32 (height x width).",
     )(function)

@@ -16,7 +16,6 @@ from narrows.io.write import check_output
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from narrows.io.image_folders import Resize
     from narrows.io.read import Data
 
 
@@ -88,7 +87,7 @@ def report(
     data: str,
     out: str,
     labels: str | None,
-    resize: Resize,
+    resize: str | None,
     overwrite: bool,
 ) -> None:
     """Write a page of MODEL's results on DATA.

@@ -190,7 +190,7 @@ def _scatter_by_class(ax: Axes, points: NDArray[np.float64], labels: Labels | No
         ax.scatter(x[rows], y[rows], size, color=color, marker=marker, alpha=0.75, linewidths=0,
                    label=safe_text(name, 18))  # fmt: skip
     halo = [withStroke(linewidth=2.5, foreground=PAPER)]
-    for name, rows, _, _ in styles:  # short names also stand at the middle of their class
+    for name, rows, _, _ in styles:  # short names are also written at the middle of their class
         if name in labels.names and len(name) <= 12 and len(rows) > 2:
             ax.text(np.median(x[rows]), np.median(y[rows]), safe_text(name), color=INK, fontsize=9,
                     weight="bold", ha="center", va="center", path_effects=halo)  # fmt: skip
