@@ -73,10 +73,10 @@ def reconstruct(model: str, data: str, out: str, resize: str | None, overwrite: 
     """Encode and decode DATA's rows."""
     check_output(out, overwrite=overwrite)
     estimator = loaded(model, "reconstruct")
-    answer_rows(estimator, estimator.reconstruct, data, out, overwrite, resize)
+    write_answers(estimator, estimator.reconstruct, data, out, overwrite, resize)
 
 
-def answer_rows(
+def write_answers(
     estimator: Estimator,
     method: Method,
     data: str,
@@ -85,7 +85,6 @@ def answer_rows(
     resize: str | None = None,
 ) -> None:
     """Write the result of the estimator's ``method`` for DATA's rows."""
-    check_output(out, overwrite=overwrite)
     rows = rows_for(estimator, data, resize, lazy="auto")
     _write(estimator, method, rows.X, out, overwrite)
 

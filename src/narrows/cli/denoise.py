@@ -22,10 +22,7 @@ MAX_PIXELS = 200_000_000  # of one image; a file that claims more is refused
     "Where to write: a name that ends in .png, .tif, .jpg or .webp; for a folder, a folder."
 )
 @click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    help="A fitted denoiser. Default: fit one to each image.",
+    "-m", "--model", metavar="MODEL", help="A fitted denoiser. Default: fit one to each image."
 )
 @click.option(
     "--noise-level",
@@ -150,7 +147,7 @@ def _fit_to_each(
 
 def _denoise_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
     """Rows by a denoising autoencoder, read and written as ``narrows reconstruct`` does."""
-    from narrows.cli.apply import answer_rows
+    from narrows.cli.apply import write_answers
 
     context = click.get_current_context()
     known = {"data", "out", "model", "overwrite", "quiet"}
@@ -158,7 +155,8 @@ def _denoise_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
     if given:
         options = ", ".join("--" + {"page": "compare"}.get(n, n).replace("_", "-") for n in given)
         raise click.UsageError(f"{options}: for photographs only; this MODEL takes rows.")
-    answer_rows(estimator, estimator.denoise, data, out, overwrite)
+    check_output(out, overwrite=overwrite)
+    write_answers(estimator, estimator.denoise, data, out, overwrite)
 
 
 def _warn(line: str) -> None:

@@ -115,12 +115,11 @@ def report(
 
 def _labels(source: Data) -> NDArray[Any] | None:
     """The labels that came with the data, as names if there are names."""
-    import numpy as np
-
     if source.y is None or source.y_names is None:
         return source.y
-    labels: NDArray[Any] = np.array(source.y_names)[source.y]
-    return labels
+    import numpy as np
+
+    return np.take(source.y_names, source.y)
 
 
 def fit_command(card: dict[str, Any], path: str) -> str:

@@ -139,12 +139,7 @@ def wavelet(
 
 
 def non_local_means(
-    image: Array,
-    sigma: float,
-    *,
-    patch: int | None = None,
-    reach: int = 7,
-    h: float | None = None,
+    image: Array, sigma: float, *, patch: int | None = None, reach: int = 7, h: float | None = None
 ) -> Array:
     """Mean of the pixels whose surroundings look alike (Buades, Coll and Morel 2005).
 

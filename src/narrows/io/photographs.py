@@ -30,13 +30,7 @@ from numpy.typing import NDArray
 from narrows.exceptions import FileError, InputError, InputTypeError, ParameterError
 from narrows.io import image_files
 from narrows.io.image_files import ORIENTATION, find_photographs
-from narrows.io.write import (
-    already_exists,
-    atomic_write,
-    check_folder,
-    check_output,
-    listed,
-)
+from narrows.io.write import already_exists, atomic_write, check_folder, check_output, listed
 
 if TYPE_CHECKING:
     from PIL.Image import Image

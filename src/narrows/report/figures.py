@@ -201,14 +201,10 @@ def _histogram_by_class(ax: Axes, values: NDArray[np.float64], labels: Labels | 
     if labels is None or not labels.names:
         ax.hist(values, edges, color=MODEL)
         return
-    styles = _class_styles(labels)
-    ax.hist(
-        [values[rows] for _, rows, _, _ in styles],
-        edges,
-        stacked=True,
-        color=[color for _, _, color, _ in styles],
-        label=[safe_text(name, 18) for name, _, _, _ in styles],
-    )
+    names, rows, colors, _ = zip(*_class_styles(labels), strict=True)
+    some = [values[r] for r in rows]
+    shown = [safe_text(name, 18) for name in names]
+    ax.hist(some, edges, stacked=True, color=list(colors), label=shown)
 
 
 # ------------------------------------------------------------------ errors

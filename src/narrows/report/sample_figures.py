@@ -127,16 +127,10 @@ class ImagePlotter:
         # both methods' errors in the same colours, with at least 2 % of the range as the darkest
         limits = (0.0, max(0.02, *(float(error.max()) for error in errors.values())))
         codes = np.stack([code_cells(code) for code in samples.codes])
+        name, low_high, tall = f"code\n{samples.codes.shape[1]}", figures.CODE_RANGE, 0.32
         strips = [
             Strip("original", figures.INK, self.pixels(original)),
-            Strip(
-                f"code\n{samples.codes.shape[1]}",
-                figures.INK,
-                codes,
-                figures.DIVERGING,
-                figures.CODE_RANGE,
-                0.32 / self._aspect,
-            ),
+            Strip(name, figures.INK, codes, figures.DIVERGING, low_high, tall / self._aspect),
         ]
         for name, (x, color) in restored.items():
             strips.append(Strip(name, color, self.pixels(x)))
