@@ -113,13 +113,13 @@ def test_the_page_gets_what_was_read_and_written(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    door = "narrows.denoising."
+    page_module = "narrows.denoising.denoising_page."
     filters = {"Gaussian": lambda image, noise: (image, noise)}
     monkeypatch.setattr(
-        door + "run_filters", lambda *seen: {name: f(*seen) for name, f in filters.items()}
+        page_module + "run_filters", lambda *seen: {name: f(*seen) for name, f in filters.items()}
     )
     monkeypatch.setattr(
-        door + "write_comparison", lambda entries, path, **more: given.extend(entries)
+        page_module + "write_comparison", lambda entries, path, **more: given.extend(entries)
     )
     page = tmp_path / "page.html"
     said = done("denoise", scans, "-o", tmp_path / "out", "--compare", page, "--clean", scans)

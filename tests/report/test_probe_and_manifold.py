@@ -179,7 +179,11 @@ def test_a_walk_is_straight_in_the_code_and_ends_at_reconstructions(
 
 @pytest.mark.parametrize(
     ("pairs", "steps", "words"),
-    [([(0, 1)], 1, "steps is 1"), ([(0, 300)], 3, "rows from 0 to 299"), ([], 3, "rows from 0")],
+    [
+        ([(0, 1)], 1, "at least 2. Got 1"),
+        ([(0, 300)], 3, "rows from 0 to 299"),
+        ([], 3, "rows from 0"),
+    ],
 )
 def test_walks_to_nowhere_are_refused(
     digits: Any, est: Autoencoder, pairs: Any, steps: int, words: str

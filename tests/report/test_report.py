@@ -18,7 +18,7 @@ from helpers.html_pages import ALWAYS, Page, check_alone, check_readable
 from narrows import Autoencoder, DenoisingAutoencoder, FileError, InputError, VariationalAutoencoder
 from narrows.report import content, figures
 from narrows.report.measures import error_bins, parse_labels, ranking
-from narrows.report.model_report import headline, write_report
+from narrows.report.model_report import headline, prepare, write_report
 from narrows.report.page import pictures_folder
 from narrows.report.sample_figures import ImagePlotter, choose_plotter
 
@@ -128,7 +128,7 @@ def test_the_table_says_what_the_model_says(est: Autoencoder, tmp_path: Path) ->
 def test_denoising_is_measured_against_the_clean_rows() -> None:
     X = DIGITS.images[:100]
     dae = fit(DenoisingAutoencoder, X, latent_dim=5)
-    found = content.gather(dae, X, None, None, 4).numbers.denoising
+    found = prepare(dae, X, None, None, 4).numbers.denoising
     assert found is not None
     order = np.sort(np.random.default_rng(4).permutation(100))
     noisy = dae.corrupt(X[order], random_state=4)
@@ -138,9 +138,9 @@ def test_denoising_is_measured_against_the_clean_rows() -> None:
 
 
 def test_what_is_drawn_is_what_the_models_say() -> None:
-    X, labels = DIGITS.images[:80], parse_labels(DIGITS.target[:80], 80)
+    X = DIGITS.images[:80]
     dae = fit(DenoisingAutoencoder, X, latent_dim=5)
-    found = content.gather(dae, X, labels, None, 0)
+    found = prepare(dae, X, DIGITS.target[:80], None, 0)
     shown = found.denoised(6)
     assert shown["denoised"] == pytest.approx(dae.reconstruct(shown["noisy"]), abs=1e-4)
     assert shown["PCA"] == pytest.approx(dae.pca_.reconstruct(shown["noisy"]), abs=1e-4)
@@ -161,7 +161,7 @@ def test_what_is_drawn_is_what_the_models_say() -> None:
 
 def test_what_is_drawn_as_new_is_new() -> None:
     vae = fit(VariationalAutoencoder, DIGITS.images[:80])
-    shown = content.gather(vae, DIGITS.images[:80], None, None, 3).generated(9)
+    shown = prepare(vae, DIGITS.images[:80], None, None, 3).generated(9)
     assert np.array_equal(shown["model"], vae.sample(9, random_state=3))
     assert len(shown["data"]) == len(shown["PCA"]) == 9
     assert not np.allclose(shown["PCA"], shown["model"], atol=0.1)
@@ -180,7 +180,7 @@ def test_colours_are_shown_as_they_are() -> None:
 
 def judged(est: Any, model: float, pca: float | None) -> str:
     """The headline where the test decides the two methods' errors."""
-    n = content.gather(est, DIGITS.images[:30], None, None, 0).numbers
+    n = prepare(est, DIGITS.images[:30], None, None, 0).numbers
     assert n.pca is not None
     spread = np.linspace(1, 2, 30)
     beside = None if pca is None else replace(n.pca, errors=pca * spread)
@@ -378,6 +378,6 @@ def test_pictures_that_are_not_the_reports_own_are_never_removed(
 ) -> None:
     (tmp_path / "page_files").mkdir()
     (tmp_path / "page_files" / "holiday.png").write_bytes(b"mine")
-    with pytest.raises(FileError, match="not a report's pictures"):
+    with pytest.raises(FileError, match="other things than pictures that narrows wrote"):
         write_report(est, DIGITS.images[:30], tmp_path / "page.html", overwrite=True)
     assert (tmp_path / "page_files" / "holiday.png").read_bytes() == b"mine"

@@ -14,8 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from collections.abc import Sequence
 
 import click
 
@@ -82,11 +81,11 @@ def _run(words: list[str], debug: bool) -> int:
     except BaseException as error:
         if debug and isinstance(error, Exception) and not isinstance(error, click.ClickException):
             raise
-        for kind, (status, sentence) in ENDINGS.items():
-            if isinstance(error, kind):
-                status = getattr(error, "exit_code", status) if kind is NarrowsError else status
-                return _end(status, "" if _reported_elsewhere(error) else sentence(error))
-        raise
+        status, sentence = _ending(error)
+        if sentence and not _reported_elsewhere(error):
+            who = f"narrows: process {given_rank()}" if given_rank() > 0 else "narrows"
+            click.echo(f"{who}: {' '.join(sentence.split())}", err=True)
+        return status
 
 
 def _check_torchrun(words: list[str]) -> None:
@@ -97,62 +96,40 @@ def _check_torchrun(words: list[str]) -> None:
 
 def _reported_elsewhere(error: BaseException) -> bool:
     """Whether another process of the same run reports this error."""
-    reported = getattr(error, "reported", False)
+    if isinstance(error, NarrowsError) and error.reported is not None:
+        return error.reported
     # errors before the processes are connected, of usage and by Ctrl-C are the same in all
-    same_in_all = reported is None or isinstance(
-        error, click.ClickException | click.Abort | KeyboardInterrupt
-    )
-    return bool(reported) or (given_rank() > 0 and same_in_all)
+    same_in_all = (NarrowsError, click.ClickException, click.Abort, KeyboardInterrupt)
+    return given_rank() > 0 and isinstance(error, same_in_all)
 
 
-def _end(status: int, sentence: str) -> int:
-    if sentence:
-        who = f"narrows: process {given_rank()}" if given_rank() > 0 else "narrows"
-        click.echo(f"{who}: {' '.join(sentence.split())}", err=True)
-    return status
+def _ending(error: BaseException) -> tuple[int, str]:
+    """The exit status and the line on stderr for an error; the empty line is not printed."""
+    match error:
+        case NarrowsError():
+            return error.exit_code, str(error)
+        case click.UsageError():
+            path = error.ctx.command_path if error.ctx else "narrows"
+            return 2, f"{error.format_message()} See `{path} --help`."
+        case click.ClickException():
+            return 1, error.format_message()
+        case click.Abort() | KeyboardInterrupt():
+            return 130, "interrupted."
+        case BrokenPipeError():
+            # the reader is gone: flushing what is still buffered at exit would print a traceback
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1, ""
+        case MemoryError():
+            return 1, "not enough memory; give fewer or smaller rows."
+        case OSError():
+            where = f": {error.filename}" if error.filename else ""
+            return 1, f"{error.strerror or error}{where}."
+        case Exception():
+            message = str(error) or "no message"
+            kind = type(error).__name__
+            return 1, f"unexpected {kind}: {message} (add --debug to see where)."
+    raise error
 
 
-def _usage(error: Any) -> str:
-    path = error.ctx.command_path if error.ctx else "narrows"
-    return f"{error.format_message()} See `{path} --help`."
-
-
-def _system(error: Any) -> str:
-    where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{where}."
-
-
-def _broken_pipe(error: Any) -> str:
-    # the reader is gone: flushing what is still buffered at exit would print a traceback
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ""
-
-
-def _unexpected(error: Any) -> str:
-    message = str(error) or "no message"
-    return f"unexpected {type(error).__name__}: {message} (add --debug to see where)."
-
-
-# Status and sentence of each kind of error; the first kind that fits is taken.
-ENDINGS: dict[type[BaseException], tuple[int, Callable[[Any], str]]] = {
-    NarrowsError: (1, str),
-    click.UsageError: (2, _usage),
-    click.ClickException: (1, lambda error: error.format_message()),
-    click.Abort: (130, lambda error: "interrupted."),
-    KeyboardInterrupt: (130, lambda error: "interrupted."),
-    BrokenPipeError: (1, _broken_pipe),
-    MemoryError: (1, lambda error: "not enough memory; give fewer or smaller rows."),
-    OSError: (1, _system),
-    Exception: (1, _unexpected),
-}
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"narrows: warning: {' '.join(str(message).split())}", err=True)

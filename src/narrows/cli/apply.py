@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narrows.cli.options import output_option, overwrite_option, resize_option
+from narrows.io.write import ARRAYS, check_output, write_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from narrows.estimators.base import Estimator
-    from narrows.io.image_folders import Resize
     from narrows.io.read import Data, Lazy
 
     Method = Callable[..., NDArray[Any]]  # of a fitted estimator
@@ -32,10 +32,8 @@ ROWS = (
 @output_option(ARRAY)
 @resize_option
 @overwrite_option
-def encode(model: str, data: str, out: str, resize: Resize, overwrite: bool) -> None:
+def encode(model: str, data: str, out: str, resize: str | None, overwrite: bool) -> None:
     """Write the codes of DATA's rows."""
-    from narrows.io.write import ARRAYS, check_output, write_rows
-
     check_output(out, ARRAYS, overwrite=overwrite)
     estimator = loaded(model, "transform")
     rows = rows_for(estimator, data, resize, lazy="auto").X
@@ -60,7 +58,7 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
     """
     from narrows.io.read import read
 
-    _check(out, overwrite)
+    check_output(out, overwrite=overwrite)
     estimator = loaded(model, "inverse_transform")
     _write(estimator, estimator.inverse_transform, read(codes).X, out, overwrite)
 
@@ -71,23 +69,22 @@ def decode(model: str, codes: str, out: str, overwrite: bool) -> None:
 @output_option(ROWS)
 @resize_option
 @overwrite_option
-def reconstruct(model: str, data: str, out: str, resize: Resize, overwrite: bool) -> None:
+def reconstruct(model: str, data: str, out: str, resize: str | None, overwrite: bool) -> None:
     """Encode and decode DATA's rows."""
-    _check(out, overwrite)
+    check_output(out, overwrite=overwrite)
     estimator = loaded(model, "reconstruct")
-    answer_rows(estimator, estimator.reconstruct, data, out, overwrite, resize)
+    write_answers(estimator, estimator.reconstruct, data, out, overwrite, resize)
 
 
-def answer_rows(
+def write_answers(
     estimator: Estimator,
     method: Method,
     data: str,
     out: str,
     overwrite: bool,
-    resize: Resize = None,
+    resize: str | None = None,
 ) -> None:
     """Write the result of the estimator's ``method`` for DATA's rows."""
-    _check(out, overwrite)
     rows = rows_for(estimator, data, resize, lazy="auto")
     _write(estimator, method, rows.X, out, overwrite)
 
@@ -117,7 +114,7 @@ def sample(
 
     MODEL has a prior, or was fitted with --sampler.
     """
-    _check(out, overwrite)
+    check_output(out, overwrite=overwrite)
     estimator = loaded(model, "sample")
     more = {} if label is None else {"y": _class_of(estimator, label)}
     rows = estimator.sample(count, random_state=seed, temperature=temperature, **more)
@@ -166,7 +163,7 @@ def loaded(model: str, method: str) -> Any:
     return estimator
 
 
-def rows_for(estimator: Estimator, data: str, resize: Resize, lazy: Lazy = False) -> Data:
+def rows_for(estimator: Estimator, data: str, resize: str | None, lazy: Lazy = False) -> Data:
     """Read DATA for a fitted model: a table's columns must be those it was fitted on."""
     from narrows.exceptions import InputError
     from narrows.io.read import read
@@ -188,13 +185,6 @@ def _few(names: Iterable[str]) -> str:
     return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
 
 
-def _check(out: str, overwrite: bool) -> None:
-    """Refuse an output that cannot be written before anything is loaded."""
-    from narrows.io.write import check_output
-
-    check_output(out, overwrite=overwrite)
-
-
 def _is_npy(out: str) -> bool:
     """Whether OUT is written block by block, so that it may be larger than memory."""
     return Path(out).suffix.lower() == ".npy"
@@ -210,8 +200,6 @@ def _write(estimator: Estimator, method: Method, given: Any, out: str, overwrite
 
 def _write_rows(estimator: Estimator, rows: NDArray[Any], out: str, overwrite: bool) -> None:
     """Write rows to a file of numbers, or as pictures, depending on OUT's suffix."""
-    from narrows.io.write import ARRAYS, write_rows
-
     if Path(out).suffix.lower() not in ARRAYS:  # a table's row may be an image
         rows = rows.reshape(len(rows), *estimator.input_shape_)
     bounds = estimator.info()["bounds"]  # lowest and highest value of each channel

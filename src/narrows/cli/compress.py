@@ -19,13 +19,12 @@ from narrows.cli.options import output_option, overwrite_option
 from narrows.exceptions import (
     Corrupt,
     NarrowsError,
-    NotOurFile,
     ParameterError,
     TooLarge,
     Truncated,
-    UnsupportedVersion,
     WrongModel,
 )
+from narrows.io.write import check_output
 
 STATUSES = (
     "Exit status: 0 success; 1 another error, such as with OUT; 3 FILE is not a .narrow file; 4 "
@@ -34,6 +33,12 @@ STATUSES = (
 )
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 MAX_LISTED = 20  # items that inspect lists
+ADVICE = {
+    WrongModel: " (give it with -m MODEL)",
+    TooLarge: " (--max-bytes)",
+    Truncated: " (--salvage keeps what is good)",
+    Corrupt: " (--salvage keeps what is good)",
+}
 
 
 @click.command
@@ -86,7 +91,6 @@ def compress(
     """
     from narrows.cli.apply import loaded
     from narrows.io.read import read_any
-    from narrows.io.write import check_output
 
     _check_options(quality, max_error, lossless, no_autoencoder)
     if out != "-":
@@ -250,22 +254,15 @@ def _opened(file: str) -> AbstractContextManager[Any]:
 @contextmanager
 def _about(file: str) -> Iterator[None]:
     """Add the file's name, and advice, to an error of a .narrow file."""
-    advice: dict[type[NarrowsError], str] = {
-        NotOurFile: "",
-        UnsupportedVersion: "",
-        WrongModel: " (give it with -m MODEL)",
-        TooLarge: " (--max-bytes)",
-        Truncated: " (--salvage keeps what is good)",
-        Corrupt: " (--salvage keeps what is good)",
-        ParameterError: "",  # such as an item that does not exist
-    }
     try:
         yield
-    except tuple(advice) as error:
-        # an error may be of a class below these, which takes other arguments
-        kind = next(kind for kind in advice if isinstance(error, kind))
-        name = "standard input" if file == "-" else f"'{file}'"
-        raise kind(f"{name}: {str(error).removesuffix('.')}{advice[kind]}.") from error
+    except NarrowsError as error:
+        # errors of .narrow files have a status of their own; an item that does not exist has not
+        if error.exit_code != 1 or isinstance(error, ParameterError):
+            advice = next((text for kind, text in ADVICE.items() if isinstance(error, kind)), "")
+            name = "standard input" if file == "-" else f"'{file}'"
+            error.args = (f"{name}: {str(error).removesuffix('.')}{advice}.",)
+        raise
 
 
 @contextmanager

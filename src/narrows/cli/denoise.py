@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from narrows import denoising
 from narrows.cli.options import is_given, literal, output_option, overwrite_option
+from narrows.io.write import check_output
 
 MAX_TIME = "50s"  # for the fit to one image
 MAX_EPOCHS = 100_000  # so many that the time ends the fit
@@ -22,10 +22,7 @@ MAX_PIXELS = 200_000_000  # of one image; a file that claims more is refused
     "Where to write: a name that ends in .png, .tif, .jpg or .webp; for a folder, a folder."
 )
 @click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    help="A fitted denoiser. Default: fit one to each image.",
+    "-m", "--model", metavar="MODEL", help="A fitted denoiser. Default: fit one to each image."
 )
 @click.option(
     "--noise-level",
@@ -81,7 +78,6 @@ def denoise(
     from narrows.cli.apply import loaded
     from narrows.exceptions import FileError
     from narrows.io.photographs import plan
-    from narrows.io.write import check_output
 
     estimator = None if model is None else loaded(model, "denoise")
     if hasattr(estimator, "reconstruct"):  # a denoising autoencoder, which takes rows
@@ -118,7 +114,10 @@ def denoise(
     if outcome.failed and n_given > 1:
         _warn(f"{len(outcome.failed)} of {n_given} images could not be denoised.")
     if outcome.done and (page is not None or clean is not None):
-        _compare(outcome.done, page, max_pixels, overwrite, quiet)
+        say = (lambda line: None) if quiet else click.echo
+        denoising.compare_files(
+            outcome.done, page, overwrite=overwrite, max_pixels=max_pixels, echo=say
+        )
     return 1 if outcome.failed else 0
 
 
@@ -148,7 +147,7 @@ def _fit_to_each(
 
 def _denoise_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
     """Rows by a denoising autoencoder, read and written as ``narrows reconstruct`` does."""
-    from narrows.cli.apply import answer_rows
+    from narrows.cli.apply import write_answers
 
     context = click.get_current_context()
     known = {"data", "out", "model", "overwrite", "quiet"}
@@ -156,54 +155,9 @@ def _denoise_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
     if given:
         options = ", ".join("--" + {"page": "compare"}.get(n, n).replace("_", "-") for n in given)
         raise click.UsageError(f"{options}: for photographs only; this MODEL takes rows.")
-    answer_rows(estimator, estimator.denoise, data, out, overwrite)
+    check_output(out, overwrite=overwrite)
+    write_answers(estimator, estimator.denoise, data, out, overwrite)
 
 
 def _warn(line: str) -> None:
     click.echo(f"narrows: {' '.join(line.split())}", err=True)
-
-
-def _compare(
-    done: Sequence[denoising.DenoisedFile],
-    page: str | None,
-    max_pixels: int,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
-    """Run the classical filters on each image, print their results, and write the page."""
-    from narrows.io.photographs import read_photograph
-
-    def pixels(path: Path) -> Any:
-        return read_photograph(path, max_pixels=max_pixels).pixels
-
-    images = []
-    for item in done:
-        noisy = pixels(item.source)
-        image = denoising.DenoisedImage(
-            item.source.name,
-            noisy=noisy,
-            denoised=pixels(item.target),
-            noise=item.noise,
-            seconds=item.seconds,
-            clean=None if item.clean is None else pixels(item.clean),
-            baselines=denoising.run_filters(noisy, item.noise),
-        )
-        if not quiet:
-            click.echo(_filters_line(image))
-        if page is not None:  # without a page no more than one image is kept in memory
-            images.append(image)
-    if page is not None:
-        denoising.write_comparison(images, page, overwrite=overwrite)
-        if not quiet:
-            click.echo(f"wrote {page}")
-
-
-def _filters_line(image: denoising.DenoisedImage) -> str:
-    """The filters' PSNR if the clean image is known, else their time."""
-    results = [
-        f"{name} {seconds:.1f} s"
-        if image.clean is None
-        else f"{name} {denoising.psnr(image.clean, pixels):.2f} dB"
-        for name, (pixels, seconds) in image.baselines.items()
-    ]
-    return f"  filters: {', '.join(results)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from pathlib import Path
@@ -19,11 +18,10 @@ from narrows.cli.options import (
     resize_option,
     tracking_options,
 )
+from narrows.io.write import check_output
 from narrows.training import given_rank
 
 if TYPE_CHECKING:
-    from narrows import Codec, Denoiser
-    from narrows.io.image_folders import Resize
     from narrows.io.read import Data
 
 __all__ = ["fit"]
@@ -58,7 +56,7 @@ def fit(
     /,
     data: str,
     out: str,
-    resize: Resize,
+    resize: str | None,
     labels: str | None,
     overwrite: bool,
     log: str | None,
@@ -78,7 +76,6 @@ def fit(
     from narrows.estimators.fit_and_resume import refuse_other_parameters
     from narrows.estimators.registry import model_class
     from narrows.io.safetensors_file import read_file
-    from narrows.io.write import check_output
 
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
@@ -116,7 +113,7 @@ def fit(
         click.echo(f"next: {_next_command(type(estimator).__name__, data, path, resize)}")
 
 
-def _read(estimator: Any, data: str, resize: Resize) -> Data:
+def _read(estimator: Any, data: str, resize: str | None) -> Data:
     """DATA as rows; for the Denoiser and the Codec, which take images of any size, a path."""
     from narrows.estimators.registry import ANY_SIZE
     from narrows.io.image_files import SUFFIXES, find_images
@@ -165,12 +162,14 @@ def _fitted(estimator: Any, source: Data, labels: str | None) -> Any:
 
 def _summary(estimator: Any, name: str, path: Path) -> list[str]:
     """Lines on what was learned from the data called ``name``, how well, and how long it took."""
+    from narrows import compression, denoising
+
     card = estimator.info()
     training = card["training"]
     if card["model"] == "Codec":
-        lines = _codec_lines(estimator, card, name)
+        lines = compression.fit_summary(estimator, name)
     elif card["model"] == "Denoiser":
-        lines = _denoiser_lines(estimator, card, name)
+        lines = denoising.fit_summary(estimator, name)
     else:
         lines = _row_lines(card, name)
     return [
@@ -218,56 +217,7 @@ def error_lines(card: dict[str, Any]) -> list[str]:
     return [shown, f"no better than PCA yet ({ratio:.2f} × its error) {after}"]
 
 
-def _denoiser_lines(estimator: Denoiser, card: dict[str, Any], name: str) -> list[str]:
-    training = card["training"]
-    n, psnr = training["images"], training["psnr"]
-    kind = "colour" if card["channels"] == 3 else "grey"
-    quality = "no clean images: there is no PSNR"
-    if psnr is not None:
-        held_out = n > 1 and estimator.validation_fraction > 0
-        where = "on images held out" if held_out else "on the images it was fitted on"
-        quality = f"PSNR {training['psnr_noisy']:.2f} dB noisy, {psnr:.2f} dB denoised, {where}"
-    return [
-        f"{card['model']} of {name}: {n:,} image{'s' * (n > 1)}, {kind}",
-        f"chosen: networks of {card['n_parameters']:,} parameters, distance {card['distance']}",
-        quality,
-    ]
-
-
-def _codec_lines(estimator: Codec, card: dict[str, Any], name: str) -> list[str]:
-    """The bits and the error of the usual level, and the bits of PCA with the same coder."""
-    from narrows import compression
-
-    whole = estimator.choices_.event is not None
-    sides = card["cell"] if whole or card["cell"][0] > 1 else card["cell"][1:]
-    n, cell = card["training"]["rows"], " × ".join(map(str, sides))
-    what = f"{n:,} rows, each" if whole else f"{n:,} image{'s' * (n != 1)}, each block"
-    levels, level = estimator.levels_, estimator.decoder_.level
-    bits, mse = levels[level]["bits_per_number"], levels[level]["mse"]
-    lines = [
-        f"{card['model']} of {name}: {what} {cell} to {card['latent_dim']} whole numbers",
-        f"chosen: networks of {card['n_parameters']:,} parameters; the decoder takes "
-        f"{card['payload_bytes']:,} bytes, fewer once deflated",
-        f"validation rows, level {level} of 0 to {len(levels) - 1}: {bits:.4g} bits a number, "
-        f"{_quality_of(estimator, mse)}",
-    ]
-    pca = compression.pca_bits(levels, mse)
-    if pca is not None and bits > 0:
-        more = f"{abs(pca / bits - 1):.1%} {'more' if pca > bits else 'fewer'}"
-        lines.append(f"PCA with the same coder takes {pca:.4g} bits at that error, {more}")
-    return lines
-
-
-def _quality_of(codec: Codec, mse: float) -> str:
-    """PSNR if the data have bounds, else the error in scaled units."""
-    choices = codec.choices_
-    if choices.low is None or len(choices.scale) > 1 or mse <= 0:
-        return f"squared error {mse:.4g} (scaled units)"
-    peak = (max(choices.high) - min(choices.low)) / choices.scale[0]
-    return f"PSNR {10 * math.log10(peak**2 / mse):.2f} dB"
-
-
-def _next_command(model: str, data: str, path: Path, resize: Resize) -> str:
+def _next_command(model: str, data: str, path: Path, resize: str | None) -> str:
     """The command that shows what was learned, or uses it."""
     if model == "Codec":
         out = re.sub(r"[^\w.-]+", "-", Path(data).stem or "data") + ".narrow"
@@ -276,6 +226,5 @@ def _next_command(model: str, data: str, path: Path, resize: Resize) -> str:
         return shlex.join(["narrows", "denoise", "DATA", "-m", str(path), "-o", "OUT"])
     words = ["narrows", "report", str(path), data, "-o", str(path.with_suffix(".html"))]
     if resize is not None:
-        size = "x".join(map(str, resize)) if isinstance(resize, tuple) else str(resize)
-        words += ["--resize", size]
+        words += ["--resize", resize]
     return shlex.join(words)

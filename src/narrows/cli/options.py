@@ -12,10 +12,10 @@ import click
 
 from narrows.estimators.parameters import MODULE, OBJECT, Parameters, in_order, names_in_scope
 from narrows.estimators.registry import find_model, model_class
+from narrows.io.write import check_output
 from narrows.training.listeners import TRACKERS, JsonLines
 
 if TYPE_CHECKING:
-    from narrows.io.image_folders import Resize
     from narrows.training.listeners import Listener
 
 # no Python objects; and what has no meaning where a command ends after one fit
@@ -85,20 +85,13 @@ def option_words(name: str, value: object) -> list[str]:
 
 def _option(item: Field[Any]) -> click.Option:
     name = item.name.replace("_", "-")
-    help_text = item.metadata.get("help", "")
-    if item.metadata.get("kind") is bool:
-        default = name if item.default else f"no-{name}"
-        return click.Option(
-            [f"--{name}/--no-{name}", item.name],
-            default=None,
-            help=f"{help_text}  [default: {default}]",
-        )
-    return click.Option(
-        [RENAMED.get(item.name, f"--{name}"), item.name],
-        callback=_reader(item),
-        metavar=_metavar(item),
-        help=f"{help_text}  [default: {_shown(item.default)}]",
-    )
+    is_switch = item.metadata.get("kind") is bool
+    default = ("" if item.default else "no-") + name if is_switch else _shown(item.default)
+    help_text = f"{item.metadata.get('help', '')}  [default: {default}]"
+    if is_switch:
+        return click.Option([f"--{name}/--no-{name}", item.name], default=None, help=help_text)
+    words = [RENAMED.get(item.name, f"--{name}"), item.name]
+    return click.Option(words, callback=_reader(item), metavar=_metavar(item), help=help_text)
 
 
 def _offered(model: type) -> list[Field[Any]]:
@@ -164,13 +157,6 @@ def is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Resize:
-    """The size of ``--resize`` from ``32`` or ``28x32``."""
-    from narrows.io.image_folders import parse_size
-
-    return parse_size(value)
-
-
 def output_option(help_text: str) -> Callable[[Any], Any]:
     """The required option ``-o/--output``."""
     return click.option("-o", "--output", "out", metavar="OUT", required=True, help=help_text)
@@ -185,7 +171,6 @@ def resize_option(function: Any) -> Any:
     """The option ``--resize``, for folders of images of different sizes."""
     return click.option(
         "--resize",
-        callback=_read_size,
         metavar="SIZE",
         help="Scale and crop the images of a folder to one size: 32, or 28x32 (height x width).",
     )(function)
@@ -211,8 +196,6 @@ def listeners_for(
     log: str | None, track: Sequence[str], out: Path, *, overwrite: bool
 ) -> list[Listener] | None:
     """The listeners of ``--log`` and ``--track``; raises before any data is read."""
-    from narrows.io.write import check_output
-
     listeners: list[Listener] = []
     if log is not None:
         # appending cuts off what the file holds of epochs that this fit trains (again)

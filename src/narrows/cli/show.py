@@ -11,11 +11,11 @@ import click
 
 from narrows.cli.apply import loaded, rows_for
 from narrows.cli.options import option_words, output_option, overwrite_option, resize_option
+from narrows.io.write import check_output
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from narrows.io.image_folders import Resize
     from narrows.io.read import Data
 
 
@@ -87,7 +87,7 @@ def report(
     data: str,
     out: str,
     labels: str | None,
-    resize: Resize,
+    resize: str | None,
     overwrite: bool,
 ) -> None:
     """Write a page of MODEL's results on DATA.
@@ -96,7 +96,6 @@ def report(
     --labels gives others.
     """
     from narrows.io.read import read_labels
-    from narrows.io.write import check_output
     from narrows.report.model_report import write_report
 
     check_output(out, [".html"], overwrite=overwrite)
@@ -116,12 +115,11 @@ def report(
 
 def _labels(source: Data) -> NDArray[Any] | None:
     """The labels that came with the data, as names if there are names."""
-    import numpy as np
-
     if source.y is None or source.y_names is None:
         return source.y
-    labels: NDArray[Any] = np.array(source.y_names)[source.y]
-    return labels
+    import numpy as np
+
+    return np.take(source.y_names, source.y)
 
 
 def fit_command(card: dict[str, Any], path: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from narrows.compression.codec import Codec
-    from narrows.compression.compression_summary import compress_file, pca_bits, report_lines
+    from narrows.compression.compression_summary import compress_file, fit_summary, report_lines
     from narrows.compression.decompress_files import (
         Decompressed,
         decompress,
@@ -36,14 +36,14 @@ __all__ = [
     "describe_file",
     "describe_item",
     "description_lines",
+    "fit_summary",
     "load_model",
     "opened",
-    "pca_bits",
     "report_lines",
 ]
 MODULES = {
     "codec": ("Codec",),
-    "compression_summary": ("compress_file", "pca_bits", "report_lines"),
+    "compression_summary": ("compress_file", "fit_summary", "report_lines"),
     "decompress_files": (
         "Decompressed",
         "decompress",

@@ -472,3 +472,36 @@ def _verdict(report: CompressionReport, comparison: Comparison) -> str:
     if report.needs_model and ordinary is not None and ordinary.nbytes < own + report.model:
         return f"{words}; with the model counted, {ordinary.name} is smaller."
     return f"{words}, the best of the others."
+
+
+# ------------------------------------------------------------------ the summary of a fit
+
+
+def fit_summary(codec: Codec, name: str) -> list[str]:
+    """Lines on what a fitted codec learned from the data called ``name``.
+
+    They give the bits and the error of the usual level, and the bits of PCA with the same coder.
+    """
+    info, choices = codec.info(), codec.state_.config
+    whole = choices.event is not None
+    sides = info["cell"] if whole or info["cell"][0] > 1 else info["cell"][1:]
+    n, cell = info["training"]["rows"], " × ".join(map(str, sides))
+    what = f"{n:,} rows, each" if whole else f"{n:,} image{'s' * (n != 1)}, each block"
+    levels, level = codec.levels_, codec.decoder_.level
+    bits, mse = levels[level]["bits_per_number"], levels[level]["mse"]
+    quality = f"squared error {mse:.4g} (scaled units)"
+    if choices.low and choices.high and len(choices.scale) == 1 and mse > 0:  # there are bounds
+        peak = (max(choices.high) - min(choices.low)) / choices.scale[0]
+        quality = f"PSNR {10 * math.log10(peak**2 / mse):.2f} dB"
+    lines = [
+        f"{info['model']} of {name}: {what} {cell} to {info['latent_dim']} whole numbers",
+        f"chosen: networks of {info['n_parameters']:,} parameters; the decoder takes "
+        f"{info['payload_bytes']:,} bytes, fewer once deflated",
+        f"validation rows, level {level} of 0 to {len(levels) - 1}: {bits:.4g} bits a number, "
+        f"{quality}",
+    ]
+    pca = pca_bits(levels, mse)
+    if pca is not None and bits > 0:
+        more = f"{abs(pca / bits - 1):.1%} {'more' if pca > bits else 'fewer'}"
+        lines.append(f"PCA with the same coder takes {pca:.4g} bits at that error, {more}")
+    return lines

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         by_fitted_model,
         denoise_files,
     )
-    from narrows.denoising.denoiser import Denoiser
-    from narrows.denoising.denoising_page import DenoisedImage, write_comparison
+    from narrows.denoising.denoiser import Denoiser, fit_summary
+    from narrows.denoising.denoising_page import DenoisedImage, compare_files, write_comparison
     from narrows.denoising.image_quality import psnr, ssim
 
 __all__ = [
@@ -38,7 +38,9 @@ __all__ = [
     "by_fitted_model",
     "check_filters_installed",
     "compare_cleaning",
+    "compare_files",
     "denoise_files",
+    "fit_summary",
     "psnr",
     "run_filters",
     "ssim",
@@ -49,8 +51,8 @@ FILES = {
     "compare_filters": "FILTERS Cleaned check_filters_installed compare_cleaning run_filters",
     "denoise_folder": "DenoisePixels DenoisedFile FailedFile by_fit_to_each by_fitted_model "
     "denoise_files",
-    "denoiser": "Denoiser",
-    "denoising_page": "DenoisedImage write_comparison",
+    "denoiser": "Denoiser fit_summary",
+    "denoising_page": "DenoisedImage compare_files write_comparison",
     "image_quality": "psnr ssim",
 }
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from narrows.denoising.image_quality import check_pixels, import_optional, white_value
 from narrows.exceptions import InputError, ParameterError
+from narrows.report.formatting import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,12 +139,7 @@ def wavelet(
 
 
 def non_local_means(
-    image: Array,
-    sigma: float,
-    *,
-    patch: int | None = None,
-    reach: int = 7,
-    h: float | None = None,
+    image: Array, sigma: float, *, patch: int | None = None, reach: int = 7, h: float | None = None
 ) -> Array:
     """Mean of the pixels whose surroundings look alike (Buades, Coll and Morel 2005).
 
@@ -370,10 +366,10 @@ def _methods(
 
         yield "training mean", partial(reduced, k=0)
         yield model
-        yield f"PCA, {_numbers(k)}", pca.reconstruct
+        yield f"PCA, {count(k, 'number')}", pca.reconstruct
         widths = np.unique(np.geomspace(1, k, MAX_PCA_WIDTHS).round().astype(int)).tolist()
         width = best(reduced, widths)
-        yield f"best PCA, {_numbers(width)}", partial(reduced, k=width)
+        yield f"best PCA, {count(width, 'number')}", partial(reduced, k=width)
 
     shape = estimator.input_shape_  # a row of a table may hold an image
     longest = min([MAX_FILTER_WIDTH, *((len(noisy), *shape)[axis] for axis in axes)])
@@ -384,10 +380,6 @@ def _methods(
 
         width = best(run, range(3, longest + 1, 2))
         yield f"{name}, width {width}", partial(run, width=width)
-
-
-def _numbers(k: int) -> str:
-    return f"{k} number{'s' if k > 1 else ''}"
 
 
 def _row_filters(axes: tuple[int, ...]) -> dict[str, RowFilter]:

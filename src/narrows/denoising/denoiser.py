@@ -553,3 +553,21 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
             parameters=lasting(self),
             versions=header["versions"],
         )
+
+
+def fit_summary(denoiser: Denoiser, name: str) -> list[str]:
+    """Lines on what a fitted denoiser learned from the images called ``name``."""
+    info = denoiser.info()
+    n, psnr = info["training"]["images"], info["training"]["psnr"]
+    kind = "colour" if info["channels"] == 3 else "grey"
+    quality = "no clean images: there is no PSNR"
+    if psnr is not None:
+        held_out = n > 1 and denoiser.validation_fraction > 0
+        where = "on images held out" if held_out else "on the images it was fitted on"
+        noisy = info["training"]["psnr_noisy"]
+        quality = f"PSNR {noisy:.2f} dB noisy, {psnr:.2f} dB denoised, {where}"
+    return [
+        f"{info['model']} of {name}: {n:,} image{'s' * (n > 1)}, {kind}",
+        f"chosen: networks of {info['n_parameters']:,} parameters, distance {info['distance']}",
+        quality,
+    ]

@@ -5,24 +5,28 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from narrows.denoising.compare_filters import run_filters
 from narrows.denoising.image_quality import check_pixels, psnr, ssim, white_value
 from narrows.exceptions import InputError
+from narrows.io.photographs import MAX_PIXELS, read_photograph
 from narrows.io.write import atomic_write, check_output, pictures
 from narrows.report.formatting import count, duration
-from narrows.report.page import Page, Section, Table, asset, render
+from narrows.report.page import Page, Section, Table, asset, render, template
 from narrows.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from narrows.denoising.denoise_folder import DenoisedFile
 
     Image = NDArray[Any]
 
@@ -149,6 +153,51 @@ def write_comparison(
     return path
 
 
+def compare_files(
+    done: Sequence[DenoisedFile],
+    page: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    echo: Callable[[str], object] = lambda line: None,
+) -> None:
+    """Run the classical filters on denoised files, and write a page of all results.
+
+    Parameters: ``done`` the files that `denoise_files` denoised; ``page`` the page's file, None for
+    no page; ``overwrite`` replaces it; ``max_pixels`` refuses larger images; ``echo`` is called
+    with a line for each image (the filters' PSNR if the clean image is known, else their time),
+    and when the page is written. Raises as `write_comparison` and `run_filters` do.
+    """
+
+    def pixels(path: Path) -> Image:
+        return read_photograph(path, max_pixels=max_pixels).pixels
+
+    images = []
+    for item in done:
+        noisy = pixels(item.source)
+        image = DenoisedImage(
+            item.source.name,
+            noisy=noisy,
+            denoised=pixels(item.target),
+            noise=item.noise,
+            seconds=item.seconds,
+            clean=None if item.clean is None else pixels(item.clean),
+            baselines=run_filters(noisy, item.noise),
+        )
+        results = [
+            f"{name} {seconds:.1f} s"
+            if image.clean is None
+            else f"{name} {psnr(image.clean, filtered):.2f} dB"
+            for name, (filtered, seconds) in image.baselines.items()
+        ]
+        echo(f"  filters: {', '.join(results)}")
+        if page is not None:  # without a page no more than one image is kept in memory
+            images.append(image)
+    if page is not None:
+        write_comparison(images, page, overwrite=overwrite)
+        echo(f"wrote {page}")
+
+
 def _page(entries: Sequence[DenoisedImage], title: str) -> Page:
     scores = [entry.scores() for entry in entries]
     measured = [
@@ -171,8 +220,8 @@ def _page(entries: Sequence[DenoisedImage], title: str) -> Page:
         tiles=_tiles(entries, means),
         sections=sections,
         foot=f"Made with narrows {__version__}.",
-        style=asset("comparison.css"),
-        script=asset("comparison.js"),
+        style=asset("comparison.css", "narrows.denoising"),
+        script=asset("comparison.js", "narrows.denoising"),
     )
 
 
@@ -277,8 +326,6 @@ class View(NamedTuple):
 
 def _views(entry: DenoisedImage) -> str:
     """The pictures of one image as HTML."""
-    from jinja2 import Environment, PackageLoader
-
     height, width = (min(DETAIL_SIDE, side) for side in entry.noisy.shape[:2])
     factor = max(1, DETAIL_PAGE_SIDE // max(height, width))
 
@@ -288,9 +335,7 @@ def _views(entry: DenoisedImage) -> str:
         return View(method, data, alt, width * factor, height * factor, False)
 
     where = find_details(entry.denoised if entry.clean is None else entry.clean)
-    loader = PackageLoader("narrows.denoising", "")
-    template = Environment(loader=loader, autoescape=True).get_template("image_views.html.jinja")
-    return template.render(
+    return template("image_views.html.jinja", "narrows.denoising").render(
         name=entry.name,
         whole=[_whole(entry.name, method, image) for method, image in entry.images.items()],
         enlarged=max(entry.noisy.shape[:2]) < MIN_PICTURE_SIDE,

@@ -23,7 +23,7 @@ from narrows.io.datasets import GZIP_DAMAGE, damaged_gzip
 MISSING = {"", "na", "n/a", "#n/a", "none", "null", "?", "-"}
 LABEL_HEADERS = {"label", "labels", "class", "classes", "target", "y"}
 DELIMITERS = ("\t", ";", ",")
-SAMPLE_LINES = 20  # are looked at to find the delimiter
+SAMPLE_LINES = 20  # read to find the delimiter
 MAX_NAMED_COLUMNS = 8  # in a message
 MAX_CELL_LENGTH = 40  # in a message
 

@@ -1,7 +1,7 @@
 """Data sets known by name (digits, mnist, fashion-mnist), and IDX, the file format of MNIST.
 
 ``mnist`` and ``fashion-mnist`` are the 60,000 training images; ``mnist:test`` and
-``fashion-mnist:test`` the 10,000 test images. Their files are looked for on this machine first,
+``fashion-mnist:test`` the 10,000 test images. Their files are searched for on this machine first,
 then downloaded. Either way the unpacked content must have the checksum written here: the same
 content is gzipped differently by those who distribute it.
 

@@ -153,7 +153,7 @@ def _pillow_settings(max_pixels: int | None) -> Iterator[None]:
     ):
         if main:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # notes about odd metadata
+            warnings.simplefilter("ignore", UserWarning)  # notes about unusual metadata
         usual = Image.MAX_IMAGE_PIXELS
         if limited:
             Image.MAX_IMAGE_PIXELS = max_pixels

@@ -127,7 +127,7 @@ def _header(path: Path) -> tuple[Size, np.dtype[Any], bool]:
 
 def _size(image: Image) -> Size:
     """Height and width after the orientation is applied, from the header alone."""
-    # Pillow gives a TIFF's size after orientation; to ask a PNG for what is not in its header
+    # Pillow gives a TIFF's size after orientation; reading from a PNG what is not in its header
     # would decode all of it.
     known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
     orientation = image.getexif().get(ORIENTATION) if known else None

@@ -30,13 +30,7 @@ from numpy.typing import NDArray
 from narrows.exceptions import FileError, InputError, InputTypeError, ParameterError
 from narrows.io import image_files
 from narrows.io.image_files import ORIENTATION, find_photographs
-from narrows.io.write import (
-    already_exists,
-    atomic_write,
-    check_folder,
-    check_output,
-    listed,
-)
+from narrows.io.write import already_exists, atomic_write, check_folder, check_output, listed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -129,7 +123,7 @@ class Photograph:
 def white_of(pixels: Array) -> float:
     """The value of white: the largest of an integer dtype; of floats 1, 255 or 65535.
 
-    Of these three it is the first whose double no value exceeds, as noise may pass white by far.
+    Of these three it is the first whose double no value exceeds, as noise may be far above white.
 
     >>> white_of(np.zeros((2, 2), np.uint8)), white_of(np.array([[1.2, -0.1]]))
     (255.0, 1.0)
@@ -221,7 +215,7 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
         _check_size(*image.size, max_pixels)
         if getattr(image, "is_animated", False):
             notes.append("holds several pictures: only the first is read")
-        # These depend on how the image is stored: asked before it is decoded.
+        # These depend on how the image is stored: they are read before it is decoded.
         exif, orientation = b"", 1
         if image.format == "TIFF":
             tags = image.getexif()
@@ -281,7 +275,7 @@ def _exif(image: Image) -> bytes:
     stored: bytes = image.info.get("exif", b"")
     if stored:
         return stored if stored.startswith(EXIF_HEAD) else EXIF_HEAD + stored
-    found = image.getexif()  # which also looks elsewhere, such as in a PNG's text
+    found = image.getexif()  # also from other places, such as a PNG's text
     return image_files.kept_tags(found) if len(found) else b""
 
 

@@ -36,9 +36,15 @@ MIN_TILE = 64  # pixels: small pictures are enlarged on a sheet until a side is 
 
 
 def check_output(
-    out: str | Path, kinds: Sequence[str] = ARRAYS + PICTURES, *, overwrite: bool = False
+    out: str | Path,
+    kinds: Sequence[str] = ARRAYS + PICTURES,
+    *,
+    overwrite: bool = False,
+    replaceable: re.Pattern[str] = NUMBERED_PICTURE,
 ) -> Path:
     """The path ``out``, if one of ``kinds`` (suffixes; "" is a folder) may be written there.
+
+    Of a folder all files are replaced: their names must match ``replaceable``.
 
     Raises `FileError` if the suffix is another, the folder above is missing or may not be written
     to, or something exists there and ``overwrite`` is false.
@@ -47,14 +53,22 @@ def check_output(
     Traceback (most recent call last):
     narrows.exceptions.FileError: ... give a name that ends in .npy, .npz or .csv.
     """
-    path = Path(out)
-    if _kind(out) not in kinds:
+    path, kind = Path(out), _kind(out)
+    if kind not in kinds:
         folder = ", or a folder (a name that ends in /)" if "" in kinds else ""
         suffixes = listed([kind for kind in kinds if kind])
         raise FileError(f"Cannot write {str(out)!r}: give a name that ends in {suffixes}{folder}.")
     check_folder(path.parent, out)
-    if path.exists():
-        _check_existing(path, overwrite)
+    held = list(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    if held and not overwrite:
+        raise already_exists(path)
+    if path.is_file() and kind == "":
+        raise FileError(f"{str(path)!r} is a file, not a folder; choose another name.")
+    if path.is_dir() and not all(f.is_file() and replaceable.fullmatch(f.name) for f in held):
+        raise FileError(
+            f"The folder {str(path)!r} holds other things than pictures that narrows wrote, and "
+            "overwriting it would remove them; choose another name."
+        )
     return path
 
 
@@ -84,19 +98,6 @@ def listed(words: Sequence[str]) -> str:
     ('a, b or c', 'a')
     """
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def _check_existing(path: Path, overwrite: bool) -> None:
-    held = list(path.iterdir()) if path.is_dir() else [path]
-    if held and not overwrite:
-        raise already_exists(path)
-    if path.is_file() and _kind(path) == "":
-        raise FileError(f"{str(path)!r} is a file, not a folder; choose another name.")
-    if path.is_dir() and not all(f.is_file() and NUMBERED_PICTURE.fullmatch(f.name) for f in held):
-        raise FileError(
-            f"The folder {str(path)!r} holds other things than numbered pictures, and overwriting "
-            "it would remove them; choose another name."
-        )
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import numpy as np
 
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report.manifold import CodeMap, code_map, decoded_grid, interpolate
-from narrows.report.measures import Labels, Numbers, measure
-from narrows.report.sample_figures import Plotter, Samples, choose_plotter
+from narrows.report.measures import Labels, Numbers
+from narrows.report.sample_figures import Plotter, Samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,12 +134,3 @@ class Content:
         if self.labels is None or not self.labels.names:
             return a != b
         return bool(self.labels.index[a] != self.labels.index[b])
-
-
-def gather(
-    est: Estimator, X: NDArray[Any], labels: Labels | None, names: list[str] | None, seed: int
-) -> Content:
-    """Measure the model on rows ``X`` (n, *input_shape_) and choose how to draw them."""
-    plotter = choose_plotter(est, X, names)
-    numbers = measure(est, X, labels, n_show=plotter.n_ranked, seed=seed)
-    return Content(est, X, labels, plotter, numbers, seed)

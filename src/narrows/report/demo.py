@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from narrows.exceptions import FileError
+from narrows.io.write import check_output
 from narrows.report.measures import ranking
 from narrows.report.model_report import commands_section, page_of, prepare
 from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
@@ -203,12 +204,7 @@ def _prepare_folder(folder: Path, overwrite: bool) -> None:
     folder.mkdir(exist_ok=True)
     for stem in (*MODELS, "index"):
         check_page(folder / f"{stem}.html", overwrite)
-        model = folder / f"{stem}.safetensors"
-        if model.exists() and not overwrite:
-            raise FileError(
-                f"{str(model)!r} exists already; choose another folder (-o FOLDER), or overwrite "
-                "it (overwrite=True, --overwrite)."
-            )
+        check_output(folder / f"{stem}.safetensors", (".safetensors",), overwrite=overwrite)
 
 
 def _fit(stem: str, data: Digits, max_epochs: int) -> Content:

@@ -190,7 +190,7 @@ def _scatter_by_class(ax: Axes, points: NDArray[np.float64], labels: Labels | No
         ax.scatter(x[rows], y[rows], size, color=color, marker=marker, alpha=0.75, linewidths=0,
                    label=safe_text(name, 18))  # fmt: skip
     halo = [withStroke(linewidth=2.5, foreground=PAPER)]
-    for name, rows, _, _ in styles:  # short names also stand at the middle of their class
+    for name, rows, _, _ in styles:  # short names are also written at the middle of their class
         if name in labels.names and len(name) <= 12 and len(rows) > 2:
             ax.text(np.median(x[rows]), np.median(y[rows]), safe_text(name), color=INK, fontsize=9,
                     weight="bold", ha="center", va="center", path_effects=halo)  # fmt: skip
@@ -201,14 +201,10 @@ def _histogram_by_class(ax: Axes, values: NDArray[np.float64], labels: Labels | 
     if labels is None or not labels.names:
         ax.hist(values, edges, color=MODEL)
         return
-    styles = _class_styles(labels)
-    ax.hist(
-        [values[rows] for _, rows, _, _ in styles],
-        edges,
-        stacked=True,
-        color=[color for _, _, color, _ in styles],
-        label=[safe_text(name, 18) for name, _, _, _ in styles],
-    )
+    names, rows, colors, _ = zip(*_class_styles(labels), strict=True)
+    some = [values[r] for r in rows]
+    shown = [safe_text(name, 18) for name in names]
+    ax.hist(some, edges, stacked=True, color=list(colors), label=shown)
 
 
 # ------------------------------------------------------------------ errors

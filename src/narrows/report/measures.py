@@ -121,6 +121,11 @@ class Numbers:
     denoising: DenoisingErrors | None = None
 
     @property
+    def methods(self) -> list[Method]:
+        """The model, and PCA if there is one."""
+        return [self.model] if self.pca is None else [self.model, self.pca]
+
+    @property
     def n_rows(self) -> int:
         """How many rows were measured."""
         return len(self.model.errors)

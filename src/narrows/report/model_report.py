@@ -16,11 +16,12 @@ from narrows.estimators.base import with_feature_names
 from narrows.exceptions import InputError
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report import figures
-from narrows.report.content import Content, gather
+from narrows.report.content import Content
 from narrows.report.formatting import article, byte_size, count, duration, percent, significant
 from narrows.report.manifold import CodeMap, code_map, decoded_grid
-from narrows.report.measures import Method, Numbers, parse_labels
+from narrows.report.measures import Method, Numbers, measure, parse_labels
 from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
+from narrows.report.sample_figures import choose_plotter
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ def prepare(
         )
     labels = None if y is None else parse_labels(y, len(rows))
     columns = None if names is None else [str(name) for name in names]
-    return gather(bare, rows, labels, columns, seed)
+    plotter = choose_plotter(bare, rows, columns)
+    numbers = measure(bare, rows, labels, n_show=plotter.n_ranked, seed=seed)
+    return Content(bare, rows, labels, plotter, numbers, seed)
 
 
 def _python(est: Estimator, path: Path) -> list[str]:
@@ -337,7 +340,7 @@ def _training(content: Content) -> Section:
 def _errors(content: Content) -> Section:
     """How the error differs between rows."""
     n = content.numbers
-    means = {m.name: m.mse for m in _methods(n)}
+    means = {m.name: m.mse for m in n.methods}
     alt = "Histogram of the rows' mean squared errors. " + ", ".join(
         f"{name}: mean {significant(mean)}" for name, mean in means.items()
     )
@@ -349,11 +352,6 @@ def _errors(content: Content) -> Section:
         alt = "Each row's error by the model over its error by PCA."
         pictures.append(Picture("errors-rows", figure, alt))
     return _section("errors", "Error per row", content, pictures)
-
-
-def _methods(n: Numbers) -> list[Method]:
-    """The model, and PCA if there is one."""
-    return [n.model] if n.pca is None else [n.model, n.pca]
 
 
 # ------------------------------------------------------------------ sections with tables
@@ -391,7 +389,7 @@ def _accuracy(n: Numbers, name: str) -> str:
 def _cost(content: Content) -> Section:
     """Time and sizes."""
     n, X = content.numbers, content.X
-    methods, k = _methods(n), n.latent_dim
+    methods, k = n.methods, n.latent_dim
     time = Table("Time, measured on this machine in batches", ["", *(m.name for m in methods)], [
         ["Fitting", *[duration(content.est.fit_seconds_), ""][: len(methods)]],
         ["Encoding one row", *(duration(m.encode_seconds) for m in methods)],

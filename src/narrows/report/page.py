@@ -15,7 +15,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from narrows.exceptions import FileError
 from narrows.io.write import atomic_write, check_output
 from narrows.report.figures import png_bytes
 from narrows.report.formatting import count, percent, significant
@@ -99,12 +98,12 @@ def render(page: Page) -> str:
 
 
 @cache
-def template(name: str) -> Template:
-    """A jinja2 template of the folder ``templates``; one called .html.jinja escapes its values."""
+def template(name: str, package: str = "narrows.report") -> Template:
+    """A jinja2 template of the package's folder ``templates``; .html.jinja escapes its values."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("narrows.report"),
+        loader=jinja2.PackageLoader(package),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,  # a name that is missing is an error, not empty text
         trim_blocks=True,
@@ -114,9 +113,9 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def asset(name: str) -> str:
-    """The text of a file in the folder ``templates``."""
-    return resources.files("narrows.report").joinpath("templates", name).read_text("utf-8")
+def asset(name: str, package: str = "narrows.report") -> str:
+    """The text of a file in the package's folder ``templates``."""
+    return resources.files(package).joinpath("templates", name).read_text("utf-8")
 
 
 def draw(sections: Iterable[Section]) -> dict[str, bytes]:
@@ -136,20 +135,8 @@ def pictures_folder(path: Path) -> Path:
 def check_page(path: Path, overwrite: bool) -> None:
     """Raise `FileError` unless the page and the folder of its pictures may be written."""
     check_output(path, (".html", ".htm"), overwrite=overwrite)
-    folder = pictures_folder(path)
-    found = list(folder.iterdir()) if folder.is_dir() else []
-    if (found or folder.is_file()) and not overwrite:
-        raise FileError(
-            f"{str(folder)!r} exists already, and the report writes its pictures there; choose "
-            "another name, or overwrite it (overwrite=True, --overwrite)."
-        )
-    if folder.is_file() or not all(
-        item.is_file() and PICTURE_FILES.fullmatch(item.name) for item in found
-    ):
-        raise FileError(
-            f"{str(folder)!r} holds files that are not a report's pictures, and overwriting the "
-            "report would remove them; choose another name."
-        )
+    folder = f"{pictures_folder(path)}/"  # with /, as its name may have a suffix
+    check_output(folder, ("",), overwrite=overwrite, replaceable=PICTURE_FILES)
 
 
 def publish(path: Path, page: Page) -> Path:

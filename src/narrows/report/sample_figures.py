@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from narrows.estimators.base import Estimator
 
-MAX_NAMED = 24  # tables of up to so many columns are drawn as dots beside the columns' names
+MAX_NAMED = 24  # tables of up to so many columns are drawn as dots next to the columns' names
 MAX_CHANNELS = 4  # channels of a signal that are drawn
 MAX_GRID_NUMBERS = 2**22  # numbers in all pictures of a decoded grid, to save memory
 
@@ -83,7 +83,7 @@ class ImagePlotter:
     n_ranked: ClassVar = 4  # samples in each gallery
     n_noisy: ClassVar = 5  # samples in each figure of denoising
     max_side: ClassVar = 6  # of a square of new samples
-    walk_note: ClassVar = "the originals stand at both ends."
+    walk_note: ClassVar = "the originals are at both ends."
     wide_walks: ClassVar = True
 
     @property
@@ -127,16 +127,10 @@ class ImagePlotter:
         # both methods' errors in the same colours, with at least 2 % of the range as the darkest
         limits = (0.0, max(0.02, *(float(error.max()) for error in errors.values())))
         codes = np.stack([code_cells(code) for code in samples.codes])
+        name, low_high, tall = f"code\n{samples.codes.shape[1]}", figures.CODE_RANGE, 0.32
         strips = [
             Strip("original", figures.INK, self.pixels(original)),
-            Strip(
-                f"code\n{samples.codes.shape[1]}",
-                figures.INK,
-                codes,
-                figures.DIVERGING,
-                figures.CODE_RANGE,
-                0.32 / self._aspect,
-            ),
+            Strip(name, figures.INK, codes, figures.DIVERGING, low_high, tall / self._aspect),
         ]
         for name, (x, color) in restored.items():
             strips.append(Strip(name, color, self.pixels(x)))
@@ -208,7 +202,7 @@ class ImagePlotter:
 
 
 class LineStyle(NamedTuple):
-    """How one version of a sample is drawn: as a curve, or as dots beside the columns' names."""
+    """How one version of a sample is drawn: as a curve, or as dots next to the columns' names."""
 
     color: str
     width: float  # of the curve
@@ -256,7 +250,7 @@ class LinePlotter:
             return ""
         c = self.shape[0]
         shown = f"The first {MAX_CHANNELS} of {c} channels" if c > MAX_CHANNELS else "Channels"
-        return f"{shown} stand one above the other, each in its own standard deviations."
+        return f"{shown} are drawn one above the other, each in its own standard deviations."
 
     @property
     def _channels(self) -> bool:
