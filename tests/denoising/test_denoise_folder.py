@@ -146,7 +146,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
     given = save(tmp_path / "in" / "a.png")
     refused("give a name that ends in .png", given, tmp_path / "b.gif")
     refused("there is no folder", given, tmp_path / "nowhere" / "b.png")
-    refused("does not exist", given.parent, tmp_path / "nowhere" / "out")
+    refused("there is no folder", given.parent, tmp_path / "nowhere" / "out")
     refused("names a file: give a folder", given.parent, tmp_path / "b.png")
     refused("is a file: give a folder", given.parent, save(tmp_path / "c.png"))
     refused("does not exist", tmp_path / "missing", tmp_path / "out")
