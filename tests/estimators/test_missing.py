@@ -83,7 +83,7 @@ def test_what_cannot_be_filled_in_is_refused() -> None:
         Autoencoder(**SMALL).fit(rows).impute(empty)
     column = rows.copy()
     column[:, 2] = np.nan
-    with pytest.raises(InputError, match=r"Column \(2\) of X is NaN in every row"):
+    with pytest.raises(InputError, match=r"Column \(2\) of X is NaN in every training row"):
         Autoencoder(**SMALL).fit(column)
     endless = rows.copy()
     endless[5, 1] = np.inf
