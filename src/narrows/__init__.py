@@ -1,4 +1,4 @@
-"""narrows: autoencoders with scikit-learn's face and PyTorch inside.
+"""narrows: autoencoders with the interface of scikit-learn and the engine of PyTorch.
 
     min over f, g   E_x  E_{z ~ q(z | f(c(x)))}  [ D(x, g(z)) ]  +  Σ λ R
 

@@ -1,1 +1,1 @@
-"""The scikit-learn face: parameters, the base every model shares, the models, and ``load``."""
+"""The interface of scikit-learn: parameters, validation, the base class, the fitted state, files."""

@@ -336,11 +336,11 @@ def _widths(asked: tuple[int, ...] | str) -> tuple[int, ...] | None:
 
 
 def find_range(parts: Sequence[Statistics]) -> Range:
-    """Find out whether x is binary, and whether its elements share a range that is really a bound.
+    """Whether x is binary, and whether its elements share a range that is a true bound.
 
-    They do when at least half of the elements that vary reach both extremes of their channel
-    exactly, as pixels do and measurements do not; pictures of bytes always do. ``parts`` tell of
-    the training and of the validation rows: the promise "never below PCA" is about both.
+    They do if at least half of the elements that vary reach both extremes of their channel
+    exactly, as pixels do and measurements do not; images of bytes always do. ``parts`` are the
+    statistics of the training and the validation rows: "never below PCA" holds for both.
     """
     low = torch.stack([part.low for part in parts]).amin(0)
     high = torch.stack([part.high for part in parts]).amax(0)
@@ -394,19 +394,19 @@ def choose_scaling(asked: str, found: Range, distance: str) -> str:
 
 
 def choose_distance(asked: str, scaling: str, model_default: str, found: Range) -> str:
-    """Bernoulli for zeros and ones that nobody wants scaled; else what the model is made for."""
+    """Bernoulli for zeros and ones, unless a scaling was asked for; else the model's default."""
     if asked != "auto":
         return asked
     return "bernoulli" if found.binary and scaling in ("auto", "none") else model_default
 
 
 # Up to 32 × 32 grey pixels dense networks reached a lower error in the same time (see
-# benchmarks/results/reconstruction.md); of larger pictures their matrices grow too fast.
-LARGEST_DENSE = 1024
+# benchmarks/results/reconstruction.md); for larger images their matrices grow too fast.
+MAX_DENSE_SIZE = 1024
 
 
 def choose_architecture(asked: str, shape: tuple[int, ...], own: bool) -> str:
-    """Dense for tables and small pictures, conv for larger signals and images."""
+    """Dense for tables and small images, conv for larger signals and images."""
     if own:
         return "own"
     if asked == "conv" and len(shape) == 1:
@@ -416,7 +416,7 @@ def choose_architecture(asked: str, shape: tuple[int, ...], own: bool) -> str:
         )
     if asked != "auto":
         return asked
-    return "dense" if len(shape) == 1 or math.prod(shape) <= LARGEST_DENSE else "conv"
+    return "dense" if len(shape) == 1 or math.prod(shape) <= MAX_DENSE_SIZE else "conv"
 
 
 def check_latent_dim(asked: int | str, shape: tuple[int, ...]) -> None:
@@ -436,7 +436,7 @@ def choose_path(
 ) -> bool:
     """Whether the model starts at PCA: wherever g(z) is x' itself, and the path not too large.
 
-    ``obstacle`` is what else keeps it from that, in words.
+    ``obstacle`` is what else prevents it, in words.
     """
     possible = LIKELIHOODS[distance].real and obstacle is None
     if asked is True and not possible:
@@ -457,19 +457,19 @@ def choose_path(
     return bool(asked) and possible and fits
 
 
-# Where PCA leaves less than this share of the variance, rounding to 8 bits would be the error.
-SMALLEST_UNEXPLAINED = 1e-3
+# If PCA leaves less than this share of the variance, bfloat16's rounding would dominate the error.
+MIN_UNEXPLAINED_VARIANCE = 1e-3
 
 
 def choose_precision(asked: str, device: torch.device, unexplained: float | None) -> str:
     """bfloat16 where the hardware multiplies it faster and the data leave room for its rounding.
 
     ``unexplained`` is the share of the variance that PCA at the code's width leaves; None where
-    PCA was not fitted: then nothing is risked.
+    PCA was not fitted: then float32.
     """
     if asked != "auto":
         return asked
-    room = unexplained is not None and unexplained >= SMALLEST_UNEXPLAINED
+    room = unexplained is not None and unexplained >= MIN_UNEXPLAINED_VARIANCE
     return "bfloat16" if room and multiplies_bfloat16(device) else "float32"
 
 

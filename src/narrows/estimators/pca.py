@@ -70,7 +70,7 @@ class PCA:
 
 
 def filled(rows: Tensor) -> Tensor:
-    """What nobody observed (NaN) is filled with the mean of its column."""
+    """The rows with missing values (NaN) replaced by the mean of their column."""
     missing = rows.isnan()
     return torch.where(missing, rows.nanmean(0).nan_to_num(), rows) if missing.any() else rows
 
