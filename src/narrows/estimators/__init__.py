@@ -1,1 +1,1 @@
-"""The interface of scikit-learn: parameters, validation, the base class, the fitted state, files."""
+"""The interface of scikit-learn: parameters, validation, base class, fitted state, files."""
