@@ -35,9 +35,10 @@ from narrows.compression.codec_setup import (
     prepare_data,
     resolve_config,
 )
-from narrows.compression.decompress_files import check_binary, decompress
+from narrows.compression.decompress_files import decompress
 from narrows.compression.format import Array
 from narrows.compression.format.chunk_methods import AUTOENCODER, NAMES, CodingSettings
+from narrows.compression.format.container import check_binary
 from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.integer_networks import Payload
 from narrows.compression.format.pack import Summary, pack, range_of, row_axes

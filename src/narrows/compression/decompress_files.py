@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from narrows.compression.format import Array
-from narrows.compression.format.container import Lost
+from narrows.compression.format.container import Lost, check_binary
 from narrows.compression.format.decoder import ExactDecoder
 from narrows.compression.format.frames import MAX_DECODED_BYTES, Chunk
 from narrows.compression.format.header import Item
@@ -127,16 +127,6 @@ def opened(source: Any) -> Iterator[Any]:
     else:
         check_binary(source, "read", "source must be bytes, a path or")
         yield source
-
-
-def check_binary(stream: Any, method: str, what: str) -> None:
-    """Refuse an object that has no method ``read`` or ``write`` for bytes."""
-    if not hasattr(stream, method) or isinstance(stream, io.TextIOBase):
-        mode = method[0] + "b"
-        raise InputTypeError(
-            f"{what} an open binary file, such as open(path, '{mode}'). Got "
-            f"{type(stream).__name__} instead."
-        )
 
 
 def load_model(path: str | Path) -> ExactDecoder:

@@ -7,12 +7,13 @@ specifies the bytes; `frames` has the parts, `chunk_methods` what a chunk's payl
 from __future__ import annotations
 
 import hashlib
+import io
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from narrows.compression.format.header import MAX_CHUNK_BYTES, MAX_JSON_BYTES, H
 from narrows.compression.format.integer_arrays import inflate
 from narrows.exceptions import (
     Corrupt,
+    InputTypeError,
     NotOurFile,
     ParameterError,
     TooLarge,
@@ -32,6 +34,16 @@ from narrows.exceptions import (
 
 MISSING = "chunks are missing"
 NO_LIMIT = 1 << 63  # of decoded bytes, where nothing is decoded
+
+
+def check_binary(stream: Any, method: str, what: str) -> None:
+    """Refuse an object that has no method ``read`` or ``write`` for bytes."""
+    if not hasattr(stream, method) or isinstance(stream, io.TextIOBase):
+        mode = method[0] + "b"
+        raise InputTypeError(
+            f"{what} an open binary file, such as open(path, '{mode}'). Got "
+            f"{type(stream).__name__} instead."
+        )
 
 
 def model_id(payload: bytes) -> str:
