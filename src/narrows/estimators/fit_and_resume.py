@@ -550,8 +550,9 @@ def fit_in_workers(estimator: Any, **data: Any) -> Any:
     n = int(estimator.n_devices)
     _check_device(estimator.device, n)
     sent = copy.copy(estimator)
-    # drawn here: a RandomState must advance once, in the caller's process
-    sent.random_state = seed_of(estimator.random_state)
+    if estimator.random_state is not None:  # without a seed, rank 0 draws one
+        # drawn here: a RandomState must advance once, in the caller's process
+        sent.random_state = seed_of(estimator.random_state)
     return run_workers(n, _fit_portable, sent, data)
 
 
