@@ -133,7 +133,7 @@ def test_the_context_network_sees_each_channel_in_its_own_units() -> None:
 
     bits.network.forward = network
     choices = codec.choices_
-    scaled = (X - choices.unit("shift")) / choices.unit("scale")
+    scaled = (X - choices.broadcastable("shift")) / choices.broadcastable("scale")
     x = torch.from_numpy(scaled.astype(np.float32))
     trace: Any = type("T", (), {"x": x, "output": [x], "clock": type("C", (), {"step": 0})})
     bits(codec.model_, trace)

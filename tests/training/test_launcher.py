@@ -50,9 +50,8 @@ def test_of_a_memory_map_workers_get_its_place_in_the_file(tmp_path: Path) -> No
         np.testing.assert_array_equal(found, rows)
         np.testing.assert_array_equal(copied, whole[:2])
         assert (tmp_path / "task").stat().st_size < 5000
-    launcher._dump(
-        tmp_path / "task", mapped[::2]
-    )  # not contiguous rows of the file: sent as numbers
+    # not contiguous rows of the file: sent as numbers
+    launcher._dump(tmp_path / "task", mapped[::2])
     np.testing.assert_array_equal(launcher._load(tmp_path / "task"), whole[::2])
 
 

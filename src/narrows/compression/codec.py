@@ -485,7 +485,8 @@ class Codec(Learner[CodecState], BaseEstimator):
 
     def _encoder(self) -> LatentEncoder:
         config = self.state_.config
-        return LatentEncoder(self.state_.model, config.unit("shift"), config.unit("scale"))
+        shift, scale = config.broadcastable("shift"), config.broadcastable("scale")
+        return LatentEncoder(self.state_.model, shift, scale)
 
     def _check_lossy(self, item: Any) -> None:
         """Raise ``InputError`` if the model cannot code an array of this kind and shape."""

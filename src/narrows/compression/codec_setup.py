@@ -92,8 +92,8 @@ class CodecConfig:
         """From the header of a model file."""
         return cls(**_with_tuples(data))
 
-    def unit(self, name: str) -> NDArray[np.float64]:
-        """ "scale", "shift", "low" or "high", shaped to broadcast against a cell, (C, h, w)."""
+    def broadcastable(self, name: str) -> NDArray[np.float64]:
+        """The "scale", "shift", "low" or "high" of the data, to broadcast against (C, h, w)."""
         units = {"scale": self.scale, "shift": self.shift, "low": self.low, "high": self.high}
         values = units[name]
         if values is None:

@@ -111,7 +111,7 @@ def quantize_model(
         "axes": config.axes,
         "event": None if config.event is None else list(config.event),
     }
-    units = {name: config.unit(name) for name in ("scale", "shift", "low", "high")}
+    units = {name: config.broadcastable(name) for name in ("scale", "shift", "low", "high")}
     units["scale"] = units["scale"] * 2.0 ** -structure["fraction"]
     arrays |= {name: unit.astype("<f8") for name, unit in units.items()}
     if objective is not None and "pixels" in objective.regularizers:

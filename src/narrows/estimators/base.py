@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -52,6 +53,17 @@ class Learner(RunParameters, Generic[S]):
     _file_keys: ClassVar[frozenset[str]]  # of "fitted" in the header of a file
 
     state_: S
+
+    if not TYPE_CHECKING:  # a type checker would no longer see misspelt attributes
+
+        def __getattr__(self, name: str) -> object:
+            """Called for missing attributes: those of a fit are named as such before it."""
+            if name.endswith("_") and not name.startswith("_") and "state_" not in vars(self):
+                raise NotFittedError(
+                    f"This {type(self).__name__} has no attribute {name!r} before it is fitted; "
+                    "call fit first."
+                )
+            return object.__getattribute__(self, name)  # raises the error of the first attempt
 
     def _validate_fit(self, X: object, X_val: object, y: object, fitted: S | None) -> FitData[Any]:
         """X and X_val, checked; with ``fitted`` they must be like what it was fitted on."""
