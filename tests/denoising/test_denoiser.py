@@ -33,6 +33,12 @@ def fitted(photograph: np.ndarray) -> Denoiser:
     return Denoiser(channels=(8, 16, 16), max_epochs=6, patch_size=32, random_state=0).fit(images)
 
 
+@pytest.mark.parametrize("given", [None, 3.0, {"a": 1}])
+def test_what_is_no_image_is_refused(given: object) -> None:
+    with pytest.raises(InputError, match="give an image, several, or a folder"):
+        Denoiser(max_epochs=1).fit(given)
+
+
 def test_noise_of_any_level_is_removed(fitted: Denoiser, photograph: np.ndarray) -> None:
     for sigma in (10, 25, 50):
         rng = np.random.default_rng(sigma)

@@ -253,14 +253,13 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
     def _validate_fit(
         self, X: object, X_val: object, y: object, fitted: DenoiserState | None
     ) -> FitData[Images]:
-        both = [None if given is None else self._images(given) for given in (X, X_val)]
-        if self.noisy_targets and any(images is not None and images.mixed for images in both):
+        rows = self._images(X)
+        held = None if X_val is None else self._images(X_val)
+        if self.noisy_targets and (rows.mixed or (held is not None and held.mixed)):
             raise InputError(
                 "X mixes grey and colour images, whose noise differs; with noisy_targets=True give "
                 "either grey or colour images."
             )
-        rows, held = both
-        assert rows is not None
         return FitData(rows, held)
 
     def _images(self, X: object) -> Images:

@@ -296,11 +296,17 @@ def _checked_count(
 
 def _to_array(X: object) -> Array:
     try:
-        return np.asarray(X)
+        array = np.asarray(X)
     except ValueError as error:
         raise InputError(
             "X is ragged: its samples have different shapes; make them all the same shape."
         ) from error
+    if array.ndim == 0:
+        raise InputTypeError(
+            f"X must be an array or a frame with one sample per row. Got {type(X).__name__} "
+            "instead; read a file first, for example with numpy.load or pandas.read_csv."
+        )
+    return array
 
 
 def _checked_table(
