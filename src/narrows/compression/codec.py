@@ -25,10 +25,9 @@ from narrows.compression.codec_input import (
     read_items,
     resolve_mode,
 )
-from narrows.compression.codec_network import CodecNetwork, LatentEncoder
+from narrows.compression.codec_network import CodecConfig, CodecNetwork, LatentEncoder
 from narrows.compression.codec_setup import (
     MAX_WHOLE,
-    CodecConfig,
     CodecData,
     build_model,
     pca_network,

@@ -7,11 +7,14 @@ image. f encodes each cell, and on a grid of cells also sees the cells around it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from narrows._types import Clock, Node, Trace
@@ -19,6 +22,7 @@ from narrows.compression.context_network import ContextNetwork
 from narrows.compression.entropy_models import CellConv, ConditionalPrior, FactorisedPrior
 from narrows.compression.format import Array
 from narrows.compression.format.latent_codes import MAX_CODE
+from narrows.estimators.build import with_tuples
 from narrows.estimators.pca import PCA
 from narrows.parts import Composition
 from narrows.parts.latents.base import straight_through
@@ -32,6 +36,62 @@ from narrows.training.batches import inference_batch
 
 STEP = math.sqrt(12)  # rounding to steps of √12 σ leaves a root mean squared error of σ
 NOISE_SHARE = 2 / 3  # of a run: until then the decoder sees noise, after that rounded codes
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Every "auto" of a codec, resolved."""
+
+    channels: int
+    block: tuple[int, int]
+    event: tuple[int, ...] | None  # shape of a sample that is one cell, in the user's axes
+    axes: str | None
+    latent_dim: int
+    hidden: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    quantizer: str
+    n_values: int
+    scale: tuple[float, ...]  # of each channel, or of each column
+    shift: tuple[float, ...]
+    low: tuple[float, ...] | None  # of each channel, where the data have bounds
+    high: tuple[float, ...] | None
+    dtype: str
+    context: int = 0  # width of the prior's networks; 0: a factorised prior
+    pixels: dict[str, Any] | None = None  # options of the context network, if there is one
+    precision: str = "float32"
+    architecture: str = "codec"
+
+    @property
+    def reach(self) -> int:
+        """Cells that a layer sees on each side."""
+        return 0 if self.event is not None else 1
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in a cell."""
+        return self.channels * math.prod(self.block)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CodecConfig:
+        """From the header of a model file."""
+        return cls(**with_tuples(data))
+
+    def broadcastable(self, name: str) -> NDArray[np.float64]:
+        """The "scale", "shift", "low" or "high" of the data, to broadcast against (C, h, w)."""
+        units = {"scale": self.scale, "shift": self.shift, "low": self.low, "high": self.high}
+        values = units[name]
+        if values is None:
+            return np.full((1, 1, 1), -math.inf if name == "low" else math.inf)
+        array = np.asarray(values, np.float64)
+        columns = self.event is not None and self.axes is None and len(array) > 1
+        return array.reshape((1, 1, -1) if columns else (-1, 1, 1))
+
+    def scaled_bounds(self) -> tuple[float, float]:
+        """Bounds of the data in scaled units; infinite without bounds or with several units."""
+        if self.low is None or self.high is None or len(self.scale) > 1:
+            return -math.inf, math.inf
+        shift, scale = self.shift[0], self.scale[0]
+        return (self.low[0] - shift) / scale, (self.high[0] - shift) / scale
 
 
 def to_cells(x: Tensor, block: tuple[int, int]) -> Tensor:

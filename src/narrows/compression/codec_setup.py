@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from narrows.compression.codec_network import (
     FSQ,
+    CodecConfig,
     CodecNetwork,
     ContextBits,
     UniformNoise,
@@ -21,6 +22,7 @@ from narrows.compression.codec_network import (
     to_cells,
 )
 from narrows.compression.context_network import ContextNetwork, ContextOptions, context_options
+from narrows.estimators.build import with_tuples
 from narrows.estimators.fit_setup import (
     FitData,
     choose_scaling,
@@ -55,67 +57,6 @@ SURVEYED_IMAGES = 4096  # by which the context network's groups of values are ch
 
 
 @dataclass(frozen=True)
-class CodecConfig:
-    """Every "auto" of a codec, resolved."""
-
-    channels: int
-    block: tuple[int, int]
-    event: tuple[int, ...] | None  # shape of a sample that is one cell, in the user's axes
-    axes: str | None
-    latent_dim: int
-    hidden: tuple[int, ...]
-    sigmas: tuple[float, ...]
-    quantizer: str
-    n_values: int
-    scale: tuple[float, ...]  # of each channel, or of each column
-    shift: tuple[float, ...]
-    low: tuple[float, ...] | None  # of each channel, where the data have bounds
-    high: tuple[float, ...] | None
-    dtype: str
-    context: int = 0  # width of the prior's networks; 0: a factorised prior
-    pixels: dict[str, Any] | None = None  # options of the context network, if there is one
-    precision: str = "float32"
-    architecture: str = "codec"
-
-    @property
-    def reach(self) -> int:
-        """Cells that a layer sees on each side."""
-        return 0 if self.event is not None else 1
-
-    @property
-    def numbers(self) -> int:
-        """Numbers in a cell."""
-        return self.channels * math.prod(self.block)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> CodecConfig:
-        """From the header of a model file."""
-        return cls(**_with_tuples(data))
-
-    def broadcastable(self, name: str) -> NDArray[np.float64]:
-        """The "scale", "shift", "low" or "high" of the data, to broadcast against (C, h, w)."""
-        units = {"scale": self.scale, "shift": self.shift, "low": self.low, "high": self.high}
-        values = units[name]
-        if values is None:
-            return np.full((1, 1, 1), -math.inf if name == "low" else math.inf)
-        array = np.asarray(values, np.float64)
-        columns = self.event is not None and self.axes is None and len(array) > 1
-        return array.reshape((1, 1, -1) if columns else (-1, 1, 1))
-
-    def scaled_bounds(self) -> tuple[float, float]:
-        """Bounds of the data in scaled units; infinite without bounds or with several units."""
-        if self.low is None or self.high is None or len(self.scale) > 1:
-            return -math.inf, math.inf
-        shift, scale = self.shift[0], self.scale[0]
-        return (self.low[0] - shift) / scale, (self.high[0] - shift) / scale
-
-
-def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples: its lists become tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-
-
-@dataclass(frozen=True)
 class CodecData:
     """Rows or patches to train and validate on, and what was found about them."""
 
@@ -138,7 +79,7 @@ def build_model(config: CodecConfig, seed: int | None) -> tuple[CodecNetwork, We
     network = _build_network(config, _generator(seed))
     if config.pixels is None:
         return network, rate_distortion()
-    options = ContextOptions(**_with_tuples(config.pixels))
+    options = ContextOptions(**with_tuples(config.pixels))
     bits = ContextBits(ContextNetwork(options, _generator(seed)), config.shift, config.scale)
     return network, rate_distortion(Term("pixels", bits))
 

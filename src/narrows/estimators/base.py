@@ -6,10 +6,12 @@ learns is ``state_``, assigned once, at its end: a fit that fails changes nothin
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -26,7 +28,7 @@ from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_
 from narrows.estimators.fit_setup import ERRORS, FitData, Training, resume, setup
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
-from narrows.estimators.parameters import RunParameters, lasting
+from narrows.estimators.parameters import RunParameters, lasting, seed_of
 from narrows.estimators.reconstruction import PCABeside, mean_error
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
@@ -34,6 +36,7 @@ from narrows.exceptions import FileError, ParameterError
 from narrows.io.safetensors_file import read_file, write_file
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, validate_sampler
 from narrows.training.batches import Scaling
+from narrows.training.launcher import run_workers
 from narrows.training.monitor import Monitor
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group, current_group, join_group
@@ -52,18 +55,14 @@ class Learner(RunParameters, Generic[S]):
     _usual_rate: ClassVar[float] = 4e-3  # learning_rate="auto", for batches of 128
     _file_keys: ClassVar[frozenset[str]]  # of "fitted" in the header of a file
 
-    state_: S
+    if TYPE_CHECKING:
+        state_: S
+    else:
 
-    if not TYPE_CHECKING:  # a type checker would no longer see misspelt attributes
-
-        def __getattr__(self, name: str) -> object:
-            """Called for missing attributes: those of a fit are named as such before it."""
-            if name.endswith("_") and not name.startswith("_") and "state_" not in vars(self):
-                raise NotFittedError(
-                    f"This {type(self).__name__} has no attribute {name!r} before it is fitted; "
-                    "call fit first."
-                )
-            return object.__getattribute__(self, name)  # raises the error of the first attempt
+        @cached_property
+        def state_(self) -> S:
+            """All that was learned. Fit assigns it, so this is called only before fit."""
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit first.")
 
     def _validate_fit(self, X: object, X_val: object, y: object, fitted: S | None) -> FitData[Any]:
         """X and X_val, checked; with ``fitted`` they must be like what it was fitted on."""
@@ -116,7 +115,7 @@ class Learner(RunParameters, Generic[S]):
         started = time.monotonic()
         self.check_parameters()
         if fit_and_resume.wants_workers(self):
-            state = fit_and_resume.fit_in_workers(self, X=X, y=y, X_val=X_val)
+            state = self._fit_in_workers(X=X, y=y, X_val=X_val)
             state = replace(state, parameters=lasting(self))  # its own f and g, not the workers'
             state = state.to(pick_device(self.device, current_group()))
             return self._attach(_timed(state, 0.0, started))
@@ -140,6 +139,19 @@ class Learner(RunParameters, Generic[S]):
             state = self._trained(training, run.go(), group)
             before = training.saved[1]["seconds"] if training.saved else 0.0
         return self._attach(_timed(state, before, started))
+
+    def _fit_in_workers(self, **data: object) -> S:
+        """The state of a fit in as many processes as ``n_devices`` asks for.
+
+        Optimizers stay behind, as in a file: a later fit with ``warm_start`` starts new ones.
+        """
+        fit_and_resume.check_workers_device(self.device, self.n_devices)
+        sent = copy.copy(self)
+        if self.random_state is not None:  # without a seed, rank 0 draws one
+            # drawn here: a RandomState must advance once, in the caller's process
+            sent.random_state = seed_of(self.random_state)
+        state: S = run_workers(self.n_devices, _fit_portable, sent, data)
+        return state
 
     def _trained(self, training: Training[S], monitor: Monitor, group: Group) -> S:
         training.start.model.eval()
@@ -176,7 +188,12 @@ class Learner(RunParameters, Generic[S]):
         return other._attach(state)
 
     def _content(self, state: S) -> fit_and_resume.Content:
-        return model_file.content(self._with_state(state))
+        """The content of the file of this model with another state."""
+        return self._with_state(state)._own_content()
+
+    def _own_content(self) -> fit_and_resume.Content:
+        x = self._probe_input()
+        return model_file.content(self, self.state_, x, self._probe_output(x))
 
     # ------------------------------------------------------------------ learned attributes
 
@@ -267,7 +284,7 @@ class Learner(RunParameters, Generic[S]):
         """
         check_is_fitted(self, "state_")
         if current_group().rank == 0:  # all processes of a group hold the same model
-            write_file(Path(path), *model_file.content(self), overwrite=overwrite)
+            write_file(Path(path), *self._own_content(), overwrite=overwrite)
         return Path(path)
 
     @classmethod
@@ -310,6 +327,11 @@ class Learner(RunParameters, Generic[S]):
             # estimator takes them along, as to a process of GridSearchCV
             state = {**state, "state_": self.state_.portable(), "listeners": None}
         return state
+
+
+def _fit_portable(estimator: Learner[S], data: dict[str, Any]) -> S:
+    """In a worker: all of them learn the same, and rank 0's state is taken."""
+    return estimator._fit(**data).state_.portable()
 
 
 def _timed(state: S, before: float, started: float) -> S:

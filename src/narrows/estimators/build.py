@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -35,6 +35,11 @@ Networks = tuple[nn.Module, nn.Module]  # f and g
 NetworkBuilder = Callable[[str, NetworkOptions, Generator | None], Networks]
 
 
+def with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples: its lists become tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
 @dataclass(frozen=True)
 class ResolvedConfig:
     """Every "auto", resolved; with the class and its parameters enough to build the model again."""
@@ -58,8 +63,7 @@ class ResolvedConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ResolvedConfig:
         """From the JSON of a file."""
-        lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
-        return cls(**{**data, **lists})
+        return cls(**with_tuples(data))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ like any other, and ``fit`` goes on from it to the same bits as if it had not be
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import signal
@@ -33,7 +32,6 @@ from narrows.estimators.parameters import (
     RunParameters,
     names_in_scope,
     parse_time,
-    seed_of,
 )
 from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
@@ -43,7 +41,7 @@ from narrows.parts.networks.linear_path import lr_multipliers
 from narrows.training import launched
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import Saved, load_from_file, load_state_dict, state_dict
-from narrows.training.launcher import Interrupt, catch_interrupts, run_workers
+from narrows.training.launcher import Interrupt, catch_interrupts
 from narrows.training.listeners import Listeners
 from narrows.training.loop import train
 from narrows.training.monitor import Monitor, average_score
@@ -542,25 +540,6 @@ def refuse_workers(params: RunParameters) -> None:
         )
 
 
-def fit_in_workers(estimator: Any, **data: Any) -> Any:
-    """The fitted state of ``estimator.fit(**data)`` in as many processes as it asks for.
-
-    Optimizers stay behind, as in a file: a later fit with ``warm_start`` starts new ones.
-    """
-    n = int(estimator.n_devices)
-    _check_device(estimator.device, n)
-    sent = copy.copy(estimator)
-    if estimator.random_state is not None:  # without a seed, rank 0 draws one
-        # drawn here: a RandomState must advance once, in the caller's process
-        sent.random_state = seed_of(estimator.random_state)
-    return run_workers(n, _fit_portable, sent, data)
-
-
-def _fit_portable(estimator: Any, data: dict[str, Any]) -> Any:
-    """In a worker: all of them learn the same, and rank 0's state is taken."""
-    return estimator.fit(**data).state_.portable()
-
-
 def refuse_different_checkpoints(found: Path | None, group: Group) -> None:
     """Refuse a checkpoint that only some processes see: the others would start afresh."""
     if len({path is None for path in group.all_gather(found)}) > 1:
@@ -570,7 +549,8 @@ def refuse_different_checkpoints(found: Path | None, group: Group) -> None:
         )
 
 
-def _check_device(asked: str, n: int) -> None:
+def check_workers_device(asked: str, n: int) -> None:
+    """Refuse a device of which there are not ``n``."""
     if asked.startswith("cuda:"):
         raise ParameterError(
             f"device={asked!r} is one device, but n_devices is {n}; give device='cuda' and choose "

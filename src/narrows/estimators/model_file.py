@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from narrows.estimators.build import copy_networks
-from narrows.estimators.fitted_state import Tensors
-from narrows.estimators.parameters import CALL, FIT, MODEL
+from narrows.estimators.build import copy_networks, with_tuples
+from narrows.estimators.fitted_state import FittedState, Tensors
+from narrows.estimators.parameters import CALL, FIT, MODEL, RunParameters
 from narrows.estimators.registry import KNOWN, model_class
 from narrows.exceptions import FileError, NarrowsError, ParameterError
 from narrows.io.safetensors_file import read_file
@@ -29,22 +29,23 @@ STORED_SCOPES = (MODEL, FIT, CALL)
 PROBE_TOLERANCE = 1e-3  # of the output's range, between a loaded model and the one saved
 
 
-def content(estimator: Any) -> tuple[Tensors, dict[str, Any]]:
-    """The tensors and the header of a fitted estimator's file."""
-    state, x = estimator.state_, estimator._probe_input()
+def content(
+    params: RunParameters, state: FittedState, x: Tensor, outputs: tuple[Tensor, ...]
+) -> tuple[Tensors, dict[str, Any]]:
+    """The tensors and the header of a model's file; x and ``outputs`` are those of the probe."""
     tensors, fitted = state.to_tensors()
-    tensors |= {"probe.x": x, **_named(estimator._probe_output(x))}
+    tensors |= {"probe.x": x, **_named(outputs)}
     # a layer used twice has two names for one tensor: a file holds each under its own
     seen: set[int] = set()
     for name, tensor in tensors.items():
         if tensor.data_ptr() in seen:
             tensors[name] = tensor.clone()
         seen.add(tensor.data_ptr())
-    parameters = {name: plain(getattr(estimator, name)) for name in _stored(estimator)}
+    parameters = {name: plain(vars(params)[name]) for name in _stored(params)}
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None  # a RandomState has advanced: no seed to keep
     return tensors, {
-        "class": type(estimator).__name__,
+        "class": type(params).__name__,
         "parameters": parameters,
         "versions": state.versions or versions(),
         "fitted": fitted,
@@ -155,7 +156,7 @@ def _unfitted(path: Path, header: Mapping[str, Any]) -> Any:
     cls = model_class(name)
     _refuse_unknown_fields(path, header, cls._file_keys)
     try:
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in header["parameters"].items()}
+        given = with_tuples(header["parameters"])
         for name in set(given) - set(_stored(cls)):
             known = name in {field.name for field in fields(cls)}
             raise TypeError(f"{name} is {'never in a file' if known else 'unknown'}")
