@@ -119,7 +119,7 @@ class Gaussian(Likelihood):
         self.log_scale.data.fill_(math.log(deviation * self.unit))
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        log_scale = self.log_scale.clamp(min=self.min_log_scale)
+        log_scale = self.log_scale.to(output.dtype).clamp(min=self.min_log_scale)
         return self._cost((output - x) * torch.exp(-log_scale)) + log_scale + self.constant
 
     def _cost(self, r: Tensor) -> Tensor:
