@@ -136,10 +136,13 @@ class ReconstructionMixin(TransformerMixin):
         ``transform``.
         """
         _check_out(out, overwrite)
-        Z = _validate_codes(Z, self._code_width())
-        steps = in_steps(Z, inference_batch(self.state_.spec.layout.shape))
-        decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
-        return concatenate_to(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
+        codes = _validate_codes(Z, self._code_width())
+        rows = (self._from_model(self._decode(z)) for z in self._code_batches(codes))
+        return concatenate_to(rows, len(codes), out, overwrite=overwrite)
+
+    def _code_batches(self, Z: Codes) -> Iterator[Tensor]:
+        for _, part in in_steps(Z, inference_batch(self.state_.spec.layout.shape)):
+            yield as_tensor(part).to(self._device)
 
     @property
     def _device(self) -> torch.device:
@@ -301,7 +304,10 @@ class LazyCodes:
         return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
 
 
-def _validate_codes(Z: object, width: int) -> NDArray[np.float32] | LazyCodes:
+Codes = NDArray[np.float32] | LazyCodes
+
+
+def _validate_codes(Z: object, width: int) -> Codes:
     if isinstance(Z, Tensor):
         Z = Z.detach().cpu().numpy()
     source = as_source(Z)
