@@ -129,7 +129,8 @@ def setup(
         classes=data.classes,
     )
     if config.linear_path and pca is not None:
-        start_at_pca(model, pca, mean_error(PCABeside(state, pca), validation))
+        error = mean_error(PCABeside(state, pca, bounded=False), validation)
+        start_at_pca(model, pca, error)
     init_parts_from_data(parts, model, rows, rng)
     state = replace(state.to(device), model=channels_last(model))
     return Training(state, new_train_state(seed, device, group), rows, validation)

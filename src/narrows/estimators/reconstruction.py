@@ -17,6 +17,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from narrows.estimators.build import within_bounds
 from narrows.estimators.fitted_state import EstimatorState
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
@@ -226,7 +227,8 @@ class ReconstructionMixin(TransformerMixin):
         """The pooled R² of the reconstruction in the user's units; 1 is perfect.
 
         1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element;
-        missing elements do not count.
+        missing elements do not count. x' = g(f(x)) as it is; where X holds integers
+        ``reconstruct`` rounds it, and the R² of what it returns is another.
         """
         rows = self._validate(X)
         weight = (
@@ -338,13 +340,19 @@ def _checked_codes(Z: object, width: int, first: int = 0) -> NDArray[np.float32]
 class PCABeside(ReconstructionMixin):
     """PCA of the same scaled training rows at the same width, with the same methods.
 
+    Its reconstructions are kept within the same bounds as the model's, if ``bounded``.
     ``validate`` is the estimator's check of X.
     """
 
     def __init__(
-        self, state: EstimatorState, pca: PCA, validate: Callable[[Any], Given] = np.asarray
+        self,
+        state: EstimatorState,
+        pca: PCA,
+        validate: Callable[[Any], Given] = np.asarray,
+        *,
+        bounded: bool = True,
     ) -> None:
-        self.state_, self.pca, self._check = state, pca, validate
+        self.state_, self.pca, self._check, self.bounded = state, pca, validate, bounded
 
     def _validate(self, X: object) -> Given:
         return self._check(X)
@@ -353,7 +361,9 @@ class PCABeside(ReconstructionMixin):
         return self.pca.transform(x.cpu()).to(x.device)
 
     def _decode(self, z: Tensor) -> Tensor:
-        return self.pca.inverse_transform(z.cpu()).to(z.device)
+        rows = self.pca.inverse_transform(z.cpu()).to(z.device)
+        rows = rows.unflatten(1, self.state_.config.shape)
+        return within_bounds(self.state_.model, rows) if self.bounded else rows
 
     def _code_width(self) -> int:
         return len(self.pca.components)

@@ -129,6 +129,10 @@ class Likelihood(nn.Module):
         """The reconstruction for g's output, with any axes before those of the event."""
         return output
 
+    def within(self, x: Tensor) -> Tensor:
+        """Rows kept within the range that ``mean`` has, whatever g's output is."""
+        return x
+
 
 class DataUnitsLikelihood(Likelihood):
     """A D that computes in the user's units: scaled x · scale + shift, both float64."""

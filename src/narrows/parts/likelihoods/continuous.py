@@ -95,6 +95,9 @@ class Bernoulli(Likelihood):
     def mean(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)
 
+    def within(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1)
+
 
 class Gaussian(Likelihood):
     """−log N(x; g(z), σ²) with one learned σ (Rybkin et al. 2021, arXiv:2006.13202).

@@ -149,6 +149,9 @@ class Categorical(WholeNumberLikelihood):
     def mean(self, output: Tensor) -> Tensor:
         return self._logits(output).argmax(-1).float()
 
+    def within(self, x: Tensor) -> Tensor:
+        return x.clamp(0, self.n_classes - 1)
+
 
 def one_hot(x: Tensor, n: int) -> Tensor:
     """1 at the class that x is, in a new last axis; all 0 if it is none of 0, ..., n − 1."""
@@ -195,6 +198,9 @@ class Poisson(WholeNumberLikelihood):
 
     def mean(self, output: Tensor) -> Tensor:
         return self._log_rate(output).exp().to(output.dtype)
+
+    def within(self, x: Tensor) -> Tensor:
+        return x.clamp(min=0)
 
 
 class NegativeBinomial(Poisson):
@@ -255,7 +261,7 @@ class Mixed(DataUnitsLikelihood):
     def build(self, shape: tuple[int, ...], support: tuple[int, ...] | None) -> None:
         assert support is not None
         super().build(shape, support)
-        self.classes = tuple(i for i, n in enumerate(support) if n)
+        self.support, self.classes = support, tuple(i for i, n in enumerate(support) if n)
         # columns with equally many classes are computed together
         self.groups = {n: [i for i, k in enumerate(support) if k == n] for n in sorted({*support})}
         self.widths = [len(group) * max(n, 1) for n, group in self.groups.items()]
@@ -312,3 +318,8 @@ class Mixed(DataUnitsLikelihood):
             for n, group, part in self._grouped(output)
         ]
         return torch.cat(parts, -1)[..., self.order]
+
+    def within(self, x: Tensor) -> Tensor:
+        n = torch.tensor(self.support, device=x.device)
+        low, high = ((end - self.shift) / self.scale for end in (0, n - 1))
+        return torch.where(n > 0, x.double().clamp(low, high).to(x), x)
