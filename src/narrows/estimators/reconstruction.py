@@ -174,7 +174,8 @@ class ReconstructionMixin(TransformerMixin):
         """X with its missing elements (NaN) filled in from ``reconstruct``; all others as they are.
 
         Needs a model with ``missing="mask"``. It is one pass: f sees the mean of each element that
-        is missing. A model that has learned to restore hidden elements does this best:
+        is missing; of a row without any value it sees means alone. A model that has learned to
+        restore hidden elements does this best:
         ``DenoisingAutoencoder(noise="masking", missing="mask")``.
 
         Parameters
@@ -253,12 +254,12 @@ class ReconstructionMixin(TransformerMixin):
     def score_samples(self, X: object) -> NDArray[np.float64]:
         """Minus the mean squared error per element of each row, in scaled units, float64.
 
-        Missing elements do not count.
+        Missing elements do not count; a row without any observed one has 0.
         """
 
         def score(x: Tensor) -> Array:
             errors = _error(x, self._decoded(x)).square().flatten(1).sum(1)
-            return (errors / (~x.isnan()).flatten(1).sum(1)).cpu().numpy()
+            return (errors / (~x.isnan()).flatten(1).sum(1).clamp(min=1)).cpu().numpy()
 
         return -self._answers(X, score)
 

@@ -30,8 +30,8 @@ class WholeNumberLikelihood(Likelihood):
 
     @classmethod
     def validate(cls, found: Range, support: tuple[int, ...] | None) -> None:
-        (low, high), (lowest, highest) = support or cls.allowed, _ends(found)
-        if not (found.whole.all() and low <= lowest and highest <= high):
+        (low, high), (lowest, highest) = support or cls.allowed, found.each
+        if not (found.whole.all() and (lowest >= low).all() and (highest <= high).all()):
             raise InputError(
                 f'distance="{cls.name}" needs an X of whole numbers, here from {low:,} to {high:,},'
                 ' but X holds others; choose distance="auto", or fit on rows like these.'
