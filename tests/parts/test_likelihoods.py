@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,15 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import narrows
+from helpers.likelihoods_made import made
 from helpers.small_data import plane
 from narrows import Autoencoder, InputError, VariationalAutoencoder
 from narrows.estimators.fit_setup import find_range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS, MSE, Likelihood
-from narrows.training.batches import fit_scaling
 from narrows.training.statistics import statistics
 
 Array = NDArray[Any]
 DIGITS = load_digits().images
-
-
-def made(name: str, rows: Array, kind: str = "column") -> tuple[Likelihood, Callable[..., Tensor]]:
-    """D as a fit makes it for these rows, and what scales rows for it."""
-    found = statistics([torch.from_numpy(rows)])
-    D = LIKELIHOODS[name]()
-    scaling = fit_scaling(found, kind if D.scaled else "none")
-    seen = find_range([found])
-    D.build(rows.shape[1:], D.infer_support(seen))
-    D.set_data_units(scaling.shift, scaling.scale, seen)
-    return D, lambda x: scaling.apply(torch.as_tensor(np.asarray(x, dtype=np.float64)))
 
 
 def answer(D: Likelihood, shape: tuple[int, ...], *lead: int, seed: int = 0) -> Tensor:

@@ -122,7 +122,7 @@ class Learner(RunParameters, Generic[S]):
         with join_group() as group:
             fitted = vars(self).get("state_") if self.warm_start else None
             with group.all_or_none():
-                data = self._validate_fit(X, X_val, y, fitted)
+                data = self._validate_fit(X, X_val, y, fitted).without_empty_rows()
                 path = fit_and_resume.find_checkpoint(self)
             fit_and_resume.refuse_different_checkpoints(path, group)
             if path is not None:
@@ -401,7 +401,7 @@ class Estimator(
         fit_and_resume.refuse_workers(self)
         with join_group() as group:
             fitted = vars(self).get("state_")
-            data = self._validate_fit(X, None, None, fitted)
+            data = self._validate_fit(X, None, None, fitted).without_empty_rows()
             data = replace(data, held=data.rows)  # validated on the rows of this pass
             if fitted is None:
                 training = self._setup(data, group, bounded=False)

@@ -208,6 +208,14 @@ def set_bounds(model: Model, low: Tensor, high: Tensor) -> None:
             module.high.copy_(high)
 
 
+def within_bounds(model: Model, x: Tensor) -> Tensor:
+    """Scaled rows kept within the bounds that the model's own reconstructions are kept in."""
+    for module in model.g.modules():
+        if isinstance(module, BoundedHead):
+            x = module(x)
+    return model.D.within(x)
+
+
 @torch.no_grad()
 def widen_bounds(model: Model, low: Tensor, high: Tensor) -> None:
     """Let the head reach what later rows reach."""

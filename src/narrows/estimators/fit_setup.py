@@ -41,7 +41,13 @@ from narrows.training.checkpoint import Saved
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group
 from narrows.training.statistics import Statistics, statistics
-from narrows.training.streamed_batches import Stream, hold_out, scan_statistics
+from narrows.training.streamed_batches import (
+    Stream,
+    empty_rows,
+    hold_out,
+    scan_statistics,
+    warn_of_empty_rows,
+)
 from narrows.training.train_state import TrainState
 
 FEWEST_ROWS_TO_SPLIT = 20  # of fewer rows all are trained on and validated on
@@ -63,6 +69,22 @@ class FitData(Generic[R]):
     spec: InputSpec | None = None  # None: images of any size
     classes: NDArray[Any] | None = None  # of a class-conditional model
     labels: NDArray[np.int64] | None = None  # the number of each row's class; 0: unknown
+
+    def without_empty_rows(self) -> FitData[R]:
+        """The same without rows in memory that have no observed value; it warns of them."""
+        rows, held, labels = self.rows, self.held, self.labels
+        if isinstance(held, np.ndarray):
+            held = np.delete(held, empty_rows(held), axis=0)
+        if isinstance(rows, np.ndarray) and len(empty := empty_rows(rows)):
+            if len(rows) - len(empty) < 2:
+                raise InputError(
+                    f"Of the {len(rows)} rows of X {len(rows) - len(empty)} have an observed value "
+                    "(in the others all are NaN); give at least 2 that have one."
+                )
+            warn_of_empty_rows(empty)
+            rows = np.delete(rows, empty, axis=0)
+            labels = None if labels is None else np.delete(labels, empty)
+        return replace(self, rows=rows, held=held, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -129,7 +151,8 @@ def setup(
         classes=data.classes,
     )
     if config.linear_path and pca is not None:
-        start_at_pca(model, pca, mean_error(PCABeside(state, pca), validation))
+        error = mean_error(PCABeside(state, pca, bounded=False), validation)
+        start_at_pca(model, pca, error)
     init_parts_from_data(parts, model, rows, rng)
     state = replace(state.to(device), model=channels_last(model))
     return Training(state, new_train_state(seed, device, group), rows, validation)
@@ -199,9 +222,11 @@ def train_validation_split(
     """Hold out a ``fraction`` of the rows, or none of few; X_val takes the place of those."""
     rows, held = data.rows, data.held
     apart = held is None and fraction > 0 and len(rows) >= FEWEST_ROWS_TO_SPLIT
-    if isinstance(rows, CheckedRows) and (held is None or held is rows):
+    if isinstance(rows, CheckedRows):
         training, kept, found = hold_out(rows, fraction if apart else 0, seed)
-        validation = replace(kept, data=kept.data.to(device))
+        validation: Rows | Stream = replace(kept, data=kept.data.to(device))
+        if held is not None and held is not rows:
+            validation = unscaled(held, device)
         return Split(training, validation, [found.to(device), statistics_of(validation)])
     if apart and isinstance(rows, np.ndarray):
         indices = split_indices(len(rows), fraction, seed)

@@ -17,6 +17,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from narrows.estimators.build import within_bounds
 from narrows.estimators.fitted_state import EstimatorState
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
@@ -136,10 +137,13 @@ class ReconstructionMixin(TransformerMixin):
         ``transform``.
         """
         _check_out(out, overwrite)
-        Z = _validate_codes(Z, self._code_width())
-        steps = in_steps(Z, inference_batch(self.state_.spec.layout.shape))
-        decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
-        return concatenate_to(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
+        codes = _validate_codes(Z, self._code_width())
+        rows = (self._from_model(self._decode(z)) for z in self._code_batches(codes))
+        return concatenate_to(rows, len(codes), out, overwrite=overwrite)
+
+    def _code_batches(self, Z: Codes) -> Iterator[Tensor]:
+        for _, part in in_steps(Z, inference_batch(self.state_.spec.layout.shape)):
+            yield as_tensor(part).to(self._device)
 
     @property
     def _device(self) -> torch.device:
@@ -170,7 +174,8 @@ class ReconstructionMixin(TransformerMixin):
         """X with its missing elements (NaN) filled in from ``reconstruct``; all others as they are.
 
         Needs a model with ``missing="mask"``. It is one pass: f sees the mean of each element that
-        is missing. A model that has learned to restore hidden elements does this best:
+        is missing; of a row without any value it sees means alone. A model that has learned to
+        restore hidden elements does this best:
         ``DenoisingAutoencoder(noise="masking", missing="mask")``.
 
         Parameters
@@ -223,7 +228,8 @@ class ReconstructionMixin(TransformerMixin):
         """The pooled R² of the reconstruction in the user's units; 1 is perfect.
 
         1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element;
-        missing elements do not count.
+        missing elements do not count. x' = g(f(x)) as it is; where X holds integers
+        ``reconstruct`` rounds it, and the R² of what it returns is another.
         """
         rows = self._validate(X)
         weight = (
@@ -248,12 +254,12 @@ class ReconstructionMixin(TransformerMixin):
     def score_samples(self, X: object) -> NDArray[np.float64]:
         """Minus the mean squared error per element of each row, in scaled units, float64.
 
-        Missing elements do not count.
+        Missing elements do not count; a row without any observed one has 0.
         """
 
         def score(x: Tensor) -> Array:
             errors = _error(x, self._decoded(x)).square().flatten(1).sum(1)
-            return (errors / (~x.isnan()).flatten(1).sum(1)).cpu().numpy()
+            return (errors / (~x.isnan()).flatten(1).sum(1).clamp(min=1)).cpu().numpy()
 
         return -self._answers(X, score)
 
@@ -301,7 +307,10 @@ class LazyCodes:
         return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
 
 
-def _validate_codes(Z: object, width: int) -> NDArray[np.float32] | LazyCodes:
+Codes = NDArray[np.float32] | LazyCodes
+
+
+def _validate_codes(Z: object, width: int) -> Codes:
     if isinstance(Z, Tensor):
         Z = Z.detach().cpu().numpy()
     source = as_source(Z)
@@ -332,13 +341,19 @@ def _checked_codes(Z: object, width: int, first: int = 0) -> NDArray[np.float32]
 class PCABeside(ReconstructionMixin):
     """PCA of the same scaled training rows at the same width, with the same methods.
 
+    Its reconstructions are kept within the same bounds as the model's, if ``bounded``.
     ``validate`` is the estimator's check of X.
     """
 
     def __init__(
-        self, state: EstimatorState, pca: PCA, validate: Callable[[Any], Given] = np.asarray
+        self,
+        state: EstimatorState,
+        pca: PCA,
+        validate: Callable[[Any], Given] = np.asarray,
+        *,
+        bounded: bool = True,
     ) -> None:
-        self.state_, self.pca, self._check = state, pca, validate
+        self.state_, self.pca, self._check, self.bounded = state, pca, validate, bounded
 
     def _validate(self, X: object) -> Given:
         return self._check(X)
@@ -347,7 +362,9 @@ class PCABeside(ReconstructionMixin):
         return self.pca.transform(x.cpu()).to(x.device)
 
     def _decode(self, z: Tensor) -> Tensor:
-        return self.pca.inverse_transform(z.cpu()).to(z.device)
+        rows = self.pca.inverse_transform(z.cpu()).to(z.device)
+        rows = rows.unflatten(1, self.state_.config.shape)
+        return within_bounds(self.state_.model, rows) if self.bounded else rows
 
     def _code_width(self) -> int:
         return len(self.pca.components)

@@ -373,8 +373,8 @@ def refuse_not_finite(
 ) -> None:
     """Refuse NaN and infinity, naming the first place; row numbers count from ``first``.
 
-    With ``missing=True`` NaN marks a missing value, and only a row of nothing else is refused;
-    with ``missing=False`` the message names that choice, with None the estimator has none.
+    With ``missing=True`` NaN marks a missing value; with ``missing=False`` the message names that
+    choice, with None the estimator has none.
     """
     if array.dtype.kind != "f":
         return
@@ -385,7 +385,6 @@ def refuse_not_finite(
         if finite.all():
             continue
         if missing:
-            _refuse_empty(part, first + start)
             finite |= np.isnan(part)
             if finite.all():
                 continue
@@ -402,15 +401,6 @@ def refuse_not_finite(
                 if value == "NaN" and missing is not None
                 else "."
             )
-        )
-
-
-def _refuse_empty(part: Array, first: int) -> None:
-    empty = np.isnan(part).reshape(len(part), -1).all(axis=1)
-    if empty.any():
-        raise InputError(
-            f"Row {first + int(empty.argmax())} of X has no observed value (all are NaN); drop "
-            "such rows."
         )
 
 

@@ -71,6 +71,7 @@ class MSSSIM(DataUnitsLikelihood):
         # from scaled units to [0, 1], for which MS-SSIM is defined
         spread = torch.where(found.high > found.low, found.high - found.low, 1.0)
         super().set_data_units((shift - found.low) / spread, scale / spread, found)
+        self.float()  # as the images
 
     def distance(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
         a, b = (t * self.scale + self.shift for t in (x, output))
