@@ -48,17 +48,19 @@ from narrows.estimators.fit_setup import FitData, Training, new_train_state, sta
 from narrows.estimators.fitted_state import (
     FittedState,
     History,
+    load_module,
     pick_device,
     refuse_own_networks,
-    without_prefix,
 )
 from narrows.estimators.model_file import versions
 from narrows.estimators.parameters import (
     AXES,
     MAX_LAYER_WIDTH,
+    Rule,
     lasting,
     parameter,
     refuse_changes,
+    rules_of,
     seed_of,
 )
 from narrows.estimators.pca import PCA
@@ -67,6 +69,7 @@ from narrows.estimators.validation import Given as GivenRows
 from narrows.estimators.validation import InputSpec, Layout, validate_X
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Images
+from narrows.training.checkpoint import SCORE
 from narrows.training.process_group import Group
 from narrows.training.train_state import TrainState
 
@@ -84,7 +87,12 @@ class CodecState(FittedState):
     from which a checkpoint's payload is made, are known during training only.
     """
 
-    keys: ClassVar[frozenset[str]] = FittedState.keys | {"levels", "layout"}
+    keys: ClassVar[Mapping[str, Rule]] = {
+        **FittedState.keys,
+        "choices": rules_of(CodecConfig),
+        "levels": {"each": {"each": SCORE, "named": True, "most": 16}, "most": 16},
+        "layout": rules_of(Layout) | {"none": True},
+    }
 
     model: CodecNetwork
     config: CodecConfig
@@ -527,10 +535,9 @@ class Codec(Learner[CodecState], BaseEstimator):
         # the decoder follows from the payload
         return {k: v for k, v in super().__getstate__().items() if k != "_decoder"}
 
-    def _probe_input(self) -> Tensor:
-        rng = torch.Generator().manual_seed(0)
-        config = self.state_.config
-        return torch.rand((2, config.channels, *config.block), generator=rng)
+    @property
+    def _probe_shape(self) -> tuple[int, ...]:
+        return 2, self.state_.config.channels, *self.state_.config.block
 
     @torch.no_grad()
     def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -552,8 +559,8 @@ class Codec(Learner[CodecState], BaseEstimator):
         if layout is not None:
             spec = InputSpec(Layout(**{**layout, "user_shape": tuple(layout["user_shape"])}))
         network, objective = build_model(config, None)
-        network.load_state_dict(without_prefix("model.", tensors), assign=True)
-        objective.load_state_dict(without_prefix("objective.", tensors), assign=True)
+        load_module(network, "model.", tensors)
+        load_module(objective, "objective.", tensors)
         payload = Payload.from_bytes(tensors["payload"].numpy().tobytes())
         ExactDecoder(payload)  # raises now if anything in it is invalid
         return CodecState(

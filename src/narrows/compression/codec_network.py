@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from narrows._types import Clock, Node, Trace
-from narrows.compression.context_network import ContextNetwork
+from narrows.compression.context_network import ContextNetwork, ContextOptions
 from narrows.compression.entropy_models import CellConv, ConditionalPrior, FactorisedPrior
 from narrows.compression.format import Array
 from narrows.compression.format.latent_codes import MAX_CODE
 from narrows.estimators.build import with_tuples
+from narrows.estimators.parameters import AXES, MAX_LAYER_WIDTH, rules_of, stored
 from narrows.estimators.pca import PCA
+from narrows.estimators.validation import DTYPES
 from narrows.parts import Composition
 from narrows.parts.latents.base import straight_through
 from narrows.parts.latents.scalar_quantizer import finite_scalar
@@ -34,32 +36,40 @@ from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.regularizers.base import Regularizer
 from narrows.training.batches import inference_batch
 
+MAX_CELL = 1 << 16  # numbers in a row or a signal, which are one cell
 STEP = math.sqrt(12)  # rounding to steps of √12 σ leaves a root mean squared error of σ
 NOISE_SHARE = 2 / 3  # of a run: until then the decoder sees noise, after that rounded codes
+
+
+NUMBER = {"kind": float}
+ABOVE_0 = {"kind": float, "low": 0, "open": True}
 
 
 @dataclass(frozen=True)
 class CodecConfig:
     """Every "auto" of a codec, resolved."""
 
-    channels: int
-    block: tuple[int, int]
-    event: tuple[int, ...] | None  # shape of a sample that is one cell, in the user's axes
-    axes: str | None
-    latent_dim: int
-    hidden: tuple[int, ...]
-    sigmas: tuple[float, ...]
-    quantizer: str
-    n_values: int
-    scale: tuple[float, ...]  # of each channel, or of each column
-    shift: tuple[float, ...]
-    low: tuple[float, ...] | None  # of each channel, where the data have bounds
-    high: tuple[float, ...] | None
-    dtype: str
-    context: int = 0  # width of the prior's networks; 0: a factorised prior
-    pixels: dict[str, Any] | None = None  # options of the context network, if there is one
-    precision: str = "float32"
-    architecture: str = "codec"
+    channels: int = stored(kind=int, low=1, high=MAX_CELL)
+    block: tuple[int, int] = stored(kind=tuple, low=1, high=MAX_CELL, most=2)
+    # shape of a sample that is one cell, in the user's axes
+    event: tuple[int, ...] | None = stored(kind=tuple, low=1, high=MAX_CELL, most=3, none=True)
+    axes: str | None = stored(choices=AXES)
+    latent_dim: int = stored(kind=int, low=1, high=MAX_LAYER_WIDTH)
+    hidden: tuple[int, ...] = stored(kind=tuple, low=1, high=MAX_LAYER_WIDTH)
+    sigmas: tuple[float, ...] = stored(each={**ABOVE_0, "high": 1e9}, most=16)
+    quantizer: str = stored(choices=("noise", "fsq"))
+    n_values: int = stored(kind=int, low=3, high=255)
+    scale: tuple[float, ...] = stored(each=ABOVE_0, most=MAX_CELL)  # of channels, or of columns
+    shift: tuple[float, ...] = stored(each=NUMBER, most=MAX_CELL)
+    # of each channel, where the data have bounds
+    low: tuple[float, ...] | None = stored(each=NUMBER, most=MAX_CELL, none=True)
+    high: tuple[float, ...] | None = stored(each=NUMBER, most=MAX_CELL, none=True)
+    dtype: str = stored(choices=DTYPES)
+    context: int = stored(0, kind=int, low=0, high=4096)  # width of the prior's networks; 0: none
+    # options of the context network, if there is one
+    pixels: dict[str, Any] | None = stored(None, **rules_of(ContextOptions), none=True)
+    precision: str = stored("float32", choices=("float32",))
+    architecture: str = stored("codec", choices=("codec",))
 
     @property
     def reach(self) -> int:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from narrows.compression.codec_network import (
     FSQ,
+    MAX_CELL,
     CodecConfig,
     CodecNetwork,
     ContextBits,
@@ -42,7 +43,6 @@ from narrows.training.patches import Patches
 from narrows.training.streamed_batches import Stream
 
 MAX_WHOLE = 4096  # numbers of an image up to which it is one cell
-MAX_CELL = 1 << 16  # numbers in a row or a signal, which are one cell
 BLOCK_SIDE = 8  # of a cell of a larger image
 PATCH_SIDE = 64  # of the patches of large images that are trained on
 BLOCK_WIDTH = 96  # hidden channels of f and g for blocks

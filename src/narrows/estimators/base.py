@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,12 +28,12 @@ from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_
 from narrows.estimators.fit_setup import ERRORS, FitData, Training, resume, setup
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
-from narrows.estimators.parameters import RunParameters, lasting, seed_of
+from narrows.estimators.parameters import Rule, RunParameters, lasting, seed_of
 from narrows.estimators.reconstruction import PCABeside, mean_error
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
-from narrows.io.safetensors_file import read_file, write_file
+from narrows.io.safetensors_file import write_file
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, validate_sampler
 from narrows.training.batches import Scaling
 from narrows.training.launcher import run_workers
@@ -53,7 +53,8 @@ class Learner(RunParameters, Generic[S]):
     """
 
     _usual_rate: ClassVar[float] = 4e-3  # learning_rate="auto", for batches of 128
-    _file_keys: ClassVar[frozenset[str]]  # of "fitted" in the header of a file
+    _file_keys: ClassVar[Mapping[str, Rule]]  # of "fitted" in the header of a file
+    _draw_probe: ClassVar[Callable[..., Tensor]] = torch.rand  # inputs like those of training
 
     if TYPE_CHECKING:
         state_: S
@@ -84,9 +85,15 @@ class Learner(RunParameters, Generic[S]):
         """The state after training; the model holds the best weights."""
         return replace(training.start, history=history, train_state=training.state)
 
+    @property
+    def _probe_shape(self) -> tuple[int, ...]:
+        """The shape of the input that a file keeps."""
+        raise NotImplementedError
+
     def _probe_input(self) -> Tensor:
         """Some input like that of training, the same every time."""
-        raise NotImplementedError
+        rng = torch.Generator().manual_seed(0)
+        return self._draw_probe(self._probe_shape, generator=rng, dtype=torch.float32)
 
     def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
         """The model's output for a probe; a file keeps it and every load must reproduce it."""
@@ -137,6 +144,8 @@ class Learner(RunParameters, Generic[S]):
             budget = fit_and_resume.time_budget(self, started)
             run = fit_and_resume.Run(self, training, budget, config, data, self._content, group)
             state = self._trained(training, run.go(), group)
+            ended = self.checkpoint is not None and not run.interrupted
+            state = replace(state, data=run.checkpoint.marks if ended else None)
             before = training.saved[1]["seconds"] if training.saved else 0.0
         return self._attach(_timed(state, before, started))
 
@@ -160,9 +169,9 @@ class Learner(RunParameters, Generic[S]):
 
     def _from_checkpoint(self, path: Path, data: FitData[Any], group: Group) -> Training[S]:
         """The run of a checkpoint, put back to where it was interrupted."""
-        tensors, header = read_file(path)
-        run = header.pop("training", None)
-        if not isinstance(run, dict):
+        tensors, header = model_file.read(path)
+        run = header.get("training")
+        if run is None:
             raise FileError(
                 f"{path} is a model, not a checkpoint; give another name, or remove it."
             )
@@ -351,6 +360,7 @@ class Estimator(
     """Fit, transform, invert, score and save; a named model adds fields and ``_parts``."""
 
     _file_keys: ClassVar = EstimatorState.keys
+    _draw_probe: ClassVar = torch.randn
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -426,7 +436,7 @@ class Estimator(
             if fitted is not None:
                 history = _appended(fitted.history, history)
             # codes move with every call: no sampler is fitted yet
-            state = replace(training.start, history=history, train_state=training.state)
+            state = replace(training.start, history=history, train_state=training.state, data=None)
         return self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
 
     @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]
@@ -504,9 +514,9 @@ class Estimator(
         errors = mean_error(fitted, rows), None if pca is None else mean_error(pca, rows)
         return dict(zip(ERRORS, errors, strict=True))
 
-    def _probe_input(self) -> Tensor:
-        rng = torch.Generator().manual_seed(0)
-        return torch.randn((1, *self.state_.config.shape), generator=rng, dtype=torch.float32)
+    @property
+    def _probe_shape(self) -> tuple[int, ...]:
+        return 1, *self.state_.config.shape
 
     @torch.no_grad()
     def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -88,7 +88,10 @@ class ClassConditional(Estimator):
     No dataclass: it adds no field.
     """
 
-    _file_keys: ClassVar = Estimator._file_keys | {CLASSES}
+    _file_keys: ClassVar = {
+        **Estimator._file_keys,
+        CLASSES: {"each": {"kind": "class"}, "most": MAX_CLASSES},
+    }
 
     @property
     def classes_(self) -> NDArray[Any]:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from narrows.estimators.parameters import AXES, MAX_SIDE, stored
 from narrows.exceptions import InputError, InputTypeError
 from narrows.io.sources import Source, as_source, nbytes
 from narrows.training.streamed_batches import read_blocks
@@ -30,6 +31,11 @@ MEMINFO = Path("/proc/meminfo")  # Linux: memory of the machine
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # Linux: the limit of a container
 UNKNOWN_FREE_MEMORY = 2**33  # bytes assumed free on a system that does not say
 LARGEST_EXACT = 2**53  # float64 holds every integer up to here
+
+
+# as dtype.str and as str(dtype); no other dtype is taken from a file ("V1000000000" asks for 1 GB)
+_DTYPES = [np.dtype(code) for code in "?bhilqBHILQefdg"]
+DTYPES = tuple(sorted({t for d in _DTYPES for e in (d, d.newbyteorder()) for t in (e.str, str(e))}))
 
 
 class DataParameters(Protocol):
@@ -45,10 +51,10 @@ class DataParameters(Protocol):
 class Layout:
     """One sample as the user gives it, and as the networks take it: (d,), (C, L) or (C, H, W)."""
 
-    axes: str | None  # None: a table
-    user_shape: tuple[int, ...]
-    dtype: str
-    folded: bool = False  # rows of a table that hold images
+    axes: str | None = stored(choices=AXES)  # None: a table
+    user_shape: tuple[int, ...] = stored(kind=tuple, low=1, high=MAX_SIDE, most=3)
+    dtype: str = stored(choices=DTYPES)
+    folded: bool = stored(False, kind=bool)  # rows of a table that hold images
 
     @property
     def shape(self) -> tuple[int, ...]:

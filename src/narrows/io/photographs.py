@@ -496,6 +496,11 @@ class Images(Sequence[Any]):
         held = self._held.get(i)
         return check_image(self.raw(i), self.name(i)) if held is None else held
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of them are kept."""
+        return len(self._held) == len(self)
+
     def raw(self, i: int) -> Array:
         """Image ``i`` as it was given."""
         source = self._sources[i][1]
