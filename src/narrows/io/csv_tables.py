@@ -213,13 +213,13 @@ def _preamble(path: Path) -> tuple[int, str | None, str]:
             elif line.startswith("#"):
                 comment = line.lstrip("#").strip()
             elif line:
+                in_lines = next(file, "").startswith("{")
                 break
         else:
             raise InputError(f"'{path}' is empty: expected rows of numbers.")
     for pattern, words in OTHER_KINDS.items():
         if re.match(pattern, line):
-            lines = ", lines=True" if line.endswith("}") else ""
-            found = words.format(path=repr(str(path)), lines=lines)
+            found = words.format(path=repr(str(path)), lines=", lines=True" * in_lines)
             raise InputError(f"'{path}' is not a text table but {found}")
     return top, delimiter, comment
 
@@ -290,10 +290,11 @@ def _is_header(names: list[str], below: list[list[str]]) -> bool:
 
 
 def _step(cells: Sequence[str]) -> bool:
-    """Whether the cells are whole numbers that follow each other, as years in a header."""
+    """Whether the cells are whole numbers in equal steps, as years in a header."""
     if not all(cell.isdecimal() for cell in cells):
         return False
-    return bool(np.all(np.diff([float(cell) for cell in cells]) == 1))
+    steps = set(np.diff([float(cell) for cell in cells]).tolist())
+    return steps == {1.0} or (len(cells) > 2 and len(steps) == 1 and min(steps) > 0)
 
 
 def _warn_of_numbers(path: Path, line: int, cells: list[str], below: list[list[str]]) -> None:
@@ -441,7 +442,7 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
         spelled = respell(cell, column.words, form.pandas_call(columns, index))
         if spelled:
             raise InputError(f"{found}, {spelled}")
-        if SVM_CELL.fullmatch(cell):
+        if SVM_CELL.fullmatch(cell) and not is_date(cell):
             raise InputError(
                 f"{found}, the sparse format of LIBSVM: save "
                 f"sklearn.datasets.load_svmlight_file({str(form.path)!r})[0].toarray() with "

@@ -14,7 +14,6 @@ from narrows.exceptions import InputError
 from narrows.io.image_files import natural_key
 from narrows.io.sources import LazyRows, damaged, import_package
 from narrows.io.table_advice import (
-    columns_hold,
     drop_or_encode,
     first_inexact,
     inexact,
@@ -209,8 +208,8 @@ def _refuse_words(file: Any, columns: dict[int, Any], path: Path, source: Path) 
         where, cells = f"'{path}', column \"{field.name}\"", sample.column(i).drop_null()
         if types.is_nested(field.type):
             raise InputError(
-                f"{where}: found {field.type}, not numbers: leave it out, or, if each holds as many "
-                f"numbers, save it alone with numpy.save('numbers.npy', numpy.stack({read}"
+                f"{where} holds {field.type}, not numbers: leave it out, or save lists of one "
+                f"length alone, with numpy.save('numbers.npy', numpy.stack({read}"
                 f"[{field.name!r}]))."
             )
         words = cells.unique().to_pylist() if types.is_string(_plain_type(field.type)) else []

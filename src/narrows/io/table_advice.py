@@ -35,7 +35,7 @@ SPELLINGS: tuple[tuple[str, str, dict[str, str]], ...] = (
      {**dict.fromkeys(GROUPS, ""), ",": "."}),
     ("the exponent of Fortran", r"[+-]?\d+\.?\d*d[+-]?\d+", {"d": "E", "D": "E"}),
     ("a minus sign other than '-'", rf"[{MINUS}] ?[\d.].*", dict.fromkeys(MINUS, "-") | {" ": ""}),
-    ("a sign of a unit", rf"[+-]?[{SIGNS}] ?[+-]?\d.*|[+-]?[\d.].*[{SIGNS}]",
+    ("a currency or percent sign", rf"[+-]?[{SIGNS}] ?[+-]?\d.*|[+-]?[\d.].*[{SIGNS}]",
      dict.fromkeys(SIGNS + " ", "")),
     ("a negative number in brackets", r"\([\d.].*\)", {"(": "-", ")": ""}),
     ("quotation marks", r"'[^']+'", {"'": ""}),
@@ -110,13 +110,14 @@ def is_worth_encoding(n_distinct: int, n_rows: int) -> bool:
 def drop_or_encode(read: str, drop: Mapping[str, object], encode: Sequence[str], write: str) -> str:
     """The end of a message about columns of words: what to do, and one command that does it.
 
-    ``read`` is the call that reads the table with pandas, ``write`` the one that writes it; ``drop``
-    the columns, by their titles, whose words (nearly) all differ, ``encode`` the titles of those
-    of few words.
+    ``read`` is the call that reads the table with pandas, ``write`` the one that writes it;
+    ``drop`` the columns, by their titles, of too many words, ``encode`` the titles of the others.
     """
     about, frame = [], read
     if drop:
-        about.append(f"{columns_hold(list(drop))} words or dates of too many kinds: leave out")
+        about.append(
+            f"{columns_hold(list(drop))} dates, or words that nearly all differ: leave out"
+        )
         frame += f".drop(columns={list(drop.values())!r})"
     if encode:
         about.append(f"{columns_hold(encode)} only words: encode")
