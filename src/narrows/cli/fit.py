@@ -135,10 +135,10 @@ def _read(estimator: Any, data: str, resize: str | None) -> Data:
 
 def _fitted(estimator: Any, source: Data, labels: str | None) -> Any:
     """The estimator fitted on the rows, with their classes if the model takes them."""
-    from narrows.estimators.base import with_feature_names
     from narrows.estimators.class_conditional import ClassConditional
     from narrows.estimators.registry import ANY_SIZE
     from narrows.io.read import read_labels
+    from narrows.io.sources import NamedRows
 
     model = type(estimator).__name__
     classes = []
@@ -150,11 +150,9 @@ def _fitted(estimator: Any, source: Data, labels: str | None) -> Any:
         )
     if model not in ANY_SIZE and source.axes is not None and estimator.axes is None:
         estimator.set_params(axes=source.axes)
-    estimator.fit(source.X, *classes)
-    if model not in ANY_SIZE and source.feature_names is not None:
-        # the file keeps them, so that columns in another order are refused later
-        return with_feature_names(estimator, source.feature_names)
-    return estimator
+    # the file keeps the names, so that columns in another order are refused later
+    names = source.feature_names
+    return estimator.fit(source.X if names is None else NamedRows(source.X, names), *classes)
 
 
 # ------------------------------------------------------------------ what is printed at the end

@@ -45,10 +45,7 @@ def _reader(item: Field[Any]) -> Callable[..., Any]:
     """Parse a parameter's text; the parameter's own rule checks the value later."""
 
     def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-        found = literal(value) if isinstance(value, str) else value
-        if item.metadata.get("kind") is tuple and isinstance(found, int):
-            return (found,)  # one layer
-        return found
+        return literal(value) if isinstance(value, str) else value
 
     return read
 

@@ -30,7 +30,14 @@ from narrows.estimators.fitted_state import (
     without_prefix,
 )
 from narrows.estimators.model_file import versions
-from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
+from narrows.estimators.parameters import (
+    FIT,
+    as_ints,
+    lasting,
+    parameter,
+    refuse_changes,
+    seed_of,
+)
 from narrows.estimators.summary import given_parameters, run_summary
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
@@ -272,7 +279,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         pairs = "halves" if alone or data.rows.clipped else "recorrupted"
         config = DenoiserConfig(
             channels=data.rows.channels,
-            widths=widths if isinstance(self.channels, str) else tuple(map(int, self.channels)),
+            widths=widths if isinstance(self.channels, str) else as_ints(self.channels),
             blocks=int(self.blocks),
             distance=distance if self.distance == "auto" else self.distance,
             pairs=pairs if self.pairs == "auto" else self.pairs,

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from narrows.estimators.parameters import as_ints
 from narrows.exceptions import InputError, InputTypeError
 from narrows.io.sources import (
     NamedRows,
@@ -198,34 +199,38 @@ def validate_X(
         checked as they are read
     spec : InputSpec
     """
-    titles, X = (X.feature_names, X.rows) if isinstance(X, NamedRows) else (None, X)
+    titles = None
+    if isinstance(X, NamedRows):
+        titles, X = np.array(X.feature_names, dtype=object), X.rows
     source = None if type(X) is np.ndarray else as_source(X)
     if source is not None:
         if not fits_memory(source, estimator.in_memory):
-            return _validate_lazy(estimator, source, spec)
+            return _validate_lazy(estimator, source, spec, titles)
         X = unmasked(source[0 : len(source)])
     if type(X) is not np.ndarray:
         refuse_container(X)
     array, names = _checked_count(estimator, X if is_table(X) else _to_array(X), spec)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    spec = spec or InputSpec(_infer_layout(estimator, array), names)
+    spec = spec or InputSpec(_infer_layout(estimator, array), names if titles is None else titles)
     _check_shape(estimator, array, spec.layout)
-    names = spec.feature_names if titles is None else titles
-    refuse_not_finite(array, names, missing=_may_miss(estimator))
+    refuse_not_finite(array, spec.feature_names, missing=_may_miss(estimator))
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     return spec.layout.to_model(native), spec
 
 
 def _validate_lazy(
-    estimator: DataParameters, X: Source, spec: InputSpec | None
+    estimator: DataParameters,
+    X: Source,
+    spec: InputSpec | None,
+    titles: NDArray[np.object_] | None,
 ) -> tuple[CheckedRows, InputSpec]:
     """The same checks on what X says of itself, and on its first rows."""
     rows = CheckedRows(X)
     _refuse_kinds(rows)
     # two rows: enough for scikit-learn to judge, few enough to copy
     _, names = _checked_count(estimator, np.asarray(X[0:2]), spec)
-    spec = spec or InputSpec(_infer_layout(estimator, rows), names)
+    spec = spec or InputSpec(_infer_layout(estimator, rows), names if titles is None else titles)
     _check_shape(estimator, rows, spec.layout)
     return CheckedRows(X, spec, _may_miss(estimator)), spec
 
@@ -238,7 +243,7 @@ def _may_miss(estimator: DataParameters) -> bool | None:
 def _infer_layout(estimator: DataParameters, X: Given) -> Layout:
     shape, folded, axes = X.shape[1:], False, estimator.axes
     if estimator.input_shape is not None and X.ndim == 2:
-        input_shape = tuple(int(s) for s in estimator.input_shape)
+        input_shape = as_ints(estimator.input_shape)
         if math.prod(input_shape) != X.shape[1]:
             raise InputError(
                 f"input_shape={input_shape} holds {math.prod(input_shape)} numbers, but the rows "
@@ -328,7 +333,7 @@ def _to_array(X: Any) -> Array:
     if array.ndim == 1:
         raise InputError(
             f"Expected 2D array, got 1D array of shape {array.shape} instead. Reshape your data: "
-            "X.reshape(-1, 1) is one feature, X.reshape(1, -1) one sample."
+            "numpy.reshape(X, (-1, 1)) is one feature, numpy.reshape(X, (1, -1)) one sample."
         )
     if array.dtype.kind not in "OUS":
         _refuse_kinds(array)
@@ -398,7 +403,7 @@ def _no_number(title: str, value: object, reason: object) -> InputError:
     kind = type(value).__name__
     if isinstance(value, str | bytes):
         return InputError(
-            f"{title} of X holds words ({value!r}), not numbers; encode it first "
+            f"{title} of X holds words ({str(value)!r}), not numbers; encode it first "
             "(sklearn.preprocessing.OneHotEncoder), or drop it."
         )
     if kind in DATE_TYPES:
@@ -406,6 +411,8 @@ def _no_number(title: str, value: object, reason: object) -> InputError:
             f"{title} of X holds dates or times ({value}), not numbers; convert it first, such as "
             "to the days since one of them, or drop it."
         )
+    if isinstance(value, complex):
+        return InputError(f"{title} of X holds complex numbers. Complex data not supported.")
     if isinstance(value, np.ndarray | list | tuple):
         return InputTypeError(
             f"{title} of X holds a {kind} in each row, not numbers; give numpy.stack of it, if "

@@ -118,15 +118,15 @@ class ParquetRows(LazyRows):
         block = np.empty((table.num_rows, len(columns)), self.dtype)
         # By position: names may occur twice, and pyarrow reads a point in a name as a path.
         for j, (position, field) in enumerate(columns.items()):
-            values = _values(table.column(position))
-            at = first_inexact(values) if values.dtype.kind in "iu" != self.dtype.kind else None
-            if at is not None and self.dtype.kind == "f":
-                where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
-                raise InputError(inexact(f'{where} "{field.name}"', values[at]))
-            if values.dtype.kind in "iub" and table.column(position).null_count:
-                block[:, j] = np.where(table.column(position).is_null(), np.nan, values)
-            else:
-                block[:, j] = values
+            column = table.column(position)
+            values = _values(column)
+            if self.dtype.kind == "f" and values.dtype.kind in "iu":
+                at = first_inexact(values)
+                if at is not None:
+                    where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
+                    raise InputError(inexact(f'{where} "{field.name}"', values[at]))
+            gaps = column.null_count and values.dtype.kind in "iub"
+            block[:, j] = np.where(column.is_null(), np.nan, values) if gaps else values
         return block
 
 

@@ -88,7 +88,7 @@ class LazyRows(ABC):
 
 @dataclass(frozen=True, eq=False)
 class NamedRows:
-    """Rows of a table, and the names of its columns for messages."""
+    """Rows of a table with the names of its columns, for a fit."""
 
     rows: Array | Source
     feature_names: list[str]
@@ -188,15 +188,13 @@ def unmasked(X: Any) -> Any:
     """A masked array as a plain one, NaN where it is masked; integers become float64."""
     if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
         X = np.ma.stack(X)
-    if not isinstance(X, np.ma.MaskedArray):
-        return X
-    if not np.ma.is_masked(X):
-        return np.asarray(X)
+    if not isinstance(X, np.ma.MaskedArray) or not np.ma.is_masked(X) or X.dtype.kind in "cmMV":
+        return np.asarray(X) if isinstance(X, np.ma.MaskedArray) else X
     if X.dtype.kind in "OUS":
-        return X.astype(object).filled(None)
-    if X.dtype.kind not in "biuf":
-        return np.asarray(X)  # is refused for its dtype
-    return X.astype(X.dtype if X.dtype.kind == "f" else np.float64).filled(np.nan)
+        dtype, gap = np.dtype(object), None
+    else:
+        dtype, gap = X.dtype if X.dtype.kind == "f" else np.dtype(np.float64), np.nan
+    return np.ma.filled(X.astype(dtype), gap)
 
 
 class StoredRows(LazyRows):

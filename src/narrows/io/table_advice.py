@@ -69,7 +69,7 @@ def spellings(cell: str) -> dict[str, str]:
     found = {}
     for what, pattern, replaced in SPELLINGS:
         if re.fullmatch(pattern, cell, re.IGNORECASE):
-            number = cell.translate(str.maketrans(replaced))
+            number = cell.translate({ord(old): new for old, new in replaced.items()})
             if not is_number(number):  # such as $1,234.50: there is more than one habit in it
                 number = next(iter(spellings(number).values()), "") if number != cell else ""
             if number:
@@ -135,5 +135,5 @@ def inexact(where: str, value: object) -> str:
     """The message for an integer that float64 cannot hold; ``where`` names it."""
     return (
         f"{where}: {value} is above 2**53, where float64 does not hold every integer: leave the "
-        f"column out if it is an identifier, or write {float(str(value))!r}."
+        f"column out if it is an identifier, or give {float(str(value))!r}."
     )
