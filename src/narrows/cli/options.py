@@ -45,7 +45,10 @@ def _reader(item: Field[Any]) -> Callable[..., Any]:
     """Parse a parameter's text; the parameter's own rule checks the value later."""
 
     def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-        return literal(value) if isinstance(value, str) else value
+        found = literal(value) if isinstance(value, str) else value
+        if item.metadata.get("kind") is tuple and isinstance(found, int):
+            return (found,)  # one layer
+        return found
 
     return read
 

@@ -39,6 +39,7 @@ from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
 from narrows.io.safetensors_file import read_file, write_file
+from narrows.io.write import check_output
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, validate_sampler
 from narrows.training.batches import Scaling
 from narrows.training.monitor import Monitor
@@ -270,9 +271,11 @@ class Learner(RunParameters, Generic[S]):
         Raises
         ------
         FileError
-            The file exists already (and not ``overwrite``), or cannot be written.
+            The name does not end in .safetensors, the file exists already (and not ``overwrite``),
+            or cannot be written.
         """
         check_is_fitted(self, "state_")
+        check_output(path, [".safetensors"], overwrite=True)
         if current_group().rank == 0:  # all processes of a group hold the same model
             write_file(Path(path), *model_file.content(self), overwrite=overwrite)
         return Path(path)

@@ -458,8 +458,8 @@ def _refuse_kinds(array: Given) -> None:
     kinds = {"c": "complex numbers: Complex data not supported", "M": "dates", "m": "times"}
     if array.dtype.kind not in "fiub":
         raise InputError(
-            f"X holds {kinds.get(array.dtype.kind, 'no numbers')} (dtype {array.dtype}); narrows "
-            "needs real numbers: encode or convert them first."
+            f"X holds {kinds.get(array.dtype.kind, 'words')} (dtype {array.dtype}); narrows needs "
+            "real numbers: encode or convert them first."
         )
 
 

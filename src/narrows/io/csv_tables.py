@@ -12,7 +12,7 @@ import re
 import warnings
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -228,10 +228,15 @@ def _sample(path: Path, top: int, known: str | None) -> tuple[str | None, list[R
     """What separates the cells (None: blanks), and the first rows."""
     if known:
         return known, list(islice(_rows(path, known, top), SAMPLE_LINES))
-    samples = {d: list(islice(_rows(path, d, top), SAMPLE_LINES)) for d in DELIMITERS}
+    samples = {}
+    for delimiter in DELIMITERS:
+        with suppress(FileError):  # csv limits the length of a cell: of a line, if this is wrong
+            samples[delimiter] = list(islice(_rows(path, delimiter, top), SAMPLE_LINES))
+    if not samples:
+        return None, list(islice(_rows(path, None, top), SAMPLE_LINES))
     widths = {d: [len(cells) for _, cells in rows] for d, rows in samples.items()}
-    constant = [d for d in DELIMITERS if min(widths[d]) > 1 and len(set(widths[d])) == 1]
-    widest = max(reversed(DELIMITERS), key=lambda d: max(widths[d]))
+    constant = [d for d in samples if min(widths[d]) > 1 and len(set(widths[d])) == 1]
+    widest = max(reversed(samples), key=lambda d: max(widths[d]))
     chosen = constant[0] if constant else widest
     if max(widths[chosen]) > 1:
         return chosen, samples[chosen]
@@ -240,7 +245,7 @@ def _sample(path: Path, top: int, known: str | None) -> tuple[str | None, list[R
     is_r = len(blanks[0][1]) == len(last) - 1  # R's table, whose rows have names
     if len(last) > 1 and all(map(_is_value, last[is_r:])):
         return None, blanks
-    return ",", samples[","]
+    return ",", samples.get(",", blanks)
 
 
 def _find_form(path: Path) -> _Form:

@@ -212,7 +212,9 @@ def _refuse_words(file: Any, columns: dict[int, Any], path: Path, source: Path) 
                 f"length alone, with numpy.save('numbers.npy', numpy.stack({read}"
                 f"[{field.name!r}]))."
             )
-        words = cells.unique().to_pylist() if types.is_string(_plain_type(field.type)) else []
+        kind = _plain_type(field.type)
+        is_text = types.is_string(kind) or types.is_large_string(kind)
+        words = cells.unique().to_pylist() if is_text else []
         if words and all(map(is_number, words)):
             raise InputError(
                 f"{where} holds numbers as text, such as '{words[0]}': use "
