@@ -169,16 +169,12 @@ def _classes(estimator: Any, source: Data, labels: str | None) -> Any:
 
 
 def _fitted(estimator: Any, source: Data, classes: Any) -> Any:
-    """The estimator fitted on the rows, with the names of their columns."""
-    from narrows.estimators.base import with_feature_names
+    """The estimator fitted on the rows; its file keeps the names of their columns."""
     from narrows.estimators.registry import ANY_SIZE
+    from narrows.io.sources import NamedRows
 
-    model = type(estimator).__name__
-    estimator.fit(source.X, classes)
-    if model not in ANY_SIZE and source.feature_names is not None:
-        # the file keeps them, so that columns in another order are refused later
-        return with_feature_names(estimator, source.feature_names)
-    return estimator
+    names = None if type(estimator).__name__ in ANY_SIZE else source.feature_names
+    return estimator.fit(source.X if names is None else NamedRows(source.X, names), classes)
 
 
 # ------------------------------------------------------------------ what is printed at the end

@@ -57,6 +57,7 @@ from narrows.estimators.parameters import (
     AXES,
     MAX_LAYER_WIDTH,
     Rule,
+    as_ints,
     lasting,
     parameter,
     refuse_changes,
@@ -241,7 +242,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     def check_parameters(self) -> None:
         """Check the parameters, before any data is read; raises ``ParameterError``."""
         super().check_parameters()
-        if not isinstance(self.block, str) and len(self.block) != 2:
+        if not isinstance(self.block, str) and len(as_ints(self.block)) != 2:
             raise ParameterError(f"block needs two sides, as (8, 8). Got {self.block!r} instead.")
         if self.quantizer == "fsq" and self.n_values % 2 == 0:
             raise ParameterError(

@@ -32,6 +32,7 @@ from narrows.estimators.fit_setup import (
     train_validation_split,
     unscaled,
 )
+from narrows.estimators.parameters import as_ints
 from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
 from narrows.estimators.validation import Given
 from narrows.exceptions import InputError, ParameterError
@@ -136,7 +137,8 @@ def resolve_config(
     if event is not None:
         block = (1, shape[-1]) if len(shape) < 3 else (shape[-2], shape[-1])
     else:
-        block = (BLOCK_SIDE, BLOCK_SIDE) if isinstance(codec.block, str) else tuple(codec.block)
+        asked = (BLOCK_SIDE, BLOCK_SIDE) if isinstance(codec.block, str) else as_ints(codec.block)
+        block = asked[0], asked[1]
     pca = fit_pca(_sample_cells(data.rows, block, seed), MAX_COMPONENTS, seed)
     sigmas = level_sigmas(pca, codec.rate, int(codec.levels))
     numbers = data.channels * math.prod(block)
@@ -153,7 +155,7 @@ def resolve_config(
         event=event,
         axes=axes,
         latent_dim=latent_dim,
-        hidden=tuple(int(width) for width in hidden),
+        hidden=as_ints(hidden),
         sigmas=sigmas,
         quantizer=codec.quantizer,
         n_values=int(codec.n_values),

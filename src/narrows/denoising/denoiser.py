@@ -32,6 +32,7 @@ from narrows.estimators.fitted_state import (
 from narrows.estimators.model_file import versions
 from narrows.estimators.parameters import (
     FIT,
+    as_ints,
     lasting,
     parameter,
     refuse_changes,
@@ -283,7 +284,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         pairs = "halves" if alone or data.rows.clipped else "recorrupted"
         config = DenoiserConfig(
             channels=data.rows.channels,
-            widths=widths if isinstance(self.channels, str) else tuple(map(int, self.channels)),
+            widths=widths if isinstance(self.channels, str) else as_ints(self.channels),
             blocks=int(self.blocks),
             distance=distance if self.distance == "auto" else self.distance,
             pairs=pairs if self.pairs == "auto" else self.pairs,

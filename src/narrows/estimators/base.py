@@ -25,7 +25,14 @@ from torch import Tensor, nn
 
 from narrows.estimators import fit_and_resume, model_file
 from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_of
-from narrows.estimators.fit_setup import ERRORS, FitData, Training, resume, setup
+from narrows.estimators.fit_setup import (
+    ERRORS,
+    FEWEST_ROWS_TO_SCALE,
+    FitData,
+    Training,
+    resume,
+    setup,
+)
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
 from narrows.estimators.parameters import Rule, RunParameters, lasting, seed_of
@@ -34,6 +41,7 @@ from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
 from narrows.io.safetensors_file import write_file
+from narrows.io.write import check_output
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, validate_sampler
 from narrows.training.batches import Scaling
 from narrows.training.launcher import run_workers
@@ -184,8 +192,8 @@ class Learner(RunParameters, Generic[S]):
 
     def _attach(self, state: S) -> Self:
         """Make this the fitted estimator of a state."""
-        for name in ("n_features_in_", "feature_names_in_"):  # scikit-learn reads them itself
-            self.__dict__.pop(name, None)
+        for name in ("n_features_in_", "feature_names_in_", "_first_rows"):
+            self.__dict__.pop(name, None)  # scikit-learn reads the first two itself
         self.__dict__.update({} if state.spec is None else sklearn_attributes(state.spec))
         self.state_ = state
         return self
@@ -289,9 +297,11 @@ class Learner(RunParameters, Generic[S]):
         Raises
         ------
         FileError
-            The file exists already (and not ``overwrite``), or cannot be written.
+            The name does not end in .safetensors, the file exists already (and not ``overwrite``),
+            or cannot be written.
         """
         check_is_fitted(self, "state_")
+        check_output(path, [".safetensors"], overwrite=True)
         if current_group().rank == 0:  # all processes of a group hold the same model
             write_file(Path(path), *self._own_content(), overwrite=overwrite)
         return Path(path)
@@ -398,8 +408,10 @@ class Estimator(
     def partial_fit(self, X: object, y: object = None) -> Self:
         """One pass over X, warmed up once and then at a constant step size.
 
-        The first call also learns the scaling and the PCA start, from its X alone. A sampler that
-        is fitted to codes is not, but dropped: after the last call use ``fit_sampler``.
+        The first call also learns the scaling and the PCA start, from its X alone; as long as all
+        calls together had fewer than 50 rows, the next one starts again, from all of them. Zeros
+        and ones are taken for binary data only if X is boolean, or with ``distance="bernoulli"``. A
+        sampler that is fitted to codes is dropped: after the last call use ``fit_sampler``.
 
         Parameters
         ----------
@@ -410,10 +422,13 @@ class Estimator(
         self.check_parameters()
         fit_and_resume.refuse_workers(self)
         with join_group() as group:
-            fitted = vars(self).get("state_")
+            fitted, first = vars(self).get("state_"), vars(self).get("_first_rows")
             data = self._validate_fit(X, None, None, fitted).without_empty_rows()
-            data = replace(data, held=data.rows)  # validated on the rows of this pass
-            if fitted is None:
+            rows = data.rows
+            if first is not None and isinstance(rows, np.ndarray):
+                rows = np.concatenate([first, rows])
+            data = replace(data, rows=rows, held=rows)  # validated on the rows of this pass
+            if fitted is None or first is not None:
                 training = self._setup(data, group, bounded=False)
             else:
                 training = self._resume(fitted.copy(), data, group)
@@ -437,7 +452,11 @@ class Estimator(
                 history = _appended(fitted.history, history)
             # codes move with every call: no sampler is fitted yet
             state = replace(training.start, history=history, train_state=training.state, data=None)
-        return self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
+            undecided = fitted is None or first is not None
+        self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
+        if undecided and len(rows) < FEWEST_ROWS_TO_SCALE:
+            self._first_rows = rows[:]
+        return self
 
     @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]
     def fit_sampler(self, X: object) -> Self:

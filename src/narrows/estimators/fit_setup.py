@@ -27,7 +27,7 @@ from narrows.estimators.build import (
     widen_bounds,
 )
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
-from narrows.estimators.parameters import Parameters, lasting, refuse_changes, seed_of
+from narrows.estimators.parameters import Parameters, as_ints, lasting, refuse_changes, seed_of
 from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca, start_at_pca
 from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
 from narrows.estimators.validation import CheckedRows, Given, InputSpec
@@ -50,6 +50,7 @@ from narrows.training.streamed_batches import (
 )
 from narrows.training.train_state import TrainState
 
+FEWEST_ROWS_TO_SCALE = 50  # of fewer partial_fit does not decide for good; within about 10 %
 FEWEST_ROWS_TO_SPLIT = 20  # of fewer rows all are trained on and validated on
 MAX_INIT_ROWS = 4096  # rows that codebooks and pseudo-inputs are initialized from
 
@@ -109,15 +110,18 @@ def setup(
     """Decide every "auto", scale, fit PCA, build the model and start it there.
 
     ``bounded=False`` (partial_fit: more rows are to come) does not hold outputs to the range of
-    these rows.
+    these rows, and does not take all rows for binary where these are.
     """
     seed = group.broadcast(seed_of(params.random_state))
     device = pick_device(params.device, group)
     group.check_same_data(data.rows, data.held)
     split = train_validation_split(data, params.validation_fraction, seed, device)
     found = find_range(split.statistics)
-    _refuse_unobserved(split.statistics[0].low)
-    distance = choose_distance(params.distance, params.scaling, parts.distance, found)
+    assert data.spec is not None  # only images of any size have none
+    _refuse_unobserved(split.statistics[0].low, data.spec)
+    # the first of more rows do not tell that all will be zeros and ones, unless by their dtype
+    binary = found.binary and (bounded or found.dtype == torch.bool) and found.varies
+    distance = choose_distance(params.distance, params.scaling, parts.distance, binary)
     kind = choose_scaling(params.scaling, found, distance)
     scaling = fit_scaling(split.statistics[0], kind)
     _refuse_extremes(scaling, found)
@@ -137,7 +141,6 @@ def setup(
     rng = torch.Generator().manual_seed(seed)
     model = build_model(parts, config, own, rng, n_classes)
     _set_data_units(model, config, scaling, found)
-    assert data.spec is not None  # only images of any size have none
     state = EstimatorState(
         model=model,
         objective=parts.objective(),
@@ -275,10 +278,11 @@ def _refuse_extremes(scaling: Scaling, found: Range) -> None:
         )
 
 
-def _refuse_unobserved(low: Tensor) -> None:
+def _refuse_unobserved(low: Tensor, spec: InputSpec) -> None:
     """Refuse an element that is NaN in every training row."""
     if bool(low.isinf().any()):
-        place = ", ".join(str(int(i)) for i in low.isinf().nonzero()[0])
+        at, names = low.isinf().nonzero()[0], spec.feature_names
+        place = ", ".join(str(int(i)) for i in at) if names is None else repr(names[int(at[0])])
         raise InputError(
             f"Column ({place}) of X is NaN in every training row; drop it, or give rows that have "
             "it."
@@ -353,8 +357,8 @@ def _resolve(
     )
 
 
-def _widths(asked: tuple[int, ...] | str) -> tuple[int, ...] | None:
-    return None if isinstance(asked, str) else tuple(int(w) for w in asked)
+def _widths(asked: object) -> tuple[int, ...] | None:
+    return None if isinstance(asked, str) else as_ints(asked)
 
 
 # ---------------------------------------------------------------------- what "auto" becomes
@@ -418,11 +422,11 @@ def choose_scaling(asked: str, found: Range, distance: str) -> str:
     return "column" if found.each[0].ndim == 1 and not found.shared else "shared"
 
 
-def choose_distance(asked: str, scaling: str, model_default: str, found: Range) -> str:
+def choose_distance(asked: str, scaling: str, model_default: str, binary: bool) -> str:
     """Bernoulli for zeros and ones, unless a scaling was asked for; else the model's default."""
     if asked != "auto":
         return asked
-    return "bernoulli" if found.binary and scaling in ("auto", "none") else model_default
+    return "bernoulli" if binary and scaling in ("auto", "none") else model_default
 
 
 # Up to 32 × 32 grey pixels dense networks reached a lower error in the same time (see

@@ -71,8 +71,8 @@ def plain(value: object) -> Any:
     """A parameter as plain JSON."""
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    if hasattr(value, "item"):  # numpy's scalars
-        return value.item()
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return value.tolist()
     return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
 
 

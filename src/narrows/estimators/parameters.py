@@ -411,9 +411,10 @@ def _fits(value: object, rule: Rule) -> bool:
     if kind is str:
         return isinstance(value, str) and len(value) <= rule["most"]
     if kind is tuple:
-        if not isinstance(value, tuple | list) or len(value) > rule.get("most", MAX_LAYERS):
-            return False
-        return all(_is_number(v, int, rule) for v in value)
+        given = _listed(value)
+        return len(given) <= rule.get("most", MAX_LAYERS) and all(
+            _is_number(v, int, rule) for v in given
+        )
     if kind == "range" and isinstance(value, tuple | list):
         numbers = all(_is_number(v, float, rule) for v in value)
         return len(value) == 2 and numbers and value[0] <= value[1]
@@ -428,6 +429,21 @@ def _fits(value: object, rule: Rule) -> bool:
     if kind == "seed":
         return value is None or hasattr(value, "randint") or _is_number(value, int, SEEDS)
     return _is_number(value, float if kind == "range" else kind, rule)
+
+
+def _listed(value: Any) -> list[Any]:
+    """One number, a tuple, a list or an array of numpy as a list."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return list(value) if isinstance(value, tuple | list) else [value]
+
+
+def as_ints(value: object) -> tuple[int, ...]:
+    """The value of a parameter that is one int or some.
+
+    >>> as_ints(32), as_ints([32, 16])
+    ((32,), (32, 16))
+    """
+    return tuple(int(v) for v in _listed(value))
 
 
 def seed_of(random_state: Any) -> int:
@@ -449,8 +465,11 @@ def seed_of(random_state: Any) -> int:
 
 
 def lasting(params: RunParameters) -> dict[str, Any]:
-    """The parameters that a fitted model is made of, with their values."""
-    return {name: vars(params)[name] for name in names_in_scope(params, MODEL, MODULE)}
+    """The parameters that a fitted model is made of, with their values; arrays as tuples."""
+    found = {name: vars(params)[name] for name in names_in_scope(params, MODEL, MODULE)}
+    tuples = {item.name for item in fields(params) if item.metadata.get("kind") is tuple}
+    given = {name: found[name] for name in tuples & found.keys()}
+    return found | {n: as_ints(v) for n, v in given.items() if not isinstance(v, str | None)}
 
 
 def refuse_changes(params: RunParameters, before: dict[str, Any]) -> None:
@@ -498,7 +517,7 @@ def _describe(rule: Rule) -> str:
     nouns = {
         int: "an int",
         str: f"a text of at most {rule.get('most')} characters",
-        tuple: f"a tuple of ints (at most {rule.get('most', MAX_LAYERS)}), each",
+        tuple: f"an int or a tuple of ints (at most {rule.get('most', MAX_LAYERS)}), each",
         "range": "a number, or two (low, high),",
     }
     noun = nouns.get(kind, "a number")

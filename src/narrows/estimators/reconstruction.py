@@ -22,7 +22,7 @@ from narrows.estimators.fitted_state import EstimatorState
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
-from narrows.io.sources import Source, as_source
+from narrows.io.sources import Source, as_source, unmasked
 from narrows.io.write import check_output, concatenate_to
 from narrows.training.batches import Rows, as_tensor, inference_batch
 from narrows.training.process_group import current_group
@@ -322,7 +322,7 @@ def _validate_codes(Z: object, width: int) -> Codes:
 
 def _checked_codes(Z: object, width: int, first: int = 0) -> NDArray[np.float32]:
     try:
-        codes = np.ascontiguousarray(np.asarray(Z), dtype=np.float32)
+        codes = np.ascontiguousarray(np.asarray(unmasked(Z)), dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"Z does not hold numbers: {error}.") from error
     if codes.ndim != 2 or codes.shape[1] != width:

@@ -50,7 +50,7 @@ def write_file(
     """Write tensors and a JSON header to one file; FileError if it cannot be written."""
     from safetensors.torch import save
 
-    check_output(path, [path.suffix.lower() or ".safetensors"], overwrite=overwrite)
+    check_output(path, [".safetensors", ".checkpoint"], overwrite=overwrite)
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps(without_nan({"format": FORMAT, **header}), sort_keys=True, allow_nan=False)
     data = save(ready, {"narrows": text, "sha256": _digest(text, ready)})

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 ARRAYS = (".npy", ".npz", ".csv")
+PAGES = (".html", ".htm")
 PICTURES = (".png", "")  # no suffix: a folder of pictures
+
+IS_WINDOWS = os.name == "nt"
+# There these are devices, whatever follows a point: what is written to nul.npy is gone.
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 NUMBERED_PICTURE = re.compile(r"\d+\.png")  # the files in a folder that narrows wrote
 SHEET_GAP = 2  # pixels between the pictures of a contact sheet
@@ -70,6 +75,8 @@ def check_output(
         folder = ", or a folder (a name that ends in /)" if "" in kinds else ""
         suffixes = listed([kind for kind in kinds if kind])
         raise FileError(f"Cannot write {str(out)!r}: give a name that ends in {suffixes}{folder}.")
+    if IS_WINDOWS and DEVICES.fullmatch(path.name.partition(".")[0].rstrip()):
+        raise FileError(f"Cannot write {str(out)!r}: Windows keeps that name; choose another.")
     check_folder(path.parent, out)
     held = list(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
     if held and not overwrite:

@@ -25,6 +25,11 @@ class Range:
     whole: Tensor  # whether an element holds whole numbers only
     dtype: torch.dtype
 
+    @property
+    def varies(self) -> bool:
+        """Whether any element takes two values."""
+        return bool((self.each[1] > self.each[0]).any())
+
 
 def sum_event(nats: Tensor, mask: Tensor | None) -> Tensor:
     """Sum (K, B, ...) over the event; elements where the mask is 0 count nothing, and the sum of
