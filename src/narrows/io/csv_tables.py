@@ -51,7 +51,8 @@ UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")  # also as pandas calls a colum
 SVM_CELL = re.compile(r"(\S+ )?\d+:[-+.\d]+( .*)?")
 # What else is often named like a text table: how it begins, and what to say.
 OTHER_KINDS = {
-    r"(?i)<(!doctype|\?xml|html|head|body|table|svg)": "a web page or XML: get the table itself.",
+    r"(?i)<(!doctype|\?xml|!--|html|head|meta|body|div|table|svg)": "a web page or XML: get the "
+    "table itself.",
     r"version https://git-lfs": "a pointer of git LFS: get the file itself with `git lfs pull`.",
     r"(?i)@relation": "an ARFF file: remove the lines that begin with '@' or '%'.",
     r'\{|\[\s*[\[{"\d-]': "JSON: use pandas.read_json({path}{lines}).to_csv('numbers.csv', "
