@@ -67,7 +67,7 @@ def test_both_parts_of_a_split_frame_have_the_same_columns() -> None:
     frame[:40].to_csv("train.csv")
     frame[40:].to_csv("test.csv")
     result = run("fit", "train.csv", "-o", "m.safetensors", *TINY)
-    said = "narrows: warning: The first column has no name in 'train.csv' and is left out as an"
+    said = "narrows: warning: The first column has no name in 'train.csv': left out as an index"
     assert result.status == 0 and result.err.startswith(said)
     result = run("encode", "m.safetensors", "test.csv", "-o", "z.npy")
     assert result.status == 0 and "'test.csv'" in result.err
