@@ -212,6 +212,7 @@ def test_other_cells_tell_a_decimal_comma_from_a_separator() -> None:
         ("1;x;?\n2;y;2.5\n", [[1, nan, 1, 0], [2, 2.5, 0, 1]]),
         ("a|b|when\n1|x|2020-01-01\n2|x|2020-01-01\n", [[1, 1], [2, 1]]),
         (",a,b\n7,1,x\n9,2,y\n", [[1, 1, 0], [2, 0, 1]]),
+        ('"a","b"\n"r1",1,x\n"r2",2,y\n', [[1, 1, 0], [2, 0, 1]]),
         ("# by x\na b\n1 x\n2 y\n", None),
     ],
 )
