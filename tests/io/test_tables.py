@@ -75,6 +75,7 @@ AB = [[1, 2], [3, 4], [5, 9]]
         ("#chrom\tstart\n1\t2\n3\t4\n5\t9\n", ["chrom", "start"], AB),
         ("a,b,\n1,2,\n3,4,\n5,9,\n", "ab", AB),  # a comma at the end of each line
         (",a,b\n0,1,2\n1,3,4\n2,5,9\n", "ab", AB),
+        (",a,b\n0,1,2\n", "ab", [[1, 2]]),
         (",2019,2021\n0,1,2\n1,3,4\n2,5,9\n", ["2019", "2021"], AB),
         ("total,2019\n1,2\n3,4\n5,9\n", ["total", "2019"], AB),
         ("9007199254740992,2\n1e300,9007199254740993.5\n", None,
@@ -105,7 +106,7 @@ def test_what_is_stored_is_read(
     ],
 )
 def test_an_index_without_a_name_is_left_out_and_said(text: str) -> None:
-    with pytest.warns(UserWarning, match=r"no names? in 't.csv' and is left out as an index"):
+    with pytest.warns(UserWarning, match=r"no names? in 't.csv': left out as an index"):
         data = read(written(text))
     assert data.feature_names == ["a", "b"]
     np.testing.assert_array_equal(data.X, AB)
@@ -114,7 +115,7 @@ def test_an_index_without_a_name_is_left_out_and_said(text: str) -> None:
 @pytest.mark.parametrize("first", [(0.5, 0.7, 0.9), (1, 2, 1)])
 def test_a_column_that_is_no_index_is_kept_and_said(first: tuple[float, ...]) -> None:
     rows = "".join(f"{i},{a},{b}\n" for i, (a, b) in zip(first, AB, strict=True))
-    with pytest.warns(UserWarning, match="no name in 't.csv' and is read as data"):
+    with pytest.warns(UserWarning, match="no name in 't.csv': read as data"):
         data = read(written(",a,b\n" + rows))
     assert data.feature_names == ["column 1", "a", "b"]
     assert data.X[:, 0].tolist() == list(first)
@@ -203,6 +204,7 @@ def test_other_cells_tell_a_decimal_comma_from_a_separator() -> None:
         ("1,5;2\n3,25;4\n", [[1.5, 2], [3.25, 4]]),
         ("# x\na;b\n1,5;2\n;4\n", [[1.5, 2], [nan, 4]]),
         ('[{"a": 1, "b": 2.5}, {"a": 3, "b": null}]', [[1, 2.5], [3, nan]]),
+        ('{\n"a": [1, 3],\n"b": [2.5, 4]}', [[1, 2.5], [3, 4]]),
         ('{"a": 1, "b": 2.5}\n{"a": 3, "b": 4}\n', [[1, 2.5], [3, 4]]),
         ("a,b\n1,red\n2,blue\n3,red\n", [[1, 0, 1], [2, 1, 0], [3, 0, 1]]),
         ("a,b\n1,u1\n2,u2\n3,u3\n4,u4\n5,u5\n6,u6\n", [[1], [2], [3], [4], [5], [6]]),
@@ -210,6 +212,7 @@ def test_other_cells_tell_a_decimal_comma_from_a_separator() -> None:
         ("1;x;?\n2;y;2.5\n", [[1, nan, 1, 0], [2, 2.5, 0, 1]]),
         ("a|b|when\n1|x|2020-01-01\n2|x|2020-01-01\n", [[1, 1], [2, 1]]),
         (",a,b\n7,1,x\n9,2,y\n", [[1, 1, 0], [2, 0, 1]]),
+        ('"a","b"\n"r1",1,x\n"r2",2,y\n', [[1, 1, 0], [2, 0, 1]]),
         ("# by x\na b\n1 x\n2 y\n", None),
     ],
 )
@@ -231,6 +234,7 @@ def test_what_is_no_table_is_called_what_it_is() -> None:
         "@relation x\n@data\n1,2\n": "ARFF",
         "1 1:0.5 3:2\n0 2:1\n": "load_svmlight_file",
         "a,b\n1,2\n# the end\n": "begins with '#': remove comments",
+        "a,b\n5,1\n1e400,3\n": "above 1.8e308, the largest float64",
         "a,b\n5,1\n5.5,3\nno,2\n": "found 'no' in a column of numbers",
     }.items():
         assert words in refusal(written(text))

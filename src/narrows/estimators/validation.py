@@ -350,11 +350,15 @@ def _to_array(X: Any) -> Array:
 
 def _frame_to_array(frame: Any) -> Array:
     """The columns of a frame side by side, as their common dtype."""
+    if len(set(getattr(frame, "dtypes", ()))) == 1:  # much faster where there are many columns
+        whole = np.asarray(frame)
+        if whole.dtype.kind in "biuf":
+            return whole
     names = list(getattr(frame, "column_names", frame.columns))
     columns = []
     for j, name in enumerate(names):  # by position where there are any: names may occur twice
         column = frame.iloc[:, j] if hasattr(frame, "iloc") else frame[name]
-        columns.append(to_numbers(np.asarray(column), f"Column {name!r}"))
+        columns.append(to_numbers(np.asarray(unmasked(column)), f"Column {name!r}"))
     if not columns:
         return np.empty((len(frame), 0))
     kinds = {column.dtype.kind for column in columns}

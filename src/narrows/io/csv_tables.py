@@ -51,7 +51,8 @@ UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")  # also as pandas calls a colum
 SVM_CELL = re.compile(r"(\S+ )?\d+:[-+.\d]+( .*)?")
 # What else is often named like a text table: how it begins, and what to say.
 OTHER_KINDS = {
-    r"(?i)<(!doctype|\?xml|html|head|body|table|svg)": "a web page or XML: get the table itself.",
+    r"(?i)<(!doctype|\?xml|!--|html|head|meta|body|div|table|svg)": "a web page or XML: get the "
+    "table itself.",
     r"version https://git-lfs": "a pointer of git LFS: get the file itself with `git lfs pull`.",
     r"(?i)@relation": "an ARFF file: remove the lines that begin with '@' or '%'.",
     r'\{|\[\s*[\[{"\d-]': "JSON: use pandas.read_json({path}{lines}).to_csv('numbers.csv', "
@@ -400,7 +401,7 @@ def _wrong_length(path: Path, line: int, found: int, width: int, cell: str = "")
         )
     return InputError(
         f"'{path}', line {line}: expected {width} cells, as in the lines before, found {found}: "
-        "every line needs the same number."
+        "every line needs the same number; remove what is no row of the table."
     )
 
 
@@ -408,7 +409,7 @@ def _index_width(form: _Form, X: Array, columns: list[_Column]) -> int:
     """The number of first columns that are an index without a name; says so."""
     names = form.names or [" "]
     width = next((j for j, name in enumerate(names) if name), len(names) - 1)
-    if not width or len(X) < 2:
+    if not width:
         return 0
     if any(column.n_words or column.booleans for column in columns[:width]):
         rows = _rows(form.path, form.delimiter, form.top)
@@ -420,10 +421,8 @@ def _index_width(form: _Form, X: Array, columns: list[_Column]) -> int:
     found = _is_index(keys)
     if found or not any(column.n_words for column in columns[:width]):
         said = "left out as an index" if found else "read as data: remove it if it is an index"
-        which = "column has" if width == 1 else f"{width} columns have"
-        warnings.warn(
-            f"The first {which} no name in '{form.path}' and is {said}.", UserWarning, stacklevel=3
-        )
+        which = "column has no name" if width == 1 else f"{width} columns have no names"
+        warnings.warn(f"The first {which} in '{form.path}': {said}.", UserWarning, stacklevel=3)
     return width if found else 0
 
 
@@ -472,11 +471,14 @@ def _shortened(cell: str) -> str:
 
 
 def _refuse_inexact(form: _Form, X: Array, index: int) -> None:
-    """Refuse integers that float64 cannot hold, rather than answer with others."""
+    """Refuse numbers that float64 cannot hold, rather than answer with others."""
     far = np.abs(X[:, index:]) >= EXACT_INTEGERS
     if not far.any():
         return
     for (line, cells), row in zip(_rows(form.path, form.delimiter, form.top), far, strict=True):
         for j in np.flatnonzero(row) + index:
-            if cells[j].lstrip("+-").isdecimal() and int(cells[j]) != int(float(cells[j])):
-                raise InputError(inexact(form.where(line, int(j)), cells[j]))
+            where, cell = form.where(line, int(j)), cells[j]
+            if np.isinf(float(cell)) and "inf" not in cell.lower():
+                raise InputError(f"{where}: {cell} is above 1.8e308, the largest float64; drop it.")
+            if cell.lstrip("+-").isdecimal() and int(cell) != int(float(cell)):
+                raise InputError(inexact(where, cell))

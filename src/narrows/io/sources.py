@@ -146,12 +146,14 @@ def _has_any(X: object, *names: str) -> bool:
 
 
 # What makes an array or a frame of a container that is none, by the method that the container has:
-# Spark, polars and others that compute later, dask, DuckDB, TensorFlow, sparse tensors of PyData.
+# Spark, polars and others that compute later, dask, DuckDB, Arrow's data sets, TensorFlow,
+# sparse arrays of PyData, iterators.
 REMEDIES = {
     "toPandas": "X.toPandas()",
     "collect": "X.collect()",
     "compute": "X.compute()",
     "fetchdf": "X.fetchdf()",
+    "to_table": "X.to_table()",
     "as_numpy_iterator": "list(X.as_numpy_iterator())",
     "todense": "X.todense()",
     "__next__": "list(X)",
@@ -194,7 +196,9 @@ def unmasked(X: Any) -> Any:
         dtype, gap = np.dtype(object), None
     else:
         dtype, gap = X.dtype if X.dtype.kind == "f" else np.dtype(np.float64), np.nan
-    return np.ma.filled(X.astype(dtype), gap)
+    rows = np.array(X.data, dtype)
+    rows[np.ma.getmaskarray(X)] = gap
+    return rows
 
 
 class StoredRows(LazyRows):
