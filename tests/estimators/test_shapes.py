@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers.small_data import TABLES, TOLD
-from narrows import Autoencoder, ParameterError
+from narrows import Autoencoder, DenoisingAutoencoder, ParameterError
 from narrows.estimators.registry import model_class
 from narrows.parts.networks.architectures import NetworkOptions, build_networks
 
@@ -178,3 +178,38 @@ def test_own_networks_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ParameterError, match=words):
         Autoencoder(f=f, g=g, random_state=0, **kwargs).fit(_rows((9,), n=30))
+
+
+def ends_of(dtype: str) -> tuple[float, float]:
+    """The lowest and the highest integer of a dtype."""
+    info = np.iinfo(dtype)
+    return float(info.min), float(info.max) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4"])
+def test_values_at_the_ends_of_their_dtype_are_worth_what_they_are_in_float64(dtype: str) -> None:
+    """No difference, square or mean is computed in the data's own dtype."""
+    share, kind = np.random.default_rng(0).random((60, 4)), np.dtype(dtype).kind
+    low, high = {"b": (0.0, 1.0), "f": (-6e4, 6e4)}.get(kind) or ends_of(dtype)
+    X = np.rint(low + share * (high - low)).astype(dtype)
+    wide = X.astype(np.float64)
+    one, other = (
+        DenoisingAutoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(rows)
+        for rows in (X, wide)
+    )
+    np.testing.assert_allclose(one.transform(X), other.transform(wide), atol=1e-3)
+    assert one.score(X) == pytest.approx(other.score(wide), abs=1e-4)
+    assert one.pca_.score(X) == pytest.approx(other.pca_.score(wide), abs=1e-4)
+    assert one.score_samples(X) == pytest.approx(other.score_samples(wide), rel=1e-3)
+    assert one.validation_errors_ == pytest.approx(other.validation_errors_, rel=1e-3)
+    assert one.reconstruct(X).dtype == X.dtype
+
+
+@pytest.mark.parametrize("start", [0, 2**20, 1e7, 2**24 - 300])
+def test_float32_far_from_0_comes_back_to_where_it_was(start: float) -> None:
+    X = (start + np.random.default_rng(0).integers(0, 256, (200, 5))).astype(np.float32)
+    ae = Autoencoder(latent_dim=4, max_epochs=0, random_state=0, validation_fraction=0).fit(X)
+    off = ae.reconstruct(X).astype(float) - X
+    assert abs(off.mean()) < 0.05
+    wide = X.astype(np.float64)
+    np.testing.assert_allclose(ae.transform(wide), ae.transform(X), atol=1e-5)

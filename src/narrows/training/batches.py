@@ -64,7 +64,10 @@ class Scaling:
 
     def undo_narrow(self, scaled: Tensor, dtype: torch.dtype) -> Tensor:
         """Back to float32 or small integers, for which float32 is exact enough and faster."""
-        rows = scaled * self.scale.float() + self.shift.float()
+        if self._is_far:
+            rows = self.undo(scaled).float()
+        else:
+            rows = scaled * self.scale.float() + self.shift.float()
         if dtype.is_floating_point:
             return rows
         ends = torch.iinfo(dtype)
