@@ -551,7 +551,7 @@ def check_image(pixels: object, name: str) -> Array:
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise InputError(
             f"{name} has shape {image.shape}, but an image is (height, width) or "
-            "(height, width, 3); leave transparency out."
+            "(height, width, 3): put colours last, leave transparency out."
         )
     if not image.size:
         raise InputError(f"{name} has shape {image.shape}: it holds no pixels.")
