@@ -166,14 +166,14 @@ def test_likely_channels_last_are_asked_about_and_either_answer_works(
 ) -> None:
     X = _rows(shape)
     folded = X.reshape(len(X), -1)
-    for given, more in ((X, {}), (folded, {"input_shape": shape})):
+    for rows, more in ((X, {}), (folded, {"input_shape": shape})):
         with pytest.raises(InputError, match=r'axes="HWC" \(or axes="CHW"') as refused:
-            _fit("Autoencoder", given, **more)
+            _fit("Autoencoder", rows, **more)
         assert f"{(6, *shape)}" in str(refused.value)
         for axes in ("HWC", "CHW"):
-            est = _fit("Autoencoder", given, axes=axes, **more)
+            est = _fit("Autoencoder", rows, axes=axes, **more)
             assert est.layout_.axes == axes
-            assert est.reconstruct(given).shape == given.shape
+            assert est.reconstruct(rows).shape == rows.shape
 
 
 class Encoder(torch.nn.Module):
