@@ -290,7 +290,8 @@ def _rows_of_planes(planes: Array, size: Size | None) -> Array:
         values = values * alpha + white * (1 - alpha)
     if size is not None:
         bands = [Image.fromarray(values[..., i].astype(np.float32)) for i in range(n_colours)]
-        values = np.dstack([ImageOps.fit(b, size[::-1], Image.Resampling.LANCZOS) for b in bands])
+        fitted = (ImageOps.fit(band, size[::-1], Image.Resampling.LANCZOS) for band in bands)
+        values = np.dstack([np.asarray(band) for band in fitted])
     values = values if n_colours == 3 else values[..., 0]
     # Lanczos overshoots at edges: integers must not wrap around.
     return values.round().clip(0, white).astype(dtype) if whole else values.astype(dtype)
