@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers.small_data import TABLES, TOLD
-from narrows import Autoencoder, DenoisingAutoencoder, ParameterError
+from narrows import Autoencoder, DenoisingAutoencoder, InputError, ParameterError
 from narrows.estimators.registry import model_class
 from narrows.parts.networks.architectures import NetworkOptions, build_networks
 
@@ -30,12 +30,12 @@ def _rows(shape: tuple[int, ...], n: int = 6, dtype: str = "float64") -> NDArray
     return rows.clip(0, 255).astype(dtype)
 
 
-def _fit(model: str, X: NDArray[Any], **kwargs: Any) -> Any:
+def _fit(model: str, X: NDArray[Any], X_val: NDArray[Any] | None = None, **kwargs: Any) -> Any:
     kwargs = {"latent_dim": 1, "max_epochs": 1, "random_state": 0, **kwargs}
     with warnings.catch_warnings():
         # one number for a sample of one number is what this test wants
         warnings.filterwarnings("ignore", message="latent_dim=1 is not smaller")
-        return model_class(model)(**kwargs).fit(X)
+        return model_class(model)(**kwargs).fit(X, X_val=X_val)
 
 
 # the others need an image, two patches or two numbers of a code
@@ -141,6 +141,39 @@ def test_channels_last_is_channels_first_seen_otherwise() -> None:
     last = _fit("Autoencoder", X, axes="HWC")
     first = _fit("Autoencoder", np.moveaxis(X, -1, 1))
     np.testing.assert_array_equal(last.transform(X), first.transform(np.moveaxis(X, -1, 1)))
+
+
+@pytest.mark.parametrize("model", ["Autoencoder", "VariationalAutoencoder"])
+def test_one_channel_last_is_read_as_such(model: str) -> None:
+    X = _rows((7, 5, 1), n=30, dtype="uint8")
+    last = _fit(model, X, architecture="conv", X_val=X[:9])
+    assert (last.layout_.axes, last.layout_.shape) == ("HWC", (1, 7, 5))
+    same = _fit(model, X[..., 0], architecture="conv", X_val=X[:9, :, :, 0])
+    np.testing.assert_array_equal(last.transform(X), same.transform(X[..., 0]))
+    assert last.reconstruct(X).shape == X.shape
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 9, 1), (3, 28, 28), (16, 9, 7), (3, 8, 9)])
+def test_channels_first_need_no_word(shape: tuple[int, ...]) -> None:
+    assert _fit("Autoencoder", _rows(shape)).layout_.axes == "CHW"
+
+
+@pytest.mark.parametrize(
+    "shape", [(9, 8, 2), (28, 28, 3), (8, 8, 4), (6, 6, 5), (7, 7, 13), (3, 9, 4), (5, 5, 6)]
+)
+def test_likely_channels_last_are_asked_about_and_either_answer_works(
+    shape: tuple[int, ...],
+) -> None:
+    X = _rows(shape)
+    folded = X.reshape(len(X), -1)
+    for rows, more in ((X, {}), (folded, {"input_shape": shape})):
+        with pytest.raises(InputError, match=r'axes="HWC" \(or axes="CHW"') as refused:
+            _fit("Autoencoder", rows, **more)
+        assert f"{(6, *shape)}" in str(refused.value)
+        for axes in ("HWC", "CHW"):
+            est = _fit("Autoencoder", rows, axes=axes, **more)
+            assert est.layout_.axes == axes
+            assert est.reconstruct(rows).shape == rows.shape
 
 
 class Encoder(torch.nn.Module):

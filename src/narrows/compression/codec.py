@@ -210,7 +210,8 @@ class Codec(Learner[CodecState], BaseEstimator):
     )
     axes: str | None = parameter(
         None,
-        "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four.",
+        "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four, HWC "
+        "for a last axis of one channel; a shape that may be either is refused.",
         choices=AXES,
     )
     input_shape: ClassVar[None] = None

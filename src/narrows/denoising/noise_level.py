@@ -35,7 +35,7 @@ def estimate_noise_level(image: Tensor) -> float:
     v₈: the difference is texture, and what of it is left in v₁ is subtracted. Of the high
     frequencies the quieter half is used; it is chosen in one half of the patches and measured in
     the other. Clipped patches (black or white) are left out if enough others remain; if not, the
-    estimate is too low. Where noise differs from place to place, that of quiet places is found.
+    estimate is too low. Where noise differs between places, it is that of quiet places.
 
     After Ponomarenko, Lukin, Zriakhov, Kaarna & Astola, "An automatic approach to lossy compression
     of AVIRIS images", IGARSS 2007, and Colom & Buades, "Analysis and extension of the Ponomarenko

@@ -366,7 +366,8 @@ class Parameters(RunParameters):
     )
     axes: str | None = parameter(
         None,
-        "Meaning of the axes of a sample. None: HW if X has three dimensions, CHW if it has four.",
+        "Meaning of the axes of a sample. None: HW if X has three dimensions, CHW if it has four, "
+        "HWC for a last axis of one channel; a shape that may be either is refused.",
         choices=AXES,
     )
     input_shape: tuple[int, ...] | None = parameter(

@@ -33,6 +33,7 @@ from narrows.io.table_advice import first_inexact, inexact
 from narrows.training.streamed_batches import read_blocks
 
 Array = NDArray[Any]
+MAX_COLOURS = 4  # a last axis this short is one of channels, such as RGB with transparency
 RANKS = {"CL": 3, "HW": 3, "CHW": 4, "HWC": 4}  # dimensions of X for each ``axes``
 CHECKED_ELEMENTS = 2**22  # elements checked together, so that checking needs little memory
 MEMINFO = Path("/proc/meminfo")  # Linux: memory of the machine
@@ -268,17 +269,30 @@ def _infer_layout(estimator: DataParameters, X: Given) -> Layout:
             f"X has {X.ndim} dimensions; expected (n, features), (n, H, W), (n, C, L) with "
             f'axes="CL", (n, C, H, W), or (n, H, W, C) with axes="HWC".'
         )
-    if axes is None and rank == 4 and shape[2] == 3 and shape[0] not in (1, 3):
-        raise InputError(
-            f"X has shape {X.shape}, which reads as {shape[0]} channels of {shape[1]} × {shape[2]} "
-            f'pixels; for channels last give axes="HWC" (or axes="CHW" if that is what it is).'
-        )
-    axes = axes or {3: "HW", 4: "CHW"}[rank]
+    axes = axes or ("HW" if rank == 3 else _which_channels(len(X), shape))
     if RANKS[axes] != rank:
         raise InputError(
             f"axes={axes!r} needs X of {RANKS[axes]} dimensions, but X has shape {X.shape}."
         )
     return Layout(axes, shape, X.dtype.str, folded)
+
+
+def _which_channels(n: int, shape: tuple[int, ...]) -> str:
+    """CHW or HWC for samples of three axes; InputError where both are likely.
+
+    (H, W, 1) is Keras' form of grey images; one channel first is sure, as no image has one row.
+    """
+    first, height, width = shape
+    if first == 1:
+        return "CHW"
+    if width == 1:
+        return "HWC"
+    if width <= MAX_COLOURS or first == height != width:
+        raise InputError(
+            f"X has shape {(n, *shape)}, which reads as {first} channels of {height} × {width} "
+            f'pixels; for channels last give axes="HWC" (or axes="CHW" if that is what it is).'
+        )
+    return "CHW"
 
 
 def _check_shape(estimator: DataParameters, X: Given, layout: Layout) -> None:

@@ -41,7 +41,8 @@ class MSSSIM(DataUnitsLikelihood):
 
     MS-SSIM = mean(l_M c_M)^w_M Π_{j<M} mean(c_j)^w_j over the scales j = 1, ..., M: c compares
     contrast and pattern, l local means, at the last scale only. Means are over all positions of a
-    Gaussian window; the result is averaged over channels. The constants are those of the paper,
+    Gaussian window; the result is averaged over channels. Images are halved as pytorch-msssim does
+    it. The constants are those of the paper,
     0.01 and 0.03 of each channel's range in the data. It is no density. Pixels where a mask is 0
     count as equal.
 
@@ -93,7 +94,9 @@ class MSSSIM(DataUnitsLikelihood):
 
 
 def _halved(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x.flatten(0, -3), 2).view(*x.shape[:-2], x.shape[-2] // 2, x.shape[-1] // 2)
+    """Means of 2 × 2 pixels; an odd side gets a zero at both ends, as in pytorch-msssim."""
+    odd = [n % 2 for n in x.shape[-2:]]
+    return F.avg_pool2d(x.flatten(0, -3), 2, padding=odd).unflatten(0, x.shape[:-2])
 
 
 def _compared(a: Tensor, b: Tensor, window: int) -> tuple[Tensor, Tensor]:
