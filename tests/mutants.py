@@ -146,7 +146,15 @@ def copied_tree() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         tree.mkdir()
-        for part in ("src", "tests", "pyproject.toml"):
+        for part in (
+            "src",
+            "tests",
+            "docs",
+            "examples",
+            "benchmarks",
+            "README.md",
+            "pyproject.toml",
+        ):
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, tree / part)
         yield tree
