@@ -26,7 +26,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from queue import Queue
 from types import CodeType, FrameType
@@ -43,11 +42,12 @@ from mutants import (
     ROOT,
     Mutant,
     Stale,
-    copied_tree,
+    Tree,
+    copied_trees,
     functions,
+    lent,
     planted,
     read_drawn,
-    run,
 )
 
 SOURCE = "src/narrows/"
@@ -378,11 +378,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
             out.write(line + "\n")
 
 
-def record(tree: Path, tests: list[str], out: Path) -> list[dict[str, Any]]:
-    """The lines of all tests in these files and folders."""
-    os.environ["NARROWS_REACH"] = str(out)
-    options = ["-p", "draw_mutants", "-n", str(PROCESSES), "--maxfail=1000", "-m", "not slow"]
-    run(tree, tests, *options, limit=3600)
+def record(tree: Tree, tests: list[str]) -> list[dict[str, Any]]:
+    """What all tests in these files and folders reach."""
+    out = tree.path.parent / "reach"
+    tree.environment["NARROWS_REACH"] = str(out)
+    options = ["-p", "draw_mutants", "--maxfail=1000", "-m", "not slow"]
+    tree.run_in_parallel(tests, *options)
     found = []
     for part in sorted(out.parent.glob(f"{out.name}.*")):
         found += [json.loads(line) for line in part.read_text().splitlines()]
@@ -405,14 +406,14 @@ def tests_for(entry: dict[str, Any], reach: list[dict[str, Any]]) -> list[list[s
     return portions
 
 
-def judge_entry(tree: Path, entry: dict[str, Any], portions: list[list[str]]) -> dict[str, Any]:
+def judge_entry(tree: Tree, entry: dict[str, Any], portions: list[list[str]]) -> dict[str, Any]:
     """The entry with its result: "seen" and by which test, "survived", or why it does not count."""
     mutant = Mutant.of(entry.get("name", "new"), {**entry, "tests": []})
     result, seen_by = "survived", []
-    with planted(tree, mutant):
+    with planted(tree.path, mutant):
         for portion in portions:
             limit = HANGS + 10 * ALL_SECONDS if portion is portions[1] else HANGS
-            status, said = run(tree, portion, "-rf", "--tb=no", limit=limit) if portion else (0, "")
+            status, said = tree.run(portion, "-rf", "--tb=no", limit=limit) if portion else (0, "")
             if status == FAILED:
                 failed = re.findall(r"^FAILED (\S+?(?:\[.*?\])?)(?: - |$)", said, re.MULTILINE)
                 result, seen_by = ("seen", failed[:1]) if failed else ("broken", [])
@@ -446,7 +447,7 @@ def write(entries: list[dict[str, Any]]) -> None:
 
 def draw(
     room: str, each: int, seed: int, every: list[dict[str, Any]], reach: list[dict[str, Any]],
-    trees: Queue[Path],
+    trees: Queue[Tree],
 ) -> None:  # fmt: skip
     """Add entries of a room to ``every`` until it has as many that count; write each at once."""
     kept = list(every)
@@ -461,11 +462,8 @@ def draw(
             break
         if tuple(entry[name] for name in key) in known:
             continue
-        tree = trees.get()
-        try:
+        with lent(trees) as tree:
             judged = judge_entry(tree, entry, tests_for(entry, reach))
-        finally:
-            trees.put(tree)
         if judged["result"] in ("seen", "survived"):
             judged = {"name": next(name for name in names if name not in used), **judged}
             missing -= 1
@@ -493,33 +491,24 @@ def main() -> None:
                 entry.update(result="equivalent", reason=reason, tests=[])
         write(kept)
         return
-    trees: Queue[Path] = Queue()
-    with ExitStack() as stack:
-        for _ in range(PROCESSES):
-            trees.put(stack.enter_context(copied_tree()))
-        pool = stack.enter_context(ThreadPoolExecutor(PROCESSES))
-        tree = trees.get()
-        out = tree.parent / "reach"
+    with copied_trees() as trees, ThreadPoolExecutor(PROCESSES) as pool:
         if given.reach and given.reach.exists() and not given.retry:
             reach = json.loads(given.reach.read_text())
         else:
-            folders = [f"tests/{room}" for room in (*ROOMS, "models")]
-            reach = record(tree, given.retry or folders, out)
-        trees.put(tree)
+            with lent(trees) as tree:
+                folders = [f"tests/{room}" for room in (*ROOMS, "models")]
+                reach = record(tree, given.retry or folders)
         if given.retry:
-            again = [entry for entry in kept if entry["result"] == "survived"]
-            for entry in again:
-                tree = trees.get()
-                entry.update(judge_entry(tree, entry, tests_for(entry, reach)))
-                trees.put(tree)
-                print(entry["name"], entry["result"], *entry["tests"], flush=True)
+            for entry in kept:
+                if entry["result"] == "survived":
+                    with lent(trees) as tree:
+                        entry.update(judge_entry(tree, entry, tests_for(entry, reach)))
+                    print(entry["name"], entry["result"], *entry["tests"], flush=True)
             write(kept)
             return
         if given.reach:
             given.reach.write_text(json.dumps(reach))
-        rooms = [
-            pool.submit(draw, room, given.each, given.seed, kept, reach, trees) for room in ROOMS
-        ]
+        rooms = [pool.submit(draw, r, given.each, given.seed, kept, reach, trees) for r in ROOMS]
         for future in rooms:
             future.result()
 
