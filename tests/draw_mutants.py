@@ -26,7 +26,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from queue import Queue
 from types import CodeType, FrameType
@@ -37,16 +36,18 @@ import pytest
 from mutants import (
     DRAWN,
     FAILED,
+    HANGS,
     HUNG,
     PROCESSES,
     ROOT,
     Mutant,
     Stale,
-    copied_tree,
+    Tree,
+    copied_trees,
     functions,
+    lent,
     planted,
     read_drawn,
-    run,
 )
 
 SOURCE = "src/narrows/"
@@ -55,9 +56,31 @@ ROOMS = ("parts", "training", "estimators", "io", "denoising", "compression")
 NOT_DRAWN = {"denoising_page.py", "compression_summary.py", "__init__.py"}
 QUIET = {"__repr__", "extra_repr", "__str__"}  # functions that make words only
 SLOW = 20.0  # seconds: slower tests are of no use in a run of many mutants
-FIRST_SECONDS, ALL_SECONDS = 30.0, 400.0  # of tests that a mutant meets, then all of them
+FIRST_SECONDS, ALL_SECONDS = 25.0, 120.0  # of tests that a mutant meets first, and in all
 
 # ---------------------------------------------------------------------- operators
+
+OPERATORS = {
+    "sign": "+ becomes -, - becomes +, -x becomes x",
+    "factor": "* becomes /, / becomes *, a float is doubled",
+    "axis": "another axis of a reduction, a concatenation, a sort",
+    "off by one": "a whole number, or the end of a slice, is one more or less",
+    "index": "the first for the last, the last for the first",
+    "comparison": "< becomes <= or >=, == becomes !=, is becomes is not, ...",
+    "logic": "and becomes or, not is dropped, a condition is reversed",
+    "argument order": "the first two arguments change places",
+    "reduction": "sum for mean, the least for the greatest, or the reverse",
+    "clip": "a clamp or clip is dropped, min for max",
+    "rounding": "rounding is dropped, floor for ceil",
+    "power": "a square, root, absolute value, exp or log is dropped",
+    "mask": "where's values change places, ~ or nan_to_num is dropped",
+    "accumulation": "+= becomes -=, *= becomes /=, &= becomes |=",
+    "detach": "a detach is dropped",
+    "copy": "a copy is dropped",
+    "precision": "a conversion to float64 is dropped",
+    "mode": "train for eval, eval for train",
+    "statement removed": "a call for its effect is dropped",
+}
 
 Edit = tuple[str, int, int, str]  # operator, start and stop in the bytes of the file, replacement
 SWAPPED = {
@@ -127,16 +150,15 @@ class Places:
         start, stop = self.span(node)
         return self.bytes[start:stop].decode()
 
-    def all(self) -> Iterator[tuple[str, int, Edit]]:
-        """(function, its line, edit), in the order of the file."""
+    def all(self) -> Iterator[tuple[str, Edit]]:
+        """(function, edit), in the order of the file."""
         for name, function in functions(self.tree):
             if function.name in QUIET or (len(function.body) == 1 and _empty(function.body[0])):
                 continue
-            first = min([function.lineno, *(item.lineno for item in function.decorator_list)])
             for statement in function.body:
                 for node in _below(statement):
                     for edit in self._edits(node):
-                        yield name, first, edit
+                        yield name, edit
 
     def _token(self, operator: str, left: ast.expr, right: ast.expr, old: str, new: str) -> Edit:
         """An operator between two expressions, replaced."""
@@ -297,30 +319,30 @@ def entry_of(file: str, places: Places, function: str, edit: Edit) -> dict[str, 
     raise Stale(f"{file}: {old!r} overlaps itself")
 
 
-def candidates(room: str, seed: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Entries of a room without end of the operators in turn, and the line of their function."""
+def candidates(room: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Entries of a room: an operator at random, no one twice before all, and one of its places."""
     rng = random.Random(f"{seed} {room}")
-    by_operator: dict[str, list[tuple[str, str, int, Edit]]] = {}
+    by_operator: dict[str, list[tuple[str, str, Edit]]] = {}
     read: dict[str, Places] = {}
     for path in sorted((ROOT / SOURCE / room).rglob("*.py")):
         if path.name not in NOT_DRAWN:
             file = str(path.relative_to(ROOT))
             read[file] = Places(path)
-            for function, first, edit in read[file].all():
-                by_operator.setdefault(edit[0], []).append((file, function, first, edit))
+            for function, edit in read[file].all():
+                by_operator.setdefault(edit[0], []).append((file, function, edit))
     while by_operator:
         operators = sorted(by_operator)
         rng.shuffle(operators)
         for operator in operators:
             places = by_operator[operator]
-            file, function, first, edit = places.pop(rng.randrange(len(places)))
+            file, function, edit = places.pop(rng.randrange(len(places)))
             if not places:
                 del by_operator[operator]
             _, start, stop, new = edit
             whole = read[file].bytes
             try:
                 ast.parse(whole[:start] + new.encode() + whole[stop:])
-                yield entry_of(file, read[file], function, edit), first
+                yield entry_of(file, read[file], function, edit)
             except (Stale, SyntaxError):
                 continue
 
@@ -349,19 +371,19 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     seconds = time.perf_counter() - started
     if outcome.excinfo is None:  # type: ignore[attr-defined]
         codes = [code for code in _reached.copy() if f"/{SOURCE}" in code.co_filename]
-        reach = sorted(
-            {f"{SOURCE}{c.co_filename.split(SOURCE)[1]}:{c.co_firstlineno}" for c in codes}
-        )
+        places = [(code.co_filename.split(SOURCE)[1], code.co_qualname) for code in codes]
+        reach = sorted({f"{SOURCE}{file}:{name.replace('.<locals>', '')}" for file, name in places})
         line = json.dumps({"test": item.nodeid, "seconds": round(seconds, 3), "reach": reach})
         with Path(f"{_RECORD}.{os.getpid()}").open("a") as out:
             out.write(line + "\n")
 
 
-def record(tree: Path, tests: list[str], out: Path) -> list[dict[str, Any]]:
-    """The lines of all tests in these files and folders."""
-    os.environ["NARROWS_REACH"] = str(out)
-    options = ["-p", "draw_mutants", "-n", str(PROCESSES), "--maxfail=1000", "-m", "not slow"]
-    run(tree, tests, *options, limit=3600)
+def record(tree: Tree, tests: list[str]) -> list[dict[str, Any]]:
+    """What all tests in these files and folders reach."""
+    out = tree.path.parent / "reach"
+    tree.environment["NARROWS_REACH"] = str(out)
+    options = ["-p", "draw_mutants", "--maxfail=1000", "-m", "not slow"]
+    tree.run_in_parallel(tests, *options)
     found = []
     for part in sorted(out.parent.glob(f"{out.name}.*")):
         found += [json.loads(line) for line in part.read_text().splitlines()]
@@ -369,10 +391,10 @@ def record(tree: Path, tests: list[str], out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def tests_for(entry: dict[str, Any], line: int, reach: list[dict[str, Any]]) -> list[list[str]]:
+def tests_for(entry: dict[str, Any], reach: list[dict[str, Any]]) -> list[list[str]]:
     """The tests that reach a function, in two portions: the first and fastest, then the others."""
     room = entry["file"].split("/")[2]
-    place = f"{entry['file']}:{line}"
+    place = f"{entry['file']}:{entry['function']}"
     reaching = [test for test in reach if place in test["reach"] and test["seconds"] < SLOW]
     reaching.sort(key=lambda test: (f"tests/{room}/" not in test["test"], test["seconds"]))
     portions: list[list[str]] = [[], []]
@@ -384,13 +406,14 @@ def tests_for(entry: dict[str, Any], line: int, reach: list[dict[str, Any]]) -> 
     return portions
 
 
-def judge_entry(tree: Path, entry: dict[str, Any], portions: list[list[str]]) -> dict[str, Any]:
+def judge_entry(tree: Tree, entry: dict[str, Any], portions: list[list[str]]) -> dict[str, Any]:
     """The entry with its result: "seen" and by which test, "survived", or why it does not count."""
     mutant = Mutant.of(entry.get("name", "new"), {**entry, "tests": []})
     result, seen_by = "survived", []
-    with planted(tree, mutant):
+    with planted(tree.path, mutant):
         for portion in portions:
-            status, said = run(tree, portion, "-rf", "--tb=no") if portion else (0, "")
+            limit = HANGS + 10 * ALL_SECONDS if portion is portions[1] else HANGS
+            status, said = tree.run(portion, "-rf", "--tb=no", limit=limit) if portion else (0, "")
             if status == FAILED:
                 failed = re.findall(r"^FAILED (\S+?(?:\[.*?\])?)(?: - |$)", said, re.MULTILINE)
                 result, seen_by = ("seen", failed[:1]) if failed else ("broken", [])
@@ -402,6 +425,8 @@ def judge_entry(tree: Path, entry: dict[str, Any], portions: list[list[str]]) ->
 
 
 # ---------------------------------------------------------------------- the list
+
+WRITING = threading.Lock()
 
 
 def still_there(entry: dict[str, Any]) -> bool:
@@ -420,43 +445,33 @@ def write(entries: list[dict[str, Any]]) -> None:
     DRAWN.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def first_line(entry: dict[str, Any]) -> int:
-    """The line where the function of an entry begins, as its code object counts."""
-    for name, node in functions(ast.parse((ROOT / entry["file"]).read_text(encoding="utf-8"))):
-        if name == entry["function"]:
-            return min([node.lineno, *(item.lineno for item in node.decorator_list)])
-    return 0
-
-
 def draw(
-    room: str, each: int, seed: int, kept: list[dict[str, Any]], reach: list[dict[str, Any]],
-    trees: Queue[Path],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """New entries of a room until it has ``each`` that count."""
-    found: list[dict[str, Any]] = []
+    room: str, each: int, seed: int, every: list[dict[str, Any]], reach: list[dict[str, Any]],
+    trees: Queue[Tree],
+) -> None:  # fmt: skip
+    """Add entries of a room to ``every`` until it has as many that count; write each at once."""
+    kept = list(every)
     key = ("file", "function", "old", "new", "occurrence")
     known = {tuple(entry[name] for name in key) for entry in kept}
     used = {entry["name"] for entry in kept}
     names = (f"{room}-{i:02d}" for i in range(1, 1000))
     own = [entry for entry in kept if entry["name"].startswith(f"{room}-")]
     missing = each - sum(entry["result"] in ("seen", "survived") for entry in own)
-    for entry, line in candidates(room, seed):
+    for entry in candidates(room, seed):
         if missing <= 0:
             break
         if tuple(entry[name] for name in key) in known:
             continue
-        tree = trees.get()
-        try:
-            judged = judge_entry(tree, entry, tests_for(entry, line, reach))
-        finally:
-            trees.put(tree)
+        with lent(trees) as tree:
+            judged = judge_entry(tree, entry, tests_for(entry, reach))
         if judged["result"] in ("seen", "survived"):
             judged = {"name": next(name for name in names if name not in used), **judged}
-            found.append(judged)
             missing -= 1
+            with WRITING:
+                every.append(judged)
+                write(every)
         print(room, judged["result"], entry["operator"], entry["file"], "|", entry["old"], "|",
               entry["new"], "|", *judged["tests"], flush=True)  # fmt: skip
-    return found
 
 
 def main() -> None:
@@ -476,34 +491,26 @@ def main() -> None:
                 entry.update(result="equivalent", reason=reason, tests=[])
         write(kept)
         return
-    trees: Queue[Path] = Queue()
-    with ExitStack() as stack:
-        for _ in range(PROCESSES):
-            trees.put(stack.enter_context(copied_tree()))
-        pool = stack.enter_context(ThreadPoolExecutor(PROCESSES))
-        tree = trees.get()
-        out = tree.parent / "reach"
+    with copied_trees() as trees, ThreadPoolExecutor(PROCESSES) as pool:
         if given.reach and given.reach.exists() and not given.retry:
             reach = json.loads(given.reach.read_text())
         else:
-            folders = [f"tests/{room}" for room in (*ROOMS, "models")]
-            reach = record(tree, given.retry or folders, out)
-        trees.put(tree)
+            with lent(trees) as tree:
+                folders = [f"tests/{room}" for room in (*ROOMS, "models")]
+                reach = record(tree, given.retry or folders)
         if given.retry:
-            again = [entry for entry in kept if entry["result"] == "survived"]
-            for entry in again:
-                tree = trees.get()
-                entry.update(judge_entry(tree, entry, tests_for(entry, first_line(entry), reach)))
-                trees.put(tree)
-                print(entry["name"], entry["result"], *entry["tests"], flush=True)
+            for entry in kept:
+                if entry["result"] == "survived":
+                    with lent(trees) as tree:
+                        entry.update(judge_entry(tree, entry, tests_for(entry, reach)))
+                    print(entry["name"], entry["result"], *entry["tests"], flush=True)
             write(kept)
             return
         if given.reach:
             given.reach.write_text(json.dumps(reach))
-        rooms = [
-            pool.submit(draw, room, given.each, given.seed, kept, reach, trees) for room in ROOMS
-        ]
-        write(kept + [entry for future in rooms for entry in future.result()])
+        rooms = [pool.submit(draw, r, given.each, given.seed, kept, reach, trees) for r in ROOMS]
+        for future in rooms:
+            future.result()
 
 
 if __name__ == "__main__":

@@ -159,6 +159,17 @@ def test_mixed_columns_come_back_as_what_they_are() -> None:
     assert float(each[:, 2].mean()) == pytest.approx(0.5 * np.log(2 * np.pi))
 
 
+def test_classes_and_numbers_of_mixed_rows_do_not_touch_each_other() -> None:
+    """A gap is no class, or the mean of a number; what is given stays as it is."""
+    D, _ = made("mixed", table())
+    mean, log_scale = torch.tensor([0.3, 0.4, 0.5]), torch.tensor([1.0, 2.0, 3.0])
+    filled = D.filling(mean)
+    np.testing.assert_allclose(filled * D.scale + D.shift, [-1, -1, 0.5 * D.scale[2] + D.shift[2]])
+    assert not D.to_model(filled[None])[:, 1:].any()
+    assert D.log_volume(log_scale).tolist() == [0.0, 0.0, 3.0]
+    assert mean.tolist() == pytest.approx([0.3, 0.4, 0.5]) and log_scale.tolist() == [1, 2, 3]
+
+
 CASES = {
     "tables": DIGITS[:30].reshape(30, 64)[:, 20:28],
     "images": DIGITS[:30],

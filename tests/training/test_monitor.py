@@ -64,7 +64,7 @@ def test_a_run_ends_when_patience_is_used_up_with_the_best_weights(
     if not any(map(math.isnan, seen[:1])):
         assert monitor.best_epoch == best_of(seen)
     monitor.finish("the budget was used")
-    assert float(module.weight) == STEPS * monitor.best_epoch
+    assert module.weight.item() == STEPS * monitor.best_epoch
     assert [entry["epoch"] for entry in monitor.history] == list(range(1, ended + 1))
     for epoch, entry in enumerate(monitor.history, start=1):
         mean = np.mean([STEPS * (epoch - 1) + i + 1 for i in range(STEPS)])
@@ -82,7 +82,7 @@ def test_without_keep_best_the_last_finite_weights_are_kept() -> None:
     monitor, module, _ = follow([1.0, 3.0, 2.0, math.nan], None, keep_best=False)
     monitor.finish("")
     assert monitor.best_epoch == 2
-    assert float(module.weight) == 2 * STEPS
+    assert module.weight.item() == 2 * STEPS
 
 
 def test_a_part_of_an_epoch_counts_as_one() -> None:
@@ -94,7 +94,7 @@ def test_a_part_of_an_epoch_counts_as_one() -> None:
     monitor.finish("interrupted")
     assert (monitor.best_epoch, monitor.stop_reason, len(monitor.history)) == (2, "interrupted", 2)
     assert monitor.history[-1]["loss"] == 7.0  # of the one step of this epoch
-    assert float(module.weight) == 9.0
+    assert module.weight.item() == 9.0
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 10])
