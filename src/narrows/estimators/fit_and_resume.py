@@ -522,6 +522,7 @@ def is_finished(estimator: Any, path: Path, header: Mapping[str, Any], data: Fit
 
 def _refuse_other_data(path: Path, same_layout: bool, before: Marks, now: Marks) -> None:
     # a checkpoint of an older narrows has no mark of classes, and no hash of all rows
+    before = [*before, *[None] * (2 - len(before))]
     for name, then, given in zip(("X", "X_val", "y"), before, now, strict=False):
         known, found = then or {}, given or {}
         keys = known.keys() & found.keys() - {"streamed"}
