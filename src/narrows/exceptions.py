@@ -19,6 +19,13 @@ Every message says what was given, what is allowed and what to do.
 from __future__ import annotations
 
 
+def in_one_line(error: Exception) -> str:
+    """What another library's error says, for the middle of a sentence."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return " ".join(str(error).split())[:300].rstrip(".")
+
+
 class NarrowsError(Exception):
     """Any error narrows raises on purpose."""
 

@@ -40,6 +40,7 @@ from narrows.estimators.parameters import (
     seed_of,
     stored,
 )
+from narrows.estimators.reconstruction import checked_answer
 from narrows.estimators.summary import given_parameters, run_summary
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
@@ -472,7 +473,8 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
                 )
             planes = planes.expand(3, -1, -1)  # training from clean images has grey ones too
         parts = planes.split(n_channels)  # a model of grey images takes the channels one by one
-        return as_stored(torch.cat([self._denoise_planes(p, level) for p in parts]) * white, raw)
+        restored = torch.cat([self._denoise_planes(p, level) for p in parts]) * white
+        return as_stored(checked_answer(restored), raw)
 
     def _denoise_planes(self, planes: Tensor, level: float | None) -> Tensor:
         """Planes (C, H, W) with white = 1 without their noise; ``level`` is as in ``denoise``."""

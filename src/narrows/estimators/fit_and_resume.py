@@ -24,7 +24,7 @@ from torch import Tensor
 
 from narrows._types import Clock
 from narrows.estimators.fit_setup import FitData, Training
-from narrows.estimators.fitted_state import FittedState, History, Tensors
+from narrows.estimators.fitted_state import FittedState, History, Tensors, without_prefix
 from narrows.estimators.model_file import plain
 from narrows.estimators.parameters import (
     FIT,
@@ -484,27 +484,20 @@ def run_in_checkpoint(
     ------
     InputError
         The data differ from those of the run; the file stays as it is.
-    FileError
-        The file holds no run.
     """
-    try:
-        layout = None if data.spec is None else data.spec.layout
-        _refuse_other_data(path, fitted.layout == layout, run["mark"], data_marks(data))
-        for name, then, now in (
-            ("torch", header["versions"]["torch"], torch.__version__),
-            ("threads", run["threads"], torch.get_num_threads()),
-        ):
-            if then != now:
-                warnings.warn(
-                    f"The run was interrupted with {_version(name, then)} and goes on with "
-                    f"{_version(name, now)}: its numbers may differ in their last bits.",
-                    stacklevel=5,
-                )
-        prefix = "training."
-        state = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-        return (state, dict(run["numbers"])), int(run["seed"])
-    except (KeyError, TypeError) as error:
-        raise FileError(f"{path} holds no run: {error} is missing or damaged.") from error
+    layout = None if data.spec is None else data.spec.layout
+    _refuse_other_data(path, fitted.layout == layout, run["mark"], data_marks(data))
+    for name, then, now in (
+        ("torch", header["versions"].get("torch"), torch.__version__),
+        ("threads", run["threads"], torch.get_num_threads()),
+    ):
+        if then != now:
+            warnings.warn(
+                f"The run was interrupted with {_version(name, then)} and goes on with "
+                f"{_version(name, now)}: its numbers may differ in their last bits.",
+                stacklevel=5,
+            )
+    return (without_prefix("training.", tensors), run["numbers"]), run["seed"]
 
 
 def _version(name: str, value: object) -> str:
@@ -527,6 +520,7 @@ def is_finished(estimator: Any, path: Path, header: Mapping[str, Any], data: Fit
 
 def _refuse_other_data(path: Path, same_layout: bool, before: Marks, now: Marks) -> None:
     # a checkpoint of an older narrows has no mark of classes, and no hash of all rows
+    before = [*before, *[None] * (2 - len(before))]
     for name, then, given in zip(("X", "X_val", "y"), before, now, strict=False):
         known, found = then or {}, given or {}
         keys = known.keys() & found.keys() - {"streamed"}

@@ -22,7 +22,7 @@ from narrows.estimators.build import copy_networks, with_tuples
 from narrows.estimators.fitted_state import FittedState, Tensors, without_prefix
 from narrows.estimators.parameters import CALL, FIT, MODEL, Rule, RunParameters, find_fault
 from narrows.estimators.registry import KNOWN, model_class
-from narrows.exceptions import FileError, NarrowsError, ParameterError
+from narrows.exceptions import FileError, NarrowsError, ParameterError, in_one_line
 from narrows.io.safetensors_file import read_file
 from narrows.training.checkpoint import COUNT, MARKS, RUN, TEXT, refuse_unknown
 from narrows.version import __version__
@@ -170,11 +170,8 @@ def estimator_from(
     except Exception as error:  # whatever a forged file makes torch or NumPy raise
         if isinstance(error, FileError) or (own is not None and isinstance(error, NarrowsError)):
             raise
-        what = (
-            f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
-        )
         raise FileError(
-            f"'{path}' does not hold a whole {header['class']}: {what[:300]}."
+            f"'{path}' does not hold a whole {header['class']}: {in_one_line(error)}."
         ) from error
     for name, output in outputs.items():
         _compare(path, output, held[name])
@@ -191,10 +188,12 @@ def _refuse_not_finite(tensors: Tensors, own: tuple[str, ...] | None) -> None:
 
 
 def _compare(path: Path, now: Tensor, then: Tensor) -> None:
-    reach = float(then.max() - then.min()) if then.numel() > 1 else float(then.abs().max())
-    tolerance = PROBE_TOLERANCE * max(reach, 1e-3)
-    # not "> tolerance": of NaN no comparison is true
-    if now.shape != then.shape or not float((now - then).abs().max()) <= tolerance:
+    same = now.shape == then.shape and now.dtype == then.dtype and then.numel() > 0
+    if same:
+        reach = float(then.max() - then.min()) if then.numel() > 1 else float(then.abs().max())
+        # not "> tolerance": of NaN no comparison is true
+        same = float((now - then).abs().max()) <= PROBE_TOLERANCE * max(reach, 1e-3)
+    if not same:
         raise FileError(
             f"'{path}' was read, but the model's output differs from that when it was saved; do "
             "not trust it."
@@ -211,6 +210,7 @@ def _unfitted(path: Path, header: Mapping[str, Any]) -> Any:
         estimator = cls(**given)
         estimator.check_parameters()
     except (TypeError, AttributeError, ParameterError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise FileError(f"'{path}' has parameters this narrows cannot take: {reason}.") from error
+        raise FileError(
+            f"'{path}' has parameters this narrows cannot take: {in_one_line(error)}."
+        ) from error
     return estimator

@@ -6,6 +6,7 @@ estimators have it, and so has the PCA beside each of them: both are measured by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,11 @@ class ReconstructionMixin(TransformerMixin):
         self, X: object, out: str | Path | None = None, overwrite: bool = False
     ) -> NDArray[np.float32]:
         """The codes as an array, whatever container ``set_output`` asks for."""
-        return self._answers(X, lambda x: self._encode(x).float().cpu().numpy(), out, overwrite)
+
+        def encode(x: Tensor) -> Array:
+            return checked_answer(self._encode(x).float()).cpu().numpy()
+
+        return self._answers(X, encode, out, overwrite)
 
     @torch.no_grad()
     def inverse_transform(
@@ -152,13 +157,11 @@ class ReconstructionMixin(TransformerMixin):
     def _from_model(self, scaled: Tensor, dtype: str | None = None) -> Array:
         shaped = scaled.reshape(len(scaled), *self.state_.spec.layout.shape)
         narrow = NARROW.get(dtype or self.state_.spec.layout.dtype)
-        if narrow is not None:
-            return self.state_.spec.layout.from_model(
-                self.state_.scaling.undo_narrow(shaped, narrow).cpu().numpy(), dtype
-            )
-        return self.state_.spec.layout.from_model(
-            self.state_.scaling.undo(shaped).cpu().numpy(), dtype
-        )
+        if narrow is not None:  # integers hide what is not finite
+            rows = self.state_.scaling.undo_narrow(checked_answer(shaped), narrow)
+        else:
+            rows = self.state_.scaling.undo(shaped)
+        return self.state_.spec.layout.from_model(checked_answer(rows).cpu().numpy(), dtype)
 
     @torch.no_grad()
     def reconstruct(
@@ -259,7 +262,8 @@ class ReconstructionMixin(TransformerMixin):
 
         def score(x: Tensor) -> Array:
             errors = _error(x, self._decoded(x)).square().flatten(1).sum(1)
-            return (errors / (~x.isnan()).flatten(1).sum(1).clamp(min=1)).cpu().numpy()
+            observed = (~x.isnan()).flatten(1).sum(1).clamp(min=1)
+            return checked_answer(errors / observed).cpu().numpy()
 
         return -self._answers(X, score)
 
@@ -268,6 +272,16 @@ class ReconstructionMixin(TransformerMixin):
         rows = self._validate(X)
         parts = (measure(x).double().cpu().numpy() for x in self._scaled(rows))
         return concatenate_to(parts, len(rows))
+
+
+def checked_answer(answer: Tensor) -> Tensor:
+    """The answer of a model; raises InputError if it holds NaN or infinity."""
+    if answer.is_floating_point() and not all(map(math.isfinite, answer.aminmax())):
+        raise InputError(
+            "The model's answer overflows float32: X or Z is too far from what the model was "
+            "fitted on, or the model was damaged; drop extreme rows, or fit it again."
+        )
+    return answer
 
 
 def _check_out(out: str | Path | None, overwrite: bool) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from narrows.exceptions import FileError
+from narrows.exceptions import FileError, in_one_line
 from narrows.training.monitor import Monitor
 from narrows.training.train_state import TrainState
 
@@ -153,6 +153,8 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
     # in the parameter's own memory order: the fused step pairs numbers by their place in memory
     for parameter, values in optimizer.state.items():
+        if values.keys() != set(SLOTS):
+            raise ValueError("the state of its optimizer is not that of AdamW")
         for name, value in values.items():
             if name == "step" and value.numel() == 1:
                 continue
@@ -193,16 +195,9 @@ def load_from_file(
                 f"its tensors are not those of a run: {present.keys() ^ tensors.keys()}"
             )
         monitor.started -= numbers["seconds"]  # the time before the interruption counts
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # whatever a forged file makes torch raise
         raise FileError(
-            f"{path} holds no run that this model can continue ({error}); "
+            f"{path} holds no run that this model can continue ({in_one_line(error)}); "
             "remove the file to start again."
         ) from error
 
