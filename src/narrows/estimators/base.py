@@ -26,7 +26,7 @@ from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_
 from narrows.estimators.fit_setup import ERRORS, FitData, Training, resume, setup
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
-from narrows.estimators.parameters import RunParameters, lasting
+from narrows.estimators.parameters import RunParameters, lasting, named_plainly
 from narrows.estimators.reconstruction import PCABeside, mean_error
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
@@ -42,6 +42,7 @@ from narrows.training.train_state import Budget
 S = TypeVar("S", bound=FittedState)
 
 
+@named_plainly
 class Learner(RunParameters, Generic[S]):
     """Fit, resume, save and load. No dataclass: it adds no field.
 
@@ -318,6 +319,7 @@ def _timed(state: S, before: float, started: float) -> S:
     return replace(state, history=replace(state.history, seconds=seconds))
 
 
+@named_plainly
 @dataclass(kw_only=True, eq=False, repr=False)
 class Estimator(
     ComposedParameters,

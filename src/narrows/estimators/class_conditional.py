@@ -21,6 +21,7 @@ from narrows.estimators.base import Estimator
 from narrows.estimators.fit_setup import FitData, Training, split_indices
 from narrows.estimators.fitted_state import CLASSES, EstimatorState
 from narrows.estimators.generation import GenerativeMixin
+from narrows.estimators.parameters import named_plainly
 from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.parts.model import ClassConditionalModel, with_class
@@ -60,6 +61,7 @@ class PerClassView(GenerativeMixin):
         return super()._log_mean_weight(with_class(x, self._labels(x)), rng, n_samples)
 
 
+@named_plainly
 class ClassConditional(Estimator):
     """An estimator whose ``fit`` takes classes y, and whose methods may name them.
 

@@ -36,6 +36,7 @@ from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import path_fits
+from narrows.parts.objective import part_name
 from narrows.training.batches import Rows, Scaling, as_tensor, fit_scaling, shared_axes
 from narrows.training.checkpoint import Saved
 from narrows.training.patches import Patches
@@ -293,7 +294,7 @@ def _obstacle(parts: Parts, n_given: int, own: bool) -> str | None:
     if own:
         return "your own networks"
     if parts.q.start is None:
-        return f"a latent such as {type(parts.q).__name__}"
+        return f"the latent {part_name(parts.q)}"
     if parts.networks is not None or n_given:
         return "networks of a kind of their own"
     return None

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from narrows.estimators.fit_setup import find_range, statistics_of, unscaled
 from narrows.estimators.fitted_state import sampler_name
-from narrows.estimators.parameters import seed_of
+from narrows.estimators.parameters import named_plainly, seed_of
 from narrows.estimators.reconstruction import ReconstructionMixin
 from narrows.estimators.validation import Array
 from narrows.exceptions import ParameterError
@@ -55,6 +55,7 @@ def _has_density(model: GenerativeMixin) -> bool:
     return bool(model._likely)
 
 
+@named_plainly
 class GenerativeMixin(ReconstructionMixin):
     """``sample`` and ``log_likelihood``, for the models that have them."""
 

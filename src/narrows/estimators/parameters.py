@@ -8,19 +8,35 @@ at once; a test checks this. What a parameter may be is data next to it (``choic
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from narrows.exceptions import ParameterError
+from narrows.exceptions import ParameterError, UnknownParameterError, did_you_mean
 from narrows.training.listeners import Listeners
 
 SEEDS = {"low": 0, "high": 2**32 - 1}
 MAX_LAYER_WIDTH = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
 MAX_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 AXES = (None, "CL", "HW", "CHW", "HWC")
+
+
+C = TypeVar("C", bound=type)
+
+
+def named_plainly(cls: C) -> C:
+    """A class decorator: Python's errors about a call name the method without this inner class."""
+    for name, member in vars(cls).items():
+        method = getattr(member, "fn", member)  # behind scikit-learn's available_if
+        while isinstance(method, FunctionType) and not name.startswith("_"):
+            method.__qualname__ = name
+            method = getattr(method, "__wrapped__", None)
+    return cls
 
 
 # The scope of a parameter decides whether it may change later and whether a file stores it.
@@ -124,6 +140,7 @@ class RunParameters:
     device: str = parameter(
         "auto",
         "Device to compute on: auto, cpu, cuda, cuda:1. auto: cuda if there is one.",
+        kind="device",
         scope=FIT,
     )
     n_devices: int = parameter(
@@ -166,11 +183,33 @@ class RunParameters:
         scope=OBJECT,
     )
 
+    if not TYPE_CHECKING:  # a type checker takes the signature of __init__
+
+        def __new__(cls, *args: object, **given: object) -> RunParameters:
+            _refuse_unknown(cls, given)
+            return super().__new__(cls)
+
+        def set_params(self, **params: object) -> RunParameters:
+            """Set parameters, as scikit-learn does; UnknownParameterError names the nearest."""
+            _refuse_unknown(type(self), params)
+            return super().set_params(**params)
+
     def check_parameters(self) -> None:
         """Raise ParameterError for a value that its rule does not allow; the first step of fit."""
         for item in fields(self):
             _check(type(self).__name__, item, vars(self)[item.name])
         Listeners(self.listeners)  # raises ParameterError for values that cannot be listeners
+
+
+def _refuse_unknown(owner: type[RunParameters], given: Mapping[str, object]) -> None:
+    """Refuse names that are no parameters; ``name__sub`` sets a parameter of a parameter."""
+    known = [item.name for item in fields(owner)]
+    for name in given:
+        if name.partition("__")[0] not in known:
+            raise UnknownParameterError(
+                f"{owner.__name__} has no parameter {name!r}.{did_you_mean(name, known)} "
+                f"{owner.__name__}().get_params() lists all."
+            )
 
 
 def in_order(model: RunParameters | type[RunParameters]) -> list[Field[Any]]:
@@ -333,14 +372,16 @@ def _check(owner: str, item: Field[Any], value: object) -> None:
             value is c or (type(value) is type(c) and value == c) for c in rule["choices"]
         )
         expected = "one of " + ", ".join(repr(c) for c in rule["choices"])
+        close = did_you_mean(value, rule["choices"]) if isinstance(value, str) else ""
     elif "kind" in rule:
         allowed = _fits(value, rule)
-        expected = _describe(rule)
+        expected, close = _describe(rule), ""
     else:
         return
     if not allowed:
         raise ParameterError(
             f"The {item.name!r} parameter of {owner} must be {expected}. Got {value!r} instead."
+            + close
         )
 
 
@@ -361,6 +402,8 @@ def _fits(value: object, rule: Mapping[str, Any]) -> bool:
         return _is_number(value, float, {"low": 0, "open": True}) or parse_time(value) is not None
     if kind == "path":
         return isinstance(value, str | PathLike) and str(value) != ""
+    if kind == "device":
+        return isinstance(value, str) and DEVICE.fullmatch(value) is not None
     if kind == "every":
         return _is_number(value, int, rule) or parse_time(value) is not None
     if kind == "seed":
@@ -422,6 +465,8 @@ def _describe(rule: Mapping[str, Any]) -> str:
         return 'None, seconds above 0, or a time such as "90s", "3m" or "1.5h"'
     if kind == "path":
         return "None, or the name of a file"
+    if kind == "device":
+        return "'auto', 'cpu', or for a GPU 'cuda' (or 'cuda:1', the second one)"
     if kind == "every":
         return 'a number of epochs, at least 1, or a time such as "30s" or "5m"'
     if kind == "seed":

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from narrows.estimators.fitted_state import EstimatorState
+from narrows.estimators.parameters import named_plainly
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
@@ -31,6 +32,7 @@ NARROW = {"|u1": torch.uint8, "|i1": torch.int8, "<i2": torch.int16, "<f4": torc
 MAX_SCALED = 1e15  # standard deviations; the squares of larger values overflow float32
 
 
+@named_plainly
 class ReconstructionMixin(TransformerMixin):
     """The public methods of whatever has ``state_``."""
 
@@ -339,6 +341,11 @@ class PCABeside(ReconstructionMixin):
         self, state: EstimatorState, pca: PCA, validate: Callable[[Any], Given] = np.asarray
     ) -> None:
         self.state_, self.pca, self._check = state, pca, validate
+
+    def __repr__(self) -> str:
+        return (
+            f"<PCA with {self._code_width()} components, of the rows that the model was fitted on>"
+        )
 
     def _validate(self, X: object) -> Given:
         return self._check(X)
