@@ -148,21 +148,6 @@ class ClassConditional(Estimator):
 
     # ------------------------------------------------------------------ methods
 
-    def _encode(self, x: Tensor) -> Tensor:
-        return PerClassView(self, 0)._encode(x)
-
-    def _decode(self, z: Tensor) -> Tensor:
-        return PerClassView(self, 0)._decode(z)
-
-    @torch.no_grad()
-    def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
-        z = self._encode(x.to(self._device))
-        return z.cpu(), self._decode(z).cpu()
-
-    def _log_mean_weight(self, x: Tensor, rng: Generator, n_samples: int) -> Tensor:
-        unknown = PerClassView(self, 0)._labels(x)
-        return super()._log_mean_weight(with_class(x, unknown), rng, n_samples)
-
     def transform(self, X: Any, y: object = None, **more: Any) -> Any:
         """The codes of X, (n, latent_dim); for the classes y where they are given."""
         if y is None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from narrows.estimators.fitted_state import EstimatorState
 from narrows.estimators.parameters import named_plainly
@@ -24,7 +24,8 @@ from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import Source, as_source
 from narrows.io.write import check_output, concatenate_to
-from narrows.training.batches import Rows, as_tensor, inference_batch
+from narrows.parts.model import Model
+from narrows.training.batches import Rows, Scaling, as_tensor, inference_batch
 from narrows.training.process_group import current_group
 from narrows.training.streamed_batches import Stream
 
@@ -301,6 +302,53 @@ class LazyCodes:
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         """These codes; InputError where one is no number."""
         return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
+
+
+class Encoder(nn.Module):
+    """The encoder as a plain module: rows in the user's units and shape → codes, as ``transform``.
+
+    It reshapes, scales (and fills in missing values) as the estimator does, in a graph that
+    gradients pass. It shares its weights with the estimator: copy.deepcopy it before you train it
+    or move it to a device.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, state: EstimatorState) -> None:
+        super().__init__()
+        self.layout, self.model = state.layout, self._parts_of(state.model)
+        self.register_buffer("shift", state.scaling.shift)
+        self.register_buffer("scale", state.scaling.scale)
+        self.eval()
+
+    def _parts_of(self, model: Model) -> Model:
+        return model.only(*model.encoder_parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(len(x), *self.layout.user_shape)
+        rows = rows.movedim(-1, 1) if self.layout.axes == "HWC" else rows
+        rows = Scaling("", self.shift, self.scale).apply(rows.reshape(len(x), *self.layout.shape))
+        return self.model.encode(rows)
+
+
+class Decoder(Encoder):
+    """The decoder as a plain module: codes → rows in the user's units and shape.
+
+    These are the rows of ``inverse_transform`` before they are rounded to the data's dtype, and
+    gradients pass: float64 for float64 data and wide integers, else float32. Shared as `Encoder`.
+    """
+
+    def _parts_of(self, model: Model) -> Model:
+        return model.only("g", "D")
+
+    def forward(self, z: Tensor) -> Tensor:
+        rows = self.model.decode(z.float()).reshape(len(z), *self.layout.shape)
+        rows = Scaling("", self.shift, self.scale).undo(rows)
+        rows = rows.movedim(1, -1) if self.layout.axes == "HWC" else rows
+        shape = (self.layout.n_features,) if self.layout.folded else self.layout.user_shape
+        exact = self.layout.dtype in NARROW
+        return rows.reshape(len(z), *shape).to(torch.float32 if exact else torch.float64)
 
 
 def _validate_codes(Z: object, width: int) -> NDArray[np.float32] | LazyCodes:

@@ -157,5 +157,7 @@ def part_name(part: object) -> str:
     >>> part_name(DiagonalGaussian())
     'diagonal Gaussian'
     """
-    words = re.findall(r"ReLU|[A-Z]+\d*(?![a-z])|[A-Z][a-z]*", type(part).__name__)
+    words = re.findall(
+        r"ReLU|[A-Z]+\d*(?![a-z])|[A-Z][a-z]*", type(part).__name__.removesuffix("Prior")
+    )
     return " ".join(w if w in PROPER_NAMES or w.isupper() else w.lower() for w in words)
