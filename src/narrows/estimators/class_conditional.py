@@ -22,6 +22,7 @@ from narrows.estimators.fit_setup import FitData, Training, split_indices
 from narrows.estimators.fitted_state import CLASSES, EstimatorState
 from narrows.estimators.generation import GenerativeMixin
 from narrows.estimators.parameters import named_plainly
+from narrows.estimators.reconstruction import framed
 from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.parts.model import ClassConditionalModel, with_class
@@ -154,12 +155,14 @@ class ClassConditional(Estimator):
             return super().transform(X, **more)
         return self._by_class(y, len(X), lambda view, part: view.transform(X[part]))
 
+    @framed
     def inverse_transform(self, Z: Any, y: object = None, **more: Any) -> Array:
         """What codes stand for, in the classes y where they are given."""
         if y is None:
             return super().inverse_transform(Z, **more)
         return self._by_class(y, len(Z), lambda view, part: view.inverse_transform(Z[part]))
 
+    @framed
     def reconstruct(self, X: Any, y: object = None, **more: Any) -> Array:
         """X through the code and back; with the classes y where they are given."""
         if y is None:
@@ -179,6 +182,7 @@ class ClassConditional(Estimator):
             return found
         return self._by_class(y, len(X), lambda view, part: view.log_likelihood(X[part], **more))
 
+    @framed
     def sample(
         self, n: int = 1, *, y: Any = None, random_state: object = None, temperature: float = 1.0
     ) -> Array:

@@ -7,8 +7,9 @@ estimators have it, and so has the PCA beside each of them: both are measured by
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -31,6 +32,23 @@ from narrows.training.streamed_batches import Stream
 
 NARROW = {"|u1": torch.uint8, "|i1": torch.int8, "<i2": torch.int16, "<f4": torch.float32}
 MAX_SCALED = 1e15  # standard deviations; the squares of larger values overflow float32
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def framed(method: Method) -> Method:
+    """A decorator: rows of a table come back as the frame that ``set_output`` asks for.
+
+    It has the columns of the fit, and the index of the method's first argument if that has one.
+    """
+
+    @wraps(method)
+    def answer(self: ReconstructionMixin, *given: Any, **more: Any) -> Any:
+        rows = method(self, *given, **more)
+        return self._in_container(rows, next(iter([*given, *more.values()]), None))
+
+    return cast(Method, answer)
 
 
 @named_plainly
@@ -129,6 +147,19 @@ class ReconstructionMixin(TransformerMixin):
         """The codes as an array, whatever container ``set_output`` asks for."""
         return self._answers(X, lambda x: self._encode(x).float().cpu().numpy(), out, overwrite)
 
+    def _in_container(self, rows: Any, like: object) -> Any:
+        """Rows of a table in the container of ``set_output``; all else as it is."""
+        from sklearn.utils._set_output import _get_container_adapter  # no public name
+
+        adapter = _get_container_adapter("transform", self)
+        table = isinstance(rows, np.ndarray) and rows.ndim == 2
+        if adapter is None or not table or not hasattr(self, "get_feature_names_out"):
+            return rows
+        names = self.state_.spec.feature_names
+        columns = [f"x{i}" for i in range(rows.shape[1])] if names is None else list(names)
+        return adapter.create_container(rows, like, columns)
+
+    @framed
     @torch.no_grad()
     def inverse_transform(
         self, Z: object, *, out: str | Path | None = None, overwrite: bool = False
@@ -136,8 +167,14 @@ class ReconstructionMixin(TransformerMixin):
         """What codes stand for: x' = g(z), in the user's units, shape and dtype.
 
         Integers are rounded and kept within their dtype. ``out`` and ``overwrite`` are those of
-        ``transform``.
+        ``transform``. After ``set_output(transform="pandas")`` rows of a table are a frame with the
+        columns of the fit, as those of all methods that return rows.
         """
+        return self._rows(Z, out, overwrite)
+
+    @torch.no_grad()
+    def _rows(self, Z: object, out: str | Path | None = None, overwrite: bool = False) -> Array:
+        """The decoded codes as an array, whatever container ``set_output`` asks for."""
         _check_out(out, overwrite)
         Z = _validate_codes(Z, self._code_width())
         steps = in_steps(Z, inference_batch(self.state_.spec.layout.shape))
@@ -159,6 +196,7 @@ class ReconstructionMixin(TransformerMixin):
             self.state_.scaling.undo(shaped).cpu().numpy(), dtype
         )
 
+    @framed
     @torch.no_grad()
     def reconstruct(
         self, X: object, *, out: str | Path | None = None, overwrite: bool = False
@@ -169,7 +207,9 @@ class ReconstructionMixin(TransformerMixin):
         """
         return self._answers(X, lambda x: self._from_model(self._decoded(x)), out, overwrite)
 
-    def impute(self, X: object) -> Array:
+    @framed
+    @torch.no_grad()
+    def impute(self, X: object, *, out: str | Path | None = None, overwrite: bool = False) -> Array:
         """X with its missing elements (NaN) filled in from ``reconstruct``; all others as they are.
 
         Needs a model with ``missing="mask"``. It is one pass: f sees the mean of each element that
@@ -179,18 +219,25 @@ class ReconstructionMixin(TransformerMixin):
         Parameters
         ----------
         X : array of shape (n, \\*input_shape_)
+        out, overwrite
+            As in ``transform``.
 
         Returns
         -------
         array like X, in its own dtype
         """
-        rows = self._validate(X)
-        given = self.state_.spec.layout.from_model(np.asarray(rows[0 : len(rows)]), rows.dtype.str)
-        if given.dtype.kind != "f":
-            return given
-        gaps = np.isnan(given)
-        full: Array = np.where(gaps, self.reconstruct(X), given).astype(given.dtype, copy=False)
-        return full
+        _check_out(out, overwrite)
+        rows, layout = self._validate(X), self.state_.spec.layout
+
+        def filled_in() -> Iterator[Array]:
+            for start, part in in_steps(rows, inference_batch(layout.shape)):
+                given = layout.from_model(part, rows.dtype.str)
+                (x,) = self._scaled(part, start)
+                gaps = np.isnan(given) if given.dtype.kind == "f" else np.zeros(given.shape, bool)
+                back = self._from_model(self._decoded(x)) if gaps.any() else given
+                yield np.where(gaps, back, given).astype(given.dtype, copy=False)
+
+        return concatenate_to(filled_in(), len(rows), out, overwrite=overwrite)
 
     def _interpolate(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         """The path from codes a to b at the fractions t, (len(t), n, latent_dim)."""
@@ -218,7 +265,7 @@ class ReconstructionMixin(TransformerMixin):
         if len(a) != len(b):
             raise InputError(f"A has {len(a)} rows and B {len(b)}; give as many of both.")
         paths = self._interpolate(a, b, torch.linspace(0.0, 1.0, int(steps), device=a.device))
-        decoded = self.inverse_transform(paths.transpose(0, 1).flatten(0, 1))
+        decoded = self._rows(paths.transpose(0, 1).flatten(0, 1))
         return decoded.reshape(len(a), int(steps), *decoded.shape[1:])
 
     @torch.no_grad()
