@@ -127,7 +127,7 @@ def test_the_table_says_what_the_model_says(est: Autoencoder, tmp_path: Path) ->
 
 def test_denoising_is_measured_against_the_clean_rows() -> None:
     X = DIGITS.images[:100]
-    dae = fit(DenoisingAutoencoder, X, latent_dim=5)
+    dae = fit(DenoisingAutoencoder, DIGITS.images[100:200], latent_dim=5)
     found = prepare(dae, X, None, None, 4).numbers.denoising
     assert found is not None
     order = np.sort(np.random.default_rng(4).permutation(100))
@@ -139,7 +139,7 @@ def test_denoising_is_measured_against_the_clean_rows() -> None:
 
 def test_what_is_drawn_is_what_the_models_say() -> None:
     X = DIGITS.images[:80]
-    dae = fit(DenoisingAutoencoder, X, latent_dim=5)
+    dae = fit(DenoisingAutoencoder, DIGITS.images[100:200], latent_dim=5)
     found = prepare(dae, X, DIGITS.target[:80], None, 0)
     shown = found.denoised(6)
     assert shown["denoised"] == pytest.approx(dae.reconstruct(shown["noisy"]), abs=1e-4)

@@ -182,11 +182,17 @@ def _summary(estimator: Any, name: str, path: Path) -> list[str]:
 
 def _row_lines(card: dict[str, Any], name: str) -> list[str]:
     shape = " × ".join(map(str, card["input_shape"]))
+    kept = card["parameters"].get("test_size")
     return [
         f"{card['model']} of {name}: {card['training']['rows']:,} rows, each {shape} to "
         f"{card['latent_dim']} numbers and back",
         f"chosen: {card['architecture']} networks of {card['n_parameters']:,} parameters, "
         f"distance {card['distance']}, scaling {card['scaling']}",
+        *(
+            [f"kept back: {kept:.0%} of the rows, on which `narrows report` measures"]
+            if kept
+            else []
+        ),
         *error_lines(card),
     ]
 

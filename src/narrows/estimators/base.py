@@ -52,6 +52,7 @@ class Learner(RunParameters, Generic[S]):
 
     _usual_rate: ClassVar[float] = 4e-3  # learning_rate="auto", for batches of 128
     _file_keys: ClassVar[frozenset[str]]  # of "fitted" in the header of a file
+    test_size: float = 0.0  # a parameter of the models that know rows
 
     state_: S
 
@@ -124,7 +125,7 @@ class Learner(RunParameters, Generic[S]):
         with join_group() as group:
             fitted = vars(self).get("state_") if self.warm_start else None
             with group.all_or_none():
-                data = self._validate_fit(X, X_val, y, fitted)
+                data = self._validate_fit(X, X_val, y, fitted).without_test(self.test_size)
                 path = fit_and_resume.find_checkpoint(self)
             fit_and_resume.refuse_different_checkpoints(path, group)
             if path is not None:
@@ -133,6 +134,7 @@ class Learner(RunParameters, Generic[S]):
                 training = self._resume(fitted.copy(), data, group)
             else:
                 training = self._setup(data, group)
+            training = fit_and_resume.with_data(training, data)
             config = fit_and_resume.train_config(
                 self, training.start.config.precision, self._batch_size(training), self._usual_rate
             )
@@ -406,7 +408,7 @@ class Estimator(
             if fitted is not None:
                 history = _appended(fitted.history, history)
             # codes move with every call: no sampler is fitted yet
-            state = replace(training.start, history=history, train_state=training.state)
+            state = replace(training.start, history=history, train_state=training.state, data=None)
         return self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
 
     @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]

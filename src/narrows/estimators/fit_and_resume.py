@@ -405,6 +405,15 @@ def data_fingerprint(data: FitData[Any]) -> list[dict[str, Any] | None]:
     return [None if rows is None else _fingerprint(rows) for rows in (data.rows, data.held)]
 
 
+def with_data(training: Training[Any], data: FitData[Any]) -> Training[Any]:
+    """The training, whose state remembers by what its data is recognized (rows of one shape)."""
+    if data.spec is None:
+        return training
+    X, X_val = data_fingerprint(data)
+    known = {"seed": training.start.seed, "X": X, "X_val": X_val}
+    return replace(training, start=replace(training.start, data=known))
+
+
 def _fingerprint(rows: Any) -> dict[str, Any]:
     sha = hashlib.sha256()
     for i in np.unique(np.linspace(0, len(rows) - 1, HASHED_ROWS).astype(int)):

@@ -41,6 +41,7 @@ from narrows.training.process_group import Group
 from narrows.training.train_state import TrainState
 
 CPU = torch.device("cpu")
+DATA = "data"  # in the header of a file; those of earlier versions lack it
 Tensors = dict[str, Tensor]
 
 
@@ -103,6 +104,8 @@ class FittedState:
     train_state: TrainState | None = None
     versions: dict[str, str] | None = None
     spec: InputSpec | None = None  # what later X must match; None: images of any size
+    # "seed", and by what "X" and "X_val" are recognized; None: not known (files before 0.2)
+    data: dict[str, Any] | None = None
 
     def to_tensors(self) -> tuple[Tensors, dict[str, Any]]:
         """The tensors of a file, and what its header holds under "fitted"."""
@@ -164,6 +167,7 @@ class EstimatorState(FittedState):
         "feature_names_in_",
         "pca_noise",
         "networks",
+        DATA,
     }
 
     changing: ClassVar[tuple[str, ...]] = (*FittedState.changing, "sampler")
@@ -204,6 +208,7 @@ class EstimatorState(FittedState):
             "pca_noise": None if self.pca is None else self.pca.noise,
             "networks": [fingerprint(self.model.f), fingerprint(self.model.g)] if own else None,
         }
+        header |= {} if self.data is None else {DATA: self.data}
         return tensors, header | ({} if self.classes is None else {CLASSES: self.classes.tolist()})
 
     @classmethod
@@ -219,7 +224,7 @@ class EstimatorState(FittedState):
 
         ``own`` are the user's networks, where the model was fitted with some.
         """
-        fitted = header["fitted"]
+        fitted, data = header["fitted"], header["fitted"].get(DATA)
         config = ResolvedConfig.from_json(fitted["choices"])
         if config.architecture == "own":
             own = _checked_networks(path, own, fitted["networks"])
@@ -248,7 +253,8 @@ class EstimatorState(FittedState):
             objective=objective,
             config=config,
             history=History.from_json(fitted),
-            seed=seed_of(estimator.random_state),
+            seed=seed_of(estimator.random_state) if data is None else int(data["seed"]),
+            data=data,
             parameters=lasting(estimator),
             versions=header["versions"],
             spec=InputSpec(layout, None if names is None else np.array(names, dtype=object)),

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from narrows.estimators.build import copy_networks
-from narrows.estimators.fitted_state import Tensors
+from narrows.estimators.fitted_state import DATA, Tensors
 from narrows.estimators.parameters import CALL, FIT, MODEL
 from narrows.estimators.registry import KNOWN, model_class
 from narrows.exceptions import FileError, NarrowsError, ParameterError
@@ -136,7 +136,7 @@ def _refuse_unknown_fields(
     fitted = header.get("fitted")
     found = set(header), set(fitted) if isinstance(fitted, dict) else set()
     for have, known in zip(found, (HEADER, known_fitted), strict=True):
-        if have != known:
+        if have - known or known - have - {DATA}:
             unknown = ", ".join(sorted(have - known)) or "none"
             missing = ", ".join(sorted(known - have)) or "none"
             raise FileError(

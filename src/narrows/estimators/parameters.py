@@ -323,6 +323,15 @@ class Parameters(RunParameters):
         "fills it in.",
         choices=("refuse", "mask"),
     )
+    test_size: float = parameter(
+        0.0,
+        "Share of the rows that fit keeps back: neither trained nor validated on, the same rows "
+        "for every seed. A report measures on them. partial_fit uses all rows.",
+        kind=float,
+        low=0,
+        high=0.9,
+        scope=FIT,
+    )
     sampler: str = parameter(
         "auto",
         "Distribution of codes for new samples. prior: the model's own p(z). Fitted to the codes "

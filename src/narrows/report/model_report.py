@@ -19,7 +19,7 @@ from narrows.report import figures
 from narrows.report.content import Content
 from narrows.report.formatting import article, byte_size, count, duration, percent, significant
 from narrows.report.manifold import CodeMap, code_map, decoded_grid
-from narrows.report.measures import Method, Numbers, measure, parse_labels
+from narrows.report.measures import Method, Numbers, measure, measured_rows, parse_labels
 from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
 from narrows.report.sample_figures import choose_plotter
 from narrows.version import __version__
@@ -49,7 +49,8 @@ def write_report(
     """Write one HTML page about a fitted model, with PCA's result next to every result.
 
     The page needs no other file; its pictures are also written as PNGs to the folder
-    ``<stem>_files``. Use rows that the model was not fitted on.
+    ``<stem>_files``. If X is the data that the model was fitted on, the page measures on the rows
+    that were held out (`measured_rows`), and says so.
 
     Parameters
     ----------
@@ -108,7 +109,8 @@ def prepare(
     fitted_names = getattr(est, "feature_names_in_", None)
     # scikit-learn warns when a model fitted on named columns is given arrays
     bare = est if fitted_names is None else with_feature_names(est, None)
-    (est if is_frame else bare).transform(X)  # raises InputError if X does not fit the model
+    # raises InputError if X does not fit the model
+    measured = measured_rows(est if is_frame else bare, X)
     if names is None:
         names = X.columns if is_frame else fitted_names
     rows = np.asarray(X)
@@ -118,9 +120,10 @@ def prepare(
         )
     labels = None if y is None else parse_labels(y, len(rows))
     columns = None if names is None else [str(name) for name in names]
-    plotter = choose_plotter(bare, rows, columns)
-    numbers = measure(bare, rows, labels, n_show=plotter.n_ranked, seed=seed)
-    return Content(bare, rows, labels, plotter, numbers, seed)
+    plotter, at = choose_plotter(bare, rows, columns), measured.rows
+    numbers = measure(bare, rows[at], rows, labels, n_show=plotter.n_ranked, seed=seed)
+    shown = None if labels is None else labels[at]
+    return Content(bare, rows[at], shown, rows, labels, measured, plotter, numbers, seed)
 
 
 def _python(est: Estimator, path: Path) -> list[str]:
@@ -257,7 +260,7 @@ def _denoising(content: Content) -> Section:
 def _code_map(content: Content) -> Section:
     """The codes on a map, and PCA's."""
     rows, grid = content.map_rows, content.grid
-    labels = None if content.labels is None else content.labels[rows]
+    labels = None if content.every_label is None else content.every_label[rows]
     frame, caption = None, ""
     if len(grid.y):
         frame = np.array([[grid.x[0], grid.x[-1]], [grid.y[-1], grid.y[0]]])
@@ -346,7 +349,7 @@ def _errors(content: Content) -> Section:
     )
     pictures = [Picture("errors", figures.error_histogram(n.histogram, means), f"{alt}.")]
     if n.pca is not None:
-        rows = content.map_rows
+        rows = content.some_rows()
         log = n.histogram.logarithmic
         figure = figures.error_scatter(n.model.errors[rows], n.pca.errors[rows], log)
         alt = "Each row's error by the model over its error by PCA."

@@ -241,15 +241,18 @@ class Stream:
         return buffer
 
 
+def held_numbers(source: Source, fraction: float, seed: int) -> Index:
+    """The sorted numbers of the rows that `hold_out` holds out."""
+    n, most = len(source), max(1, MAX_VALIDATION_BYTES // row_bytes(source))
+    return sorted_sample(n, min(most, max(1, round(n * fraction)) if fraction else n), seed)
+
+
 def hold_out(source: Source, fraction: float, seed: int) -> tuple[Stream, Rows, Statistics]:
     """Training rows, validation rows in memory, and the statistics of the training rows.
 
     Nothing is scaled. If ``fraction`` is 0, the validation rows are a sample of the training rows.
     """
-    n = len(source)
-    most = max(1, MAX_VALIDATION_BYTES // row_bytes(source))
-    m = min(most, max(1, round(n * fraction)) if fraction else n)
-    held = sorted_sample(n, m, seed)
+    held = held_numbers(source, fraction, seed)
     kept, found = scan_statistics(source, held, apart=fraction > 0)
     as_is = Scaling.none()
     dropped = held if fraction > 0 else held[:0]
