@@ -163,9 +163,12 @@ def _fitted(estimator: Any, source: Data, labels: str | None) -> Any:
 def _summary(estimator: Any, name: str, path: Path) -> list[str]:
     """Lines on what was learned from the data called ``name``, how well, and how long it took."""
     from narrows import compression, denoising
+    from narrows.report.formatting import count
 
     card = estimator.info()
     training = card["training"]
+    epoch = training["best_epoch"]
+    best = f"the best was {epoch}" if epoch else "the start was kept"
     if card["model"] == "Codec":
         lines = compression.fit_summary(estimator, name)
     elif card["model"] == "Denoiser":
@@ -174,8 +177,8 @@ def _summary(estimator: Any, name: str, path: Path) -> list[str]:
         lines = _row_lines(card, name)
     return [
         *lines,
-        f"took {training['seconds']:.1f} s: {training['epochs']} epochs, the best was "
-        f"{training['best_epoch']} ({training['stop_reason']})",
+        f"took {training['seconds']:.1f} s: {count(training['epochs'], 'epoch')}, {best} "
+        f"({training['stop_reason']})",
         f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB",
     ]
 
@@ -205,6 +208,9 @@ def error_lines(card: dict[str, Any]) -> list[str]:
     >>> error_lines(card)[1].partition(": ")[2]
     'train longer (--max-time, --max-epochs)'
     """
+    from narrows.estimators.summary import advice_on_pca
+    from narrows.report.formatting import count
+
     training = card["training"]
     error, pca = training["validation_error"], training["validation_error_pca"]
     shown = f"validation error {error:.4g} (mean squared error per number, scaled units)"
@@ -216,11 +222,11 @@ def error_lines(card: dict[str, Any]) -> list[str]:
     ratio = error / pca
     if ratio < NO_BETTER:
         return [f"{shown}: {ratio:.2f} × PCA's"]
-    # only a model that starts at PCA gets below it by training longer, if training was cut off
-    if card["starts_at"] != "PCA" or "budget" not in training["stop_reason"]:
-        return [shown, f"no better than PCA ({ratio:.2f} × its error)"]
-    after = f"after {training['epochs']} epochs: train longer (--max-time, --max-epochs)"
-    return [shown, f"no better than PCA yet ({ratio:.2f} × its error) {after}"]
+    advice = advice_on_pca(card)
+    yet = "train" in advice
+    after = f" after {count(training['epochs'], 'epoch')}" if yet else ""
+    what = f"no better than PCA{' yet' * yet} ({ratio:.2f} × its error){after}: {advice}"
+    return [shown, what]
 
 
 def _next_command(model: str, data: str, path: Path, resize: str | None) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from narrows.estimators.base import with_feature_names
+from narrows.estimators.summary import advice_on_pca
 from narrows.exceptions import InputError
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report import figures
@@ -148,13 +149,17 @@ def page_of(
     sections = _sections(content, commands)
     n, est = content.numbers, content.est
     shape = " × ".join(map(str, est.input_shape_))
+    measured = count(n.n_rows, content.plotter.noun)
+    if n.n_rows < len(content.every):
+        measured = f"{n.n_rows:,} of {count(len(content.every), content.plotter.noun)}, each"
     return Page(
-        kicker=f"narrows report · {count(n.n_rows, content.plotter.noun)} of {shape}",
+        kicker=f"narrows report · {measured} of {shape}",
         title=title or n.model.name,
         headline=headline(n, content.plotter.noun),
         caveat=caveat or _text("caveat", content),
         tiles=_tiles(content),
         sections=sections,
+        explanation="" if n.pca is None else _text("explanation", content),
         foot=f"Made with narrows {__version__}; random choices seeded with {content.seed}.",
         pngs=draw(sections),
     )
@@ -185,14 +190,16 @@ def headline(numbers: Numbers, noun: str) -> str:
         return f"R² is {numbers.model.r2:.3f} at {width}; PCA of this width is too large to fit."
     if ratio is None:
         return f"PCA already restores these {noun}s exactly from {width}: nothing to gain."
-    short = f"{ratio:.2f}" if ratio < 10 else significant(ratio)
-    times = f"{short}\N{NO-BREAK SPACE}× PCA's error at {width}"
     if abs(ratio - 1) <= SAME:
-        return f"No better than PCA: {times}."
+        return f"No better than PCA: {ratio:.2f} times its error from {width}."
     if ratio > 1:
-        return f"PCA restores better here: the model makes {times}."
-    better = numbers.share_better or 0.0
-    return f"{times}, and closer to the original on {percent(better)} of the {noun}s."
+        times = f"{ratio:.2f}" if ratio < 10 else significant(ratio)
+        return f"PCA restores better here: the model makes {times} times its error from {width}."
+    better, less = numbers.share_better or 0.0, percent(1 - ratio)
+    return (
+        f"{less} less error than PCA from {width}, and closer to the original on "
+        f"{percent(better)} of the {noun}s."
+    )
 
 
 def _text(block: str, content: Content) -> str:
@@ -200,7 +207,13 @@ def _text(block: str, content: Content) -> str:
     sentences = template("model_report.txt.jinja")
     noun = content.plotter.noun
     context = sentences.new_context(
-        {"content": content, "est": content.est, "n": content.numbers, "noun": noun}
+        {
+            "content": content,
+            "est": content.est,
+            "n": content.numbers,
+            "noun": noun,
+            "advice": advice_on_pca(content.est.info()),
+        }
     )
     return " ".join("".join(sentences.blocks[block](context)).split())
 
@@ -217,7 +230,7 @@ def _tiles(content: Content) -> list[tuple[str, str]]:
         (f"{elements:,} → {n.latent_dim:,}", f"numbers, {elements / n.latent_dim:.3g} to 1"),
     ]
     if n.ratio is not None:
-        tiles.insert(0, (f"{significant(n.ratio)} ×", "PCA's error at this width"))
+        tiles.insert(0, (f"{significant(n.ratio)} ×", "PCA's error; below 1 is better than PCA"))
     if "codes" in n.probes:
         accuracy = percent(n.probes["codes"].accuracy)
         tiles.append((accuracy, "of labels predicted by a linear probe"))
