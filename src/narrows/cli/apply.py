@@ -43,7 +43,7 @@ def encode(model: str, data: str, out: str, resize: str | None, overwrite: bool)
         codes = estimator.transform(rows)
         names = [str(name) for name in estimator.get_feature_names_out()]
         write_rows(codes, out, names=names, overwrite=overwrite)
-    _report(codes, out, "codes")
+    _report(codes, out, "code")
 
 
 @click.command
@@ -271,7 +271,7 @@ def _is_npy(out: str) -> bool:
 def _write(estimator: Estimator, method: Method, given: Any, out: str, overwrite: bool) -> None:
     """Write the rows, in the user's units, that the estimator's ``method`` returns."""
     if _is_npy(out):
-        _report(method(given, out=out, overwrite=overwrite), out, "rows")
+        _report(method(given, out=out, overwrite=overwrite), out, "row")
     else:
         _write_rows(estimator, method(given), out, overwrite)
 
@@ -296,9 +296,11 @@ def _write_rows(
         columns=columns,
         overwrite=overwrite,
     )
-    _report(rows, path, "rows")
+    _report(rows, path, "row")
 
 
 def _report(rows: NDArray[Any], path: str | Path, what: str) -> None:
+    from narrows.report.formatting import count
+
     shape = " × ".join(map(str, rows.shape[1:]))
-    click.echo(f"{Path(path)}: {len(rows):,} {what} of {shape}, {rows.dtype}")
+    click.echo(f"{Path(path)}: {count(len(rows), what)} of {shape}, {rows.dtype}")

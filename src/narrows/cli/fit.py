@@ -184,11 +184,13 @@ def _summary(estimator: Any, name: str, path: Path) -> list[str]:
 
 
 def _row_lines(card: dict[str, Any], name: str) -> list[str]:
+    from narrows.report.formatting import count
+
     shape = " × ".join(map(str, card["input_shape"]))
     kept = card["parameters"].get("test_size")
     return [
-        f"{card['model']} of {name}: {card['training']['rows']:,} rows, each {shape} to "
-        f"{card['latent_dim']} numbers and back",
+        f"{card['model']} of {name}: {count(card['training']['rows'], 'row')}, each {shape} to "
+        f"{count(card['latent_dim'], 'number')} and back",
         f"chosen: {card['architecture']} networks of {card['n_parameters']:,} parameters, "
         f"distance {card['distance']}, scaling {card['scaling']}",
         *(

@@ -27,7 +27,7 @@ from narrows.estimators.fit_setup import ERRORS, FitData, Training, resume, setu
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
 from narrows.estimators.parameters import RunParameters, lasting, named_plainly
-from narrows.estimators.reconstruction import Decoder, Encoder, PCABeside, mean_error
+from narrows.estimators.reconstruction import CodesToRows, PCABeside, RowsToCodes, mean_error
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
@@ -547,7 +547,7 @@ class Estimator(
 
         Scaling is part of it. The bare network f, between scaled rows and q, is ``model_.f``.
         """
-        return Encoder(self.state_)
+        return RowsToCodes(self.state_)
 
     @property
     def decoder_(self) -> nn.Module:
@@ -555,7 +555,7 @@ class Estimator(
 
         The bare network g, whose output is scaled (logits where D is Bernoulli), is ``model_.g``.
         """
-        return Decoder(self.state_)
+        return CodesToRows(self.state_)
 
     @property
     def latent_dim_(self) -> int:

@@ -351,7 +351,7 @@ class LazyCodes:
         return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
 
 
-class Encoder(nn.Module):
+class RowsToCodes(nn.Module):
     """The encoder as a plain module: rows in the user's units and shape → codes, as ``transform``.
 
     It reshapes, scales (and fills in missing values) as the estimator does, in a graph that
@@ -379,11 +379,11 @@ class Encoder(nn.Module):
         return self.model.encode(rows)
 
 
-class Decoder(Encoder):
+class CodesToRows(RowsToCodes):
     """The decoder as a plain module: codes → rows in the user's units and shape.
 
     These are the rows of ``inverse_transform`` before they are rounded to the data's dtype, and
-    gradients pass: float64 for float64 data and wide integers, else float32. Shared as `Encoder`.
+    gradients pass: float64 for float64 data and wide integers, else float32. Shared as `RowsToCodes`.
     """
 
     def _parts_of(self, model: Model) -> Model:

@@ -36,7 +36,7 @@ DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
 CODE_RANGE = (-2.5, 2.5)  # standard deviations shown by the colours of a code
 CODE_COLUMNS = 16  # cells in a row of a drawn code
 DPI = 180  # sharp at twice the width at which a page shows a figure
-MIN_LABEL_GAP = 0.045  # between two names on a map, as a share of its extent
+MIN_LABEL_GAP = 0.06  # between two names on a map, as a share of its extent
 DASHED = (0, (4, 3))
 
 # ------------------------------------------------------------------ style
