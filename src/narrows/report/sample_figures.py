@@ -401,10 +401,10 @@ class TablePlotter(OverlayPlotter):
             ax.barh(np.arange(len(shown)), 1.0, 0.75, color=figures.FAINT, alpha=0.5)
             ax.barh(np.arange(len(shown)), lengths, 0.75, color=color, alpha=0.75)
             for y, value in enumerate(values):
-                ax.text(1.06, y, short_number(value), va="center", fontsize=6.5, color=figures.INK)
-            ax.set(xlim=(0, 1.65), ylim=(len(shown) - 0.5, -0.5), xticks=[])
+                ax.text(1.06, y, short_number(value), va="center", fontsize=7.2, color=figures.INK)
+            ax.set(xlim=(0, 1.75), ylim=(len(shown) - 0.5, -0.5), xticks=[])
             ax.set_yticks(range(len(shown)), [safe_text(self.names[c], 15) for c in shown])
-            ax.tick_params(colors=figures.MUTED, labelsize=7, length=0)
+            ax.tick_params(colors=figures.MUTED, labelsize=7.4, length=0)
             ax.spines[:].set_visible(False)
         return figure
 
