@@ -4,10 +4,10 @@
     python benchmarks/reconstruction.py --data fashion-mnist --latent 32 2 --seconds 180
 
 Every method gets the same training rows, layer widths and seconds (PCA has no limit), and is
-measured on the same test rows: mean squared error per pixel, pixels in [0, 1]. narrows chooses its
-epoch on a tenth of the training rows, which it holds out itself; test rows are used only at the
-end. Rows are appended to ``results/reconstruction.jsonl``, from which ``results/reconstruction.md``
-is written.
+measured on the same test rows: mean squared error per pixel, pixels in [0, 1]; PCA's are clipped
+to that, as a network's outputs are. narrows chooses its epoch on a tenth of the training rows,
+which it holds out itself; test rows are used only at the end. Rows are appended to
+``results/reconstruction.jsonl``, from which ``results/reconstruction.md`` is written.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def pca(train: Images, test: Images, k: int, seconds: float, seed: int) -> Resul
     flat = train.reshape(len(train), -1)
     fitted = PCA(k, random_state=seed).fit(flat)
     out = fitted.inverse_transform(fitted.transform(test.reshape(len(test), -1)))
-    return out.reshape(test.shape), {}
+    return out.reshape(test.shape).clip(0, 1), {}  # as the networks' outputs are
 
 
 def with_narrows(architecture: str) -> Callable[..., Result]:
@@ -192,9 +192,9 @@ def table() -> str:
         "# Reconstruction error at equal wall time",
         "",
         "Mean squared error per pixel on the test images, pixels in [0, 1]; in brackets the ratio "
-        "to PCA's. Written by `benchmarks/reconstruction.py`; every row of the runs, with seeds, "
-        "epochs and versions, is in `reconstruction.jsonl`. Means over the seeds where there are "
-        "several.",
+        "to PCA's, whose pixels are clipped to [0, 1]. Written by `benchmarks/reconstruction.py`; "
+        "every row of the runs, with seeds, epochs and versions, is in `reconstruction.jsonl`. "
+        "Means over the seeds where there are several.",
         "",
         "| data | seconds | latent | " + " | ".join(METHODS) + " |",
         "|---" * (3 + len(METHODS)) + "|",

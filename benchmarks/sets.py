@@ -95,8 +95,9 @@ def _synthetic(name: str) -> tuple[Array, Array]:
 
 
 def _range(train: Array) -> tuple[Array, Array]:
+    """Lowest value and spread; in float64, because a difference may not fit the data's dtype."""
     if train.dtype == np.uint8:
         return np.float32(0), np.float32(255)
     axes = 0 if train.ndim == 2 else None
-    low, high = train.min(axes), train.max(axes)
-    return low, np.where(high > low, high - low, 1)
+    low, high = (np.asarray(end, dtype=np.float64) for end in (train.min(axes), train.max(axes)))
+    return low, np.where(high > low, high - low, 1.0)

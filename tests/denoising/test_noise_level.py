@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from sklearn.datasets import load_sample_image
 
@@ -25,11 +26,34 @@ def photograph() -> torch.Tensor:
 @pytest.mark.parametrize("sigma", [10.0, 25.0, 50.0])
 def test_white_noise_on_a_photograph_is_estimated(photograph: torch.Tensor, sigma: float) -> None:
     rng = torch.Generator().manual_seed(int(sigma))
-    noisy = photograph + sigma * torch.randn(photograph.shape, generator=rng)
-    # the photograph's own finest texture is noise of about 4, which adds in squares
-    assert estimate_noise_level(noisy) == pytest.approx(
-        np.hypot(sigma, estimate_noise_level(photograph)), rel=0.05
-    )
+    noise = sigma * torch.randn((2, *photograph.shape), generator=rng)
+    assert estimate_noise_level(photograph + noise) == pytest.approx(sigma, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["camera", "grass", "gravel", "coins", "brick", "page", "coffee"])
+def test_texture_is_not_taken_for_noise(name: str) -> None:
+    image = torch.from_numpy(getattr(skimage.data, name)()).float()
+    if name in ("camera", "coffee"):  # sharper than a photograph of this size usually is
+        image = image[::2, ::2]
+    image = image.movedim(-1, 0) if image.ndim == 3 else image
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    levels = [estimate_noise_level(image + sigma * noise) for sigma in (0, 2, 5, 15, 50)]
+    assert levels[0] < 4
+    assert levels[1] < 4
+    assert levels[2] == pytest.approx(5, abs=1 if name in ("grass", "gravel") else 0.35)
+    assert levels[3:] == pytest.approx([15, 50], rel=0.07)
+
+
+def test_the_estimate_has_no_bias_on_an_edge_between_two_textures() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.arange(256.0)
+    stripes = 100 * torch.sin(0.9 * x)[:, None] * torch.ones(256)
+    checks = 60 * ((x[:, None] // 2 + x // 3) % 2)
+    clean = torch.where(x < 170, stripes, torch.where(x < 220, checks, x[:, None]))
+    levels = [
+        estimate_noise_level(clean + 8 * torch.randn(clean.shape, generator=rng)) for _ in range(4)
+    ]
+    assert np.mean(levels) == pytest.approx(8, rel=0.04)
 
 
 def test_clipped_noise_is_left_out(photograph: torch.Tensor) -> None:
@@ -51,7 +75,8 @@ def test_the_estimate_scales_with_the_image_and_ignores_a_shift(photograph: torc
 @pytest.mark.parametrize("shape", [(64, 64), (9, 300), (40, 8), (3, 100, 50)])
 def test_pure_noise_of_any_shape(shape: tuple[int, ...]) -> None:
     rng = torch.Generator().manual_seed(7)
-    assert estimate_noise_level(torch.randn(shape, generator=rng)) == pytest.approx(1, rel=0.1)
+    levels = [estimate_noise_level(torch.randn(shape, generator=rng)) for _ in range(8)]
+    assert np.mean(levels) == pytest.approx(1, rel=0.08)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 2), (3, 20_000)])

@@ -4,12 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 import narrows
 from narrows import ConditionalVAE, InputError, ParameterError
+from narrows.estimators.class_conditional import _labelled
+from narrows.training.batches import Rows, Scaling, as_tensor
 
 DIGITS = load_digits()
 X, Y = DIGITS.images, DIGITS.target
@@ -102,3 +107,108 @@ def test_classes_are_numbers_or_words(model: ConditionalVAE, odd: Any) -> None:
         ConditionalVAE(**SMALL).fit(X[:40], np.tile(odd, 20))
     with pytest.raises(InputError, match="numbers or words"):
         model.transform(X[:2], odd)
+
+
+NAMES = np.array(["no", "yes"])[(Y > 4).astype(int)]
+TABLE = X.reshape(-1, 64)[:60, 10:20]
+FRAME = pd.DataFrame(TABLE, columns=list("abcdefghij"), index=np.arange(60) + 100)
+
+
+@pytest.fixture(scope="module")
+def of_tables() -> ConditionalVAE:
+    return ConditionalVAE(max_epochs=3, missing="mask", **SMALL).fit(FRAME, pd.Series(NAMES[:60]))
+
+
+QUESTIONS = {
+    "transform": {},
+    "reconstruct": {},
+    "log_likelihood": {"n_samples": 3, "random_state": 0},
+    "score": {},
+    "score_samples": {},
+    "impute": {},
+}
+LABELS = {
+    "list": NAMES[:60].tolist(),
+    "tuple": tuple(NAMES[:60]),
+    "series": pd.Series(NAMES[:60], index=FRAME.index),
+    "category": pd.Series(NAMES[:60], dtype="category"),
+    "string": pd.Series(NAMES[:60], dtype="string"),
+    "polars": pl.Series(NAMES[:60]),
+    "objects": NAMES[:60].astype(object),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_takes_what_fit_takes(of_tables: ConditionalVAE, question: str) -> None:
+    ask, more = getattr(of_tables, question), QUESTIONS[question]
+    expected = np.asarray(ask(FRAME, NAMES[:60], **more))
+    for labels in LABELS.values():
+        np.testing.assert_array_equal(ask(FRAME, labels, **more), expected)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        np.testing.assert_array_equal(ask(TABLE.tolist(), NAMES[:60], **more), expected)
+    untold = np.asarray(ask(FRAME, **more))
+    assert untold.shape == expected.shape
+    if question != "impute":  # where nothing is missing, nothing changes
+        assert (untold != expected).any()
+    with pytest.raises(TypeError, match="nonsense"):
+        ask(FRAME, NAMES[:60], nonsense=1)
+    with pytest.raises(InputError, match="was not fitted with"):
+        ask(FRAME, ["maybe"] * 60)
+    with pytest.raises(InputError, match=r"y has shape \(59,\)"):
+        ask(FRAME, NAMES[:59])
+
+
+def test_classes_go_with_their_rows_through_many_batches(of_tables: ConditionalVAE) -> None:
+    order = np.random.default_rng(0).integers(0, 60, 90_000)
+    many = of_tables.transform(FRAME.iloc[order], NAMES[order])
+    few = of_tables.transform(FRAME, NAMES[:60])
+    np.testing.assert_allclose(many, few[order], atol=1e-5)
+    back = of_tables.inverse_transform(many, NAMES[order])
+    np.testing.assert_allclose(back, of_tables.reconstruct(FRAME, NAMES[:60])[order], atol=1e-4)
+
+
+def test_answers_with_classes_are_written_to_a_file(
+    of_tables: ConditionalVAE, tmp_path: Path
+) -> None:
+    y = LABELS["list"]
+    Z = of_tables.transform(FRAME, y)
+    asked: dict[str, tuple[Any, Any]] = {
+        "transform": (FRAME, Z),
+        "reconstruct": (FRAME, of_tables.reconstruct(FRAME, y)),
+        "inverse_transform": (Z, of_tables.inverse_transform(Z, y)),
+    }
+    for name, (given, expected) in asked.items():
+        path = tmp_path / f"{name}.npy"
+        found = getattr(of_tables, name)(given, y, out=path)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(np.load(path), expected)
+        with pytest.raises(narrows.FileError, match="exists"):
+            getattr(of_tables, name)(given, y, out=path)
+        getattr(of_tables, name)(given, y, out=path, overwrite=True)
+
+
+def test_set_output_and_samples_take_series_too(of_tables: ConditionalVAE) -> None:
+    of_tables.set_output(transform="pandas")
+    codes = of_tables.transform(FRAME, LABELS["series"])
+    of_tables.set_output(transform="default")
+    assert list(codes.index) == list(FRAME.index)
+    np.testing.assert_array_equal(codes, of_tables.transform(FRAME, NAMES[:60]))
+    drawn = of_tables.sample(3, y=pd.Series(["no", "yes", "no"]), random_state=0)
+    np.testing.assert_array_equal(drawn, of_tables.sample(3, y=["no", "yes", "no"], random_state=0))
+    assert not np.array_equal(drawn, of_tables.sample(3, random_state=0))
+
+
+def test_missing_values_are_filled_in_by_class(of_tables: ConditionalVAE) -> None:
+    gaps = FRAME.mask(np.random.default_rng(0).random(FRAME.shape) < 0.3)
+    told, untold = of_tables.impute(gaps, NAMES[:60]), of_tables.impute(gaps)
+    assert np.isfinite(told).all()
+    assert (told[gaps.isna()] != untold[gaps.isna()]).any()
+    np.testing.assert_array_equal(told[gaps.notna()], TABLE[gaps.notna()])
+
+
+@pytest.mark.parametrize("dtype", ["bool", "u1", "i1", "u2", "f2", "f8", "i8"])
+@pytest.mark.parametrize("n_classes", [3, 127, 300])
+def test_the_numbers_of_classes_survive_the_dtype_of_the_rows(dtype: str, n_classes: int) -> None:
+    rows = Rows(as_tensor(np.ones((400, 5), dtype)), Scaling.none())
+    numbers = torch.arange(400) % n_classes
+    assert torch.equal(_labelled(rows, numbers).scaled(slice(None))[:, -1].long(), numbers)

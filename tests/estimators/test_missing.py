@@ -75,12 +75,6 @@ def test_nan_is_refused_unless_it_is_said_to_be_missing() -> None:
 
 def test_what_cannot_be_filled_in_is_refused() -> None:
     rows = holes(plane(50))
-    empty = rows.copy()
-    empty[7] = np.nan
-    with pytest.raises(InputError, match="Row 7 of X has no observed value"):
-        Autoencoder(**SMALL).fit(empty)
-    with pytest.raises(InputError, match="Row 7 of X has no observed value"):
-        Autoencoder(**SMALL).fit(rows).impute(empty)
     column = rows.copy()
     column[:, 2] = np.nan
     with pytest.raises(InputError, match=r"Column \(2\) of X is NaN in every training row"):
@@ -245,10 +239,92 @@ def test_rows_read_from_a_disk_may_have_gaps(tmp_path: Path) -> None:
     ae = Autoencoder(in_memory=False, **SMALL).fit(lazy)
     np.testing.assert_array_equal(np.isnan(ae.impute(lazy)), False)
     assert ae.score(lazy) == pytest.approx(ae.score(rows), abs=1e-6)
-    rows[300] = np.nan
-    np.save(tmp_path / "empty.npy", rows)
-    with pytest.raises(InputError, match="Row 300 of X has no observed value"):
-        Autoencoder(in_memory=False, **SMALL).fit(np.load(tmp_path / "empty.npy", mmap_mode="r"))
+
+
+def with_empty(X: Array, *rows: int) -> Array:
+    """X with these rows added in front of those of the same number; nothing of them is known."""
+    return np.insert(X, [r - i for i, r in enumerate(rows)], np.nan, axis=0)
+
+
+@pytest.mark.parametrize("cls", [Autoencoder, VariationalAutoencoder, narrows.VQVAE])
+@pytest.mark.parametrize("X", [holes(plane(60)), holes(DIGITS[:60])], ids=["table", "images"])
+def test_rows_without_any_value_are_left_out_of_the_fit(cls: Any, X: Array) -> None:
+    plain = cls(**SMALL).fit(X)
+    rows = with_empty(X, 0, 7, 8, 62)
+    with pytest.warns(UserWarning, match=r"^4 of the rows .* left out of the fit: 0, 7, 8, 62\."):
+        found = cls(**SMALL).fit(rows)
+    np.testing.assert_array_equal(found.transform(X), plain.transform(X))
+    assert found.rows_ == plain.rows_
+    assert found.history_[-1]["loss"] == plain.history_[-1]["loss"]
+
+
+QUESTIONS = ("transform", "reconstruct", "impute", "score_samples", "log_likelihood")
+
+
+@pytest.mark.parametrize("distance", ["auto", "logistic", "poisson", "mixed", "bernoulli"])
+def test_rows_without_any_value_are_answered_with_the_mean(distance: str) -> None:
+    X = np.clip(np.rint(holes(plane(60))), 0, 1 if distance == "bernoulli" else 9)
+    vae = VariationalAutoencoder(distance=distance, **SMALL).fit(X)
+    ask = [getattr(vae, name) for name in QUESTIONS]
+    more = [{}, {}, {}, {}, {"random_state": 0}]
+    rows, gone = with_empty(X, 0, 7), np.full((3, 6), np.nan)
+    for method, how in zip(ask, more, strict=True):
+        answer, alone = method(rows, **how), method(gone, **how)
+        assert np.isfinite(answer).all() and len(answer) == 62
+        np.testing.assert_allclose(answer[7], alone[0], atol=1e-5)
+        np.testing.assert_allclose(alone[0], alone[2], atol=1e-5)
+    if distance == "auto":
+        usual = vae.scaling_.undo(vae.model_.usual).numpy()
+        np.testing.assert_allclose(vae.transform(gone)[0], vae.transform(usual[None])[0], atol=1e-5)
+    np.testing.assert_array_equal(vae.score_samples(gone), 0)
+    np.testing.assert_array_equal(vae.log_likelihood(gone, n_samples=3), 0)
+    assert vae.score(rows) == pytest.approx(vae.score(X), abs=1e-6)
+    assert np.isfinite(vae.pca_.reconstruct(gone)).all()
+
+
+def test_classes_go_without_the_rows_that_are_left_out() -> None:
+    X, y = holes(plane(60)), np.arange(60) % 3
+    plain = narrows.ConditionalVAE(**SMALL).fit(X, y)
+    with pytest.warns(UserWarning, match="2 of the rows"):
+        found = narrows.ConditionalVAE(**SMALL).fit(with_empty(X, 3, 5), np.insert(y, [3, 4], 2))
+    np.testing.assert_array_equal(found.transform(X, y), plain.transform(X, y))
+
+
+def test_where_too_few_rows_have_a_value_the_fit_is_refused() -> None:
+    X = np.full((30, 6), np.nan)
+    X[3] = 1.0
+    for few, words in ((X, "Of the 30 rows of X 1 have"), (X * np.nan, "Of the 30 rows of X 0")):
+        with pytest.raises(InputError, match=words):
+            Autoencoder(**SMALL).fit(few)
+        with pytest.raises(InputError, match=words):
+            Autoencoder(**SMALL).partial_fit(few)
+
+
+def test_rows_without_any_value_are_left_out_by_partial_fit_and_of_x_val() -> None:
+    X = holes(plane(80))
+    plain = Autoencoder(**SMALL).partial_fit(X)
+    with pytest.warns(UserWarning, match="1 of the rows"):
+        found = Autoencoder(**SMALL).partial_fit(with_empty(X, 4))
+    np.testing.assert_array_equal(found.transform(X), plain.transform(X))
+    plain = Autoencoder(**SMALL).fit(X[20:], X_val=X[:20])
+    found = Autoencoder(**SMALL).fit(X[20:], X_val=with_empty(X[:20], 4, 9))
+    np.testing.assert_array_equal(found.transform(X), plain.transform(X))
+    assert found.validation_errors_ == plain.validation_errors_
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2])
+def test_rows_without_any_value_that_stay_on_a_disk_are_left_out(
+    tmp_path: Path, fraction: float
+) -> None:
+    rows = with_empty(holes(plane(400)), 0, 100, 101, 399)
+    np.save(tmp_path / "rows.npy", rows)
+    lazy = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    ae = Autoencoder(in_memory=False, validation_fraction=fraction, **SMALL)
+    with pytest.warns(UserWarning, match=r"4 of the rows .*: 0, 100, 101, 399\."):
+        ae.fit(lazy)
+    assert np.isfinite([entry["loss"] for entry in ae.history_]).all()
+    assert np.isfinite(ae.impute(lazy)).all()
+    assert ae.score(lazy) == pytest.approx(ae.score(rows), abs=1e-6)
 
 
 def test_more_rows_with_gaps_go_on_from_a_model() -> None:

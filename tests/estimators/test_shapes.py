@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers.small_data import TABLES, TOLD
-from narrows import Autoencoder, ParameterError
+from narrows import Autoencoder, DenoisingAutoencoder, InputError, ParameterError
 from narrows.estimators.registry import model_class
 from narrows.parts.networks.architectures import NetworkOptions, build_networks
 
@@ -30,12 +30,12 @@ def _rows(shape: tuple[int, ...], n: int = 6, dtype: str = "float64") -> NDArray
     return rows.clip(0, 255).astype(dtype)
 
 
-def _fit(model: str, X: NDArray[Any], **kwargs: Any) -> Any:
+def _fit(model: str, X: NDArray[Any], X_val: NDArray[Any] | None = None, **kwargs: Any) -> Any:
     kwargs = {"latent_dim": 1, "max_epochs": 1, "random_state": 0, **kwargs}
     with warnings.catch_warnings():
         # one number for a sample of one number is what this test wants
         warnings.filterwarnings("ignore", message="latent_dim=1 is not smaller")
-        return model_class(model)(**kwargs).fit(X)
+        return model_class(model)(**kwargs).fit(X, X_val=X_val)
 
 
 # the others need an image, two patches or two numbers of a code
@@ -143,6 +143,39 @@ def test_channels_last_is_channels_first_seen_otherwise() -> None:
     np.testing.assert_array_equal(last.transform(X), first.transform(np.moveaxis(X, -1, 1)))
 
 
+@pytest.mark.parametrize("model", ["Autoencoder", "VariationalAutoencoder"])
+def test_one_channel_last_is_read_as_such(model: str) -> None:
+    X = _rows((7, 5, 1), n=30, dtype="uint8")
+    last = _fit(model, X, architecture="conv", X_val=X[:9])
+    assert (last.layout_.axes, last.layout_.shape) == ("HWC", (1, 7, 5))
+    same = _fit(model, X[..., 0], architecture="conv", X_val=X[:9, :, :, 0])
+    np.testing.assert_array_equal(last.transform(X), same.transform(X[..., 0]))
+    assert last.reconstruct(X).shape == X.shape
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 9, 1), (3, 28, 28), (16, 9, 7), (3, 8, 9)])
+def test_channels_first_need_no_word(shape: tuple[int, ...]) -> None:
+    assert _fit("Autoencoder", _rows(shape)).layout_.axes == "CHW"
+
+
+@pytest.mark.parametrize(
+    "shape", [(9, 8, 2), (28, 28, 3), (8, 8, 4), (6, 6, 5), (7, 7, 13), (3, 9, 4), (5, 5, 6)]
+)
+def test_likely_channels_last_are_asked_about_and_either_answer_works(
+    shape: tuple[int, ...],
+) -> None:
+    X = _rows(shape)
+    folded = X.reshape(len(X), -1)
+    for rows, more in ((X, {}), (folded, {"input_shape": shape})):
+        with pytest.raises(InputError, match=r'axes="HWC" \(or axes="CHW"') as refused:
+            _fit("Autoencoder", rows, **more)
+        assert f"{(6, *shape)}" in str(refused.value)
+        for axes in ("HWC", "CHW"):
+            est = _fit("Autoencoder", rows, axes=axes, **more)
+            assert est.layout_.axes == axes
+            assert est.reconstruct(rows).shape == rows.shape
+
+
 class Encoder(torch.nn.Module):
     def __init__(self, out: int = 3) -> None:
         super().__init__()
@@ -178,3 +211,38 @@ def test_own_networks_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ParameterError, match=words):
         Autoencoder(f=f, g=g, random_state=0, **kwargs).fit(_rows((9,), n=30))
+
+
+def ends_of(dtype: str) -> tuple[float, float]:
+    """The lowest and the highest integer of a dtype."""
+    info = np.iinfo(dtype)
+    return float(info.min), float(info.max) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4"])
+def test_values_at_the_ends_of_their_dtype_are_worth_what_they_are_in_float64(dtype: str) -> None:
+    """No difference, square or mean is computed in the data's own dtype."""
+    share, kind = np.random.default_rng(0).random((60, 4)), np.dtype(dtype).kind
+    low, high = {"b": (0.0, 1.0), "f": (-6e4, 6e4)}.get(kind) or ends_of(dtype)
+    X = np.rint(low + share * (high - low)).astype(dtype)
+    wide = X.astype(np.float64)
+    one, other = (
+        DenoisingAutoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(rows)
+        for rows in (X, wide)
+    )
+    np.testing.assert_allclose(one.transform(X), other.transform(wide), atol=1e-3)
+    assert one.score(X) == pytest.approx(other.score(wide), abs=1e-4)
+    assert one.pca_.score(X) == pytest.approx(other.pca_.score(wide), abs=1e-4)
+    assert one.score_samples(X) == pytest.approx(other.score_samples(wide), rel=1e-3)
+    assert one.validation_errors_ == pytest.approx(other.validation_errors_, rel=1e-3)
+    assert one.reconstruct(X).dtype == X.dtype
+
+
+@pytest.mark.parametrize("start", [0, 2**20, 1e7, 2**24 - 300])
+def test_float32_far_from_0_comes_back_to_where_it_was(start: float) -> None:
+    X = (start + np.random.default_rng(0).integers(0, 256, (200, 5))).astype(np.float32)
+    ae = Autoencoder(latent_dim=4, max_epochs=0, random_state=0, validation_fraction=0).fit(X)
+    off = ae.reconstruct(X).astype(float) - X
+    assert abs(off.mean()) < 0.05
+    wide = X.astype(np.float64)
+    np.testing.assert_allclose(ae.transform(wide), ae.transform(X), atol=1e-5)

@@ -239,7 +239,8 @@ def test_every_scaling_of_bounded_data_keeps_its_bounds(
     scaling: str, shape: tuple[int, ...]
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 17, size=shape).astype(float)
-    ae = fit(pixels, scaling=scaling, latent_dim=2)
+    axes = "CHW" if len(shape) == 4 else None
+    ae = fit(pixels, scaling=scaling, latent_dim=2, axes=axes)
     back = ae.reconstruct(pixels)
     assert back.min() > -1e-3
     assert back.max() < 16 + 1e-3

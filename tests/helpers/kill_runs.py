@@ -61,7 +61,7 @@ def child(kind: str, seed: int, folder: Path) -> int:
 
 def being_written(folder: Path, pid: int) -> bool:
     """Whether a checkpoint of this process has begun to take shape."""
-    return (folder / f".run.checkpoint.{pid}.partial").exists()
+    return any(folder.glob(f".run.checkpoint.*.{pid}.*.partial"))
 
 
 def ended(pid: int) -> bool:

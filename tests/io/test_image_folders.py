@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from helpers.slice_checks import same, sentence, twins
@@ -16,6 +17,7 @@ from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io import image_folders as images
 from narrows.io import read as reading
 from narrows.io.image_folders import parse_size
+from narrows.io.photographs import Photograph, read_photograph, write_photograph
 from narrows.io.read import read
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -129,7 +131,104 @@ def test_the_cameras_orientation_is_applied(tmp_path: Path, name: str) -> None:
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(read(tmp_path).X, GREY[None])
+    with pytest.warns(UserWarning, match=r"'.*a.gif' hold several pictures: only the first"):
+        np.testing.assert_array_equal(read(tmp_path).X, GREY[None])
+
+
+# ------------------------------------------------------------------------------------ TIFFs
+
+MINUS = np.array([[-5, -1, 0], [1, 2, 127]])
+FLOATS = np.random.default_rng(0).random((5, 6))
+BLACK = {"photometric": "minisblack"}
+WHITE = {"photometric": "miniswhite"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "options", "words"),
+    [
+        (MINUS.astype(np.int8), {}, "-5 to 127"),
+        (MINUS.astype(np.int16), {}, "0 to 65,535"),
+        (MINUS.astype(np.int32) * 10**6, {}, "0 to 65,535"),
+        (DEEP, WHITE, "from white to black"),
+        (FLOATS.astype(np.float32), WHITE, "from white to black"),
+        (MINUS.astype(np.int8), WHITE, "from white to black"),
+        (FLOATS, {}, "float32"),
+        (np.dstack([FLOATS] * 3), {"photometric": "rgb"}, "float32"),
+        (FLOATS.astype(np.complex64), {}, "float32"),
+        (np.dstack([GREY, GREY + 1]), {**BLACK, "planarconfig": "contig"}, "2 values a pixel"),
+        (np.stack([DEEP, DEEP]), {**BLACK, "planarconfig": "separate"}, "2 values a pixel"),
+        (np.stack([GREY] * 5), {**BLACK, "planarconfig": "separate"}, "5 values a pixel"),
+        (np.dstack([FLOATS.astype("f4")] * 7), {**BLACK, "planarconfig": "contig"}, "7 values"),
+        (
+            np.dstack([GREY] * 4),
+            {"photometric": "rgb", "extrasamples": ["unspecified"]},
+            "4 values",
+        ),
+        (np.dstack([GREY] * 5), {"photometric": "rgb"}, "5 values a pixel"),
+        (GREY, {"photometric": "cfa"}, "save it as grey or RGB"),
+    ],
+)
+def test_tiffs_that_would_be_changed_are_refused_by_both_readers(
+    tmp_path: Path, stored: np.ndarray, options: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stored, **options)
+    for reader, given in ((read, tmp_path), (read_photograph, path)):
+        with pytest.raises(FileError) as caught:
+            reader(given)
+        sentence(caught, "a.tif", words)
+
+
+@pytest.mark.parametrize(
+    ("stored", "options"),
+    [
+        (np.abs(MINUS).astype(np.int8), {}),
+        (np.abs(MINUS).astype(np.int16), {}),
+        (np.abs(MINUS).astype(np.int64), {}),
+        (FLOATS.astype(np.float16), {}),
+        (np.dstack([FLOATS.astype(np.float32)] * 3), {"photometric": "rgb"}),
+        (np.stack([DEEP, DEEP + 1, DEEP]), {"photometric": "rgb", "planarconfig": "separate"}),
+        (np.dstack([DEEP, DEEP + 1, DEEP]), {"photometric": "rgb"}),
+        (GREY, WHITE),
+    ],
+)
+def test_tiffs_are_read_as_tifffile_reads_them(
+    tmp_path: Path, stored: np.ndarray, options: dict[str, Any]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    truth = stored if options.get("planarconfig") != "separate" else np.moveaxis(stored, 0, -1)
+    truth = 255 - truth if options == WHITE else truth
+    for found in (read(tmp_path).X[0], read_photograph(tmp_path / "a.tif").pixels):
+        assert found.dtype in (np.uint8, np.uint16, np.float32)
+        np.testing.assert_array_equal(found, truth.astype(found.dtype))
+        np.testing.assert_array_equal(found.astype(float), truth.astype(float))
+
+
+@pytest.mark.parametrize("stored", [GREY, DEEP, np.dstack([DEEP] * 3), FLOATS.astype("f2")])
+def test_of_several_pages_the_first_is_read_and_said(tmp_path: Path, stored: np.ndarray) -> None:
+    for name in ("a.tif", "b.tif"):
+        with tifffile.TiffWriter(tmp_path / name) as file:
+            for page in (stored, stored * 0, stored):
+                file.write(page, photometric="rgb" if stored.ndim == 3 else "minisblack")
+    with pytest.warns(UserWarning, match=r"a.tif' and 1 others? hold several pictures"):
+        X = read(tmp_path).X
+    np.testing.assert_array_equal(X, [stored, stored])
+    with pytest.warns(UserWarning, match="only the first is read"):
+        read_photograph(tmp_path / "b.tif")
+
+
+def test_colours_of_sixteen_bits_are_kept_with_transparency_and_resize(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65_536, (6, 8, 4)).astype(np.uint16)
+    write_photograph(Photograph(deep[..., :3]), tmp_path / "a.png")
+    write_photograph(Photograph(deep[..., :3], alpha=deep[..., 3]), tmp_path / "b.png")
+    X = read(tmp_path).X
+    assert X.dtype == np.uint16
+    np.testing.assert_array_equal(X[0], deep[..., :3])
+    alpha = deep[..., 3:] / 65_535
+    np.testing.assert_allclose(X[1], deep[..., :3] * alpha + 65_535 * (1 - alpha), atol=0.51)
+    assert read(tmp_path, resize=4).X.shape == (2, 4, 4, 3)
+    save(tmp_path / "c.png", GREY)  # grey of 8 bits beside it
+    np.testing.assert_array_equal(read(tmp_path).X[2, ..., 1], GREY.astype(np.uint16) * 257)
 
 
 # ------------------------------------------------------------------------------------ sizes
@@ -361,9 +460,11 @@ def test_a_thread_does_not_change_the_filters_of_warnings(
     image_folder(tmp_path)
     X = read(tmp_path, lazy=True).X
     filters: list[Any] = []
-    real = images.pixels
+    real = images.read_pixels
     monkeypatch.setattr(
-        images, "pixels", lambda *given: [filters.append(list(warnings.filters)), real(*given)][1]
+        images,
+        "read_pixels",
+        lambda *given: [filters.append(list(warnings.filters)), real(*given)][1],
     )
     with ThreadPoolExecutor(1) as thread:
         np.testing.assert_array_equal(thread.submit(lambda: X[3:4]).result(), [GREY + 3])

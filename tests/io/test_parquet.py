@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +86,30 @@ def test_only_the_row_groups_needed_are_read_and_each_once(
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_a_missing_value_is_named_by_file_row_and_column(tmp_path: Path, counted: bool) -> None:
-    parquet(tmp_path / "1.parquet", {"a": [1.0] * 9})
-    values = [1.0, 2, 3, 4, 5, None, 7]
-    parquet(tmp_path / "2.parquet", {"a": values}, write_statistics=counted)
-    with pytest.raises(InputError) as caught:
-        read(tmp_path, lazy=True).X[9:16]
-    sentence(caught, '2.parquet\', row 6, column "a"', "missing")
-    if counted:
-        with pytest.raises(InputError, match="missing"):
-            read(tmp_path, lazy=True)
+def test_missing_values_are_nan_and_integers_with_some_float64(
+    tmp_path: Path, counted: bool
+) -> None:
+    none = [None] * 3
+    columns = {
+        "float": pa.array([1.5, None, 3, *none], pa.float32()),
+        "integer": pa.array([1, 2, None, *none], pa.int8()),
+        "boolean": pa.array([None, True, False, *none]),
+        "decimal": pa.array([Decimal("1.10"), None, Decimal("-3"), *none], pa.decimal128(9, 2)),
+        "nothing": pa.nulls(6),
+        "category": pa.array([4, None, 5, *none]).dictionary_encode(),
+    }
+    _, eager = twins(parquet(tmp_path / "t.parquet", columns, 2, write_statistics=counted))
+    nan = np.nan
+    rows = [[1.5, 1, nan, 1.1, nan, 4], [nan, 2, 1, nan, nan, nan], [3, nan, 0, -3, nan, 5]]
+    np.testing.assert_array_equal(eager.X, [*rows, *[[nan] * 6] * 3])
+    assert eager.X.dtype == np.float64
+    kept = parquet(tmp_path / "f.parquet", {"a": columns["float"]})
+    assert read(kept).X.dtype == np.float32  # NaN needs no wider dtype
+
+
+def test_integers_alone_keep_every_digit(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "t.parquet", {"a": [2**53 + 1], "b": [-(2**62) - 1]})
+    assert read(path).X.tolist() == [[2**53 + 1, -(2**62) - 1]]
 
 
 def test_files_with_different_columns(tmp_path: Path) -> None:
@@ -131,8 +146,9 @@ def test_parquet_keeps_the_columns_type_and_leaves_the_index_out(tmp_path: Path)
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"a": [1, 2], "b": ["x", "y"]}, ['column "b"', "no numbers"]),
-        ({"a": [1.0, None]}, ["row 2", 'column "a"', "missing"]),
+        ({"a": [1, 2], "b": ["x", "y"]}, ['column "b" holds only words', "get_dummies"]),
+        ({"a": [2**53 + 1, 2], "b": [1.5, 2]}, ["row 1", 'column "a"', "above 2**53"]),
+        ({"a": [1, None, -(2**53) - 1]}, ["row 3", 'column "a"', "-9007199254740993"]),
         ({"a": []}, ["no rows"]),
     ],
 )

@@ -190,7 +190,7 @@ def test_tiffs_that_only_tifffile_reads(tmp_path: Path) -> None:
     tifffile.imwrite(path, floats[..., 0].astype(np.float16), photometric="minisblack")
     np.testing.assert_array_equal(read_photograph(path).pixels, floats[..., 0].astype(np.float16))
     tifffile.imwrite(path, random((6, 8, 4), "uint16"), photometric="separated")
-    with pytest.raises(FileError, match="SEPARATED: save it as RGB"):
+    with pytest.raises(FileError, match="SEPARATED; save it as RGB"):
         read_photograph(path)
 
 
@@ -321,9 +321,8 @@ def test_of_two_pictures_in_a_jpeg_the_first(tmp_path: Path) -> None:
         assert read_photograph(tmp_path / "a.jpg").pixels.max() == 0
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_floats_of_other_widths_are_read(dtype: str, tmp_path: Path) -> None:
-    values = np.random.default_rng(0).random((9, 7)).astype(dtype)
+def test_floats_of_half_the_width_are_read(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((9, 7)).astype(np.float16)
     tifffile.imwrite(tmp_path / "a.tif", values)
     found = read_photograph(tmp_path / "a.tif").pixels
     np.testing.assert_array_equal(found, values.astype(np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 from PIL import Image
 
 from narrows.exceptions import FileError, InputError
-from narrows.io.write import atomic_write, check_output, contact_sheet, pictures, write_rows
+from narrows.io.write import (
+    atomic_write,
+    check_output,
+    contact_sheet,
+    pictures,
+    temporary_path,
+    write_rows,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -128,4 +136,52 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         place.write_text("half")
         raise ZeroDivisionError
     assert out.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "rows.csv", "é" * 120 + ".npz", "n" * 251 + ".npy"])
+def test_threads_that_write_one_path_leave_a_whole_file(name: str, tmp_path: Path) -> None:
+    """Every writer has a temporary name of its own, which fits wherever the path's name does."""
+    out = tmp_path / name
+
+    def write(number: int) -> None:
+        write_rows(np.full((50, 3), number), out, overwrite=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(40)))
+    found = np.loadtxt(out, delimiter=",", skiprows=1) if name.endswith("csv") else np.load(out)
+    found = found["X"] if name.endswith("npz") else found
+    assert found.shape == (50, 3)
+    assert len(np.unique(found)) == 1
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_temporary_names_are_short_and_never_the_same(tmp_path: Path) -> None:
+    names = [temporary_path(tmp_path / name).name for name in ("a", "a", "n" * 255, "é" * 127)]
+    with ThreadPoolExecutor(1) as pool:
+        names.append(pool.submit(temporary_path, tmp_path / "a").result().name)
+    assert len(set(names)) == 5
+    assert max(len(name.encode()) for name in names) <= 130
+
+
+@pytest.mark.parametrize("name", ["n" * 252 + ".npy", "a\0b.npy", "d" * 300 + "/"])
+def test_a_name_that_no_file_can_have_is_one_sentence(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="choose another name"):
+        write_rows(np.zeros((2, 2)), f"{tmp_path}/{name}")
+
+
+def test_a_folder_that_cannot_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, replace = tmp_path / "pictures", Path.replace
+    write_rows(np.zeros((2, 4, 4), np.uint8), out)
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_rows(np.zeros((1, 4, 4), np.uint8), out, overwrite=True)
+    monkeypatch.setattr(Path, "replace", replace)
+    assert sorted(p.name for p in out.iterdir()) == ["0000.png", "0001.png"]
     assert list(tmp_path.iterdir()) == [out]

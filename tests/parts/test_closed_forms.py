@@ -159,8 +159,7 @@ def test_an_unfitted_start_is_pca_itself(architecture: str, distance: str) -> No
     ae = Autoencoder(
         latent_dim=5, architecture=architecture, distance=distance, max_epochs=0, random_state=0
     ).fit(DIGITS)
-    pca = ae.pca_.reconstruct(DIGITS)
-    np.testing.assert_allclose(ae.reconstruct(DIGITS), np.clip(pca, 0, 16), atol=1e-3)
+    np.testing.assert_allclose(ae.reconstruct(DIGITS), ae.pca_.reconstruct(DIGITS), atol=1e-3)
 
 
 def _held_out_ratio(X: np.ndarray, **kwargs: object) -> float:
@@ -175,6 +174,62 @@ def test_never_below_pca_on_validation_whatever_the_units(seed: int) -> None:
     X = rng.normal(size=(60, 12)) * np.logspace(-3, 6, 12) + 1e4
     assert _held_out_ratio(X, latent_dim=3, learning_rate=0.1, max_epochs=8) <= 1.0 + 1e-6
     assert _held_out_ratio(X, latent_dim=3, max_epochs=0) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "u1"])
+def test_pca_is_kept_within_the_bounds_of_the_data_as_the_model_is(dtype: str) -> None:
+    """Scikit-learn's PCA, clipped, is what the model is compared with, and where it starts."""
+    X, test = DIGITS[:1400].astype(dtype), DIGITS[1400:]
+    ae = Autoencoder(latent_dim=8, max_epochs=0, random_state=0).fit(X, X_val=X)
+    pca = PCA(8).fit(X.reshape(-1, 64).astype(float))
+    raw = pca.inverse_transform(pca.transform(test.reshape(-1, 64))).reshape(test.shape)
+    assert raw.min() < -1
+    clipped = np.clip(raw, 0, 16)
+    expected = 1 - ((clipped - test) ** 2).sum() / ((test - test.mean(0)) ** 2).sum()
+    assert ae.pca_.score(test) == pytest.approx(expected, abs=1e-4)
+    assert ae.pca_.score(test) == pytest.approx(ae.score(test), abs=1e-6)
+    assert ae.pca_.score_samples(test) == pytest.approx(ae.score_samples(test), rel=1e-4)
+    far = ae.pca_.inverse_transform(100 * np.eye(8, dtype=np.float32))
+    assert far.min() == pytest.approx(0, abs=1e-6) and far.max() == pytest.approx(16)
+    errors = ae.validation_errors_
+    assert errors["validation_error"] == pytest.approx(errors["validation_error_pca"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("distance", "low", "high"),
+    [("bernoulli", 0, 1), ("categorical", 0, 3), ("poisson", 0, np.inf), ("mixed", 0, 3)],
+)
+def test_pca_is_kept_within_what_the_distance_can_answer(
+    distance: str, low: float, high: float
+) -> None:
+    X = np.random.default_rng(0).integers(0, 2 if distance == "bernoulli" else 4, (80, 7)) * 1.0
+    vae = VariationalAutoencoder(distance=distance, latent_dim=3, max_epochs=0, random_state=0)
+    back = vae.fit(X).pca_.inverse_transform(20 * np.eye(3, dtype=np.float32))
+    assert back.min() == pytest.approx(low, abs=1e-5) and back.max() > 1 - 1e-6
+    assert back.max() <= high + 1e-5
+
+
+def test_measurements_have_no_bounds_and_neither_has_their_pca() -> None:
+    ae = Autoencoder(latent_dim=2, max_epochs=0, random_state=0).fit(plane())
+    far = ae.pca_.inverse_transform(1e3 * np.eye(2, dtype=np.float32))
+    assert far.max() > 10 * plane().max()
+
+
+@pytest.mark.parametrize("top", [3, 255])
+def test_the_score_of_integers_is_that_of_what_is_not_rounded_yet(top: int) -> None:
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(300, 2)) @ rng.normal(size=(2, 8)) + rng.normal(size=(300, 8))
+    X = (top * (hidden > 0)).astype(np.uint8)
+    ae = Autoencoder(latent_dim=2, max_epochs=5, random_state=0).fit(X)
+
+    def r2(back: np.ndarray) -> float:
+        return 1 - ((back - X) ** 2).sum() / ((X - X.mean(0)) ** 2).sum()
+
+    scaled = ae._decode(torch.from_numpy(ae.transform(X))).detach()
+    assert ae.score(X) == pytest.approx(r2(ae.scaling_.undo(scaled).numpy()), abs=1e-6)
+    rounded = r2(ae.reconstruct(X).astype(float))
+    assert ae.score(X) == pytest.approx(rounded, abs=0.05)
+    assert (top > 3) or ae.score(X) != pytest.approx(rounded, abs=1e-3)
 
 
 def test_a_bent_line_is_learned_far_better_than_pca() -> None:

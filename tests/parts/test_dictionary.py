@@ -47,10 +47,12 @@ class Toy:
         self.q, self.g = type("Q", (), {"idle": idle})(), g
 
 
-def trace(h: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> Trace:
+def trace(
+    h: torch.Tensor, x: torch.Tensor, output: torch.Tensor, mask: torch.Tensor | None = None
+) -> Trace:
     node = Node(z=h[None], extras={"h": h})
     return Trace(
-        x, x, None, [node], output[None], torch.zeros(1, len(x)), Clock(), torch.Generator()
+        x, x, mask, [node], output[None], torch.zeros(1, len(x)), Clock(), torch.Generator()
     )
 
 
@@ -71,6 +73,26 @@ def test_the_revival_is_what_dead_numbers_leave_of_the_residual() -> None:
     assert float(found.detach()) == pytest.approx(total / 5, rel=1e-5)
     nobody = torch.zeros(4)
     assert float(DeadLatentLoss(1)(Toy(nobody, g), trace(h, x, output)).detach()) == 0.0
+
+
+def test_the_revival_does_not_see_what_is_missing() -> None:
+    """What fills a gap is not explained, and its residual pulls at no direction."""
+    rng = torch.Generator().manual_seed(0)
+    g, idle = DictionaryDecoder(4, (3,)), torch.full((4,), float(DEAD_AFTER_ROWS))
+    torch.nn.init.normal_(g.weight, generator=rng)
+    torch.nn.init.zeros_(g.bias)
+    h, x, output, other = (torch.randn(5, n, generator=rng) for n in (4, 3, 3, 3))
+    mask = (torch.rand(5, 3, generator=rng) > 0.4).float()
+    filled = torch.where(mask > 0, x, other)
+    found = [DeadLatentLoss(2)(Toy(idle, g), trace(h, t, output, mask)) for t in (x, filled)]
+    assert float(found[0].detach()) == pytest.approx(float(found[1].detach()), rel=1e-6)
+    whole = [float(DeadLatentLoss(2)(Toy(idle, g), trace(h, x, output, m)).detach()) for m in (
+        None, torch.ones(5, 3), torch.zeros(5, 3))]  # fmt: skip
+    assert whole[0] == whole[1] > float(found[0].detach()) > whole[2] == 0
+    hidden = trace(h, x, output, torch.tensor([1.0, 0, 1]).expand(5, 3))
+    (slope,) = torch.autograd.grad(DeadLatentLoss(2)(Toy(idle, g), hidden), g.weight)
+    plain = torch.autograd.grad(DeadLatentLoss(2)(Toy(idle, g), trace(h, x, output)), g.weight)[0]
+    assert not torch.allclose(slope, plain)
 
 
 def test_a_dead_number_comes_back() -> None:

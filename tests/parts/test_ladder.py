@@ -96,6 +96,27 @@ def test_samples_have_the_moments_of_the_levels() -> None:
     torch.testing.assert_close(z[:, 2].std(), torch.tensor(1.0), atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
+def test_temperature_scales_the_noise_of_every_level(temperature: float) -> None:
+    """0 gives the means from the top down; any other its share of the deviation, level by level."""
+    model = ladder(sizes=(2, 2, 1))
+    with torch.no_grad():
+        z = model.sample(20_000, torch.Generator().manual_seed(0), temperature)
+        fine, middle, top = z.split([2, 2, 1], -1)
+        t = model.g.down(2, None, top)
+        levels = [
+            (top, torch.zeros(1), torch.zeros(1)),
+            (middle, *model.q.split(model.g.prior[1](t))),
+        ]
+        t = model.g.down(1, t, middle)
+        levels.append((fine, *model.q.split(model.g.prior[0](t))))
+    for drawn, mu, log_variance in levels:
+        noise = (drawn - mu) / torch.exp(0.5 * log_variance)
+        wanted = torch.full((drawn.shape[1],), temperature)
+        torch.testing.assert_close(noise.std(0), wanted, atol=0.03 * temperature + 1e-6, rtol=0)
+        assert noise.mean(0).abs().max() < 0.03 * temperature + 1e-6
+
+
 def test_every_number_of_the_code_has_a_level() -> None:
     assert level_sizes(80, 2) == [40, 40]
     assert level_sizes(3, 5) == [1, 1, 1]

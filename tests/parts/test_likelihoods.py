@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,15 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import narrows
+from helpers.likelihoods_made import made
 from helpers.small_data import plane
 from narrows import Autoencoder, InputError, VariationalAutoencoder
 from narrows.estimators.fit_setup import find_range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS, MSE, Likelihood
-from narrows.training.batches import fit_scaling
 from narrows.training.statistics import statistics
 
 Array = NDArray[Any]
 DIGITS = load_digits().images
-
-
-def made(name: str, rows: Array, kind: str = "column") -> tuple[Likelihood, Callable[..., Tensor]]:
-    """D as a fit makes it for these rows, and what scales rows for it."""
-    found = statistics([torch.from_numpy(rows)])
-    D = LIKELIHOODS[name]()
-    scaling = fit_scaling(found, kind if D.scaled else "none")
-    seen = find_range([found])
-    D.build(rows.shape[1:], D.infer_support(seen))
-    D.set_data_units(scaling.shift, scaling.scale, seen)
-    return D, lambda x: scaling.apply(torch.as_tensor(np.asarray(x, dtype=np.float64)))
 
 
 def answer(D: Likelihood, shape: tuple[int, ...], *lead: int, seed: int = 0) -> Tensor:
@@ -169,6 +157,17 @@ def test_mixed_columns_come_back_as_what_they_are() -> None:
         each = D.elementwise(x, certain[None])[0]
     assert float(each[:, :2].max()) < 1e-3  # sure of what is true
     assert float(each[:, 2].mean()) == pytest.approx(0.5 * np.log(2 * np.pi))
+
+
+def test_classes_and_numbers_of_mixed_rows_do_not_touch_each_other() -> None:
+    """A gap is no class, or the mean of a number; what is given stays as it is."""
+    D, _ = made("mixed", table())
+    mean, log_scale = torch.tensor([0.3, 0.4, 0.5]), torch.tensor([1.0, 2.0, 3.0])
+    filled = D.filling(mean)
+    np.testing.assert_allclose(filled * D.scale + D.shift, [-1, -1, 0.5 * D.scale[2] + D.shift[2]])
+    assert not D.to_model(filled[None])[:, 1:].any()
+    assert D.log_volume(log_scale).tolist() == [0.0, 0.0, 3.0]
+    assert mean.tolist() == pytest.approx([0.3, 0.4, 0.5]) and log_scale.tolist() == [1, 2, 3]
 
 
 CASES = {

@@ -9,7 +9,15 @@ from sklearn.datasets import load_digits
 
 from narrows import Autoencoder, MaskedAutoencoder, ParameterError
 from narrows._types import Clock
-from narrows.parts.masked_patches import PatchGrid, PatchMask, patch_side
+from narrows.parts.masked_patches import (
+    HEADS,
+    WIDTH,
+    PatchGrid,
+    PatchMask,
+    TransformerBlock,
+    VisibleEncoder,
+    patch_side,
+)
 
 DIGITS = load_digits().images
 SMALL = {"latent_dim": 6, "hidden_layer_sizes": (32,), "random_state": 0}
@@ -53,6 +61,44 @@ def test_what_is_hidden_cannot_change_the_code() -> None:
         torch.testing.assert_close(one.z, two.z)
         residual = (one.output[0] - x) * mask
     torch.testing.assert_close(one.distance[0], 0.5 * residual.square().flatten(1).sum(1))
+
+
+def encoder() -> VisibleEncoder:
+    torch.manual_seed(0)
+    f = VisibleEncoder(PatchGrid((1, 4, 6), 2), 3)
+    torch.nn.init.normal_(f.place)
+    return f
+
+
+def test_a_patch_keeps_its_place_whichever_others_are_visible() -> None:
+    """Tokens are a set: their order is of no effect, their places in the image are."""
+    f, x = encoder(), torch.randn(2, 1, 4, 6)
+    visible = torch.tensor([[0, 2, 5], [1, 3, 4]])
+    with torch.no_grad():
+        h = f(x, visible)
+        torch.testing.assert_close(f(x, visible[:, [2, 0, 1]]), h)
+        torch.testing.assert_close(f(x, torch.arange(6).expand(2, -1)), f(x))
+        turned = x.roll(2, -1)  # the same patches at other places
+        assert (f(turned) - f(x)).abs().max() > 1e-3
+
+
+def test_a_block_is_torchs_own_encoder_layer_without_dropout() -> None:
+    torch.manual_seed(0)
+    mine, t = TransformerBlock(WIDTH), torch.randn(2, 5, WIDTH)
+    layer = torch.nn.TransformerEncoderLayer(
+        WIDTH, HEADS, 2 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
+    )
+    heads, answer = layer.self_attn, layer.self_attn.out_proj
+    pairs = [
+        (heads.in_proj_weight, mine.told.weight), (heads.in_proj_bias, mine.told.bias),
+        (answer.weight, mine.answer.weight), (answer.bias, mine.answer.bias),
+        (layer.linear1.weight, mine.wide.weight), (layer.linear1.bias, mine.wide.bias),
+        (layer.linear2.weight, mine.narrow.weight), (layer.linear2.bias, mine.narrow.bias),
+    ]  # fmt: skip
+    with torch.no_grad():
+        for theirs, ours in pairs:
+            theirs.copy_(ours)
+        torch.testing.assert_close(mine(t), layer(t), rtol=1e-4, atol=1e-5)
 
 
 def test_it_fills_in_better_than_the_mean() -> None:

@@ -29,9 +29,10 @@ def similarity(a: Array, b: Array, window: int, weights: tuple[float, ...]) -> f
     result = 1.0
     for j, weight in enumerate(weights):
         if j:
-            rows, columns = (n // 2 * 2 for n in a.shape)
+            a, b = (np.pad(x, [(n % 2, n % 2) for n in x.shape]) for x in (a, b))
+            rows, columns = (n // 2 for n in a.shape)
             a, b = (
-                x[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).mean((1, 3))
+                x[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean((1, 3))
                 for x in (a, b)
             )
         views = [np.lib.stride_tricks.sliding_window_view(x, (window, window)) for x in (a, b)]

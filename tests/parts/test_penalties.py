@@ -81,6 +81,31 @@ def test_the_jacobian_of_a_bent_encoder_and_its_gradient() -> None:
     )
 
 
+def test_the_gradient_penalty_of_a_bent_decoder_moves_g_alone() -> None:
+    """Its Jacobian depends on z, and yet f gets no gradient through z."""
+    model = linear(5, 3)
+    model.g = nn.Sequential(model.g, nn.Tanh(), nn.Linear(5, 5))
+    trace = model(drawn(4, 5), Clock(), torch.Generator().manual_seed(0))
+    penalty = GradientPenalty()(model, trace)
+    rows = [torch.autograd.functional.jacobian(model.g, z[None]) for z in trace.z[0].detach()]
+    wanted = torch.stack([J.square().sum() for J in rows]).mean()
+    assert float(penalty.detach()) == pytest.approx(float(wanted), rel=1e-5)
+    *to_f, to_g = torch.autograd.grad(
+        penalty, [*model.f.parameters(), model.g[0].weight], allow_unused=True
+    )
+    assert to_f == [None, None] and to_g.abs().sum() > 0
+
+
+def test_the_contraction_is_that_at_x_whatever_f_was_shown() -> None:
+    model, x = linear(5, 3), drawn(4, 5)
+    model.f = nn.Sequential(model.f, nn.Tanh())
+    trace = model(x, Clock(), torch.Generator().manual_seed(0))
+    wanted = float(Contractive()(model, trace).detach())
+    for shown in (x + 1, torch.full_like(x, torch.nan)):
+        trace.corrupted = shown
+        assert float(Contractive()(model, trace).detach()) == pytest.approx(wanted)
+
+
 @pytest.mark.parametrize("R", [Contractive(), GradientPenalty()])
 def test_jacobians_have_the_same_value_where_nothing_is_learned(R: Any) -> None:
     model = linear(5, 3)

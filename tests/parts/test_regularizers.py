@@ -180,6 +180,39 @@ def test_terms_do_not_change_when_a_batch_is_repeated() -> None:
         )
 
 
+# ------------------------------------------------------------------ free bits and capacity
+
+
+@pytest.mark.parametrize("free", [0.0, 0.3, 0.7, 5.0])
+def test_free_nats_are_those_of_the_mean_of_each_number(free: float) -> None:
+    """Σ_j max(free, mean KL_j): a row below may make up for one above (Kingma et al., eq. 15)."""
+    each = drawn(40, 4).exp() * torch.tensor([0.1, 0.4, 1.0, 2.0])
+    each.requires_grad_()
+    node = Node(z=torch.zeros(1, 40, 4), kl=each.sum(1), extras={"kl_each": each})
+    found = KL(free=lambda progress: free * progress)(None, trace_of(node))
+    means = each.detach().mean(0).numpy()
+    assert float(found.detach()) == pytest.approx(np.maximum(free, means).sum(), rel=1e-5)
+    if free < means.max():  # what costs nothing has no gradient
+        (slope,) = torch.autograd.grad(found, each)
+        np.testing.assert_allclose(slope, np.tile((means > free) / 40, (40, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("free", [0.0, 0.2, 2.0])
+def test_free_nats_of_a_whole_code_count_its_numbers(closed: bool, free: float) -> None:
+    """Where KL_j is not known: max(k free, mean KL), of the closed form or of log q − log p."""
+    kl = drawn(30).abs() + 1.0
+    log_q, log_p = drawn(2, 30, seed=1) + 1.5, drawn(2, 30, seed=2)
+    node = Node(z=torch.zeros(2, 30, 3), log_q=log_q, log_p=log_p, kl=kl if closed else None)
+    mean = float(kl.mean() if closed else (log_q - log_p).mean())
+    assert float(KL(free)(None, trace_of(node))) == pytest.approx(max(3 * free, mean), rel=1e-5)
+    two = trace_of(node)
+    two.nodes.append(node)  # levels add up
+    assert float(KL(free)(None, two)) == pytest.approx(2 * max(3 * free, mean), rel=1e-5)
+    bound = float(KL(free, capacity=9.0)(None, two))
+    assert bound == pytest.approx(abs(2 * max(3 * free, mean) - 9.0), rel=1e-4)
+
+
 # ------------------------------------------------------------------ named models
 
 X = load_digits().images[:200]

@@ -103,6 +103,24 @@ def test_moving_averages_follow_the_formula() -> None:
         x = x.flip(0)[:30]  # another batch
 
 
+def test_each_book_of_several_follows_what_the_books_before_it_leave() -> None:
+    q = bare(ResidualQuantizer(4, 2, decay=0.8, n_levels=3), 4).train().q
+    books, left = q.book.double().numpy().copy(), blobs(80).double().numpy()
+    q.after_step(
+        passed(Model(nn.Identity(), nn.Identity(), q, MSE()).train(), blobs(80).view(40, 4))
+    )
+    for level, book in enumerate(books):
+        nearest = ((left[:, None] - book) ** 2).sum(-1).argmin(1)
+        n = np.bincount(nearest, minlength=4)
+        sums = np.stack([left[nearest == j].sum(0) for j in range(4)])
+        used = 0.8 + 0.2 * n
+        moved = (0.8 * book + 0.2 * sums) / used[:, None]
+        np.testing.assert_allclose(q.book[level].numpy(), moved, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(q.used[level].numpy(), used, rtol=1e-5)
+        np.testing.assert_array_equal(q.idle[level].numpy(), np.where(n > 0, 0, 80))
+        left = left - book[nearest]
+
+
 @pytest.mark.parametrize("update", ["average", "gradient"])
 def test_unused_vectors_are_moved_to_codes_of_the_batch(update: str) -> None:
     x = blobs(60)

@@ -1,4 +1,4 @@
-"""Bits at equal quality, against what can be worked out by hand."""
+"""Bits at equal quality and scaled rows, against what can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ import math
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def curves() -> ModuleType:
+def _module(name: str) -> ModuleType:
     sys.path.insert(0, str(FOLDER))
     try:
-        spec = importlib.util.spec_from_file_location("curves", FOLDER / "curves.py")
+        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
         if spec is None or spec.loader is None:
-            raise ImportError("curves")
+            raise ImportError(name)
         module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # a dataclass looks its own module up
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(FOLDER))
         sys.modules.pop("records", None)
+        sys.modules.pop(name, None)
     return module
+
+
+@pytest.fixture(scope="module")
+def curves() -> ModuleType:
+    return _module("curves")
 
 
 CURVE = [(0.1, 28.0), (0.2, 31.0), (0.5, 34.5), (1.0, 38.0)]
@@ -78,3 +86,21 @@ def test_the_table_has_a_line_for_each_curve(curves: ModuleType) -> None:
     assert "| ours | 0.050 |" in text
     assert "−50.0 % |" in text
     assert "| far | – | – | – | – |" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "spread"),
+    [
+        (np.array([[-26_739], [15_164]], np.int16), 41_903),
+        (np.array([[[-128, 127]], [[0, 1]]], np.int8), 255),
+        (np.array([[0], [2**63 - 1]], np.int64), 2.0**63),
+        (np.array([[5], [3]], np.uint16), 2),
+        (np.array([[-60_000.0], [60_000.0]], np.float16), 120_000),
+    ],
+)
+def test_rows_are_scaled_to_0_and_1_whatever_their_dtype(rows: Any, spread: float) -> None:
+    sets = _module("sets")
+    low, found = sets._range(rows)
+    assert found == spread
+    ready = sets.Split(rows, low, found).ready
+    assert (ready.min(), ready.max(), ready.dtype) == (0, 1, np.float32)

@@ -15,6 +15,7 @@ import torch
 
 import narrows
 from helpers.small_data import curve
+from narrows.io import write as writing
 from narrows.training.monitor import Monitor
 from narrows.training.train_state import StepRecord
 
@@ -317,8 +318,9 @@ def test_signals_end_the_run_with_a_checkpoint(
 def test_partial_files_of_killed_writers_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = tmp_path / ".c.checkpoint.999999999.partial"
-    left.write_bytes(b"half")
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.os, "getpid", lambda: 999_999_999)
+        writing.temporary_path(tmp_path / "c.checkpoint").write_bytes(b"half")
     narrows.Autoencoder(**SHORT, checkpoint=tmp_path / "c.checkpoint", checkpoint_every=3).fit(X)
     assert [p.name for p in tmp_path.iterdir()] == ["c.checkpoint"]
 

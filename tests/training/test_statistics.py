@@ -62,6 +62,28 @@ def test_zeros_and_ones_are_binary_and_a_half_is_not() -> None:
     assert not in_blocks((NOISE > 0).astype(np.int8) - 1, 10).binary
 
 
+@pytest.mark.parametrize("size", [200, 20, 7, 1])
+@pytest.mark.parametrize("first", [0, 1], ids=["a gap in the first row", "none there"])
+def test_missing_values_count_nowhere(size: int, first: int) -> None:
+    rows = 1e6 + NOISE[:200] * 10.0 ** np.arange(5)
+    rows[:, 1] = RNG.integers(0, 2, 200)
+    rows[first:][RNG.random((200 - first, 5)) < 0.3] = np.nan
+    rows[first, 2] = np.nan
+    rows[:, 3], rows[5:, 3] = 4.0, np.nan  # a constant that is seldom observed
+    rows[:, 4] = np.nan
+    found = in_blocks(rows, size)
+    some = rows[:, :4]
+    assert found.n == 200
+    np.testing.assert_array_equal(found.low[:4], np.nanmin(some, 0))
+    np.testing.assert_array_equal(found.high[:4], np.nanmax(some, 0))
+    np.testing.assert_allclose(found.mean[:4], np.nanmean(some, 0), rtol=1e-14)
+    np.testing.assert_allclose(found.deviation[:4], np.nanstd(some, 0), rtol=1e-9)
+    assert (found.low[4], found.high[4], found.mean[4], found.deviation[4]) == (
+        math.inf, -math.inf, 0.0, 0.0,
+    )  # fmt: skip
+    assert found.whole.tolist()[:4] == [False, True, False, True]
+
+
 def test_no_rows_raise_an_error() -> None:
     with pytest.raises(ValueError, match="no rows"):
         statistics([torch.zeros(0, 3)])

@@ -148,6 +148,21 @@ def test_validation_rows_and_samples_of_much_data_are_limited(
     assert (len(training), len(validation), found.n) == (N, 30, N)
 
 
+@pytest.mark.parametrize("fraction", [0, 0.3])
+def test_rows_without_any_value_are_neither_trained_nor_validated_on(fraction: float) -> None:
+    rows = np.arange(N, dtype=np.float64)[:, None]
+    empty = np.r_[0, 19, 20, 500:560, 999]
+    rows[empty] = np.nan
+    with pytest.warns(UserWarning, match=r"64 of the rows .*: 0, 19, 20, 500, 501, \.\.\."):
+        training, validation, found = hold_out(Counted(rows), fraction, seed=0)
+    seen = [torch.cat(list(training.in_order(32))), validation.data]
+    assert len(training) == len(seen[0])
+    assert found.low >= 1 and not torch.cat(seen).isnan().any()
+    both = np.sort((torch.cat(seen) if fraction else seen[0]).flatten().numpy())
+    np.testing.assert_array_equal(both, np.delete(np.arange(N), empty))
+    assert len(torch.cat(epoch(training)).unique()) == len(training)
+
+
 @pytest.mark.parametrize(("n", "m"), [(1000, 1000), (1000, 0), (1000, 1), (901, 333), (7, 3)])
 def test_a_sample_is_sorted_and_has_no_row_twice(n: int, m: int) -> None:
     found = sorted_sample(n, m, 0)

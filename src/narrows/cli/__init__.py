@@ -11,6 +11,7 @@ ends the command with one line on stderr and an exit status:
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -63,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Waiting threads should sleep soon: if other programs need the cores, threads that spin make
     # every step many times slower. GNU's OpenMP reads this when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that its encoding lacks is "?"
+            stream.reconfigure(errors="replace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words  # at any place: people add it at the end
     with warnings.catch_warnings():

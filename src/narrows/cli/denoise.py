@@ -9,7 +9,7 @@ import click
 
 from narrows import denoising
 from narrows.cli.options import is_given, literal, output_option, overwrite_option
-from narrows.io.write import check_output
+from narrows.io.write import PAGES, check_output
 
 MAX_TIME = "50s"  # for the fit to one image
 MAX_EPOCHS = 100_000  # so many that the time ends the fit
@@ -85,7 +85,7 @@ def denoise(
         return 0
     plan(data, out, overwrite=overwrite)  # refuses OUT before anything is loaded
     if page is not None:
-        check_output(page, [".html"], overwrite=overwrite)
+        check_output(page, PAGES, overwrite=overwrite)
     if page is not None or clean is not None:
         denoising.check_filters_installed()
     if clean is not None and not Path(clean).exists():

@@ -18,6 +18,7 @@ from narrows.cli.options import (
     resize_option,
     tracking_options,
 )
+from narrows.exceptions import FileError
 from narrows.io.write import check_output
 from narrows.training import given_rank
 
@@ -71,11 +72,12 @@ def fit(
     mnist:test its test images. Parameters that are "auto" are chosen from DATA.
 
     A run of more than half a minute writes OUT.checkpoint: if the run is interrupted, the same
-    command with --resume continues it to the same result.
+    command with --resume continues it to the same result; once OUT is complete, it says so and
+    ends.
     """
-    from narrows.estimators.fit_and_resume import refuse_other_parameters
+    from narrows.estimators.fit_and_resume import is_finished, refuse_other_parameters
+    from narrows.estimators.model_file import read as read_model
     from narrows.estimators.registry import model_class
-    from narrows.io.safetensors_file import read_file
 
     model = model_class(ctx.meta["narrows.model"])
     estimator = model(**{"verbose": not quiet, **given_parameters(ctx, model)})
@@ -86,23 +88,38 @@ def fit(
         estimator.checkpoint or path.with_suffix(".checkpoint"), [".checkpoint"], overwrite=True
     )
     goes_on = estimator.resume and run.exists()
-    log_on = overwrite or goes_on  # a log of another run is not overwritten
+    # a log of another run is not overwritten
+    log_on = overwrite or (estimator.resume and (run.exists() or path.exists()))
     listeners = listeners_for(log, track, path, overwrite=log_on)
     estimator.set_params(checkpoint=run, listeners=listeners)
     estimator.check_parameters()  # before anything is read
-    if estimator.resume and path.exists() and not (goes_on or overwrite):
-        refuse_other_parameters(estimator, path, read_file(path)[1], optional={"axes"})
-        if not quiet and given_rank() == 0:
-            click.echo(f"{path} is complete already; give --overwrite to fit again.")
-        return
+    earlier = estimator.resume and path.exists() and not goes_on
+    result = read_model(path)[1] if earlier else None  # of the same command, perhaps
+    if result is not None and not overwrite:
+        refuse_other_parameters(estimator, path, result, optional={"axes"})
     from narrows.training.process_group import join_group  # torch: only now
 
     with join_group() as group:
         with group.all_or_none():
             source = _read(estimator, data, resize)
+            classes = _classes(estimator, source, labels)
+            finished = result is not None and is_finished(
+                estimator, path, result, estimator._data_of_fit(source.X, None, classes)
+            )
+        if finished:
+            if not quiet and given_rank() == 0:
+                click.echo(
+                    f"{path} is complete already; to fit again, give --overwrite without --resume."
+                )
+            return
+        if result is not None and not overwrite:
+            raise FileError(
+                f"{path} is the result of a fit on other data, or of one that was interrupted; "
+                "give --overwrite to fit again, or choose another name."
+            )
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # only now that DATA could be read
-        estimator = _fitted(estimator, source, labels)
+        estimator = _fitted(estimator, source, classes)
         estimator.set_params(verbose=False)  # printing is no property of the model
         with group.all_or_none():
             estimator.save(path, overwrite=may)
@@ -133,28 +150,31 @@ def _read(estimator: Any, data: str, resize: str | None) -> Data:
     return read(data, lazy="auto" if takes_rows else False)
 
 
-def _fitted(estimator: Any, source: Data, labels: str | None) -> Any:
-    """The estimator fitted on the rows, with their classes if the model takes them."""
-    from narrows.estimators.base import with_feature_names
+def _classes(estimator: Any, source: Data, labels: str | None) -> Any:
+    """The classes of the rows, if the model takes them; the model also gets the rows' axes."""
     from narrows.estimators.class_conditional import ClassConditional
     from narrows.estimators.registry import ANY_SIZE
     from narrows.io.read import read_labels
 
     model = type(estimator).__name__
-    classes = []
+    if model not in ANY_SIZE and source.axes is not None and estimator.axes is None:
+        estimator.set_params(axes=source.axes)
     if isinstance(estimator, ClassConditional):
-        classes = [source.y if labels is None else read_labels(labels)]
-    elif labels is not None:
+        return source.y if labels is None else read_labels(labels)
+    if labels is not None:
         raise click.UsageError(
             f"--labels is for models of classes, such as conditional-vae; {model} is not one."
         )
-    if model not in ANY_SIZE and source.axes is not None and estimator.axes is None:
-        estimator.set_params(axes=source.axes)
-    estimator.fit(source.X, *classes)
-    if model not in ANY_SIZE and source.feature_names is not None:
-        # the file keeps them, so that columns in another order are refused later
-        return with_feature_names(estimator, source.feature_names)
-    return estimator
+    return None
+
+
+def _fitted(estimator: Any, source: Data, classes: Any) -> Any:
+    """The estimator fitted on the rows; its file keeps the names of their columns."""
+    from narrows.estimators.registry import ANY_SIZE
+    from narrows.io.sources import NamedRows
+
+    names = None if type(estimator).__name__ in ANY_SIZE else source.feature_names
+    return estimator.fit(source.X if names is None else NamedRows(source.X, names), classes)
 
 
 # ------------------------------------------------------------------ what is printed at the end

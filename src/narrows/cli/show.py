@@ -11,7 +11,7 @@ import click
 
 from narrows.cli.apply import loaded, rows_for
 from narrows.cli.options import option_words, output_option, overwrite_option, resize_option
-from narrows.io.write import check_output
+from narrows.io.write import PAGES, check_output
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,7 +99,7 @@ def report(
     from narrows.io.read import read_labels
     from narrows.report import measured_rows, write_report
 
-    check_output(out, [".html"], overwrite=overwrite)
+    check_output(out, PAGES, overwrite=overwrite)
     estimator = loaded(model, "reconstruct")
     source = rows_for(estimator, data, resize)
     path = write_report(

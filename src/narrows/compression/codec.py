@@ -25,10 +25,9 @@ from narrows.compression.codec_input import (
     read_items,
     resolve_mode,
 )
-from narrows.compression.codec_network import CodecNetwork, LatentEncoder
+from narrows.compression.codec_network import CodecConfig, CodecNetwork, LatentEncoder
 from narrows.compression.codec_setup import (
     MAX_WHOLE,
-    CodecConfig,
     CodecData,
     build_model,
     pca_network,
@@ -49,17 +48,20 @@ from narrows.estimators.fit_setup import FitData, Training, new_train_state, sta
 from narrows.estimators.fitted_state import (
     FittedState,
     History,
+    load_module,
     pick_device,
     refuse_own_networks,
-    without_prefix,
 )
 from narrows.estimators.model_file import versions
 from narrows.estimators.parameters import (
     AXES,
     MAX_LAYER_WIDTH,
+    Rule,
+    as_ints,
     lasting,
     parameter,
     refuse_changes,
+    rules_of,
     seed_of,
 )
 from narrows.estimators.pca import PCA
@@ -68,6 +70,7 @@ from narrows.estimators.validation import Given as GivenRows
 from narrows.estimators.validation import InputSpec, Layout, validate_X
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Images
+from narrows.training.checkpoint import SCORE
 from narrows.training.process_group import Group
 from narrows.training.train_state import TrainState
 
@@ -85,7 +88,12 @@ class CodecState(FittedState):
     from which a checkpoint's payload is made, are known during training only.
     """
 
-    keys: ClassVar[frozenset[str]] = FittedState.keys | {"levels", "layout"}
+    keys: ClassVar[Mapping[str, Rule]] = {
+        **FittedState.keys,
+        "choices": rules_of(CodecConfig),
+        "levels": {"each": {"each": SCORE, "named": True, "most": 16}, "most": 16},
+        "layout": rules_of(Layout) | {"none": True},
+    }
 
     model: CodecNetwork
     config: CodecConfig
@@ -202,7 +210,8 @@ class Codec(Learner[CodecState], BaseEstimator):
     )
     axes: str | None = parameter(
         None,
-        "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four.",
+        "What the axes of a sample mean. None: HW for three dimensions of data, CHW for four, HWC "
+        "for a last axis of one channel; a shape that may be either is refused.",
         choices=AXES,
     )
     input_shape: ClassVar[None] = None
@@ -216,7 +225,8 @@ class Codec(Learner[CodecState], BaseEstimator):
         ----------
         X : array, or str, Path or list for images
             A table (n, d), signals (n, C, L), images (n, H, W) or (n, C, H, W); or a folder of
-            images, or a list of images (H, W) or (H, W, 3) of any sizes.
+            images, or a list of images (H, W) or (H, W, 3) of any sizes. Rows with NaN are left out
+            first (``X[~numpy.isnan(X).any(1)]``); ``compress`` keeps them.
         y : ignored
         X_val : like X, optional
             Validation data, instead of a part of X.
@@ -234,7 +244,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     def check_parameters(self) -> None:
         """Check the parameters, before any data is read; raises ``ParameterError``."""
         super().check_parameters()
-        if not isinstance(self.block, str) and len(self.block) != 2:
+        if not isinstance(self.block, str) and len(as_ints(self.block)) != 2:
             raise ParameterError(f"block needs two sides, as (8, 8). Got {self.block!r} instead.")
         if self.quantizer == "fsq" and self.n_values % 2 == 0:
             raise ParameterError(
@@ -528,10 +538,9 @@ class Codec(Learner[CodecState], BaseEstimator):
         # the decoder follows from the payload
         return {k: v for k, v in super().__getstate__().items() if k != "_decoder"}
 
-    def _probe_input(self) -> Tensor:
-        rng = torch.Generator().manual_seed(0)
-        config = self.state_.config
-        return torch.rand((2, config.channels, *config.block), generator=rng)
+    @property
+    def _probe_shape(self) -> tuple[int, ...]:
+        return 2, self.state_.config.channels, *self.state_.config.block
 
     @torch.no_grad()
     def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -553,8 +562,8 @@ class Codec(Learner[CodecState], BaseEstimator):
         if layout is not None:
             spec = InputSpec(Layout(**{**layout, "user_shape": tuple(layout["user_shape"])}))
         network, objective = build_model(config, None)
-        network.load_state_dict(without_prefix("model.", tensors), assign=True)
-        objective.load_state_dict(without_prefix("objective.", tensors), assign=True)
+        load_module(network, "model.", tensors)
+        load_module(objective, "objective.", tensors)
         payload = Payload.from_bytes(tensors["payload"].numpy().tobytes())
         ExactDecoder(payload)  # raises now if anything in it is invalid
         return CodecState(

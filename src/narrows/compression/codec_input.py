@@ -16,6 +16,7 @@ from narrows.compression.format.header import MODES
 from narrows.compression.format.pack import Given, ends_of
 from narrows.exceptions import InputError, InputTypeError, ParameterError
 from narrows.io.photographs import find_photographs, read_photograph
+from narrows.io.sources import unmasked
 
 
 def level_for(model: ExactDecoder, quality: int | None) -> int | None:
@@ -98,6 +99,7 @@ def _as_array(X: Any) -> Any:
     try:
         if isinstance(X, Tensor):
             return X.detach().cpu().numpy()
+        X = unmasked(X)
         return X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
     except TypeError:
         raise InputTypeError(

@@ -7,19 +7,25 @@ image. f encodes each cell, and on a grid of cells also sees the cells around it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from narrows._types import Clock, Node, Trace
-from narrows.compression.context_network import ContextNetwork
+from narrows.compression.context_network import ContextNetwork, ContextOptions
 from narrows.compression.entropy_models import CellConv, ConditionalPrior, FactorisedPrior
 from narrows.compression.format import Array
 from narrows.compression.format.latent_codes import MAX_CODE
+from narrows.estimators.build import with_tuples
+from narrows.estimators.parameters import AXES, MAX_LAYER_WIDTH, rules_of, stored
 from narrows.estimators.pca import PCA
+from narrows.estimators.validation import DTYPES
 from narrows.parts import Composition
 from narrows.parts.latents.base import straight_through
 from narrows.parts.latents.scalar_quantizer import finite_scalar
@@ -30,8 +36,72 @@ from narrows.parts.objective import Term, WeightedObjective
 from narrows.parts.regularizers.base import Regularizer
 from narrows.training.batches import inference_batch
 
+MAX_CELL = 1 << 16  # numbers in a row or a signal, which are one cell
 STEP = math.sqrt(12)  # rounding to steps of √12 σ leaves a root mean squared error of σ
 NOISE_SHARE = 2 / 3  # of a run: until then the decoder sees noise, after that rounded codes
+
+
+NUMBER = {"kind": float}
+ABOVE_0 = {"kind": float, "low": 0, "open": True}
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Every "auto" of a codec, resolved."""
+
+    channels: int = stored(kind=int, low=1, high=MAX_CELL)
+    block: tuple[int, int] = stored(kind=tuple, low=1, high=MAX_CELL, most=2)
+    # shape of a sample that is one cell, in the user's axes
+    event: tuple[int, ...] | None = stored(kind=tuple, low=1, high=MAX_CELL, most=3, none=True)
+    axes: str | None = stored(choices=AXES)
+    latent_dim: int = stored(kind=int, low=1, high=MAX_LAYER_WIDTH)
+    hidden: tuple[int, ...] = stored(kind=tuple, low=1, high=MAX_LAYER_WIDTH)
+    sigmas: tuple[float, ...] = stored(each={**ABOVE_0, "high": 1e9}, most=16)
+    quantizer: str = stored(choices=("noise", "fsq"))
+    n_values: int = stored(kind=int, low=3, high=255)
+    scale: tuple[float, ...] = stored(each=ABOVE_0, most=MAX_CELL)  # of channels, or of columns
+    shift: tuple[float, ...] = stored(each=NUMBER, most=MAX_CELL)
+    # of each channel, where the data have bounds
+    low: tuple[float, ...] | None = stored(each=NUMBER, most=MAX_CELL, none=True)
+    high: tuple[float, ...] | None = stored(each=NUMBER, most=MAX_CELL, none=True)
+    dtype: str = stored(choices=DTYPES)
+    context: int = stored(0, kind=int, low=0, high=4096)  # width of the prior's networks; 0: none
+    # options of the context network, if there is one
+    pixels: dict[str, Any] | None = stored(None, **rules_of(ContextOptions), none=True)
+    precision: str = stored("float32", choices=("float32",))
+    architecture: str = stored("codec", choices=("codec",))
+
+    @property
+    def reach(self) -> int:
+        """Cells that a layer sees on each side."""
+        return 0 if self.event is not None else 1
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in a cell."""
+        return self.channels * math.prod(self.block)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CodecConfig:
+        """From the header of a model file."""
+        return cls(**with_tuples(data))
+
+    def broadcastable(self, name: str) -> NDArray[np.float64]:
+        """The "scale", "shift", "low" or "high" of the data, to broadcast against (C, h, w)."""
+        units = {"scale": self.scale, "shift": self.shift, "low": self.low, "high": self.high}
+        values = units[name]
+        if values is None:
+            return np.full((1, 1, 1), -math.inf if name == "low" else math.inf)
+        array = np.asarray(values, np.float64)
+        columns = self.event is not None and self.axes is None and len(array) > 1
+        return array.reshape((1, 1, -1) if columns else (-1, 1, 1))
+
+    def scaled_bounds(self) -> tuple[float, float]:
+        """Bounds of the data in scaled units; infinite without bounds or with several units."""
+        if self.low is None or self.high is None or len(self.scale) > 1:
+            return -math.inf, math.inf
+        shift, scale = self.shift[0], self.scale[0]
+        return (self.low[0] - shift) / scale, (self.high[0] - shift) / scale
 
 
 def to_cells(x: Tensor, block: tuple[int, int]) -> Tensor:

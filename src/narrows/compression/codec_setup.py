@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Generator, Tensor
 
 from narrows.compression.codec_network import (
     FSQ,
+    MAX_CELL,
+    CodecConfig,
     CodecNetwork,
     ContextBits,
     UniformNoise,
@@ -21,6 +23,7 @@ from narrows.compression.codec_network import (
     to_cells,
 )
 from narrows.compression.context_network import ContextNetwork, ContextOptions, context_options
+from narrows.estimators.build import with_tuples
 from narrows.estimators.fit_setup import (
     FitData,
     choose_scaling,
@@ -29,6 +32,7 @@ from narrows.estimators.fit_setup import (
     train_validation_split,
     unscaled,
 )
+from narrows.estimators.parameters import as_ints
 from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
 from narrows.estimators.validation import Given
 from narrows.exceptions import InputError, ParameterError
@@ -40,7 +44,6 @@ from narrows.training.patches import Patches
 from narrows.training.streamed_batches import Stream
 
 MAX_WHOLE = 4096  # numbers of an image up to which it is one cell
-MAX_CELL = 1 << 16  # numbers in a row or a signal, which are one cell
 BLOCK_SIDE = 8  # of a cell of a larger image
 PATCH_SIDE = 64  # of the patches of large images that are trained on
 BLOCK_WIDTH = 96  # hidden channels of f and g for blocks
@@ -52,67 +55,6 @@ TARGET_UNEXPLAINED_VARIANCE = 0.02  # share of the variance left by the middle l
 LEVEL_RATIO = math.sqrt(2)  # of the errors of one level and the next: 3 dB
 VALIDATION_PATCHES = 256
 SURVEYED_IMAGES = 4096  # by which the context network's groups of values are chosen
-
-
-@dataclass(frozen=True)
-class CodecConfig:
-    """Every "auto" of a codec, resolved."""
-
-    channels: int
-    block: tuple[int, int]
-    event: tuple[int, ...] | None  # shape of a sample that is one cell, in the user's axes
-    axes: str | None
-    latent_dim: int
-    hidden: tuple[int, ...]
-    sigmas: tuple[float, ...]
-    quantizer: str
-    n_values: int
-    scale: tuple[float, ...]  # of each channel, or of each column
-    shift: tuple[float, ...]
-    low: tuple[float, ...] | None  # of each channel, where the data have bounds
-    high: tuple[float, ...] | None
-    dtype: str
-    context: int = 0  # width of the prior's networks; 0: a factorised prior
-    pixels: dict[str, Any] | None = None  # options of the context network, if there is one
-    precision: str = "float32"
-    architecture: str = "codec"
-
-    @property
-    def reach(self) -> int:
-        """Cells that a layer sees on each side."""
-        return 0 if self.event is not None else 1
-
-    @property
-    def numbers(self) -> int:
-        """Numbers in a cell."""
-        return self.channels * math.prod(self.block)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> CodecConfig:
-        """From the header of a model file."""
-        return cls(**_with_tuples(data))
-
-    def broadcastable(self, name: str) -> NDArray[np.float64]:
-        """The "scale", "shift", "low" or "high" of the data, to broadcast against (C, h, w)."""
-        units = {"scale": self.scale, "shift": self.shift, "low": self.low, "high": self.high}
-        values = units[name]
-        if values is None:
-            return np.full((1, 1, 1), -math.inf if name == "low" else math.inf)
-        array = np.asarray(values, np.float64)
-        columns = self.event is not None and self.axes is None and len(array) > 1
-        return array.reshape((1, 1, -1) if columns else (-1, 1, 1))
-
-    def scaled_bounds(self) -> tuple[float, float]:
-        """Bounds of the data in scaled units; infinite without bounds or with several units."""
-        if self.low is None or self.high is None or len(self.scale) > 1:
-            return -math.inf, math.inf
-        shift, scale = self.shift[0], self.scale[0]
-        return (self.low[0] - shift) / scale, (self.high[0] - shift) / scale
-
-
-def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples: its lists become tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
 
 
 @dataclass(frozen=True)
@@ -138,7 +80,7 @@ def build_model(config: CodecConfig, seed: int | None) -> tuple[CodecNetwork, We
     network = _build_network(config, _generator(seed))
     if config.pixels is None:
         return network, rate_distortion()
-    options = ContextOptions(**_with_tuples(config.pixels))
+    options = ContextOptions(**with_tuples(config.pixels))
     bits = ContextBits(ContextNetwork(options, _generator(seed)), config.shift, config.scale)
     return network, rate_distortion(Term("pixels", bits))
 
@@ -195,7 +137,8 @@ def resolve_config(
     if event is not None:
         block = (1, shape[-1]) if len(shape) < 3 else (shape[-2], shape[-1])
     else:
-        block = (BLOCK_SIDE, BLOCK_SIDE) if isinstance(codec.block, str) else tuple(codec.block)
+        asked = (BLOCK_SIDE, BLOCK_SIDE) if isinstance(codec.block, str) else as_ints(codec.block)
+        block = asked[0], asked[1]
     pca = fit_pca(_sample_cells(data.rows, block, seed), MAX_COMPONENTS, seed)
     sigmas = level_sigmas(pca, codec.rate, int(codec.levels))
     numbers = data.channels * math.prod(block)
@@ -212,7 +155,7 @@ def resolve_config(
         event=event,
         axes=axes,
         latent_dim=latent_dim,
-        hidden=tuple(int(width) for width in hidden),
+        hidden=as_ints(hidden),
         sigmas=sigmas,
         quantizer=codec.quantizer,
         n_values=int(codec.n_values),

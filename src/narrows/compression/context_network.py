@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from torch.nn.utils import skip_init
 
+from narrows.estimators.parameters import MAX_SIDE, stored
 from narrows.parts.networks.architectures import initialise
 
 UP, ASIDE = 5, 5  # how far the window of pixels before reaches
@@ -48,11 +49,13 @@ CEILING = 1023  # ... as whole numbers up to this
 class ContextOptions:
     """What a `ContextNetwork` is built from: plain numbers, which a file can hold."""
 
-    shape: tuple[int, int, int]
-    residual: bool  # whether symbols are differences from a prediction
-    firsts: tuple[int, ...]  # the first symbol of each group
-    side: bool = False  # whether there are inputs for an approximation of the image
-    widths: tuple[int, int, int] = (64, 64, 64)
+    shape: tuple[int, int, int] = stored(kind=tuple, low=1, high=MAX_SIDE, most=3)
+    residual: bool = stored(kind=bool)  # whether symbols are differences from a prediction
+    # the first symbol of each group
+    firsts: tuple[int, ...] = stored(kind=tuple, low=0, high=255, most=256)
+    # whether there are inputs for an approximation of the image
+    side: bool = stored(False, kind=bool)
+    widths: tuple[int, int, int] = stored((64, 64, 64), kind=tuple, low=1, high=4096, most=3)
 
 
 @dataclass(frozen=True)

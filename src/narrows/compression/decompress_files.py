@@ -27,7 +27,15 @@ from narrows.compression.format.integer_networks import Payload
 from narrows.compression.format.pack import Unpacker
 from narrows.exceptions import Corrupt, FileError, InputError, InputTypeError, ParameterError
 from narrows.io.photographs import Photograph, write_photograph
-from narrows.io.write import ARRAYS, PICTURES, atomic_write, check_output, write_head, write_rows
+from narrows.io.write import (
+    ARRAYS,
+    PICTURES,
+    atomic_write,
+    check_output,
+    temporary_path,
+    write_head,
+    write_rows,
+)
 
 PAYLOAD = "payload"  # the name of the tensor in a model's file
 ZEROS_AT_ONCE = 1 << 24  # bytes
@@ -340,7 +348,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             place.mkdir()
             yield place
         return
-    place = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    place = temporary_path(path)
     place.mkdir()
     try:
         yield place

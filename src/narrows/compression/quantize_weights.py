@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from narrows.compression.codec_network import CodecNetwork, ContextBits, from_cells
-from narrows.compression.codec_setup import CodecConfig
+from narrows.compression.codec_network import CodecConfig, CodecNetwork, ContextBits, from_cells
 from narrows.compression.context_network import CEILING, HIDDEN_UNIT, ContextNetwork
 from narrows.compression.entropy_models import (
     MIN_SCALE,

@@ -334,11 +334,8 @@ def compare_cleaning(
 
 def _smooth_axes(estimator: DenoisingAutoencoder) -> tuple[int, ...]:
     """The axes of a batch along which neighbours are similar: time, or height and width."""
-    rank = len(estimator.input_shape_)
-    if rank == 1:
-        return ()
-    by_axes = {"CL": (2,), "HW": (1, 2), "CHW": (2, 3), "HWC": (1, 2)}
-    return by_axes[estimator.axes or {2: "HW", 3: "CHW"}[rank]]
+    by_axes = {None: (), "CL": (2,), "HW": (1, 2), "CHW": (2, 3), "HWC": (1, 2)}
+    return by_axes[estimator.layout_.axes]
 
 
 def _methods(

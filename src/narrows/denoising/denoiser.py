@@ -25,12 +25,21 @@ from narrows.estimators.fit_setup import FitData, Training, new_train_state, sta
 from narrows.estimators.fitted_state import (
     FittedState,
     History,
+    load_module,
     pick_device,
     refuse_own_networks,
-    without_prefix,
 )
 from narrows.estimators.model_file import versions
-from narrows.estimators.parameters import FIT, lasting, parameter, refuse_changes, seed_of
+from narrows.estimators.parameters import (
+    FIT,
+    as_ints,
+    lasting,
+    parameter,
+    refuse_changes,
+    rules_of,
+    seed_of,
+    stored,
+)
 from narrows.estimators.summary import given_parameters, run_summary
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Array, Images, as_stored, check_image
@@ -43,6 +52,7 @@ from narrows.training.train_state import TrainState
 MAX_PIXELS_FOR_8_VIEWS = 4_000_000  # with sides="auto"; eight views take eight times as long
 # Noisy images are scaled so that their noise has this level, so one kind of pair serves them all.
 TRAINING_LEVEL = 25 / 255
+MAX_STAGES = 10  # each halves the resolution: of ten, sides are multiples of 512
 MIN_NOISE = 1e-3  # of an image's range: an image without noise must not be divided by 0
 VALIDATION_PATCHES = 64, 256  # at least and at most, of 64 × 64 pixels; of larger ones fewer
 
@@ -51,13 +61,14 @@ VALIDATION_PATCHES = 64, 256  # at least and at most, of 64 × 64 pixels; of lar
 class DenoiserConfig:
     """Every "auto" of a Denoiser, resolved; a model file keeps it."""
 
-    channels: int  # of the images: 1 or 3
-    widths: tuple[int, ...]
-    blocks: int
-    distance: str
-    pairs: str = "recorrupted"  # used with noisy targets only
-    architecture: str = "whole"
-    precision: str = "float32"
+    channels: int = stored(choices=(1, 3))  # of the images
+    widths: tuple[int, ...] = stored(kind=tuple, low=1, high=4096, most=MAX_STAGES)
+    blocks: int = stored(kind=int, low=1, high=64)
+    distance: str = stored(choices=("mse", "mae", "huber"))
+    # used with noisy targets only
+    pairs: str = stored("recorrupted", choices=("recorrupted", "halves"))
+    architecture: str = stored("whole", choices=("whole",))
+    precision: str = stored("float32", choices=("float32",))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> DenoiserConfig:
@@ -121,7 +132,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
     True
     """
 
-    _file_keys: ClassVar = FittedState.keys
+    _file_keys: ClassVar = {**FittedState.keys, "choices": rules_of(DenoiserConfig)}
     _usual_rate: ClassVar = 8.5e-3
 
     noisy_targets: bool = parameter(
@@ -168,6 +179,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         kind=tuple,
         low=1,
         high=4096,
+        most=MAX_STAGES,
         auto=True,
     )
     blocks: int = parameter(1, "Residual blocks in a stage.", kind=int, low=1, high=64)
@@ -272,7 +284,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         pairs = "halves" if alone or data.rows.clipped else "recorrupted"
         config = DenoiserConfig(
             channels=data.rows.channels,
-            widths=widths if isinstance(self.channels, str) else tuple(map(int, self.channels)),
+            widths=widths if isinstance(self.channels, str) else as_ints(self.channels),
             blocks=int(self.blocks),
             distance=distance if self.distance == "auto" else self.distance,
             pairs=pairs if self.pairs == "auto" else self.pairs,
@@ -520,9 +532,9 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
             "versions": state.versions or versions(),
         }
 
-    def _probe_input(self) -> Tensor:
-        rng = torch.Generator().manual_seed(0)
-        return torch.rand((1, self.state_.config.channels, 32, 32), generator=rng)
+    @property
+    def _probe_shape(self) -> tuple[int, ...]:
+        return 1, self.state_.config.channels, 32, 32
 
     @torch.no_grad()
     def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -542,7 +554,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         config = DenoiserConfig.from_json(header["fitted"]["choices"])
         with torch.device("meta"):  # no memory is allocated before all shapes agree
             model = self._build(config, None)
-        model.load_state_dict(without_prefix("model.", tensors), assign=True)
+        load_module(model, "model.", tensors)
         return DenoiserState(
             model=model.eval(),
             objective=PSNRObjective(),

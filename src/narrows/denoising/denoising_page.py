@@ -16,7 +16,7 @@ from narrows.denoising.compare_filters import run_filters
 from narrows.denoising.image_quality import check_pixels, psnr, ssim, white_value
 from narrows.exceptions import InputError
 from narrows.io.photographs import MAX_PIXELS, read_photograph
-from narrows.io.write import atomic_write, check_output, pictures
+from narrows.io.write import PAGES, atomic_write, check_output, pictures
 from narrows.report.formatting import count, duration
 from narrows.report.page import Page, Section, Table, asset, render, template
 from narrows.version import __version__
@@ -143,7 +143,7 @@ def write_comparison(
     ...     page.name, "ramp.png" in page.read_text(encoding="utf-8")
     ('page.html', True)
     """
-    path = check_output(path, (".html", ".htm"), overwrite=overwrite)
+    path = check_output(path, PAGES, overwrite=overwrite)
     if not entries:
         raise InputError("There is no image to compare; give at least one entry.")
     text = render(_page(entries, title))

@@ -6,10 +6,12 @@ learns is ``state_``, assigned once, at its end: a fit that fails changes nothin
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -23,17 +25,32 @@ from torch import Tensor, nn
 
 from narrows.estimators import fit_and_resume, model_file
 from narrows.estimators.build import ComposedParameters, Networks, Parts, parts_of
-from narrows.estimators.fit_setup import ERRORS, FitData, Training, resume, setup
+from narrows.estimators.fit_setup import (
+    ERRORS,
+    FEWEST_ROWS_TO_SCALE,
+    FitData,
+    Training,
+    resume,
+    setup,
+)
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
-from narrows.estimators.parameters import RunParameters, lasting, named_plainly
+from narrows.estimators.parameters import (
+    Rule,
+    RunParameters,
+    lasting,
+    named_plainly,
+    seed_of,
+)
 from narrows.estimators.reconstruction import CodesToRows, PCABeside, RowsToCodes, mean_error
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
-from narrows.io.safetensors_file import read_file, write_file
+from narrows.io.safetensors_file import write_file
+from narrows.io.write import check_output
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, validate_sampler
 from narrows.training.batches import Scaling
+from narrows.training.launcher import run_workers
 from narrows.training.monitor import Monitor
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group, current_group, join_group
@@ -51,25 +68,29 @@ class Learner(RunParameters, Generic[S]):
     """
 
     _usual_rate: ClassVar[float] = 4e-3  # learning_rate="auto", for batches of 128
-    _file_keys: ClassVar[frozenset[str]]  # of "fitted" in the header of a file
+    _file_keys: ClassVar[Mapping[str, Rule]]  # of "fitted" in the header of a file
+    _draw_probe: ClassVar[Callable[..., Tensor]] = torch.rand  # inputs like those of training
     test_size: float = 0.0  # a parameter of the models that know rows
 
-    state_: S
+    if TYPE_CHECKING:
+        state_: S
+    else:
 
-    if not TYPE_CHECKING:  # a type checker would no longer see misspelt attributes
-
-        def __getattr__(self, name: str) -> object:
-            """Called for missing attributes: those of a fit are named as such before it."""
-            if name.endswith("_") and not name.startswith("_") and "state_" not in vars(self):
-                raise NotFittedError(
-                    f"This {type(self).__name__} has no attribute {name!r} before it is fitted; "
-                    "call fit first."
-                )
-            return object.__getattribute__(self, name)  # raises the error of the first attempt
+        @cached_property
+        def state_(self) -> S:
+            """All that was learned. Fit assigns it, so this is called only before fit."""
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit first.")
 
     def _validate_fit(self, X: object, X_val: object, y: object, fitted: S | None) -> FitData[Any]:
         """X and X_val, checked; with ``fitted`` they must be like what it was fitted on."""
         raise NotImplementedError
+
+    def _data_of_fit(
+        self, X: object, X_val: object = None, y: object = None, fitted: S | None = None
+    ) -> FitData[Any]:
+        """X and X_val, checked, without rows that are kept back or have no value."""
+        data = self._validate_fit(X, X_val, y, fitted)
+        return data.without_test(self.test_size).without_empty_rows()
 
     def _setup(self, data: FitData[Any], group: Group) -> Training[S]:
         """A model ready to be trained on this data."""
@@ -87,9 +108,15 @@ class Learner(RunParameters, Generic[S]):
         """The state after training; the model holds the best weights."""
         return replace(training.start, history=history, train_state=training.state)
 
+    @property
+    def _probe_shape(self) -> tuple[int, ...]:
+        """The shape of the input that a file keeps."""
+        raise NotImplementedError
+
     def _probe_input(self) -> Tensor:
         """Some input like that of training, the same every time."""
-        raise NotImplementedError
+        rng = torch.Generator().manual_seed(0)
+        return self._draw_probe(self._probe_shape, generator=rng, dtype=torch.float32)
 
     def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
         """The model's output for a probe; a file keeps it and every load must reproduce it."""
@@ -118,14 +145,14 @@ class Learner(RunParameters, Generic[S]):
         started = time.monotonic()
         self.check_parameters()
         if fit_and_resume.wants_workers(self):
-            state = fit_and_resume.fit_in_workers(self, X=X, y=y, X_val=X_val)
+            state = self._fit_in_workers(X=X, y=y, X_val=X_val)
             state = replace(state, parameters=lasting(self))  # its own f and g, not the workers'
             state = state.to(pick_device(self.device, current_group()))
             return self._attach(_timed(state, 0.0, started))
         with join_group() as group:
             fitted = vars(self).get("state_") if self.warm_start else None
             with group.all_or_none():
-                data = self._validate_fit(X, X_val, y, fitted).without_test(self.test_size)
+                data = self._data_of_fit(X, X_val, y, fitted)
                 path = fit_and_resume.find_checkpoint(self)
             fit_and_resume.refuse_different_checkpoints(path, group)
             if path is not None:
@@ -134,15 +161,30 @@ class Learner(RunParameters, Generic[S]):
                 training = self._resume(fitted.copy(), data, group)
             else:
                 training = self._setup(data, group)
-            training = fit_and_resume.with_data(training, data)
             config = fit_and_resume.train_config(
                 self, training.start.config.precision, self._batch_size(training), self._usual_rate
             )
             budget = fit_and_resume.time_budget(self, started)
             run = fit_and_resume.Run(self, training, budget, config, data, self._content, group)
             state = self._trained(training, run.go(), group)
+            ended = self.checkpoint is not None and not run.interrupted
+            known = ended or data.spec is not None  # rows: a report looks for those held out
+            state = replace(state, data=run.checkpoint.marks if known else None)
             before = training.saved[1]["seconds"] if training.saved else 0.0
         return self._attach(_timed(state, before, started))
+
+    def _fit_in_workers(self, **data: object) -> S:
+        """The state of a fit in as many processes as ``n_devices`` asks for.
+
+        Optimizers stay behind, as in a file: a later fit with ``warm_start`` starts new ones.
+        """
+        fit_and_resume.check_workers_device(self.device, self.n_devices)
+        sent = copy.copy(self)
+        if self.random_state is not None:  # without a seed, rank 0 draws one
+            # drawn here: a RandomState must advance once, in the caller's process
+            sent.random_state = seed_of(self.random_state)
+        state: S = run_workers(self.n_devices, _fit_portable, sent, data)
+        return state
 
     def _trained(self, training: Training[S], monitor: Monitor, group: Group) -> S:
         training.start.model.eval()
@@ -151,9 +193,9 @@ class Learner(RunParameters, Generic[S]):
 
     def _from_checkpoint(self, path: Path, data: FitData[Any], group: Group) -> Training[S]:
         """The run of a checkpoint, put back to where it was interrupted."""
-        tensors, header = read_file(path)
-        run = header.pop("training", None)
-        if not isinstance(run, dict):
+        tensors, header = model_file.read(path)
+        run = header.get("training")
+        if run is None:
             raise FileError(
                 f"{path} is a model, not a checkpoint; give another name, or remove it."
             )
@@ -166,8 +208,8 @@ class Learner(RunParameters, Generic[S]):
 
     def _attach(self, state: S) -> Self:
         """Make this the fitted estimator of a state."""
-        for name in ("n_features_in_", "feature_names_in_"):  # scikit-learn reads them itself
-            self.__dict__.pop(name, None)
+        for name in ("n_features_in_", "feature_names_in_", "_first_rows"):
+            self.__dict__.pop(name, None)  # scikit-learn reads the first two itself
         self.__dict__.update({} if state.spec is None else sklearn_attributes(state.spec))
         self.state_ = state
         return self
@@ -179,7 +221,12 @@ class Learner(RunParameters, Generic[S]):
         return other._attach(state)
 
     def _content(self, state: S) -> fit_and_resume.Content:
-        return model_file.content(self._with_state(state))
+        """The content of the file of this model with another state."""
+        return self._with_state(state)._own_content()
+
+    def _own_content(self) -> fit_and_resume.Content:
+        x = self._probe_input()
+        return model_file.content(self, self.state_, x, self._probe_output(x))
 
     # ------------------------------------------------------------------ learned attributes
 
@@ -266,11 +313,13 @@ class Learner(RunParameters, Generic[S]):
         Raises
         ------
         FileError
-            The file exists already (and not ``overwrite``), or cannot be written.
+            The name does not end in .safetensors, the file exists already (and not ``overwrite``),
+            or cannot be written.
         """
         check_is_fitted(self, "state_")
+        check_output(path, [".safetensors"], overwrite=True)
         if current_group().rank == 0:  # all processes of a group hold the same model
-            write_file(Path(path), *model_file.content(self), overwrite=overwrite)
+            write_file(Path(path), *self._own_content(), overwrite=overwrite)
         return Path(path)
 
     @classmethod
@@ -315,6 +364,11 @@ class Learner(RunParameters, Generic[S]):
         return state
 
 
+def _fit_portable(estimator: Learner[S], data: dict[str, Any]) -> S:
+    """In a worker: all of them learn the same, and rank 0's state is taken."""
+    return estimator._fit(**data).state_.portable()
+
+
 def _timed(state: S, before: float, started: float) -> S:
     """The state, whose fit took ``before`` seconds and the time since ``started``."""
     seconds = before + time.monotonic() - started
@@ -333,6 +387,7 @@ class Estimator(
     """Fit, transform, invert, score and save; a named model adds fields and ``_parts``."""
 
     _file_keys: ClassVar = EstimatorState.keys
+    _draw_probe: ClassVar = torch.randn
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -370,8 +425,10 @@ class Estimator(
     def partial_fit(self, X: object, y: object = None) -> Self:
         """One pass over X, warmed up once and then at a constant step size.
 
-        The first call also learns the scaling and the PCA start, from its X alone. A sampler that
-        is fitted to codes is not, but dropped: after the last call use ``fit_sampler``.
+        The first call also learns the scaling and the PCA start, from its X alone; as long as all
+        calls together had fewer than 50 rows, the next one starts again, from all of them. Zeros
+        and ones are taken for binary data only if X is boolean, or with ``distance="bernoulli"``. A
+        sampler that is fitted to codes is dropped: after the last call use ``fit_sampler``.
 
         Parameters
         ----------
@@ -382,10 +439,13 @@ class Estimator(
         self.check_parameters()
         fit_and_resume.refuse_workers(self)
         with join_group() as group:
-            fitted = vars(self).get("state_")
-            data = self._validate_fit(X, None, None, fitted)
-            data = replace(data, held=data.rows)  # validated on the rows of this pass
-            if fitted is None:
+            fitted, first = vars(self).get("state_"), vars(self).get("_first_rows")
+            data = self._validate_fit(X, None, None, fitted).without_empty_rows()
+            rows = data.rows
+            if first is not None and isinstance(rows, np.ndarray):
+                rows = np.concatenate([first, rows])
+            data = replace(data, rows=rows, held=rows)  # validated on the rows of this pass
+            if fitted is None or first is not None:
                 training = self._setup(data, group, bounded=False)
             else:
                 training = self._resume(fitted.copy(), data, group)
@@ -409,7 +469,11 @@ class Estimator(
                 history = _appended(fitted.history, history)
             # codes move with every call: no sampler is fitted yet
             state = replace(training.start, history=history, train_state=training.state, data=None)
-        return self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
+            undecided = fitted is None or first is not None
+        self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
+        if undecided and len(rows) < FEWEST_ROWS_TO_SCALE:
+            self._first_rows = rows[:]
+        return self
 
     @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]
     def fit_sampler(self, X: object) -> Self:
@@ -486,9 +550,9 @@ class Estimator(
         errors = mean_error(fitted, rows), None if pca is None else mean_error(pca, rows)
         return dict(zip(ERRORS, errors, strict=True))
 
-    def _probe_input(self) -> Tensor:
-        rng = torch.Generator().manual_seed(0)
-        return torch.randn((1, *self.state_.config.shape), generator=rng, dtype=torch.float32)
+    @property
+    def _probe_shape(self) -> tuple[int, ...]:
+        return 1, *self.state_.config.shape
 
     @torch.no_grad()
     def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:

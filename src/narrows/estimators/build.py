@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from narrows._types import Sizes
-from narrows.estimators.parameters import Parameters
+from narrows.estimators.parameters import MAX_SIDE, Parameters, resolved, stored
 from narrows.exceptions import ParameterError
 from narrows.parts.bounds import Bound, Mean
 from narrows.parts.corruptions import Corruption
@@ -35,31 +35,38 @@ Networks = tuple[nn.Module, nn.Module]  # f and g
 NetworkBuilder = Callable[[str, NetworkOptions, Generator | None], Networks]
 
 
+def with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples: its lists become tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
 @dataclass(frozen=True)
 class ResolvedConfig:
     """Every "auto", resolved; with the class and its parameters enough to build the model again."""
 
-    shape: tuple[int, ...]
-    latent_dim: int
-    architecture: str
-    hidden: tuple[int, ...] | None
-    channels: tuple[int, ...] | None
-    down: str
-    up: str
-    activation: str
-    tied: bool
-    distance: str
-    scaling: str
-    linear_path: bool
-    bounded: bool
-    precision: str = "float32"
-    kinds: tuple[int, ...] | None = None  # values that elements may have, where D must know
+    shape: tuple[int, ...] = stored(kind=tuple, low=1, high=MAX_SIDE, most=3)
+    latent_dim: int = stored(**resolved("latent_dim"))
+    architecture: str = stored(choices=("dense", "conv", "own"))
+    hidden: tuple[int, ...] | None = stored(**resolved("hidden_layer_sizes"), none=True)
+    channels: tuple[int, ...] | None = stored(**resolved("channels"), none=True)
+    down: str = stored(**resolved("down"))
+    up: str = stored(**resolved("up"))
+    activation: str = stored(**resolved("activation"))
+    tied: bool = stored(kind=bool)
+    distance: str = stored(**resolved("distance"))
+    scaling: str = stored(**resolved("scaling"))
+    linear_path: bool = stored(kind=bool)
+    bounded: bool = stored(kind=bool)
+    precision: str = stored("float32", **resolved("precision"))
+    # values that elements may have, where D must know
+    kinds: tuple[int, ...] | None = stored(
+        None, kind=tuple, low=-MAX_SIDE, high=MAX_SIDE, most=MAX_SIDE, none=True
+    )
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ResolvedConfig:
         """From the JSON of a file."""
-        lists = {k: tuple(v) for k, v in data.items() if isinstance(v, list)}
-        return cls(**{**data, **lists})
+        return cls(**with_tuples(data))
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,14 @@ def set_bounds(model: Model, low: Tensor, high: Tensor) -> None:
         if isinstance(module, BoundedHead):
             module.low.copy_(low)
             module.high.copy_(high)
+
+
+def within_bounds(model: Model, x: Tensor) -> Tensor:
+    """Scaled rows kept within the bounds that the model's own reconstructions are kept in."""
+    for module in model.g.modules():
+        if isinstance(module, BoundedHead):
+            x = module(x)
+    return model.D.within(x)
 
 
 @torch.no_grad()

@@ -1,20 +1,20 @@
 """Models that get the class of each row: labels in training, and in each method.
 
-In training a row carries the number of its class behind it (see
-``parts.model``); later the rows of one class go through a `PerClassView`.
+A row carries the number of its class behind it (see ``parts.model``): in training all rows do,
+later each batch that goes through a `PerClassView`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from narrows.estimators.base import Estimator
@@ -22,7 +22,7 @@ from narrows.estimators.fit_setup import FitData, Training, split_indices
 from narrows.estimators.fitted_state import CLASSES, EstimatorState
 from narrows.estimators.generation import GenerativeMixin
 from narrows.estimators.parameters import named_plainly
-from narrows.estimators.reconstruction import framed
+from narrows.estimators.reconstruction import Codes, framed
 from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.parts.model import ClassConditionalModel, with_class
@@ -33,33 +33,54 @@ MAX_CLASSES = 1000
 
 
 class PerClassView(GenerativeMixin):
-    """The model for rows or codes of one class (number 0: the class is unknown)."""
+    """The model for rows, or codes, of the classes y; None: they are unknown (number 0)."""
 
     _generates = _likely = True
 
-    def __init__(self, estimator: ClassConditional, label: int) -> None:
-        self._estimator, self.label = estimator, label
+    def __init__(self, estimator: ClassConditional, y: object = None) -> None:
+        estimator._check_fitted()
+        self._estimator, self.y, self.sampler = estimator, y, estimator.sampler
         self.state_ = estimator.state_
 
     def _check_fitted(self) -> None:
         """The estimator has checked it."""
 
     def _validate(self, X: object) -> Given:
-        return self._estimator._validate(X)
+        rows = self._estimator._validate(X)
+        self._number(len(rows))
+        return rows
 
-    def _labels(self, x: Tensor) -> Tensor:
-        return torch.full((len(x),), self.label, dtype=torch.long, device=x.device)
+    def _number(self, n: int) -> None:
+        """Find the numbers of the classes of n rows or codes."""
+        given = (
+            np.zeros(n, np.int64) if self.y is None else _numbers(self.y, n, self.state_.classes)
+        )
+        self._labels = torch.from_numpy(given).to(self._device)
+
+    def _scaled(self, rows: Given, first: int = 0) -> Iterator[Tensor]:
+        return self._followed(super()._scaled(rows, first), first)
+
+    def _code_batches(self, Z: Codes) -> Iterator[Tensor]:
+        self._number(len(Z))
+        return self._followed(super()._code_batches(Z), 0)
+
+    def _followed(self, batches: Iterator[Tensor], first: int) -> Iterator[Tensor]:
+        """The batches; while one is worked on, ``_now`` are the classes of its rows."""
+        for batch in batches:
+            self._now = self._labels[first : first + len(batch)]
+            first += len(batch)
+            yield batch
 
     def _encode(self, x: Tensor) -> Tensor:
-        return self.state_.model.encode(with_class(x, self._labels(x)))
+        return self.state_.model.encode(with_class(x, self._now))
 
     def _decode(self, z: Tensor) -> Tensor:
         model = self.state_.model
         assert isinstance(model, ClassConditionalModel)
-        return model.decode(torch.cat([z, model.one_hot(self._labels(z))], 1))
+        return model.decode(torch.cat([z, model.one_hot(self._now)], 1))
 
     def _log_mean_weight(self, x: Tensor, rng: Generator, n_samples: int) -> Tensor:
-        return super()._log_mean_weight(with_class(x, self._labels(x)), rng, n_samples)
+        return super()._log_mean_weight(with_class(x, self._now), rng, n_samples)
 
 
 @named_plainly
@@ -69,7 +90,10 @@ class ClassConditional(Estimator):
     No dataclass: it adds no field.
     """
 
-    _file_keys: ClassVar = Estimator._file_keys | {CLASSES}
+    _file_keys: ClassVar = {
+        **Estimator._file_keys,
+        CLASSES: {"each": {"kind": "class"}, "most": MAX_CLASSES},
+    }
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -149,42 +173,66 @@ class ClassConditional(Estimator):
 
     # ------------------------------------------------------------------ methods
 
-    def transform(self, X: Any, y: object = None, **more: Any) -> Any:
-        """The codes of X, (n, latent_dim); for the classes y where they are given."""
-        if y is None:
-            return super().transform(X, **more)
-        return self._by_class(y, len(X), lambda view, part: view.transform(X[part]))
+    def transform(
+        self, X: object, y: object = None, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> NDArray[np.float32]:
+        """The codes of X, (n, latent_dim); for the classes y where they are given.
+
+        In this method and the others y is an array, a list or a series of n classes that ``fit``
+        has seen; ``out`` and ``overwrite`` are those of ``VariationalAutoencoder.transform``.
+        """
+        return PerClassView(self, y)._codes(X, out, overwrite)
 
     @framed
-    def inverse_transform(self, Z: Any, y: object = None, **more: Any) -> Array:
+    def inverse_transform(
+        self, Z: object, y: object = None, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> Array:
         """What codes stand for, in the classes y where they are given."""
-        if y is None:
-            return super().inverse_transform(Z, **more)
-        return self._by_class(y, len(Z), lambda view, part: view.inverse_transform(Z[part]))
+        return PerClassView(self, y).inverse_transform(Z, out=out, overwrite=overwrite)
 
     @framed
-    def reconstruct(self, X: Any, y: object = None, **more: Any) -> Array:
+    def reconstruct(
+        self, X: object, y: object = None, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> Array:
         """X through the code and back; with the classes y where they are given."""
-        if y is None:
-            return super().reconstruct(X, **more)
-        return self._by_class(y, len(X), lambda view, part: view.reconstruct(X[part]))
+        return PerClassView(self, y).reconstruct(X, out=out, overwrite=overwrite)
+
+    @framed
+    def impute(
+        self, X: object, y: object = None, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> Array:
+        """X with its missing elements filled in; with the classes y where they are given."""
+        return PerClassView(self, y).impute(X, out=out, overwrite=overwrite)
+
+    def score(self, X: object, y: object = None) -> float:
+        """The pooled R² of the reconstruction; with the classes y where they are given."""
+        return PerClassView(self, y).score(X)
+
+    def score_samples(self, X: object, y: object = None) -> NDArray[np.float64]:
+        """Minus the mean squared error of each row; with the classes y where they are given."""
+        return PerClassView(self, y).score_samples(X)
 
     def log_likelihood(
-        self, X: Any, y: object = None, *, n_samples: int = 100, random_state: object = None
+        self, X: object, y: object = None, *, n_samples: int = 100, random_state: object = None
     ) -> NDArray[np.float64]:
         """log p(x | y) of each row in nats; log p(x) without y.
 
         By importance sampling, as ``VariationalAutoencoder.log_likelihood``.
         """
-        more = {"n_samples": n_samples, "random_state": random_state}
-        if y is None:
-            found: NDArray[np.float64] = super().log_likelihood(X, **more)
-            return found
-        return self._by_class(y, len(X), lambda view, part: view.log_likelihood(X[part], **more))
+        view = PerClassView(self, y)
+        found: NDArray[np.float64] = view.log_likelihood(
+            X, n_samples=n_samples, random_state=random_state
+        )
+        return found
 
     @framed
     def sample(
-        self, n: int = 1, *, y: Any = None, random_state: object = None, temperature: float = 1.0
+        self,
+        n: int = 1,
+        *,
+        y: Any = None,
+        random_state: object = None,
+        temperature: float = 1.0,
     ) -> Array:
         """n new samples; of the class y, or of n classes y, where it is given.
 
@@ -196,32 +244,14 @@ class ClassConditional(Estimator):
         temperature : float
             Below 1 draws nearer to the typical.
         """
-        if y is None:
-            drawn: Array = super().sample(n, random_state=random_state, temperature=temperature)
-            return drawn
-        each = np.broadcast_to(np.asarray(y), (n,)) if np.ndim(y) == 0 else np.asarray(y)
-        if each.shape != (n,):
-            raise InputError(f"y has shape {each.shape}, but n is {n}; give one class, or n.")
-        return self.inverse_transform(self._sampled_codes(n, random_state, temperature), each)
-
-    def _by_class(
-        self, y: object, n: int, answer: Callable[[PerClassView, NDArray[np.intp]], Any]
-    ) -> NDArray[Any]:
-        """The answers for all rows, those of each class together."""
-        check_is_fitted(self, "state_")
-        given = _numbers(y, n, self.classes_)
-        out: NDArray[Any] | None = None
-        for number in np.unique(given):
-            part = np.flatnonzero(given == number)
-            found = np.asarray(answer(PerClassView(self, int(number)), part))
-            out = np.empty((n, *found.shape[1:]), found.dtype) if out is None else out
-            out[part] = found
-        assert out is not None
-        return out
+        codes = self._sampled_codes(n, random_state, temperature)
+        y = y if y is None or np.ndim(y) else np.repeat(_as_classes(y), len(codes))
+        return self.inverse_transform(codes, y)
 
 
-def _numbers(y: object, n: int, classes: NDArray[Any]) -> NDArray[np.int64]:
+def _numbers(y: object, n: int, classes: NDArray[Any] | None) -> NDArray[np.int64]:
     """The numbers of n rows' classes y among ``classes``, from 1."""
+    assert classes is not None
     y = _as_classes(y)
     if y.shape != (n,):
         raise InputError(f"y has shape {y.shape}; expected ({n},), a class for each row.")
@@ -267,7 +297,8 @@ def _classes(n: int, y: object) -> tuple[NDArray[Any], NDArray[np.int64]]:
 def _labelled(rows: Rows, given: Tensor) -> Rows:
     """The rows, flat, each with its label as a last column."""
     data = rows.data.flatten(1)
-    wide = data.dtype if given.max() < 127 else torch.promote_types(data.dtype, torch.int32)
+    small = data.dtype != torch.bool and given.max() < 127
+    wide = data.dtype if small else torch.promote_types(data.dtype, torch.int32)
     shape = rows.shape
 
     def more(t: Tensor, value: float) -> Tensor:

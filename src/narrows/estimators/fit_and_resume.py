@@ -6,15 +6,15 @@ like any other, and ``fit`` goes on from it to the same bits as if it had not be
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,23 @@ from narrows.estimators.parameters import (
     RunParameters,
     names_in_scope,
     parse_time,
-    seed_of,
 )
 from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
+from narrows.io.photographs import Images
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
 from narrows.parts.networks.linear_path import lr_multipliers
 from narrows.training import launched
 from narrows.training.batches import inference_batch, n_batches
-from narrows.training.checkpoint import Saved, load_from_file, load_state_dict, state_dict
-from narrows.training.launcher import Interrupt, catch_interrupts, run_workers
+from narrows.training.checkpoint import (
+    Marks,
+    Saved,
+    load_from_file,
+    load_state_dict,
+    state_dict,
+)
+from narrows.training.launcher import Interrupt, catch_interrupts
 from narrows.training.listeners import Listeners
 from narrows.training.loop import train
 from narrows.training.monitor import Monitor, average_score
@@ -58,7 +64,9 @@ from narrows.training.train_state import (
 
 SHORT_RUN = 10  # epochs up to which half a run keeps the full learning rate
 LR_BACKOFF = 0.1  # times the learning rate, for the one new try after a loss that is not finite
-HASHED_ROWS = 16  # rows by which data is recognized: each may cost the reading of a whole chunk
+# Rows by which data that is not in memory is recognized: each may cost the reading of a chunk.
+HASHED_ROWS = 16
+HASHED_TOGETHER = 1 << 26  # bytes
 Content = tuple[Tensors, dict[str, Any]]  # of a model file: tensors and header
 
 
@@ -190,7 +198,14 @@ class Run:
         monitor.started = time.monotonic()
         with _private_randomness(state, self.group.rank_seed(start.seed)):
             if training.saved is not None:
-                load_from_file(training.saved, state, monitor, Path(self.params.checkpoint or ""))
+                load_from_file(
+                    training.saved,
+                    state,
+                    monitor,
+                    Path(self.params.checkpoint or ""),
+                    n_batches(len(training.rows), self.config.batch_size),
+                    self.budget.max_epochs,
+                )
                 self.budget.started -= training.saved[1]["seconds"]
                 if self.group.rank > 0:  # the file holds the generator of rank 0
                     state.rng.manual_seed(self.group.rank_seed(start.seed + state.step))
@@ -338,10 +353,15 @@ class CheckpointWriter:
         self.epochs = None if isinstance(every, str) else int(every)
         self.pause = parse_time(every) or 0.0
         self.training, self.monitor, self.content = training, monitor, content
-        self.fingerprint = data_fingerprint(data) if data is not None and self.path else []
+        self.data = data
         self.written: Path | None = None  # where the run is, once it has been written
         self._last_write = time.monotonic()
         self._failed = False
+
+    @cached_property
+    def marks(self) -> Marks:
+        """By what the data are recognized: computed when the first checkpoint is due."""
+        return [] if self.data is None else data_marks(self.data)
 
     def consider(self, record: StepRecord) -> None:
         """Write, if it is time."""
@@ -366,7 +386,7 @@ class CheckpointWriter:
         header["training"] = {
             "numbers": saved[1],
             "seed": self.training.start.seed,
-            "mark": self.fingerprint,
+            "mark": self.marks,
             "threads": torch.get_num_threads(),
         }
         try:
@@ -385,7 +405,7 @@ class CheckpointWriter:
             module.load_state_dict(monitor.best[name])
             module.eval()
         try:
-            best = replace(start, history=history_of(start.history, monitor))
+            best = replace(start, history=history_of(start.history, monitor), data=None)
             tensors, header = content(best)
             # copies: the module's own tensors are about to hold the last weights again
             return {name: tensor.clone() for name, tensor in tensors.items()}, header
@@ -397,33 +417,36 @@ class CheckpointWriter:
                 module.train()
 
 
-def data_fingerprint(data: FitData[Any]) -> list[dict[str, Any] | None]:
-    """By what X and X_val are recognized: size, dtype, a hash over rows from first to last.
+def data_marks(data: FitData[Any]) -> Marks:
+    """By what X, X_val and the classes, if there are some, are recognized: size, dtype, hashes.
 
-    Also whether they were streamed: that decides which rows are held out, and their order.
+    "sha256" is of ``HASHED_ROWS`` rows from the first to the last, "whole" of all rows where they
+    are in memory. Also whether rows were streamed: that decides which of them are held out, and
+    their order.
     """
-    return [None if rows is None else _fingerprint(rows) for rows in (data.rows, data.held)]
+    given = [data.rows, data.held, *([] if data.labels is None else [data.labels])]
+    return [None if rows is None else _mark(rows) for rows in given]
 
 
-def with_data(training: Training[Any], data: FitData[Any]) -> Training[Any]:
-    """The training, whose state remembers by what its data is recognized (rows of one shape)."""
-    if data.spec is None:
-        return training
-    X, X_val = data_fingerprint(data)
-    known = {"seed": training.start.seed, "X": X, "X_val": X_val}
-    return replace(training, start=replace(training.start, data=known))
-
-
-def _fingerprint(rows: Any) -> dict[str, Any]:
-    sha = hashlib.sha256()
-    for i in np.unique(np.linspace(0, len(rows) - 1, HASHED_ROWS).astype(int)):
-        sha.update(np.ascontiguousarray(rows[i : i + 1]).tobytes())
+def _mark(rows: Any) -> dict[str, Any]:
+    n, in_array = len(rows), isinstance(rows, np.ndarray)
+    some = np.unique(np.linspace(0, n - 1, HASHED_ROWS).astype(int))
+    step = max(1, HASHED_TOGETHER // max(1, rows[:1].nbytes)) if in_array else 1
+    kept = rows.in_memory if isinstance(rows, Images) else in_array
     return {
-        "n": len(rows),
+        "n": n,
         "dtype": str(rows.dtype),
-        "sha256": sha.hexdigest(),
-        "streamed": not isinstance(rows, np.ndarray),
+        "sha256": _hashed(rows[i : i + 1] for i in some),
+        "whole": _hashed(rows[i : i + step] for i in range(0, n, step)) if kept else None,
+        "streamed": not in_array,
     }
+
+
+def _hashed(parts: Iterable[Any]) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(np.ascontiguousarray(part).tobytes())
+    return sha.hexdigest()
 
 
 def find_checkpoint(params: RunParameters) -> Path | None:
@@ -466,7 +489,7 @@ def run_in_checkpoint(
     """
     try:
         layout = None if data.spec is None else data.spec.layout
-        _refuse_other_data(path, fitted.layout == layout, run["mark"], data_fingerprint(data))
+        _refuse_other_data(path, fitted.layout == layout, run["mark"], data_marks(data))
         for name, then, now in (
             ("torch", header["versions"]["torch"], torch.__version__),
             ("threads", run["threads"], torch.get_num_threads()),
@@ -488,19 +511,37 @@ def _version(name: str, value: object) -> str:
     return f"{value} threads" if name == "threads" else f"{name} {value}"
 
 
-def _refuse_other_data(path: Path, same_layout: bool, before: list[Any], now: list[Any]) -> None:
-    for name, then, given in zip(("X", "X_val"), before, now, strict=True):
-        same = {**(then or {}), "streamed": 0} == {**(given or {}), "streamed": 0}
+def is_finished(estimator: Any, path: Path, header: Mapping[str, Any], data: FitData[Any]) -> bool:
+    """Whether the model file at ``path`` holds the result of this very fit.
+
+    ``data`` as validated. Of a file without marks of its data (older ones have none) the
+    parameters decide.
+    """
+    try:
+        refuse_other_parameters(estimator, path, header, optional={"axes"})
+    except ParameterError:
+        return False
+    ended = header["fitted"]["stop_reason_"] != "interrupted"
+    return ended and header.get("data") in (None, data_marks(data))
+
+
+def _refuse_other_data(path: Path, same_layout: bool, before: Marks, now: Marks) -> None:
+    # a checkpoint of an older narrows has no mark of classes, and no hash of all rows
+    for name, then, given in zip(("X", "X_val", "y"), before, now, strict=False):
+        known, found = then or {}, given or {}
+        keys = known.keys() & found.keys() - {"streamed"}
+        keys -= {"whole"} if known.get("streamed") != found.get("streamed") else set()
+        same = bool(known) == bool(found) and all(known[key] == found[key] for key in keys)
         if not (same_layout and same):
             raise InputError(
                 f"{path} is a run on other data than the {name} given; give the same {name}, or "
                 "remove the file to start afresh."
             )
-        if then != given:
+        if known.get("streamed") != found.get("streamed"):
             raise InputError(
                 f"{path} is a run on an {name} that was "
-                f"{'streamed' if then['streamed'] else 'loaded'}, which decides the order of rows; "
-                f"go on with in_memory={not then['streamed']}."
+                f"{'streamed' if known['streamed'] else 'loaded'}, which decides the order of "
+                f"rows; go on with in_memory={not known['streamed']}."
             )
 
 
@@ -551,25 +592,6 @@ def refuse_workers(params: RunParameters) -> None:
         )
 
 
-def fit_in_workers(estimator: Any, **data: Any) -> Any:
-    """The fitted state of ``estimator.fit(**data)`` in as many processes as it asks for.
-
-    Optimizers stay behind, as in a file: a later fit with ``warm_start`` starts new ones.
-    """
-    n = int(estimator.n_devices)
-    _check_device(estimator.device, n)
-    sent = copy.copy(estimator)
-    if estimator.random_state is not None:  # without a seed, rank 0 draws one
-        # drawn here: a RandomState must advance once, in the caller's process
-        sent.random_state = seed_of(estimator.random_state)
-    return run_workers(n, _fit_portable, sent, data)
-
-
-def _fit_portable(estimator: Any, data: dict[str, Any]) -> Any:
-    """In a worker: all of them learn the same, and rank 0's state is taken."""
-    return estimator.fit(**data).state_.portable()
-
-
 def refuse_different_checkpoints(found: Path | None, group: Group) -> None:
     """Refuse a checkpoint that only some processes see: the others would start afresh."""
     if len({path is None for path in group.all_gather(found)}) > 1:
@@ -579,7 +601,8 @@ def refuse_different_checkpoints(found: Path | None, group: Group) -> None:
         )
 
 
-def _check_device(asked: str, n: int) -> None:
+def check_workers_device(asked: str, n: int) -> None:
+    """Refuse a device of which there are not ``n``."""
     if asked.startswith("cuda:"):
         raise ParameterError(
             f"device={asked!r} is one device, but n_devices is {n}; give device='cuda' and choose "

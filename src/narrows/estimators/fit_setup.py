@@ -27,7 +27,7 @@ from narrows.estimators.build import (
     widen_bounds,
 )
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
-from narrows.estimators.parameters import Parameters, lasting, refuse_changes, seed_of
+from narrows.estimators.parameters import Parameters, as_ints, lasting, refuse_changes, seed_of
 from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca, start_at_pca
 from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
 from narrows.estimators.validation import CheckedRows, Given, InputSpec
@@ -44,13 +44,16 @@ from narrows.training.process_group import Group
 from narrows.training.statistics import Statistics, statistics
 from narrows.training.streamed_batches import (
     Stream,
+    empty_rows,
     held_numbers,
     hold_out,
     scan_statistics,
     sorted_sample,
+    warn_of_empty_rows,
 )
 from narrows.training.train_state import TrainState
 
+FEWEST_ROWS_TO_SCALE = 50  # of fewer partial_fit does not decide for good; within about 10 %
 FEWEST_ROWS_TO_SPLIT = 20  # of fewer rows all are trained on and validated on
 TEST_SEED = 0  # of the rows kept back by test_size
 MAX_INIT_ROWS = 4096  # rows that codebooks and pseudo-inputs are initialized from
@@ -80,6 +83,22 @@ class FitData(Generic[R]):
         rows: Any = self.rows[kept] if isinstance(self.rows, np.ndarray) else self.rows.pick(kept)
         return replace(self, rows=rows, labels=None if self.labels is None else self.labels[kept])
 
+    def without_empty_rows(self) -> FitData[R]:
+        """The same without rows in memory that have no observed value; it warns of them."""
+        rows, held, labels = self.rows, self.held, self.labels
+        if isinstance(held, np.ndarray):
+            held = np.delete(held, empty_rows(held), axis=0)
+        if isinstance(rows, np.ndarray) and len(empty := empty_rows(rows)):
+            if len(rows) - len(empty) < 2:
+                raise InputError(
+                    f"Of the {len(rows)} rows of X {len(rows) - len(empty)} have an observed value "
+                    "(in the others all are NaN); give at least 2 that have one."
+                )
+            warn_of_empty_rows(empty)
+            rows = np.delete(rows, empty, axis=0)
+            labels = None if labels is None else np.delete(labels, empty)
+        return replace(self, rows=rows, held=held, labels=labels)
+
 
 @dataclass(frozen=True)
 class Training(Generic[S]):
@@ -103,15 +122,18 @@ def setup(
     """Decide every "auto", scale, fit PCA, build the model and start it there.
 
     ``bounded=False`` (partial_fit: more rows are to come) does not hold outputs to the range of
-    these rows.
+    these rows, and does not take all rows for binary where these are.
     """
     seed = group.broadcast(seed_of(params.random_state))
     device = pick_device(params.device, group)
     group.check_same_data(data.rows, data.held)
     split = train_validation_split(data, params.validation_fraction, seed, device)
     found = find_range(split.statistics)
-    _refuse_unobserved(split.statistics[0].low)
-    distance = choose_distance(params.distance, params.scaling, parts.distance, found)
+    assert data.spec is not None  # only images of any size have none
+    _refuse_unobserved(split.statistics[0].low, data.spec)
+    # the first of more rows do not tell that all will be zeros and ones, unless by their dtype
+    binary = found.binary and (bounded or found.dtype == torch.bool) and found.varies
+    distance = choose_distance(params.distance, params.scaling, parts.distance, binary)
     kind = choose_scaling(params.scaling, found, distance)
     scaling = fit_scaling(split.statistics[0], kind)
     _refuse_extremes(scaling, found)
@@ -131,7 +153,6 @@ def setup(
     rng = torch.Generator().manual_seed(seed)
     model = build_model(parts, config, own, rng, n_classes)
     _set_data_units(model, config, scaling, found)
-    assert data.spec is not None  # only images of any size have none
     state = EstimatorState(
         model=model,
         objective=parts.objective(),
@@ -145,7 +166,8 @@ def setup(
         classes=data.classes,
     )
     if config.linear_path and pca is not None:
-        start_at_pca(model, pca, mean_error(PCABeside(state, pca), validation))
+        error = mean_error(PCABeside(state, pca, bounded=False), validation)
+        start_at_pca(model, pca, error)
     init_parts_from_data(parts, model, rows, rng)
     state = replace(state.to(device), model=channels_last(model))
     return Training(state, new_train_state(seed, device, group), rows, validation)
@@ -243,9 +265,11 @@ def train_validation_split(
     """Hold out a ``fraction`` of the rows, or none of few; X_val takes the place of those."""
     rows, held = data.rows, data.held
     apart = held is None and fraction > 0 and len(rows) >= FEWEST_ROWS_TO_SPLIT
-    if isinstance(rows, CheckedRows) and (held is None or held is rows):
+    if isinstance(rows, CheckedRows):
         training, kept, found = hold_out(rows, fraction if apart else 0, seed)
-        validation = replace(kept, data=kept.data.to(device))
+        validation: Rows | Stream = replace(kept, data=kept.data.to(device))
+        if held is not None and held is not rows:
+            validation = unscaled(held, device)
         return Split(training, validation, [found.to(device), statistics_of(validation)])
     if apart and isinstance(rows, np.ndarray):
         indices = split_indices(len(rows), fraction, seed)
@@ -294,10 +318,11 @@ def _refuse_extremes(scaling: Scaling, found: Range) -> None:
         )
 
 
-def _refuse_unobserved(low: Tensor) -> None:
+def _refuse_unobserved(low: Tensor, spec: InputSpec) -> None:
     """Refuse an element that is NaN in every training row."""
     if bool(low.isinf().any()):
-        place = ", ".join(str(int(i)) for i in low.isinf().nonzero()[0])
+        at, names = low.isinf().nonzero()[0], spec.feature_names
+        place = ", ".join(str(int(i)) for i in at) if names is None else repr(names[int(at[0])])
         raise InputError(
             f"Column ({place}) of X is NaN in every training row; drop it, or give rows that have "
             "it."
@@ -372,8 +397,8 @@ def _resolve(
     )
 
 
-def _widths(asked: tuple[int, ...] | str) -> tuple[int, ...] | None:
-    return None if isinstance(asked, str) else tuple(int(w) for w in asked)
+def _widths(asked: object) -> tuple[int, ...] | None:
+    return None if isinstance(asked, str) else as_ints(asked)
 
 
 # ---------------------------------------------------------------------- what "auto" becomes
@@ -437,11 +462,11 @@ def choose_scaling(asked: str, found: Range, distance: str) -> str:
     return "column" if found.each[0].ndim == 1 and not found.shared else "shared"
 
 
-def choose_distance(asked: str, scaling: str, model_default: str, found: Range) -> str:
+def choose_distance(asked: str, scaling: str, model_default: str, binary: bool) -> str:
     """Bernoulli for zeros and ones, unless a scaling was asked for; else the model's default."""
     if asked != "auto":
         return asked
-    return "bernoulli" if found.binary and scaling in ("auto", "none") else model_default
+    return "bernoulli" if binary and scaling in ("auto", "none") else model_default
 
 
 # Up to 32 × 32 grey pixels dense networks reached a lower error in the same time (see

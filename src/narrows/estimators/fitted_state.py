@@ -28,7 +28,7 @@ from narrows.estimators.build import (
     parts_of,
 )
 from narrows.estimators.migrations import migrate
-from narrows.estimators.parameters import lasting, seed_of
+from narrows.estimators.parameters import MAX_SIDE, Rule, lasting, resolved, rules_of, seed_of
 from narrows.estimators.pca import PCA
 from narrows.estimators.validation import InputSpec, Layout
 from narrows.exceptions import FileError, ParameterError
@@ -37,11 +37,11 @@ from narrows.parts.model import Model
 from narrows.parts.objective import WeightedObjective
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, make_sampler
 from narrows.training.batches import Scaling
+from narrows.training.checkpoint import COUNT, EPOCHS, SCORE, SCORES, SECONDS, TEXT, Marks
 from narrows.training.process_group import Group
 from narrows.training.train_state import TrainState
 
 CPU = torch.device("cpu")
-DATA = "data"  # in the header of a file; those of earlier versions lack it
 Tensors = dict[str, Tensor]
 
 
@@ -68,7 +68,10 @@ class History:
     @classmethod
     def from_json(cls, fitted: dict[str, Any]) -> Self:
         """The inverse of ``to_json``."""
-        return cls(**{key: fitted[name] for name, key in HISTORY_KEYS.items()})
+        found = cls(**{key: fitted[name] for name, key in HISTORY_KEYS.items()})
+        if not len(found.scores) == len(found.epochs) + 1 > found.best_epoch:
+            raise ValueError("its history and its scores differ in length")
+        return found
 
 
 # name in a file: field of History
@@ -81,6 +84,15 @@ HISTORY_KEYS = {
     "rows_": "rows",
     "validation_errors_": "errors",
 }
+HISTORY_RULES: dict[str, Rule] = {
+    "history_": EPOCHS,
+    "validation_curve_": SCORES,
+    "best_epoch_": COUNT,
+    "stop_reason_": TEXT,
+    "fit_seconds_": SECONDS,
+    "rows_": {"fields": {"given": COUNT, "validation": COUNT}},
+    "validation_errors_": {"each": SCORE, "named": True, "most": 8},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +101,11 @@ class FittedState:
 
     ``config`` has every "auto" resolved; ``parameters`` are those that the model was fitted with
     and that a later fit must share; ``train_state`` has the optimizers and generators with which
-    training goes on (None after loading); ``versions`` say what made the model (None: this run).
+    training goes on (None after loading); ``versions`` say what made the model (None: this run);
+    ``data`` marks what it was fitted on (of images of any size: if a run with a checkpoint ended).
     """
 
-    keys: ClassVar[frozenset[str]] = frozenset({"choices", *HISTORY_KEYS})  # in a file's header
+    keys: ClassVar[Mapping[str, Rule]] = HISTORY_RULES  # what a header has under "fitted"
     changing: ClassVar[tuple[str, ...]] = ("model", "objective", "train_state")
 
     model: nn.Module
@@ -103,9 +116,8 @@ class FittedState:
     parameters: dict[str, Any]
     train_state: TrainState | None = None
     versions: dict[str, str] | None = None
+    data: Marks | None = None
     spec: InputSpec | None = None  # what later X must match; None: images of any size
-    # "seed", and by what "X" and "X_val" are recognized; None: not known (files before 0.2)
-    data: dict[str, Any] | None = None
 
     def to_tensors(self) -> tuple[Tensors, dict[str, Any]]:
         """The tensors of a file, and what its header holds under "fitted"."""
@@ -141,6 +153,9 @@ class FittedState:
         return replace(self, **copy.deepcopy(changing))
 
 
+UNITS_DTYPES = {torch.float32, torch.float64}
+
+
 def with_prefix(prefix: str, module: nn.Module) -> Tensors:
     """A module's tensors under a prefix of their names."""
     return {prefix + name: tensor for name, tensor in module.state_dict().items()}
@@ -149,6 +164,17 @@ def with_prefix(prefix: str, module: nn.Module) -> Tensors:
 def without_prefix(prefix: str, tensors: Tensors) -> Tensors:
     """The tensors that have the prefix, under their names without it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def load_module(module: nn.Module, prefix: str, tensors: Tensors) -> None:
+    """Give a module its tensors of a file; raises ValueError or RuntimeError if it has others."""
+    given = without_prefix(prefix, tensors)
+    for name, tensor in module.state_dict().items():
+        dtypes = {given[name].dtype, tensor.dtype} if name in given else set()
+        # the units of the data are float64, and float32 in older files
+        if len(dtypes) > 1 and not (name.startswith("D.") and dtypes <= UNITS_DTYPES):
+            raise ValueError(f"{prefix}{name} is {given[name].dtype}, not {tensor.dtype}")
+    module.load_state_dict(given, assign=True)
 
 
 def refuse_own_networks(path: Path, own: Networks | None) -> None:
@@ -161,13 +187,14 @@ def refuse_own_networks(path: Path, own: Networks | None) -> None:
 class EstimatorState(FittedState):
     """What a model of rows of one shape learns."""
 
-    keys: ClassVar[frozenset[str]] = FittedState.keys | {
-        "layout",
-        "scaling",
-        "feature_names_in_",
-        "pca_noise",
-        "networks",
-        DATA,
+    keys: ClassVar[Mapping[str, Rule]] = {
+        **FittedState.keys,
+        "choices": rules_of(ResolvedConfig),
+        "layout": rules_of(Layout),
+        "scaling": resolved("scaling"),
+        "feature_names_in_": {"each": TEXT, "most": MAX_SIDE, "none": True},
+        "pca_noise": {"kind": float, "low": 0, "none": True},
+        "networks": {"each": TEXT, "most": 2, "none": True},
     }
 
     changing: ClassVar[tuple[str, ...]] = (*FittedState.changing, "sampler")
@@ -208,7 +235,6 @@ class EstimatorState(FittedState):
             "pca_noise": None if self.pca is None else self.pca.noise,
             "networks": [fingerprint(self.model.f), fingerprint(self.model.g)] if own else None,
         }
-        header |= {} if self.data is None else {DATA: self.data}
         return tensors, header | ({} if self.classes is None else {CLASSES: self.classes.tolist()})
 
     @classmethod
@@ -224,7 +250,7 @@ class EstimatorState(FittedState):
 
         ``own`` are the user's networks, where the model was fitted with some.
         """
-        fitted, data = header["fitted"], header["fitted"].get(DATA)
+        fitted = header["fitted"]
         config = ResolvedConfig.from_json(fitted["choices"])
         if config.architecture == "own":
             own = _checked_networks(path, own, fitted["networks"])
@@ -234,35 +260,62 @@ class EstimatorState(FittedState):
         if layout.shape != config.shape:
             raise ValueError("its shapes contradict each other")
         names = fitted["feature_names_in_"]
+        if names is not None and len(names) != layout.n_features:
+            raise ValueError(f"it has {len(names)} names for {layout.n_features} columns")
         classes = np.asarray(fitted[CLASSES]) if CLASSES in fitted else None
+        if classes is not None and not np.array_equal(classes, np.unique(classes)):
+            raise ValueError("its classes are not in order")
         with torch.device("meta"):  # nothing is allocated before all shapes agree
             parts = parts_of(estimator)
             n_classes = 0 if classes is None else len(classes)
             model = build_model(parts, config, own, None, n_classes)
             objective = parts.objective()
         tensors = migrate(tensors, header["format"], model)
-        model.load_state_dict(without_prefix("model.", tensors), assign=True)
-        objective.load_state_dict(without_prefix("objective.", tensors), assign=True)
+        load_module(model, "model.", tensors)
+        load_module(objective, "objective.", tensors)
         pca = None
         if fitted["pca_noise"] is not None:
             kept = {name: tensors[f"pca.{name}"] for name in PCA_TENSORS}
             pca = PCA(**kept, noise=fitted["pca_noise"])
-        scale = tensors["scaling.shift"], tensors["scaling.scale"]
+            _check_pca(pca, layout.n_features)
+        scaling = Scaling(fitted["scaling"], tensors["scaling.shift"], tensors["scaling.scale"])
+        _check_scaling(scaling, config.shape)
         return cls(
             model=channels_last(model.eval()),
             objective=objective,
             config=config,
             history=History.from_json(fitted),
-            seed=seed_of(estimator.random_state) if data is None else int(data["seed"]),
-            data=data,
+            # that of older files is not known, unless it was given
+            seed=header.get("seed", seed_of(estimator.random_state)),
+            data=header.get("data"),
             parameters=lasting(estimator),
             versions=header["versions"],
             spec=InputSpec(layout, None if names is None else np.array(names, dtype=object)),
-            scaling=Scaling(fitted["scaling"], *scale),
+            scaling=scaling,
             pca=pca,
             sampler=sampler_from_tensors(tensors, config.latent_dim, model.q),
             classes=classes,
         )
+
+
+def _check_pca(pca: PCA, features: int) -> None:
+    """Raise ValueError unless the tensors are a PCA's of so many features."""
+    k = len(pca.variances)
+    shapes = [tuple(tensor.shape) for tensor in (pca.mean, pca.components, pca.variances)]
+    if shapes != [(features,), (k, features), (k,)] or pca.components.dtype != torch.float32:
+        raise ValueError(f"its PCA has tensors of the shapes {shapes}")
+
+
+def _check_scaling(scaling: Scaling, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless rows of this shape can be scaled, and scaled back, by it."""
+    for part in (scaling.shift, scaling.scale):
+        fits = part.ndim == len(shape) and all(
+            n in (1, m) for n, m in zip(part.shape, shape, strict=True)
+        )
+        if not fits or part.dtype != torch.float64:
+            raise ValueError(f"its scaling has a tensor of shape {tuple(part.shape)}")
+    if not bool((scaling.scale > 0).all()):
+        raise ValueError("its scaling has a scale that is not above 0")
 
 
 PCA_TENSORS = ("mean", "components", "variances")
@@ -293,7 +346,8 @@ def sampler_from_tensors(tensors: dict[str, Tensor], latent_dim: int, q: Latent)
     with torch.device("meta"):
         sampler = make_sampler(name, latent_dim, q, None)
     # copied to where torch aligns tensors: how a product rounds depends on that
-    sampler.load_state_dict({n: t.clone() for n, t in state.items()}, assign=True)
+    load_module(sampler, "", {n: t.clone() for n, t in state.items()})
+    sampler.refuse_damage()
     return sampler.eval()
 
 
@@ -316,7 +370,7 @@ def pick_device(asked: str, group: Group) -> torch.device:
     try:
         device = group.local_device(torch.device(asked))
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError) as error:
         raise ParameterError(
             f"device={asked!r} is not available on this machine; use 'auto' or 'cpu'."
         ) from error

@@ -143,8 +143,10 @@ class GenerativeMixin(ReconstructionMixin):
         volume = D.log_volume(self.state_.scaling.scale.expand(self.state_.config.shape).log())
 
         def estimate(x: Tensor) -> Tensor:
-            counted = torch.where(x.isnan(), 0.0, volume).flatten(1).sum(1)
-            return self._log_mean_weight(x, rng, n_samples) - counted
+            gone = x.isnan()
+            counted = torch.where(gone, 0.0, volume).flatten(1).sum(1)
+            found = self._log_mean_weight(x, rng, n_samples) - counted
+            return torch.where(gone.flatten(1).all(1), 0.0, found)  # of nothing: certain
 
         return self._per_row(X, estimate)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+import reprlib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from types import FunctionType
@@ -21,6 +22,8 @@ from narrows.training.listeners import Listeners
 
 SEEDS = {"low": 0, "high": 2**32 - 1}
 MAX_LAYER_WIDTH = 2**20  # numbers in a layer: a mistyped width must not ask for all memory
+MAX_SIDE = 2**31  # of a sample, in numbers along one axis
+MAX_LAYERS = 256  # in a tuple: twenty thousand layers take minutes to build
 MAX_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 AXES = (None, "CL", "HW", "CHW", "HWC")
@@ -54,6 +57,63 @@ def parameter(default: Any, help: str, *, scope: str = MODEL, **rule: Any) -> An
     The rule is ``choices``, or ``kind`` with ``low``, ``high``, ``open``, ``auto``, ``none``.
     """
     return field(default=default, metadata={"help": help, "scope": scope, **rule})
+
+
+Rule = Mapping[str, Any]
+
+
+def stored(default: Any = MISSING, **rule: Any) -> Any:
+    """A dataclass field that a file's header holds, with its rule."""
+    return field(default=default, metadata=rule)
+
+
+def rules_of(cls: type) -> dict[str, Any]:
+    """The rule of a whole dataclass: those of its fields; one with a default may be missing."""
+    own = fields(cls)
+    optional = {item.name for item in own if item.default is not MISSING}
+    return {"fields": {item.name: item.metadata for item in own}, "optional": optional}
+
+
+def resolved(name: str) -> dict[str, Any]:
+    """The rule of a shared parameter once it is no longer "auto"."""
+    given = next(item.metadata for item in fields(Parameters) if item.name == name)
+    rule = {key: value for key, value in given.items() if key not in ("auto", "help", "scope")}
+    if "choices" in rule:
+        rule["choices"] = tuple(choice for choice in rule["choices"] if choice != "auto")
+    return rule
+
+
+def find_fault(value: Any, rule: Rule) -> str:
+    """What is wrong with a value that was read from a file, after its place; "" if nothing is.
+
+    Besides the rules of parameters: ``fields`` (an object with these names, and no others) and
+    ``each`` (the rule of every item of a list, or with ``named`` of an object), at most ``most``.
+    """
+    if value is None and rule.get("none"):
+        return ""
+    items: Iterable[tuple[Any, Any]] = ()
+    if "fields" in rule:
+        if not isinstance(value, dict):
+            return f" must be an object, not {reprlib.repr(value)}"
+        unknown = value.keys() - rule["fields"].keys()
+        missing = rule["fields"].keys() - value.keys() - rule.get("optional", set())
+        if unknown or missing:
+            found = (", ".join(sorted(names)[:9])[:200] or "none" for names in (unknown, missing))
+            return " has unknown fields: {}; missing: {}".format(*found)
+        items = value.items()
+    elif "each" in rule:
+        kind = dict if rule.get("named") else list
+        if not isinstance(value, kind) or len(value) > rule["most"]:
+            noun = "an object" if kind is dict else "a list"
+            return f" must be {noun} of at most {rule['most']} items, not {reprlib.repr(value)}"
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+    elif not _allows(rule, value):
+        return f" must be {_describe(rule)}, not {reprlib.repr(value)}"
+    for name, item in items:
+        fault = find_fault(item, rule["fields"][name] if "fields" in rule else rule["each"])
+        if fault:
+            return f".{str(name)[:50]}{fault}"
+    return ""
 
 
 def nonnegative(default: float, help: str) -> Any:
@@ -354,7 +414,8 @@ class Parameters(RunParameters):
     )
     axes: str | None = parameter(
         None,
-        "Meaning of the axes of a sample. None: HW if X has three dimensions, CHW if it has four.",
+        "Meaning of the axes of a sample. None: HW if X has three dimensions, CHW if it has four, "
+        "HWC for a last axis of one channel; a shape that may be either is refused.",
         choices=AXES,
     )
     input_shape: tuple[int, ...] | None = parameter(
@@ -376,25 +437,21 @@ class Parameters(RunParameters):
 
 def _check(owner: str, item: Field[Any], value: object) -> None:
     rule = item.metadata
-    if "choices" in rule:
-        allowed = any(
-            value is c or (type(value) is type(c) and value == c) for c in rule["choices"]
-        )
-        expected = "one of " + ", ".join(repr(c) for c in rule["choices"])
-        close = did_you_mean(value, rule["choices"]) if isinstance(value, str) else ""
-    elif "kind" in rule:
-        allowed = _fits(value, rule)
-        expected, close = _describe(rule), ""
-    else:
-        return
-    if not allowed:
+    if not _allows(rule, value):
+        close = did_you_mean(value, rule["choices"]) if "choices" in rule else ""
         raise ParameterError(
-            f"The {item.name!r} parameter of {owner} must be {expected}. Got {value!r} instead."
-            + close
+            f"The {item.name!r} parameter of {owner} must be {_describe(rule)}. "
+            f"Got {value!r} instead.{close}"
         )
 
 
-def _fits(value: object, rule: Mapping[str, Any]) -> bool:
+def _allows(rule: Rule, value: object) -> bool:
+    if "choices" in rule:
+        return any(value is c or (type(value) is type(c) and value == c) for c in rule["choices"])
+    return "kind" not in rule or _fits(value, rule)
+
+
+def _fits(value: object, rule: Rule) -> bool:
     if (rule.get("auto") and isinstance(value, str) and value == "auto") or (
         rule.get("none") and value is None
     ):
@@ -402,11 +459,18 @@ def _fits(value: object, rule: Mapping[str, Any]) -> bool:
     kind = rule["kind"]
     if kind is bool:
         return isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str) and len(value) <= rule["most"]
     if kind is tuple:
-        return isinstance(value, tuple | list) and all(_is_number(v, int, rule) for v in value)
+        given = _listed(value)
+        return len(given) <= rule.get("most", MAX_LAYERS) and all(
+            _is_number(v, int, rule) for v in given
+        )
     if kind == "range" and isinstance(value, tuple | list):
         numbers = all(_is_number(v, float, rule) for v in value)
         return len(value) == 2 and numbers and value[0] <= value[1]
+    if kind == "class":
+        return isinstance(value, str | bool) or _is_number(value, float, {})
     if kind == "time":
         return _is_number(value, float, {"low": 0, "open": True}) or parse_time(value) is not None
     if kind == "path":
@@ -418,6 +482,21 @@ def _fits(value: object, rule: Mapping[str, Any]) -> bool:
     if kind == "seed":
         return value is None or hasattr(value, "randint") or _is_number(value, int, SEEDS)
     return _is_number(value, float if kind == "range" else kind, rule)
+
+
+def _listed(value: Any) -> list[Any]:
+    """One number, a tuple, a list or an array of numpy as a list."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return list(value) if isinstance(value, tuple | list) else [value]
+
+
+def as_ints(value: object) -> tuple[int, ...]:
+    """The value of a parameter that is one int or some.
+
+    >>> as_ints(32), as_ints([32, 16])
+    ((32,), (32, 16))
+    """
+    return tuple(int(v) for v in _listed(value))
 
 
 def seed_of(random_state: Any) -> int:
@@ -439,8 +518,11 @@ def seed_of(random_state: Any) -> int:
 
 
 def lasting(params: RunParameters) -> dict[str, Any]:
-    """The parameters that a fitted model is made of, with their values."""
-    return {name: vars(params)[name] for name in names_in_scope(params, MODEL, MODULE)}
+    """The parameters that a fitted model is made of, with their values; arrays as tuples."""
+    found = {name: vars(params)[name] for name in names_in_scope(params, MODEL, MODULE)}
+    tuples = {item.name for item in fields(params) if item.metadata.get("kind") is tuple}
+    given = {name: found[name] for name in tuples & found.keys()}
+    return found | {n: as_ints(v) for n, v in given.items() if not isinstance(v, str | None)}
 
 
 def refuse_changes(params: RunParameters, before: dict[str, Any]) -> None:
@@ -454,24 +536,31 @@ def refuse_changes(params: RunParameters, before: dict[str, Any]) -> None:
         )
 
 
-def _is_number(value: object, kind: type, rule: Mapping[str, Any]) -> bool:
+def _is_number(value: object, kind: type, rule: Rule) -> bool:
     # numpy's scalars count as numbers here: GridSearchCV hands them over
     if isinstance(value, bool) or not hasattr(value, "__float__") or getattr(value, "shape", None):
         return False
     if kind is int and not hasattr(value, "__index__"):
         return False
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int of more than 300 digits
+        return False
     low, high = rule.get("low", -math.inf), rule.get("high", math.inf)
     inside = low < number < high if rule.get("open") else low <= number <= high
     return math.isfinite(number) and inside
 
 
-def _describe(rule: Mapping[str, Any]) -> str:
+def _describe(rule: Rule) -> str:
+    if "choices" in rule:
+        return "one of " + ", ".join(repr(c) for c in rule["choices"][:20])
     kind = rule["kind"]
     if kind is bool:
         return "True or False"
     if kind == "time":
         return 'None, seconds above 0, or a time such as "90s", "3m" or "1.5h"'
+    if kind == "class":
+        return "a number or a word"
     if kind == "path":
         return "None, or the name of a file"
     if kind == "device":
@@ -482,7 +571,8 @@ def _describe(rule: Mapping[str, Any]) -> str:
         return f"None, an int from 0 to {SEEDS['high']}, or a numpy RandomState"
     nouns = {
         int: "an int",
-        tuple: "a tuple of ints, each",
+        str: f"a text of at most {rule.get('most')} characters",
+        tuple: f"an int or a tuple of ints (at most {rule.get('most', MAX_LAYERS)}), each",
         "range": "a number, or two (low, high),",
     }
     noun = nouns.get(kind, "a number")

@@ -18,12 +18,13 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from narrows.estimators.build import within_bounds
 from narrows.estimators.fitted_state import EstimatorState
 from narrows.estimators.parameters import named_plainly
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
-from narrows.io.sources import Source, as_source
+from narrows.io.sources import Source, as_source, unmasked
 from narrows.io.write import check_output, concatenate_to
 from narrows.parts.model import Model
 from narrows.training.batches import Rows, Scaling, as_tensor, inference_batch
@@ -176,10 +177,13 @@ class ReconstructionMixin(TransformerMixin):
     def _rows(self, Z: object, out: str | Path | None = None, overwrite: bool = False) -> Array:
         """The decoded codes as an array, whatever container ``set_output`` asks for."""
         _check_out(out, overwrite)
-        Z = _validate_codes(Z, self._code_width())
-        steps = in_steps(Z, inference_batch(self.state_.spec.layout.shape))
-        decoded = (self._decode(as_tensor(part).to(self._device)) for _, part in steps)
-        return concatenate_to(map(self._from_model, decoded), len(Z), out, overwrite=overwrite)
+        codes = _validate_codes(Z, self._code_width())
+        rows = (self._from_model(self._decode(z)) for z in self._code_batches(codes))
+        return concatenate_to(rows, len(codes), out, overwrite=overwrite)
+
+    def _code_batches(self, Z: Codes) -> Iterator[Tensor]:
+        for _, part in in_steps(Z, inference_batch(self.state_.spec.layout.shape)):
+            yield as_tensor(part).to(self._device)
 
     @property
     def _device(self) -> torch.device:
@@ -213,7 +217,8 @@ class ReconstructionMixin(TransformerMixin):
         """X with its missing elements (NaN) filled in from ``reconstruct``; all others as they are.
 
         Needs a model with ``missing="mask"``. It is one pass: f sees the mean of each element that
-        is missing. A model that has learned to restore hidden elements does this best:
+        is missing; of a row without any value it sees means alone. A model that has learned to
+        restore hidden elements does this best:
         ``DenoisingAutoencoder(noise="masking", missing="mask")``.
 
         Parameters
@@ -273,7 +278,8 @@ class ReconstructionMixin(TransformerMixin):
         """The pooled R² of the reconstruction in the user's units; 1 is perfect.
 
         1 − Σ (x − x')² / Σ (x − x̄)² over all rows and elements, x̄ the mean of each element;
-        missing elements do not count.
+        missing elements do not count. x' = g(f(x)) as it is; where X holds integers
+        ``reconstruct`` rounds it, and the R² of what it returns is another.
         """
         rows = self._validate(X)
         weight = (
@@ -298,12 +304,12 @@ class ReconstructionMixin(TransformerMixin):
     def score_samples(self, X: object) -> NDArray[np.float64]:
         """Minus the mean squared error per element of each row, in scaled units, float64.
 
-        Missing elements do not count.
+        Missing elements do not count; a row without any observed one has 0.
         """
 
         def score(x: Tensor) -> Array:
             errors = _error(x, self._decoded(x)).square().flatten(1).sum(1)
-            return (errors / (~x.isnan()).flatten(1).sum(1)).cpu().numpy()
+            return (errors / (~x.isnan()).flatten(1).sum(1).clamp(min=1)).cpu().numpy()
 
         return -self._answers(X, score)
 
@@ -398,7 +404,10 @@ class CodesToRows(RowsToCodes):
         return rows.reshape(len(z), *shape).to(torch.float32 if exact else torch.float64)
 
 
-def _validate_codes(Z: object, width: int) -> NDArray[np.float32] | LazyCodes:
+Codes = NDArray[np.float32] | LazyCodes
+
+
+def _validate_codes(Z: object, width: int) -> Codes:
     if isinstance(Z, Tensor):
         Z = Z.detach().cpu().numpy()
     source = as_source(Z)
@@ -410,7 +419,7 @@ def _validate_codes(Z: object, width: int) -> NDArray[np.float32] | LazyCodes:
 
 def _checked_codes(Z: object, width: int, first: int = 0) -> NDArray[np.float32]:
     try:
-        codes = np.ascontiguousarray(np.asarray(Z), dtype=np.float32)
+        codes = np.ascontiguousarray(np.asarray(unmasked(Z)), dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"Z does not hold numbers: {error}.") from error
     if codes.ndim != 2 or codes.shape[1] != width:
@@ -429,13 +438,19 @@ def _checked_codes(Z: object, width: int, first: int = 0) -> NDArray[np.float32]
 class PCABeside(ReconstructionMixin):
     """PCA of the same scaled training rows at the same width, with the same methods.
 
+    Its reconstructions are kept within the same bounds as the model's, if ``bounded``.
     ``validate`` is the estimator's check of X.
     """
 
     def __init__(
-        self, state: EstimatorState, pca: PCA, validate: Callable[[Any], Given] = np.asarray
+        self,
+        state: EstimatorState,
+        pca: PCA,
+        validate: Callable[[Any], Given] = np.asarray,
+        *,
+        bounded: bool = True,
     ) -> None:
-        self.state_, self.pca, self._check = state, pca, validate
+        self.state_, self.pca, self._check, self.bounded = state, pca, validate, bounded
 
     def __repr__(self) -> str:
         return (
@@ -449,7 +464,9 @@ class PCABeside(ReconstructionMixin):
         return self.pca.transform(x.cpu()).to(x.device)
 
     def _decode(self, z: Tensor) -> Tensor:
-        return self.pca.inverse_transform(z.cpu()).to(z.device)
+        rows = self.pca.inverse_transform(z.cpu()).to(z.device)
+        rows = rows.unflatten(1, self.state_.config.shape)
+        return within_bounds(self.state_.model, rows) if self.bounded else rows
 
     def _code_width(self) -> int:
         return len(self.pca.components)

@@ -20,17 +20,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from narrows.estimators.parameters import AXES, MAX_SIDE, as_ints, stored
 from narrows.exceptions import InputError, InputTypeError
-from narrows.io.sources import Source, as_source, nbytes
+from narrows.io.sources import (
+    NamedRows,
+    Source,
+    as_source,
+    nbytes,
+    refuse_container,
+    unmasked,
+)
+from narrows.io.table_advice import first_inexact, inexact
 from narrows.training.streamed_batches import read_blocks
 
 Array = NDArray[Any]
+MAX_COLOURS = 4  # a last axis this short is one of channels, such as RGB with transparency
 RANKS = {"CL": 3, "HW": 3, "CHW": 4, "HWC": 4}  # dimensions of X for each ``axes``
 CHECKED_ELEMENTS = 2**22  # elements checked together, so that checking needs little memory
 MEMINFO = Path("/proc/meminfo")  # Linux: memory of the machine
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # Linux: the limit of a container
 UNKNOWN_FREE_MEMORY = 2**33  # bytes assumed free on a system that does not say
 LARGEST_EXACT = 2**53  # float64 holds every integer up to here
+
+
+# as dtype.str and as str(dtype); no other dtype is taken from a file ("V1000000000" asks for 1 GB)
+_DTYPES = [np.dtype(code) for code in "?bhilqBHILQefdg"]
+DTYPES = tuple(sorted({t for d in _DTYPES for e in (d, d.newbyteorder()) for t in (e.str, str(e))}))
 
 
 class DataParameters(Protocol):
@@ -46,10 +61,10 @@ class DataParameters(Protocol):
 class Layout:
     """One sample as the user gives it, and as the networks take it: (d,), (C, L) or (C, H, W)."""
 
-    axes: str | None  # None: a table
-    user_shape: tuple[int, ...]
-    dtype: str
-    folded: bool = False  # rows of a table that hold images
+    axes: str | None = stored(choices=AXES)  # None: a table
+    user_shape: tuple[int, ...] = stored(kind=tuple, low=1, high=MAX_SIDE, most=3)
+    dtype: str = stored(choices=DTYPES)
+    folded: bool = stored(False, kind=bool)  # rows of a table that hold images
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -160,7 +175,12 @@ class CheckedRows:
         return found
 
     def _read(self, start: int, stop: int) -> Array:
-        found = np.asarray(self.source[start:stop])
+        found = np.asarray(unmasked(self.source[start:stop]))
+        if found.dtype.kind == "f" != self.dtype.kind:
+            raise InputError(
+                f"Rows {start} to {stop} of X hold missing values, which its dtype {self.dtype} "
+                "does not have: load it with in_memory=True."
+            )
         expected = (max(0, stop - start), *self.source.shape[1:])
         if found.shape != expected:
             raise InputError(
@@ -200,24 +220,20 @@ def validate_X(
         checked as they are read
     spec : InputSpec
     """
-    if isinstance(X, Tensor):
-        X = X.detach().cpu()
-        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    titles = None
+    if isinstance(X, NamedRows):
+        titles, X = np.array(X.feature_names, dtype=object), X.rows
     source = None if type(X) is np.ndarray else as_source(X)
     if source is not None:
         if not fits_memory(source, estimator.in_memory):
-            return _validate_lazy(estimator, source, spec)
-        X = np.asarray(source[0 : len(source)])
-    if is_table(X):
-        array, names = _checked_count(estimator, X, spec)
-    else:
-        array = _to_array(X)
-        _refuse_kinds(array)
-        array, names = _checked_count(estimator, array, spec)
-    _refuse_kinds(array, objects=False)
+            return _validate_lazy(estimator, source, spec, titles)
+        X = unmasked(source[0 : len(source)])
+    if type(X) is not np.ndarray:
+        refuse_container(X)
+    array, names = _checked_count(estimator, X if is_table(X) else _to_array(X), spec)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    spec = spec or InputSpec(_infer_layout(estimator, array), names)
+    spec = spec or InputSpec(_infer_layout(estimator, array), names if titles is None else titles)
     _check_shape(estimator, array, spec.layout)
     refuse_not_finite(array, spec.feature_names, missing=_may_miss(estimator))
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -225,14 +241,17 @@ def validate_X(
 
 
 def _validate_lazy(
-    estimator: DataParameters, X: Source, spec: InputSpec | None
+    estimator: DataParameters,
+    X: Source,
+    spec: InputSpec | None,
+    titles: NDArray[np.object_] | None,
 ) -> tuple[CheckedRows, InputSpec]:
     """The same checks on what X says of itself, and on its first rows."""
     rows = CheckedRows(X)
-    _refuse_kinds(rows, objects=False)
+    _refuse_kinds(rows)
     # two rows: enough for scikit-learn to judge, few enough to copy
     _, names = _checked_count(estimator, np.asarray(X[0:2]), spec)
-    spec = spec or InputSpec(_infer_layout(estimator, rows), names)
+    spec = spec or InputSpec(_infer_layout(estimator, rows), names if titles is None else titles)
     _check_shape(estimator, rows, spec.layout)
     return CheckedRows(X, spec, _may_miss(estimator)), spec
 
@@ -245,7 +264,7 @@ def _may_miss(estimator: DataParameters) -> bool | None:
 def _infer_layout(estimator: DataParameters, X: Given) -> Layout:
     shape, folded, axes = X.shape[1:], False, estimator.axes
     if estimator.input_shape is not None and X.ndim == 2:
-        input_shape = tuple(int(s) for s in estimator.input_shape)
+        input_shape = as_ints(estimator.input_shape)
         if math.prod(input_shape) != X.shape[1]:
             raise InputError(
                 f"input_shape={input_shape} holds {math.prod(input_shape)} numbers, but the rows "
@@ -265,17 +284,30 @@ def _infer_layout(estimator: DataParameters, X: Given) -> Layout:
             f"X has {X.ndim} dimensions; expected (n, features), (n, H, W), (n, C, L) with "
             f'axes="CL", (n, C, H, W), or (n, H, W, C) with axes="HWC".'
         )
-    if axes is None and rank == 4 and shape[2] == 3 and shape[0] not in (1, 3):
-        raise InputError(
-            f"X has shape {X.shape}, which reads as {shape[0]} channels of {shape[1]} × {shape[2]} "
-            f'pixels; for channels last give axes="HWC" (or axes="CHW" if that is what it is).'
-        )
-    axes = axes or {3: "HW", 4: "CHW"}[rank]
+    axes = axes or ("HW" if rank == 3 else _which_channels(len(X), shape))
     if RANKS[axes] != rank:
         raise InputError(
             f"axes={axes!r} needs X of {RANKS[axes]} dimensions, but X has shape {X.shape}."
         )
     return Layout(axes, shape, X.dtype.str, folded)
+
+
+def _which_channels(n: int, shape: tuple[int, ...]) -> str:
+    """CHW or HWC for samples of three axes; InputError where both are likely.
+
+    (H, W, 1) is Keras' form of grey images; one channel first is sure, as no image has one row.
+    """
+    first, height, width = shape
+    if first == 1:
+        return "CHW"
+    if width == 1:
+        return "HWC"
+    if width <= MAX_COLOURS or first == height != width:
+        raise InputError(
+            f"X has shape {(n, *shape)}, which reads as {first} channels of {height} × {width} "
+            f'pixels; for channels last give axes="HWC" (or axes="CHW" if that is what it is).'
+        )
+    return "CHW"
 
 
 def _check_shape(estimator: DataParameters, X: Given, layout: Layout) -> None:
@@ -309,9 +341,17 @@ def _checked_count(
     return array, names
 
 
-def _to_array(X: object) -> Array:
+def _to_array(X: Any) -> Array:
+    """X, no frame, as an array of numbers; object arrays and text become float64."""
     try:
-        array = np.asarray(X)
+        if isinstance(X, Tensor):
+            X = X.detach().cpu()
+            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+        array = np.asarray(unmasked(X))
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise InputTypeError(
+            f"X is a {type(X).__name__} that NumPy does not read ({error}); give an array."
+        ) from error
     except ValueError as error:
         raise InputError(
             "X is ragged: its samples have different shapes; make them all the same shape."
@@ -321,13 +361,110 @@ def _to_array(X: object) -> Array:
             f"X must be an array or a frame with one sample per row. Got {type(X).__name__} "
             "instead; read a file first, for example with numpy.load or pandas.read_csv."
         )
+    if array.dtype.names or (array.ndim == 1 and len(array) and isinstance(array[0], dict)):
+        what = "a structured array" if array.dtype.names else "dicts"
+        raise InputTypeError(f"X holds {what}, not rows of numbers: give pandas.DataFrame(X).")
+    if array.ndim == 1:
+        raise InputError(
+            f"Expected 2D array, got 1D array of shape {array.shape} instead. Reshape your data: "
+            "numpy.reshape(X, (-1, 1)) is one feature, numpy.reshape(X, (1, -1)) one sample."
+        )
+    if array.dtype.kind not in "OUS":
+        _refuse_kinds(array)
+        return array
+    columns = array.reshape(len(array), -1)
+    numbers = [to_numbers(columns[:, j], f"Column {j}") for j in range(columns.shape[1])]
+    return np.stack(numbers, 1).astype(float).reshape(array.shape) if numbers else array
+
+
+def _frame_to_array(frame: Any) -> Array:
+    """The columns of a frame side by side, as their common dtype."""
+    if len(set(getattr(frame, "dtypes", ()))) == 1:  # much faster where there are many columns
+        whole = np.asarray(frame)
+        if whole.dtype.kind in "biuf":
+            return whole
+    names = list(getattr(frame, "column_names", frame.columns))
+    columns = []
+    for j, name in enumerate(names):  # by position where there are any: names may occur twice
+        column = frame.iloc[:, j] if hasattr(frame, "iloc") else frame[name]
+        columns.append(to_numbers(np.asarray(unmasked(column)), f"Column {name!r}"))
+    if not columns:
+        return np.empty((len(frame), 0))
+    kinds = {column.dtype.kind for column in columns}
+    mixed = "b" in kinds and len(kinds) > 1
+    dtype = np.dtype(float) if mixed else np.result_type(*{column.dtype for column in columns})
+    array = np.empty((len(frame), len(columns)), dtype)
+    for j, column in enumerate(columns):
+        at = first_inexact(column) if column.dtype.kind in "iu" and dtype.kind == "f" else None
+        if at is not None:
+            raise InputError(inexact(f"Row {at}, column {names[j]!r} of X", column[at]))
+        array[:, j] = column
     return array
 
 
+# Python's types of what stands in a column that holds no numbers
+MISSING_TYPES = {"NoneType", "NAType", "NaTType"}
+DATE_TYPES = {"Timestamp", "datetime", "date", "time", "datetime64", "Period"}
+DATE_TYPES |= {"Timedelta", "timedelta", "timedelta64"}
+
+
+def to_numbers(values: Array, title: str) -> Array:
+    """A column as numbers: NaN where an object is missing, text as the number that it writes.
+
+    Raises InputError that begins with ``title`` where it holds anything else.
+    """
+    if values.dtype.kind in "biuf":
+        return values
+    if values.dtype.kind in "OUS" and values.ndim == 1:
+        try:
+            return _exact(values, values.astype(float), title)
+        except (TypeError, ValueError):
+            filled = [np.nan if type(v).__name__ in MISSING_TYPES else v for v in values]
+        for value in filled:
+            try:
+                float(value)
+            except (TypeError, ValueError) as error:
+                raise _no_number(title, value, error) from error
+        return _exact(values, np.array(filled, dtype=float), title)
+    raise _no_number(title, values[0] if len(values) else values, values.dtype)
+
+
+def _exact(values: Array, numbers: Array, title: str) -> Array:
+    """The numbers, unless an integer among the values became another."""
+    for i in np.flatnonzero(np.abs(numbers) >= LARGEST_EXACT):
+        if isinstance(values[i], int) and values[i] != int(numbers[i]):
+            raise InputError(inexact(f"Row {i}, {title[0].lower()}{title[1:]} of X", values[i]))
+    return numbers
+
+
+def _no_number(title: str, value: object, reason: object) -> InputError:
+    kind = type(value).__name__
+    if isinstance(value, str | bytes):
+        return InputError(
+            f"{title} of X holds words ({str(value)!r}), not numbers; encode it first "
+            "(sklearn.preprocessing.OneHotEncoder), or drop it."
+        )
+    if kind in DATE_TYPES:
+        return InputTypeError(
+            f"{title} of X holds dates or times ({value}), not numbers; convert it first, such as "
+            "to the days since one of them, or drop it."
+        )
+    if isinstance(value, complex):
+        return InputError(f"{title} of X holds complex numbers. Complex data not supported.")
+    if isinstance(value, np.ndarray | list | tuple):
+        return InputTypeError(
+            f"{title} of X holds a {kind} in each row, not numbers; give numpy.stack of it, if "
+            "all have one length, or drop it."
+        )
+    return InputTypeError(
+        f"{title} of X holds {kind} ({value!r}), not real numbers ({reason}); convert or drop it."
+    )
+
+
 def _checked_table(
-    estimator: DataParameters, X: object, spec: InputSpec | None, least: int
+    estimator: DataParameters, X: Any, spec: InputSpec | None, least: int
 ) -> tuple[Array, NDArray[np.object_] | None]:
-    from sklearn.utils.validation import validate_data
+    from sklearn.utils.validation import check_array, validate_data
 
     if hasattr(X, "toarray"):
         raise InputError(
@@ -340,42 +477,27 @@ def _checked_table(
     copy.__dict__.update({**vars(estimator), "feature_names_in_": None})
     del copy.feature_names_in_  # of an earlier fit
     copy.__dict__.update({} if spec is None else sklearn_attributes(spec))
+    checks = {"ensure_all_finite": False, "ensure_min_samples": least}
     try:
-        checked: Array = validate_data(
-            copy, X, reset=spec is None, ensure_all_finite=False, ensure_min_samples=least
-        )
+        if not hasattr(X, "columns"):
+            return validate_data(copy, X, reset=spec is None, **checks), None
+        validate_data(copy, X, reset=spec is None, skip_check_array=True)  # names of columns
+        array = check_array(_frame_to_array(X), estimator=copy, **checks)
     except (ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
         kind = InputTypeError if isinstance(error, TypeError) else InputError
-        raise kind(_first_word(X) or str(error)) from error
-    return checked, getattr(copy, "feature_names_in_", None)
+        raise kind(" ".join(str(error).split())) from error
+    return array, getattr(copy, "feature_names_in_", None)
 
 
-def _first_word(frame: Any) -> str | None:
-    """The sentence about a frame's first column of words; None where there is none."""
-    if not hasattr(frame, "columns"):
-        return None
-    for name in frame.columns:
-        kind = np.asarray(frame[name])
-        if kind.dtype.kind in "OUS":
-            try:
-                kind.astype(float)
-            except (TypeError, ValueError):
-                first = next(v for v in kind if not isinstance(v, int | float))
-                return (
-                    f"Column {name!r} of X holds words ({first!r}), not numbers; encode it first "
-                    "(sklearn.preprocessing.OneHotEncoder), or drop it."
-                )
-    return None
-
-
-def _refuse_kinds(array: Given, *, objects: bool = True) -> None:
-    """Refuse dtypes that are no real numbers; ``objects`` may turn out to be some."""
-    if array.dtype.kind not in ("fiubO" if objects else "fiub"):
-        kinds = {"c": "complex numbers: Complex data not supported", "M": "dates", "O": "objects"}
-        found = kinds.get(array.dtype.kind, "words" if array.dtype.kind in "USVT" else "no numbers")
+def _refuse_kinds(array: Given) -> None:
+    """Refuse dtypes that are no real numbers."""
+    kinds = {"c": "complex numbers: Complex data not supported", "M": "dates", "m": "times"}
+    if array.dtype.kind not in "fiub":
         raise InputError(
-            f"X holds {found} (dtype {array.dtype}); narrows needs real numbers: encode or convert "
-            "them first."
+            f"X holds {kinds.get(array.dtype.kind, 'words')} (dtype {array.dtype}); narrows needs "
+            "real numbers: encode or convert them first."
         )
 
 
@@ -388,8 +510,8 @@ def refuse_not_finite(
 ) -> None:
     """Refuse NaN and infinity, naming the first place; row numbers count from ``first``.
 
-    With ``missing=True`` NaN marks a missing value, and only a row of nothing else is refused;
-    with ``missing=False`` the message names that choice, with None the estimator has none.
+    With ``missing=True`` NaN marks a missing value; with ``missing=False`` the message names that
+    choice, with None the estimator has none.
     """
     if array.dtype.kind != "f":
         return
@@ -400,7 +522,6 @@ def refuse_not_finite(
         if finite.all():
             continue
         if missing:
-            _refuse_empty(part, first + start)
             finite |= np.isnan(part)
             if finite.all():
                 continue
@@ -413,19 +534,10 @@ def refuse_not_finite(
             f"Input X contains {value} in row {row}, {spot}; drop such rows, fill them in "
             "(sklearn.impute.SimpleImputer) first"
             + (
-                ', or let missing="mask" leave NaN out.'
+                ', or let missing="mask" (--missing mask) leave NaN out.'
                 if value == "NaN" and missing is not None
                 else "."
             )
-        )
-
-
-def _refuse_empty(part: Array, first: int) -> None:
-    empty = np.isnan(part).reshape(len(part), -1).all(axis=1)
-    if empty.any():
-        raise InputError(
-            f"Row {first + int(empty.argmax())} of X has no observed value (all are NaN); drop "
-            "such rows."
         )
 
 

@@ -2,11 +2,14 @@
 
 Two ways to decode, for two kinds of users:
 
-- `pixels` gives rows for an array (`narrows.io.image_folders`): grey or RGB, transparency laid over
-  white, orientation applied, 16-bit *colour* reduced to 8 bits as Pillow does it.
-- `sixteen_bit_colours` and `read_tiff` give every bit that is stored, for
-  `narrows.io.photographs`. Pillow reads 16-bit colours as 8 bits, and no TIFF with floating-point
-  colours at all: PNGs are decoded by Pillow twice, TIFFs by tifffile.
+- `read_header` and `read_pixels` give rows for an array (`narrows.io.image_folders`): grey or RGB,
+  transparency laid over white, orientation applied.
+- `narrows.io.photographs` keeps transparency and orientation apart.
+
+Both give every bit that is stored, by `sixteen_bit_colours` and `read_tiff`: Pillow reads 16-bit
+colours as 8 bits, and no TIFF with floating-point colours at all: PNGs are decoded by Pillow twice,
+TIFFs by tifffile. `deep_tiff_tags` says which TIFF is for whom, and refuses what neither reads
+truly.
 
 PNGs of 16 bits in colour and TIFFs are written here: Pillow cannot write the former, and tifffile
 cannot write a camera's EXIF directories.
@@ -17,6 +20,7 @@ Adobe, "TIFF", revision 6.0 (1992), and its supplement 2 for deflate.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import threading
@@ -25,7 +29,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +60,10 @@ EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 # Tags that describe the photograph (maker, date, artist ...) and not how a TIFF stores it.
 ABOUT_TAGS = (270, 271, 272, 274, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # + is BigTIFF
+# Pillow's other formats are never tried: some of them run other programs.
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+# Colours of a pixel by a TIFF's tag 262: white is 0, black is 0, RGB, palette, CMYK, YCbCr, LAB.
+TIFF_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 # Compressions that tifffile decodes without the package imagecodecs: none, deflate, PackBits.
 TIFFFILE_DECODES = (1, 8, 32946, 32773)
 SWAPPED_ORDER = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
@@ -130,6 +138,8 @@ def image_errors(path: Path, max_pixels: int | None = None) -> Iterator[None]:
         ) from None
     except UnidentifiedImageError:
         raise FileError(_not_an_image(path)) from None
+    except NotReadTruly as error:
+        raise FileError(f"The image '{path}' is not read: {error}.") from None
     except DAMAGE as error:
         raise FileError(
             f"The image '{path}' cannot be read ({error}): replace it or remove it."
@@ -169,8 +179,10 @@ def _not_an_image(path: Path) -> str:
         start = file.read(64)
     if not start:
         return f"'{path}' is an empty file, not an image: remove it or save it again."
-    printable = start.decode("utf-8", "ignore").isprintable() or start.isascii()
-    what = f"a text file (it begins {start[:20]!r})" if printable else "of no known kind"
+    letters = start.decode("utf-8", "ignore")  # the last one may be cut
+    is_text = all(letter.isprintable() or letter.isspace() for letter in letters)
+    is_text &= len(letters.encode()) > len(start) - 4
+    what = f"a text file (it begins {start[:20]!r})" if is_text else "of no known kind"
     return f"'{path}' is named like an image and is {what}: remove it or save it again."
 
 
@@ -190,6 +202,113 @@ def is_grey(image: Image) -> bool:
     return palette[0::3] == palette[1::3] == palette[2::3]
 
 
+class NotReadTruly(ValueError):
+    """What is stored would be changed by reading it; the message says what to do."""
+
+
+class Header(NamedTuple):
+    """What is known of an image file, mostly without decoding its pixels."""
+
+    size: Size
+    dtype: np.dtype[Any]
+    is_grey: bool
+    is_first_of_several: bool
+
+
+def read_header(path: Path) -> Header:
+    """Height and width after the orientation is applied, dtype and colours of `read_pixels`."""
+    from PIL import Image
+
+    with image_errors(path):
+        tags = deep_tiff_tags(path)
+        if tags is not None:
+            return _tiff_header(path, tags)
+        with Image.open(path, formats=PILLOW_FORMATS) as image:
+            several = bool(getattr(image, "is_animated", False))
+            rawmode = _sixteen_bit_rawmode(image)
+            dtype = np.dtype(np.uint16) if rawmode else pixel_dtype(image)
+            grey = rawmode[:2] == "LA" if rawmode else is_deep(image) or is_grey(image)
+            return Header(_size(image), dtype, grey, several)
+
+
+def _tiff_header(path: Path, tags: Exif) -> Header:
+    import tifffile
+    from PIL import Image
+
+    with tifffile.TiffFile(path) as file:
+        page: Any = file.pages.first
+        several = len(file.pages) > 1
+    height, width = page.imagelength, page.imagewidth
+    if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError  # `image_errors` has the message
+    if tags.get(ORIENTATION) in SIDEWAYS:
+        height, width = width, height
+    dtype = in_three_dtypes(np.zeros(1, page.dtype)).dtype
+    return Header((height, width), dtype, page.photometric.name != "RGB", several)
+
+
+def _size(image: Image) -> Size:
+    """Height and width after the orientation is applied, from the header alone."""
+    # Pillow gives a TIFF's size after orientation; reading from a PNG what is not in its header
+    # would decode all of it.
+    known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+    orientation = image.getexif().get(ORIENTATION) if known else None
+    width, height = image.size
+    return (width, height) if orientation in SIDEWAYS else (height, width)
+
+
+def read_pixels(path: Path, size: Size | None = None) -> Array:
+    """The pixels in a file, (H, W) or (H, W, 3), uint8, uint16 or float32, as `pixels` gives them.
+
+    16 bits a colour and every TIFF are read truly, or refused.
+    """
+    from PIL import Image
+
+    with image_errors(path):
+        tags = deep_tiff_tags(path)
+        if tags is not None:
+            planes, orientation = read_tiff(path)[0], tags.get(ORIENTATION)
+            return _rows_of_planes(reorient(in_three_dtypes(planes), orientation or 1), size)
+        with Image.open(path, formats=PILLOW_FORMATS) as image:
+            deep = sixteen_bit_colours(image, path)
+            if deep is None:
+                return pixels(image, size)
+            image.load()  # Pillow reorients a TIFF
+            turned = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION) or 1
+            return _rows_of_planes(reorient(deep, turned), size)
+
+
+def _rows_of_planes(planes: Array, size: Size | None) -> Array:
+    """(H, W[, C]) laid over white and scaled to ``size``, in its own dtype."""
+    from PIL import Image, ImageOps
+
+    dtype, planes = planes.dtype, np.atleast_3d(planes)
+    whole, n_colours = dtype.kind == "u", 3 if planes.shape[2] > 2 else 1
+    white = float(np.iinfo(dtype).max) if whole else 1.0
+    values, alpha = planes[..., :n_colours], planes[..., n_colours:] / white
+    if alpha.size:
+        values = values * alpha + white * (1 - alpha)
+    if size is not None:
+        bands = [Image.fromarray(values[..., i].astype(np.float32)) for i in range(n_colours)]
+        fitted = (ImageOps.fit(band, size[::-1], Image.Resampling.LANCZOS) for band in bands)
+        values = np.dstack([np.asarray(band) for band in fitted])
+    values = values if n_colours == 3 else values[..., 0]
+    # Lanczos overshoots at edges: integers must not wrap around.
+    return values.round().clip(0, white).astype(dtype) if whole else values.astype(dtype)
+
+
+def in_three_dtypes(values: Array) -> Array:
+    """Pixels as uint8, uint16 or float32, without a change; NotReadTruly if that cannot be."""
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    if values.min() < 0 or values.max() > 65_535:
+        raise NotReadTruly(
+            f"its values {values.min()} to {values.max()} lie outside 0 to 65,535; save it as "
+            "float32"
+        )
+    return values.astype(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
+
+
 def pixel_dtype(image: Image) -> np.dtype[Any]:
     """The dtype that `pixels` gives."""
     deep = np.dtype(np.float32 if image.mode == "F" else np.uint16)
@@ -197,7 +316,7 @@ def pixel_dtype(image: Image) -> np.dtype[Any]:
 
 
 def pixels(image: Image, size: Size | None = None) -> Array:
-    """The pixels of an open image, (H, W) or (H, W, 3), uint8, uint16 or float32.
+    """The pixels of an open image, (H, W) or (H, W, 3), uint8, uint16 or float32, by Pillow.
 
     The camera's orientation is applied, transparency laid over white. With ``size`` (height,
     width) the image is scaled until it covers that size, and what sticks out is cropped.
@@ -210,7 +329,7 @@ def pixels(image: Image, size: Size | None = None) -> Array:
     if is_deep(image):
         deep = np.asarray(image)
         if dtype == np.uint16 and (deep.min() < 0 or deep.max() > 65_535):
-            raise ValueError("its values lie outside 0 to 65,535")
+            raise NotReadTruly("its values lie outside 0 to 65,535; save it as float32")
         image = pillow.fromarray(deep.astype(np.float32))
     else:
         image = _without_transparency(image)
@@ -241,14 +360,8 @@ def sixteen_bit_colours(image: ImageFile, path: Path) -> NDArray[np.uint16] | No
     It is decoded twice: Pillow keeps the high byte of every value, and the low one if the file's
     byte order is given the wrong way round. None if Pillow loses nothing.
     """
-    if not image.tile:
-        return None
-    decoder, _, _, args = image.tile[0]
-    args = (args,) if isinstance(args, str) else tuple(args or ("",))
-    rawmode = str(args[0])  # how the file stores a pixel
-    if decoder.startswith("ppm") and rawmode == "RGB" and int(args[-1]) > 255:
-        raise ValueError("it has more than 8 bits a colour, which would be cut: save it as .png")
-    if image.mode not in ("RGB", "RGBA") or rawmode[-4:-1] != ";16":
+    rawmode = _sixteen_bit_rawmode(image)
+    if not rawmode:
         return None
     if rawmode == "LA;16B":  # four bytes a pixel, as RGBA has: two of grey, two of alpha
         return _decode_as(path, "RGBA").view(">u2").astype(np.uint16)
@@ -256,6 +369,18 @@ def sixteen_bit_colours(image: ImageFile, path: Path) -> NDArray[np.uint16] | No
     high, low = (_decode_as(path, raw).astype(np.uint16) for raw in (rawmode, other))
     whole: NDArray[np.uint16] = high * np.uint16(256) + low
     return whole
+
+
+def _sixteen_bit_rawmode(image: ImageFile) -> str:
+    """How the file stores a pixel if it has colours of 16 bits; otherwise empty."""
+    if not image.tile:
+        return ""
+    decoder, _, _, args = image.tile[0]
+    args = (args,) if isinstance(args, str) else tuple(args or ("",))
+    rawmode = str(args[0])
+    if decoder.startswith("ppm") and rawmode == "RGB" and int(args[-1]) > 255:
+        raise NotReadTruly("it has more than 8 bits a colour, which would be cut; save it as .png")
+    return rawmode if image.mode in ("RGB", "RGBA") and rawmode[-4:-1] == ";16" else ""
 
 
 def _decode_as(path: Path, rawmode: str) -> NDArray[np.uint8]:
@@ -290,26 +415,50 @@ def deep_tiff_tags(path: Path) -> Exif | None:
     """The tags of a TIFF that is for tifffile; None for every other file, which is for Pillow.
 
     Pillow reads TIFFs of 8 bits, and grey ones of 16 or 32. LZW and JPEG, which tifffile leaves to
-    the package imagecodecs, are for Pillow where `sixteen_bit_colours` can help it.
+    the package imagecodecs, are for Pillow where `sixteen_bit_colours` can help it. NotReadTruly
+    for a TIFF that neither gives as it is stored.
     """
     from PIL.ExifTags import Base
 
     tags = _tiff_tags(path)
-    bits = 0 if tags is None else np.max(tags.get(Base.BitsPerSample, 1))
-    if tags is None or bits <= 8:
+    if tags is None:
         return None
+    bits = np.max(tags.get(Base.BitsPerSample, 1))
     n_samples = tags.get(Base.SamplesPerPixel, 1)
-    sample_format = np.max(tags.get(Base.SampleFormat, 1))  # 1 is unsigned, 3 floating point
-    photometric = tags.get(Base.PhotometricInterpretation)  # 0: white is 0; 2: RGB
-    if photometric == 0:
-        raise ValueError("it counts from white to black: save it with black as 0")
+    # 1 is unsigned, 2 signed, 3 floating point, 5 and 6 complex
+    sample_format = np.max(tags.get(Base.SampleFormat, 1))
+    photometric = tags.get(Base.PhotometricInterpretation, 0)  # 0: white is 0; 2: RGB
+    _refuse_tiff(tags, bits, sample_format, photometric)
+    if bits <= 8:
+        return tags if sample_format == 2 else None
     pillow_can = bits == 16 and sample_format == 1 and n_samples in (3, 4) and photometric == 2
     pillow_can &= tags.get(Base.PlanarConfiguration, 1) == 1
     pillow_can &= tags.get(Base.ExtraSamples, 2) in (2, (2,), ())  # 2: alpha, not multiplied in
     if pillow_can and tags.get(Base.Compression, 1) not in TIFFFILE_DECODES:
         return None
-    half_or_double = sample_format == 3 and bits in (16, 64)
-    return tags if n_samples > 1 or half_or_double else None
+    return tags if n_samples > 1 or bits > 32 or (sample_format == 3 and bits == 16) else None
+
+
+def _refuse_tiff(tags: Exif, bits: int, sample_format: int, photometric: int) -> None:
+    """NotReadTruly for a TIFF of which a reader would give other values than are stored."""
+    from PIL.ExifTags import Base
+
+    if photometric not in TIFF_COLOURS:
+        raise NotReadTruly(f"its colours are of kind {photometric}; save it as grey or RGB")
+    if photometric == 0 and (bits > 8 or sample_format != 1):
+        raise NotReadTruly("it counts from white to black; save it with black as 0")
+    if sample_format > 3 or (sample_format == 3 and bits > 32):
+        kind = "complex numbers" if sample_format > 3 else f"floats of {bits} bits"
+        raise NotReadTruly(f"it holds {kind}; save it as float32")
+    n_samples, colours = tags.get(Base.SamplesPerPixel, 1), TIFF_COLOURS[photometric]
+    # 1 and 2: transparency; programs leave the tag out for RGB with transparency
+    extra = tags.get(Base.ExtraSamples, 2 if photometric == 2 else 0)
+    is_alpha = extra in (1, 2, (1,), (2,))
+    if n_samples != colours and not (n_samples == colours + 1 and is_alpha):
+        raise NotReadTruly(
+            f"it has {n_samples} values a pixel, which are not grey or RGB with transparency; save "
+            "each as an image of its own, or all as .npy"
+        )
 
 
 def _tiff_tags(path: Path) -> Exif | None:
@@ -337,14 +486,14 @@ def read_tiff(path: Path) -> tuple[Array, int]:
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages.first
         if page.photometric.name not in ("MINISBLACK", "RGB"):
-            raise ValueError(f"its colours are {page.photometric.name}: save it as RGB")
+            raise NotReadTruly(f"its colours are {page.photometric.name}; save it as RGB")
         planes: Array = page.asarray()
         n_pages = len(file.pages)
     if page.axes.startswith("S"):
         planes = np.moveaxis(planes, 0, -1)
     n_colours = 3 if page.photometric.name == "RGB" else 1
     if planes.ndim > 3 or (planes.ndim == 3 and planes.shape[2] - n_colours not in (0, 1)):
-        raise ValueError(f"its pixels are of shape {planes.shape}: save it as grey or RGB")
+        raise NotReadTruly(f"its pixels are of shape {planes.shape}; save it as grey or RGB")
     alpha_multiplied_in = [int(kind) for kind in page.extrasamples] == [1]
     return _divide_by_alpha(planes) if alpha_multiplied_in else planes, n_pages
 

@@ -8,10 +8,9 @@ The rules:
 - Grey images give (n, H, W), colour ones (n, H, W, 3); one colour image makes all of them
   colour. A palette counts as grey if it holds greys only.
 - 8 bits give uint8, 16 bits uint16; if both occur, 8-bit values are multiplied by 257, which
-  maps 255 to 65,535 exactly. Pillow itself reads 16-bit *colour* as 8 bits. Floating-point
-  images give float32 and cannot be mixed with others.
-- Transparency is laid over white; an animation gives its first frame; the orientation noted by a
-  camera (EXIF) is applied.
+  maps 255 to 65,535 exactly. Floating-point images give float32 and cannot be mixed with others.
+- Transparency is laid over white; the orientation noted by a camera (EXIF) is applied. Of an
+  animation or a TIFF of several pages the first is read, and a warning says so.
 - ``resize`` keeps the proportions: each image is scaled until it covers the size asked for, and
   what sticks out is cropped evenly from both sides (Lanczos filter).
 """
@@ -19,30 +18,23 @@ The rules:
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.image_files import (
-    ORIENTATION,
-    SIDEWAYS,
     Size,
     find_photographs,
-    image_errors,
-    is_deep,
-    is_grey,
     natural_key,
-    pixel_dtype,
-    pixels,
+    read_header,
+    read_pixels,
 )
 from narrows.io.sources import LazyRows
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Resize = int | str | tuple[int, int] | None
 
@@ -79,31 +71,33 @@ class ImageFolder(LazyRows):
     def __init__(self, folder: Path, resize: Resize = None) -> None:
         self._folder, self._size = folder, parse_size(resize)
         self._files = find_photographs(folder)
-        headers = [_header(path) for path in self._files]
+        headers = [read_header(path) for path in self._files]
         if self._size is None:
-            _check_sizes(folder, Counter(size for size, _, _ in headers))
-        self.dtype = _common_dtype(folder, {dtype for _, dtype, _ in headers})
+            _check_sizes(folder, Counter(header.size for header in headers))
+        self.dtype = _common_dtype(folder, {header.dtype for header in headers})
+        several = [f for f, h in zip(self._files, headers, strict=True) if h.is_first_of_several]
+        if several:
+            others = f" and {len(several) - 1} others" if len(several) > 1 else ""
+            warnings.warn(
+                f"'{several[0]}'{others} hold several pictures: only the first is read; save each "
+                "as a file of its own to read all.",
+                stacklevel=2,
+            )
         # Some files note the orientation after the pixels: the first image is decoded to know.
-        sides = self._decode(self._files[0]).shape[:2]
-        channels = () if all(grey for _, _, grey in headers) else (3,)
+        sides = read_pixels(self._files[0], self._size).shape[:2]
+        channels = () if all(header.is_grey for header in headers) else (3,)
         self.shape = (len(self._files), *sides, *channels)
         self.y, self.y_names = _labels(folder, self._files)
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         X = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for row, path in zip(X, self._files[start:stop], strict=True):
-            image = self._decode(path)
+            image = read_pixels(path, self._size)
             self._check(path, image)
             row[...] = image[..., None] if image.ndim < row.ndim else image
             if image.dtype != self.dtype:
                 row *= 257
         return X
-
-    def _decode(self, path: Path) -> NDArray[Any]:
-        from PIL import Image
-
-        with image_errors(path), Image.open(path) as image:
-            return pixels(image, self._size)
 
     def _check(self, path: Path, image: NDArray[Any]) -> None:
         (height, width), (h, w) = self.shape[1:3], image.shape[:2]
@@ -115,24 +109,6 @@ class ImageFolder(LazyRows):
         widest = _common_dtype(self._folder, {image.dtype, self.dtype})
         if image.ndim >= len(self.shape) or widest != self.dtype:
             raise FileError(f"'{path}' changed while the folder was read: read it again.")
-
-
-def _header(path: Path) -> tuple[Size, np.dtype[Any], bool]:
-    """An image's size, dtype and whether it is grey, mostly without decoding its pixels."""
-    from PIL import Image
-
-    with image_errors(path), Image.open(path) as image:
-        return _size(image), pixel_dtype(image), is_deep(image) or is_grey(image)
-
-
-def _size(image: Image) -> Size:
-    """Height and width after the orientation is applied, from the header alone."""
-    # Pillow gives a TIFF's size after orientation; reading from a PNG what is not in its header
-    # would decode all of it.
-    known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-    orientation = image.getexif().get(ORIENTATION) if known else None
-    width, height = image.size
-    return (width, height) if orientation in SIDEWAYS else (height, width)
 
 
 def _check_sizes(folder: Path, sizes: Counter[Size]) -> None:

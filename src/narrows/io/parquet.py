@@ -11,9 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.exceptions import InputError
-from narrows.io.csv_tables import columns_hold, missing_value
 from narrows.io.image_files import natural_key
 from narrows.io.sources import LazyRows, damaged, import_package
+from narrows.io.table_advice import (
+    drop_or_encode,
+    first_inexact,
+    inexact,
+    is_number,
+    is_worth_encoding,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +33,6 @@ class _RowGroup:
     stop: int
     start_in_file: int
 
-    @property
-    def counts_missing(self) -> bool:
-        """Whether the file itself says that a value is missing in these rows."""
-        columns = self.metadata.row_group(self.number)
-        statistics = (columns.column(j).statistics for j in range(columns.num_columns))
-        return any(found is not None and bool(found.null_count) for found in statistics)
-
 
 def find_parquet(folder: Path) -> list[Path]:
     """The parquet files directly in a folder, in natural order; hidden ones are skipped."""
@@ -45,12 +44,13 @@ class ParquetRows(LazyRows):
     """The columns of a parquet file, or of all files of a folder, side by side: (n, d).
 
     The dtype is the columns' own type, or the widest if they differ; ``feature_names`` are
-    their names. An index stored by pandas is left out. The last row group is kept in memory, so
+    their names. A missing value is NaN, so integers and booleans with some become float64, and so
+    do decimals. An index stored by pandas is left out. The last row group is kept in memory, so
     that slices in order read each of them once.
 
     Raises InputError naming columns that hold no numbers, a file whose columns are not those of
-    the first, or a value that is missing; FileError if a file is damaged or pyarrow is not
-    installed. If the files count their missing values, these are found before any row is read.
+    the first, or an integer that would become another float64; FileError if a file is damaged or
+    pyarrow is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,25 +59,23 @@ class ParquetRows(LazyRows):
         self._last: tuple[_RowGroup | None, NDArray[Any]] = None, np.empty((0, 0))
         types: list[Any] = []
         for file in find_parquet(path) if path.is_dir() else [path]:
-            types += self._add(file)
+            types += self._add(file, path)
         n = self._groups[-1].stop if self._groups else 0
         if not n or not types:
             raise InputError(f"'{path}' has no rows of numbers.")
         self.dtype = np.result_type(*types)
         self.shape = n, len(self.feature_names)
         self.chunks = max(g.stop - g.start for g in self._groups), len(self.feature_names)
-        for group in self._groups:
-            if group.counts_missing:
-                self._load(group)  # raises and names the first of them
 
-    def _add(self, path: Path) -> list[Any]:
+    def _add(self, path: Path, source: Path) -> list[Any]:
         """Append the row groups of a file; return the numpy types of its columns."""
         with _open(path) as file:
-            metadata, fields = file.metadata, list(_columns(file.schema_arrow).values())
-        if not metadata.num_rows:  # the types of an empty file mean nothing
-            return []
-        _refuse_words(path, fields)
-        names = [field.name for field in fields]
+            metadata, columns = file.metadata, _columns(file.schema_arrow)
+            if not metadata.num_rows:  # the types of an empty file mean nothing
+                return []
+            _refuse_words(file, columns, path, source)
+            types = [_dtype(file, i, field.type) for i, field in columns.items()]
+        names = [field.name for field in columns.values()]
         if names != (self.feature_names or names):
             raise InputError(
                 f"'{path}' has other columns than '{self._groups[0].path}': expected all files of "
@@ -89,7 +87,7 @@ class ParquetRows(LazyRows):
             stop = row + metadata.row_group(number).num_rows
             self._groups.append(_RowGroup(path, metadata, number, start + row, start + stop, row))
             row = stop
-        return [field.type.to_pandas_dtype() for field in fields]
+        return types
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         X = np.empty((stop - start, self.shape[1]), self.dtype)
@@ -121,11 +119,14 @@ class ParquetRows(LazyRows):
         # By position: names may occur twice, and pyarrow reads a point in a name as a path.
         for j, (position, field) in enumerate(columns.items()):
             column = table.column(position)
-            if column.null_count:
-                row = group.start_in_file + int(column.is_null().to_numpy().argmax()) + 1
-                where = f"'{group.path}', row {row}, column \"{field.name}\""
-                raise InputError(missing_value(where, ""))
-            block[:, j] = column.to_numpy()
+            values = _values(column)
+            if self.dtype.kind == "f" and values.dtype.kind in "iu":
+                at = first_inexact(values)
+                if at is not None:
+                    where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
+                    raise InputError(inexact(f'{where} "{field.name}"', values[at]))
+            gaps = column.null_count and values.dtype.kind in "iub"
+            block[:, j] = np.where(column.is_null(), np.nan, values) if gaps else values
         return block
 
 
@@ -145,13 +146,83 @@ def _columns(schema: Any) -> dict[int, Any]:
     return {i: field for i, field in enumerate(schema) if field.name not in index}
 
 
-def _refuse_words(path: Path, fields: list[Any]) -> None:
+def _plain_type(kind: Any) -> Any:
+    """The type of a column's values; pandas stores categories as a dictionary."""
     from pyarrow import types
 
-    numeric = (types.is_integer, types.is_floating, types.is_boolean)
-    words = [f'"{f.name}"' for f in fields if not any(test(f.type) for test in numeric)]
-    if words:
-        raise InputError(
-            f"'{path}': {columns_hold(words)} no numbers: remove or encode them first "
-            "(for example with pandas.get_dummies)."
-        )
+    return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _dtype(file: Any, position: int, kind: Any) -> Any:
+    """The numpy type of a column of numbers."""
+    from pyarrow import types
+
+    kind = _plain_type(kind)
+    if types.is_decimal(kind) or types.is_null(kind):
+        return np.dtype(np.float64)
+    if types.is_floating(kind) or not _has_missing(file, position):
+        return kind.to_pandas_dtype()
+    return np.dtype(np.float64)
+
+
+def _has_missing(file: Any, position: int) -> bool:
+    """Whether a column has missing values: as the file says, or, where it does not, as read."""
+    for number in range(file.metadata.num_row_groups):
+        counts = file.metadata.row_group(number).column(position).statistics
+        if counts is None or not counts.has_null_count:
+            if file.read_row_group(number).column(position).null_count:
+                return True
+        elif counts.null_count:
+            return True
+    return False
+
+
+def _values(column: Any) -> NDArray[Any]:
+    """The numbers of a column; NaN, or for integers and booleans 0, where one is missing."""
+    from pyarrow import types
+
+    kind = _plain_type(column.type)
+    column = column.cast(kind)
+    if types.is_decimal(kind) or types.is_null(kind):  # Python rounds decimals to the nearest float
+        return np.array([np.nan if v is None else float(v) for v in column.to_pylist()])
+    if column.null_count and not types.is_floating(kind):
+        column = column.fill_null(0 if types.is_integer(kind) else False)
+    return np.asarray(column.to_numpy())
+
+
+def _refuse_words(file: Any, columns: dict[int, Any], path: Path, source: Path) -> None:
+    """Raise the error for the columns that hold no numbers, with a command that makes some."""
+    from pyarrow import types
+
+    numeric = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
+    others = {
+        i: field
+        for i, field in columns.items()
+        if not any(test(_plain_type(field.type)) for test in (*numeric, types.is_null))
+    }
+    if not others:
+        return
+    sample, read = file.read_row_group(0), f"pandas.read_parquet({str(source)!r})"
+    drop, encode = {}, []
+    for i, field in others.items():
+        where, cells = f"'{path}', column \"{field.name}\"", sample.column(i).drop_null()
+        if types.is_nested(field.type):
+            raise InputError(
+                f"{where} holds {field.type}, not numbers: leave it out, or save lists of one "
+                f"length alone, with numpy.save('numbers.npy', numpy.stack({read}"
+                f"[{field.name!r}]))."
+            )
+        kind = _plain_type(field.type)
+        is_text = types.is_string(kind) or types.is_large_string(kind)
+        words = cells.unique().to_pylist() if is_text else []
+        if words and all(map(is_number, words)):
+            raise InputError(
+                f"{where} holds numbers as text, such as '{words[0]}': use "
+                f"{read}.astype({{{field.name!r}: float}}).to_parquet('numbers.parquet')."
+            )
+        if words and is_worth_encoding(len(words), sample.num_rows):
+            encode.append(f'"{field.name}"')
+        else:
+            drop[f'"{field.name}"'] = field.name
+    advice = drop_or_encode(read, drop, encode, "to_parquet('numbers.parquet')")
+    raise InputError(f"'{path}': {advice}")

@@ -55,8 +55,6 @@ Pair = tuple[Path, Path]  # the file that is read, and the one that is written
 WRITABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 FALLBACK_SUFFIX = ".png"  # for formats that are read and not written
 MAX_PIXELS = 200_000_000
-# Pillow's other formats are never tried: some of them run other programs.
-PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 CONVERTED_MODES = ("CMYK", "LAB")
 WHITES = (1.0, 255.0, 65535.0)  # what white may be in an image of floats
 EXIF_HEAD = b"Exif\0\0"
@@ -211,7 +209,7 @@ def _from_tifffile(path: Path, max_pixels: int, notes: list[str]) -> Photograph 
 def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
     from PIL import Image
 
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
+    with Image.open(path, formats=image_files.PILLOW_FORMATS) as image:
         _check_size(*image.size, max_pixels)
         if getattr(image, "is_animated", False):
             notes.append("holds several pictures: only the first is read")
@@ -252,23 +250,13 @@ def _stored(image: Image, icc: bytes) -> Array:
 
 def _split(planes: Array) -> tuple[Array, Array | None]:
     """Pixels and alpha of (H, W[, C]), in one of the three dtypes."""
-    values = np.atleast_3d(_as_photograph_dtype(planes))
+    values = np.atleast_3d(image_files.in_three_dtypes(planes))
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise image_files.NotReadTruly("it holds NaN or infinity; replace them first")
     n_colours = 3 if values.shape[2] > 2 else 1
     pixels = values[..., :3] if n_colours == 3 else values[..., 0]
     alpha = values[..., n_colours] if values.shape[2] > n_colours else None
     return np.array(pixels, order="C"), None if alpha is None else np.array(alpha, order="C")
-
-
-def _as_photograph_dtype(values: Array) -> Array:
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise ValueError("it holds NaN or infinity")
-        return values.astype(np.float32)
-    if values.dtype == np.uint8:
-        return values
-    if values.min() < 0 or values.max() > 65_535:
-        raise ValueError(f"its values {values.min()} to {values.max()} are not in 0 to 65,535")
-    return values.astype(np.uint16)
 
 
 def _exif(image: Image) -> bytes:
@@ -496,6 +484,11 @@ class Images(Sequence[Any]):
         held = self._held.get(i)
         return check_image(self.raw(i), self.name(i)) if held is None else held
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of them are kept."""
+        return len(self._held) == len(self)
+
     def raw(self, i: int) -> Array:
         """Image ``i`` as it was given."""
         source = self._sources[i][1]
@@ -551,7 +544,7 @@ def check_image(pixels: object, name: str) -> Array:
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise InputError(
             f"{name} has shape {image.shape}, but an image is (height, width) or "
-            "(height, width, 3); leave transparency out."
+            "(height, width, 3): put colours last, leave transparency out."
         )
     if not image.size:
         raise InputError(f"{name} has shape {image.shape}: it holds no pixels.")

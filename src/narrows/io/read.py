@@ -226,7 +226,7 @@ def _read_path(path: Path) -> Data:
         table, names = csv_tables.read_csv(path)
         return Data(table, feature_names=names, name=name)
     if kind in ("npy", "npz"):
-        X, y = _read_npz(path, "x") if kind == "npz" else (_map_npy(path), None)
+        X, y = _read_npz(path, "X") if kind == "npz" else (_map_npy(path), None)
         return Data(X, y, name=name)
     if kind == "not numpy":
         raise FileError(f"'{path}' is not a numpy file: save the array with numpy.save.")
@@ -251,20 +251,21 @@ def _read_npz(path: Path, wanted: str) -> tuple[NDArray[Any], NDArray[Any] | Non
     try:
         # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = {name.lower(): name for name in archive.files}
-            others = [name for key, name in names.items() if key not in ("x", "y")]
-            only = others[0] if others and len(names.keys() - {"y"}) == 1 else ""
-            chosen = names.get(wanted, only)
+            names = archive.files
+            others = [name for name in names if name not in ("X", "x", "y", "Y")]
+            only = others if len(others) == 1 and not {"X", "x"} & set(names) else []
+            chosen = next((n for n in (wanted, wanted.swapcase(), *only) if n in names), "")
+            labels = next((name for name in ("y", "Y") if name in names), "")
             X = archive[chosen] if chosen else None
-            y = archive[names["y"]] if "y" in names else None
+            y = archive[labels] if labels else None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise _unreadable(path, error) from None
     if X is not None:
         return X, None if y is None else _one_column(y)
-    if {"indptr", "indices"} <= set(names.values()):
+    if {"indptr", "indices"} <= set(names):
         raise InputError(f"'{path}' holds a sparse matrix: save X.toarray() with numpy.save.")
-    called = "X (and its labels y)" if wanted == "x" else "y"
-    found = ", ".join(names.values()) or "(none)"
+    called = "X (and its labels y)" if wanted == "X" else "y"
+    found = ", ".join(names) or "(none)"
     raise InputError(f"'{path}' holds the arrays {found}: save the one to read as {called}.")
 
 

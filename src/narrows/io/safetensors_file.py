@@ -20,6 +20,10 @@ from narrows.exceptions import FileError
 from narrows.io.write import atomic_write, check_output
 
 FORMAT = 2  # raised when the layout changes; every older one is still read
+# What a file may hold, so that a hostile one costs no more memory and time than its size explains.
+MAX_TENSORS = 1 << 16
+DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
+MIN_OBJECT = 16  # bytes of JSON for each object or list, beyond the first thousand: ours have more
 
 
 def without_nan(value: Any) -> Any:
@@ -46,7 +50,7 @@ def write_file(
     """Write tensors and a JSON header to one file; FileError if it cannot be written."""
     from safetensors.torch import save
 
-    check_output(path, [path.suffix.lower() or ".safetensors"], overwrite=overwrite)
+    check_output(path, [".safetensors", ".checkpoint"], overwrite=overwrite)
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps(without_nan({"format": FORMAT, **header}), sort_keys=True, allow_nan=False)
     data = save(ready, {"narrows": text, "sha256": _digest(text, ready)})
@@ -64,29 +68,62 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
+    try:
+        what = "" if path.is_file() else "is not a file" if path.exists() else "does not exist"
+    except (OSError, ValueError):  # a name that no file can have
+        what = "does not exist"
+    if what:
         raise FileError(f"'{path}' {what}: give the path of a model that narrows saved.")
     try:
         with safe_open(path, "pt") as stream:
-            metadata = stream.metadata() or {}
+            metadata, names = stream.metadata() or {}, stream.keys()
             if "narrows" not in metadata:
                 raise FileError(f"'{path}' is a safetensors file that narrows did not write.")
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+            if len(names) > MAX_TENSORS:
+                raise FileError(
+                    f"'{path}' holds {len(names)} tensors, but no model has more than "
+                    f"{MAX_TENSORS}: it was not written by narrows."
+                )
+            for name in names:
+                if stream.get_slice(name).get_dtype() not in DTYPES:
+                    raise FileError(
+                        f"'{path}' holds a tensor of a dtype that no model has: {name}."
+                    )
+            tensors = {name: stream.get_tensor(name) for name in names}
+    except OSError as error:
+        raise FileError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    except (SafetensorError, UnicodeDecodeError) as error:
         raise FileError(f"'{path}' is damaged or not a model file: copy it again.") from error
     text = metadata["narrows"]
     if metadata.get("sha256") != _digest(text, tensors):
         raise FileError(f"'{path}' is damaged: its contents do not match their checksum.")
+    return tensors, _parsed(path, text)
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    """The header, whose numbers are all finite."""
+    unreadable = f"'{path}' is damaged: its header cannot be read; copy the file again."
+    if text.count("{") + text.count("[") > 1000 + len(text) // MIN_OBJECT:
+        raise FileError(unreadable)
     try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
-        raise FileError(f"'{path}' is damaged: its header cannot be read.")
-    if header["format"] > FORMAT:
+        header: dict[str, Any] = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise FileError(unreadable) from error
+    version = header.get("format") if isinstance(header, dict) else None
+    if type(version) is not int or version < 1:
+        raise FileError(unreadable)
+    if version > FORMAT:
         raise FileError(
-            f"'{path}' has format {header['format']}, but this narrows reads formats up to "
-            f"{FORMAT}; upgrade narrows to open it."
+            f"'{path}' has format {version}, but this narrows reads formats up to {FORMAT}; "
+            "upgrade narrows to open it."
         )
-    return tensors, header
+    return header
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number)

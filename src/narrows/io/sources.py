@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set, Sized
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -85,6 +86,14 @@ class LazyRows(ABC):
         return np.asarray(self[:], dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class NamedRows:
+    """Rows of a table with the names of its columns, for a fit."""
+
+    rows: Array | Source
+    feature_names: list[str]
+
+
 def nbytes(source: Source) -> int:
     """The memory that all rows take together."""
     return int(np.prod([float(side) for side in source.shape]) * source.dtype.itemsize)
@@ -129,11 +138,67 @@ def _is_dataset(X: object) -> bool:
     if isinstance(X, Sequence | Mapping | Set) or not _has_any(X, "__getitem__"):
         return False
     is_array = _has_any(X, "shape", "__array__", "__dataframe__", "__arrow_c_stream__")
-    return isinstance(X, Sized) and not is_array
+    return isinstance(X, Sized) and not is_array and not hasattr(X, "keys")
 
 
 def _has_any(X: object, *names: str) -> bool:
     return any(hasattr(X, name) for name in names)
+
+
+# What makes an array or a frame of a container that is none, by the method that the container has:
+# Spark, polars and others that compute later, dask, DuckDB, Arrow's data sets, TensorFlow,
+# sparse arrays of PyData, iterators.
+REMEDIES = {
+    "toPandas": "X.toPandas()",
+    "collect": "X.collect()",
+    "compute": "X.compute()",
+    "fetchdf": "X.fetchdf()",
+    "to_table": "X.to_table()",
+    "as_numpy_iterator": "list(X.as_numpy_iterator())",
+    "todense": "X.todense()",
+    "__next__": "list(X)",
+}
+
+
+def refuse_container(X: Any) -> None:
+    """Raise InputTypeError for what is no array but holds some or makes one, saying how."""
+    if isinstance(X, np.ndarray | Sequence) or hasattr(X, "toarray"):
+        return
+    kind, has = type(X).__name__, ""
+    remedy = next((remedy for name, remedy in REMEDIES.items() if hasattr(X, name)), "")
+    if hasattr(X, "layout") and str(X.layout).startswith("torch.sparse"):
+        remedy = "X.to_dense()"
+    elif hasattr(X, "dataset") and hasattr(X, "batch_size"):  # a DataLoader of torch
+        remedy = "X.dataset"
+    elif hasattr(X, "keys") and not _has_any(X, "iloc", "columns"):  # a dict, an HDF5 file ...
+        names = list(X.keys())
+        tables = (name for name in names if len(getattr(X[name], "shape", ())) > 1)
+        one = next(tables, next(iter(names), "x"))
+        remedy = "pandas.DataFrame(X)" if all(_is_column(X[n]) for n in names) else f"X[{one!r}]"
+        has = f" with the entries {', '.join(map(str, names[:8])) or '(none)'}"
+    if remedy:
+        raise InputTypeError(f"X is a {kind}{has}, not an array of rows: give {remedy}.")
+
+
+def _is_column(X: object) -> bool:
+    return (isinstance(X, np.ndarray) and X.ndim == 1) or (
+        isinstance(X, list) and not any(isinstance(cell, list | np.ndarray) for cell in X)
+    )
+
+
+def unmasked(X: Any) -> Any:
+    """A masked array as a plain one, NaN where it is masked; integers become float64."""
+    if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
+        X = np.ma.stack(X)
+    if not isinstance(X, np.ma.MaskedArray) or not np.ma.is_masked(X) or X.dtype.kind in "cmMV":
+        return np.asarray(X) if isinstance(X, np.ma.MaskedArray) else X
+    if X.dtype.kind in "OUS":
+        dtype, gap = np.dtype(object), None
+    else:
+        dtype, gap = X.dtype if X.dtype.kind == "f" else np.dtype(np.float64), np.nan
+    rows = np.array(X.data, dtype)
+    rows[np.ma.getmaskarray(X)] = gap
+    return rows
 
 
 class StoredRows(LazyRows):
@@ -146,7 +211,7 @@ class StoredRows(LazyRows):
         self._stored = stored
 
     def _read(self, start: int, stop: int) -> Array:
-        return np.asarray(self._stored[start:stop])
+        return np.asarray(unmasked(self._stored[start:stop]))
 
 
 # ------------------------------------------------------------------------------ zarr
@@ -271,4 +336,4 @@ def _as_array(x: Any) -> Array:
         from narrows.io.image_files import pixels
 
         return pixels(x)
-    return np.asarray(x)
+    return np.asarray(unmasked(x))

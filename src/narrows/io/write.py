@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import csv
 import glob
+import hashlib
+import itertools
 import os
+import platform
 import re
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +29,12 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 ARRAYS = (".npy", ".npz", ".csv")
+PAGES = (".html", ".htm")
 PICTURES = (".png", "")  # no suffix: a folder of pictures
+
+IS_WINDOWS = os.name == "nt"
+# There these are devices, whatever follows a point: what is written to nul.npy is gone.
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 NUMBERED_PICTURE = re.compile(r"\d+\.png")  # the files in a folder that narrows wrote
 SHEET_GAP = 2  # pixels between the pictures of a contact sheet
@@ -53,11 +62,21 @@ def check_output(
     Traceback (most recent call last):
     narrows.exceptions.FileError: ... give a name that ends in .npy, .npz or .csv.
     """
-    path, kind = Path(out), _kind(out)
+    path = Path(out)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, or that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"Cannot write {str(out)!r}: {reason}; choose another name.") from error
+    kind = _kind(out)
     if kind not in kinds:
         folder = ", or a folder (a name that ends in /)" if "" in kinds else ""
         suffixes = listed([kind for kind in kinds if kind])
         raise FileError(f"Cannot write {str(out)!r}: give a name that ends in {suffixes}{folder}.")
+    if IS_WINDOWS and DEVICES.fullmatch(path.name.partition(".")[0].rstrip()):
+        raise FileError(f"Cannot write {str(out)!r}: Windows keeps that name; choose another.")
     check_folder(path.parent, out)
     held = list(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
     if held and not overwrite:
@@ -100,19 +119,42 @@ def listed(words: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
+def temporary_path(path: Path) -> Path:
+    """A new hidden name beside ``path``, which no other writer uses: the only rule for such names.
+
+    It begins like ``path`` and names process, thread and a count of this process. At most 130 bytes
+    long, it fits wherever the name of ``path`` does not.
+    """
+    writer = f"{os.getpid()}.{threading.get_native_id()}.{next(_temporary_numbers)}"
+    return path.with_name(f"{_temporary_prefix(path)}.{writer}.partial")
+
+
+_temporary_numbers = itertools.count()
+
+
+def _temporary_prefix(path: Path) -> str:
+    # with a hash of the machine too: process numbers mean nothing on another one
+    known = hashlib.sha256(os.fsencode(f"{platform.node()}/{path.name}")).hexdigest()
+    return f".{path.name[:20]}.{known[:12]}"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path``: renamed to ``path`` at the end, or removed."""
-    place = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    place = temporary_path(path)
     _remove_abandoned(path)
     try:
         yield place
         if place.is_file():
             with place.open("rb+") as file:
                 os.fsync(file.fileno())
-        elif path.is_dir():
-            shutil.rmtree(path)
-        place.replace(path)
+        # a folder that was there is moved aside, and removed when the new one is there
+        before = path.rename(temporary_path(path)) if place.is_dir() and path.is_dir() else None
+        try:
+            place.replace(path)
+        finally:
+            if before is not None:
+                shutil.rmtree(before) if path.exists() else before.rename(path)
     except OSError as error:
         if error.filename == str(place):
             error.filename = str(path)
@@ -125,8 +167,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote ``path``."""
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        writer = partial.name.removesuffix(".partial").rpartition(".")[2]
+    for partial in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}.*.partial"):
+        writer = partial.name.removeprefix(_temporary_prefix(path)).split(".")[1]
         if writer.isdigit() and partial.is_file() and not _is_running(int(writer)):
             partial.unlink(missing_ok=True)
 

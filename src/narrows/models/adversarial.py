@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
-from narrows.estimators.parameters import MAX_LAYER_WIDTH, nonnegative, parameter
+from narrows.estimators.parameters import MAX_LAYER_WIDTH, as_ints, nonnegative, parameter
 from narrows.models.variational import vae_parts
 from narrows.parts.latents.gaussian import Point
 from narrows.parts.objective import Term
@@ -57,7 +57,7 @@ class AdversarialAE(Estimator):
     )
 
     def _parts(self) -> Parts:
-        critic = CodeCritic([int(n) for n in self.critic_layer_sizes])
+        critic = CodeCritic(as_ints(self.critic_layer_sizes))
         terms = (Term("critic", critic, float(self.weight)),)
         return Parts(q=Point(), p=StandardNormal(), terms=terms)
 
@@ -96,7 +96,7 @@ class FactorVAE(Estimator):
     )
 
     def _parts(self) -> Parts:
-        critic = FactorCritic([int(n) for n in self.critic_layer_sizes])
+        critic = FactorCritic(as_ints(self.critic_layer_sizes))
         return vae_parts(Term("kl", KL()), Term("tc", critic, float(self.gamma)))
 
 

@@ -186,13 +186,13 @@ class Model(nn.Module):
         return self._encode_decode(self._inputs(x), K, rng)[0]
 
     def log_weights(self, x: Tensor, rng: Generator, K: int) -> Tensor:
-        """log p(x | z) + log p(z) − log q(z | x) for K draws of z, (K, B).
+        """log p(x | z) + log p(z) − log q(z | x) for K draws of z, (K, B), in float64.
 
         Their log-mean-exp estimates log p(x) from below (Burda et al. 2015, arXiv:1509.00519).
         """
         given = self._inputs(x)
         nodes, output = self._encode_decode(given, K, rng)
-        total = self.D.log_prob(given.x, output, given.mask)
+        total = self.D.log_prob(given.x.double(), output.double(), given.mask)
         for node in nodes:
             if node.log_p is None or node.log_q is None:
                 raise NotImplementedError("a latent without a density has no importance weights")

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.estimators.fit_and_resume import data_fingerprint
+from narrows.estimators.fit_and_resume import data_marks
 from narrows.estimators.fit_setup import FitData, rows_kept_back, validation_rows
 from narrows.exceptions import InputError, ParameterError
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report.formatting import count
 from narrows.report.probe import Probe, check_labels, linear_probe
+from narrows.training.streamed_batches import empty_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -110,21 +111,26 @@ def measured_rows(est: Estimator, X: Any) -> Measured:
     """
     rows, known = est._validate(X), est.state_.data
     every = np.arange(len(rows))
+    if isinstance(rows, np.ndarray):
+        every = np.delete(every, empty_rows(rows))  # without a value there is no error
     try:
         test = rows_kept_back(len(rows), est.test_size)
     except ParameterError:  # too few rows to be those of the fit
         known = None
     if known is None:
         return Measured(every, "unknown")
-    kept = np.delete(every, test)
+    kept = np.setdiff1d(every, test)
     fitted = rows[kept] if isinstance(rows, np.ndarray) else rows.pick(kept)
-    found = data_fingerprint(FitData(fitted, None))[0] or {}
-    if found | {"streamed": 0} != known["X"] | {"streamed": 0}:
+    then, now = known[0] or {}, data_marks(FitData(fitted, None))[0] or {}
+    # all rows are hashed where they are in memory: then or now they may not have been
+    if any(then.get(key) != now[key] for key in ("n", "dtype", "sha256")) or (
+        then.get("whole") is not None is not now["whole"] != then["whole"]
+    ):
         return Measured(every, "unknown")
     if len(test):
-        return Measured(test, "test")
-    fraction = est.validation_fraction if known["X_val"] is None else 0.0
-    held = validation_rows(fitted, fraction, est.state_.seed, bool(known["X"]["streamed"]))
+        return Measured(np.intersect1d(test, every), "test")
+    fraction = est.validation_fraction if known[1] is None else 0.0
+    held = validation_rows(fitted, fraction, est.state_.seed, bool(then["streamed"]))
     return Measured(kept[held], "validation") if len(held) else Measured(every, "fitted")
 
 

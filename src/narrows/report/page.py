@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from narrows.io.write import atomic_write, check_output
+from narrows.io.write import PAGES, atomic_write, check_output
 from narrows.report.figures import png_bytes
 from narrows.report.formatting import count, percent, significant
 
@@ -135,7 +135,7 @@ def pictures_folder(path: Path) -> Path:
 
 def check_page(path: Path, overwrite: bool) -> None:
     """Raise `FileError` unless the page and the folder of its pictures may be written."""
-    check_output(path, (".html", ".htm"), overwrite=overwrite)
+    check_output(path, PAGES, overwrite=overwrite)
     folder = f"{pictures_folder(path)}/"  # with /, as its name may have a suffix
     check_output(folder, ("",), overwrite=overwrite, replaceable=PICTURE_FILES)
 

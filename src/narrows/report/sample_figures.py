@@ -50,11 +50,11 @@ def choose_plotter(est: Estimator, X: NDArray[Any], names: list[str] | None) -> 
     shape = tuple(est.input_shape_)
     some = X[:: max(1, len(X) // 2000)]
     some = some.reshape(len(some), *shape)
-    if len(shape) == 1:
-        return _table_plotter(some, names)
-    if est.axes == "CL":
+    axes = est.layout_.axes
+    if axes is None:
+        return _table_plotter(some.reshape(len(some), -1), names)
+    if axes == "CL":
         return _signal_plotter(shape, some)
-    axes = est.axes or {2: "HW", 3: "CHW"}[len(shape)]
     low, high = est.info()["bounds"] or [[float(some.min())], [float(some.max())]]
     side = int(np.clip(np.sqrt(MAX_GRID_NUMBERS / math.prod(shape)), 4, 12))
     return ImagePlotter(shape, axes, min(low), max(high), grid_size=side)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from narrows.training.statistics import Statistics
 
 WIDE = {torch.float64, torch.int64, torch.int32, torch.uint64, torch.uint32}
 MAX_SAMPLE_ELEMENTS = 2**28  # of a sample of rows: 1 GiB in float32
+MAX_FLOAT32_SHIFT = 2**10  # in standard deviations; beyond, rows are centred in float64
 
 
 def as_tensor(rows: NDArray[Any]) -> Tensor:
@@ -44,11 +46,16 @@ class Scaling:
         zero = torch.zeros((), dtype=torch.float64)
         return cls("none", zero, zero + 1)
 
+    @cached_property
+    def _is_far(self) -> bool:
+        """Whether ``shift`` in float32 would be off by much of what rows differ in."""
+        return bool((self.shift.abs() > MAX_FLOAT32_SHIFT * self.scale).any())
+
     def apply(self, rows: Tensor) -> Tensor:
         """Scaled float32."""
         # float32 holds narrow dtypes exactly; it loses integers above 2**24 and digits of float64,
         # so wide dtypes are centred first
-        if rows.dtype in WIDE:
+        if rows.dtype in WIDE or self._is_far:
             return ((rows.double() - self.shift) / self.scale).float()
         return (rows.float() - self.shift.float()).div_(self.scale.float())
 
@@ -58,7 +65,10 @@ class Scaling:
 
     def undo_narrow(self, scaled: Tensor, dtype: torch.dtype) -> Tensor:
         """Back to float32 or small integers, for which float32 is exact enough and faster."""
-        rows = scaled * self.scale.float() + self.shift.float()
+        if self._is_far:
+            rows = self.undo(scaled).float()
+        else:
+            rows = scaled * self.scale.float() + self.shift.float()
         if dtype.is_floating_point:
             return rows
         ends = torch.iinfo(dtype)

@@ -8,6 +8,7 @@ are part of the file format: old checkpoints must load, whatever the attributes 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,68 @@ from narrows.training.train_state import TrainState
 Saved = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and plain JSON
 
 COUNTERS = ("step", "epoch", "batch", "first_step", "last_epoch")  # of TrainState
+
+# Rules of what a header holds (see `find_fault` in estimators/parameters.py): how a fit went, ...
+COUNT = {"kind": int, "low": 0, "high": 2**53}
+TEXT = {"kind": str, "most": 2000}
+SECONDS = {"kind": float, "low": 0}
+SCORE = {"kind": float, "none": True}  # JSON has no NaN: it is null
+MAX_EPOCHS = 2**20  # of which a file keeps the history
+EPOCHS = {"each": {"each": SCORE, "named": True, "most": 64}, "most": MAX_EPOCHS}
+SCORES = {"each": SCORE, "most": MAX_EPOCHS + 1}
+# ... and the state of a run in a checkpoint
+MARK = {
+    "fields": {
+        "n": COUNT,
+        "dtype": TEXT,
+        "sha256": TEXT,
+        "streamed": {"kind": bool},
+        "whole": {**TEXT, "none": True},
+    },
+    "optional": {"whole"},  # older files do not have it
+    "none": True,
+}
+Marks = list[dict[str, Any] | None]
+MARKS = {"each": MARK, "most": 3}  # of X, X_val and, where there are some, the classes
+RUN = {
+    "fields": {
+        "numbers": {
+            "fields": {
+                **dict.fromkeys((*COUNTERS, "best_epoch", "steps"), COUNT),
+                "slower": {"kind": float, "low": 1e-9, "high": 1},
+                "history": EPOCHS,
+                "scores": SCORES,
+                "stop_reason": TEXT,
+                "seconds": SECONDS,
+            }
+        },
+        "seed": {"kind": int, "low": 0, "high": 2**63 - 1},
+        "mark": MARKS,
+        "threads": {**COUNT, "low": 1},
+    }
+}
+SLOTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
+_KNOWN = re.compile(
+    r"rng|order|order_then|global|sum\.[^.]+|(last|best)\.(model|objective)\..+|"
+    rf"optimizer\.\w+\.\d+\.({'|'.join(SLOTS)})"
+)
+
+
+def refuse_unknown(tensors: dict[str, Tensor], run: dict[str, Tensor]) -> None:
+    """Raise ValueError for a tensor of a run that none has, or that is not like the model's."""
+    for name, tensor in run.items():
+        if not _KNOWN.fullmatch(name):
+            raise ValueError(f"no run has a tensor called {name[:50]!r}")
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise ValueError(f"{name} holds NaN")
+        if name.startswith("sum.") and (tensor.numel() != 1 or not tensor.is_floating_point()):
+            raise ValueError(f"{name} is no number")
+        if name.endswith(("exp_avg_sq", ".step")) and bool((tensor < 0).any()):
+            raise ValueError(f"{name} is below 0")
+        if name.startswith(("last.", "best.")):
+            own = tensors[name.split(".", 1)[1]]
+            if (own.shape, own.dtype) != (tensor.shape, tensor.dtype):
+                raise ValueError(f"{name} has another shape or dtype than the model's tensor")
 
 
 def state_dict(state: TrainState, monitor: Monitor) -> Saved:
@@ -58,6 +121,8 @@ def load_state_dict(saved: Saved, state: TrainState, monitor: Monitor) -> None:
     state.rng.set_state(tensors["rng"])
     state.order.set_state(tensors["order"])
     state.epoch_order = tensors.get("order_then")
+    if state.epoch_order is not None:
+        torch.Generator().set_state(state.epoch_order)  # raises now if it is damaged
     if state.global_draws:
         torch.set_rng_state(tensors["global"])
     for player, optimizer in state.optimizers.items():
@@ -89,16 +154,53 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     # in the parameter's own memory order: the fused step pairs numbers by their place in memory
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
-            if value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter).copy_(value)
+            if name == "step" and value.numel() == 1:
+                continue
+            if value.shape != parameter.shape:
+                raise ValueError(f"{name} of a parameter has the shape {tuple(value.shape)}")
+            values[name] = torch.empty_like(parameter).copy_(value)
 
 
-def load_from_file(saved: Saved, state: TrainState, monitor: Monitor, path: Path | None) -> None:
-    """``load_state_dict`` of what was read from a file. Raises FileError if it does not fit."""
+def load_from_file(
+    saved: Saved,
+    state: TrainState,
+    monitor: Monitor,
+    path: Path | None,
+    n_batches: int,
+    max_epochs: int,
+) -> None:
+    """``load_state_dict`` of what was read from a file, of a run of ``max_epochs`` epochs.
+
+    ``n_batches`` are those of an epoch. Raises FileError if what was read does not fit.
+    """
+    tensors, numbers = saved
     try:
+        epochs, batch = numbers["epoch"] - numbers["last_epoch"] + max_epochs, numbers["batch"]
+        steps, closed = numbers["step"] - numbers["first_step"], len(numbers["history"])
+        counted = 0 <= epochs <= max_epochs and numbers["steps"] <= batch < n_batches
+        if not (counted and steps == epochs * n_batches + batch and closed - epochs in (0, 1)):
+            raise ValueError("its counters contradict each other")
+        if not len(numbers["scores"]) == closed + 1 > numbers["best_epoch"]:
+            raise ValueError("its history and its scores differ in length")
+        if bool(numbers["steps"]) != ("sum.loss" in tensors) or (
+            batch and "order_then" not in tensors
+        ):
+            raise ValueError("it lacks the state of its last epoch")
         load_state_dict(saved, state, monitor)
-        monitor.started -= float(saved[1]["seconds"])  # the time before the interruption counts
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        present = state_dict(state, monitor)[0]
+        if present.keys() != tensors.keys():
+            raise ValueError(
+                f"its tensors are not those of a run: {present.keys() ^ tensors.keys()}"
+            )
+        monitor.started -= numbers["seconds"]  # the time before the interruption counts
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise FileError(
             f"{path} holds no run that this model can continue ({error}); "
             "remove the file to start again."

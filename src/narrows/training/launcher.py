@@ -36,6 +36,7 @@ import torch
 import torch.distributed as dist
 
 from narrows.exceptions import NarrowsError, WorkerError
+from narrows.io.write import atomic_write
 from narrows.training.process_group import form_group
 
 # Once one worker has failed, the others get this long to end by themselves: one of them may be
@@ -258,9 +259,8 @@ def _dump(path: Path, content: object) -> None:
             start = file.tell()
             file.write(buffer.raw())
             spans.append(slice(start, file.tell()))
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(pickle.dumps((written.getvalue(), spans)))
-    partial.replace(path)  # a worker that is killed leaves no half of an answer
+    with atomic_write(path) as partial:  # a worker that is killed leaves no half of an answer
+        partial.write_bytes(pickle.dumps((written.getvalue(), spans)))
 
 
 def _load(path: Path) -> Any:

@@ -7,6 +7,7 @@ sample of the rows where one is needed.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Generator as Items
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,12 +85,35 @@ def read_rows(source: Source, index: Index) -> Iterator[Array]:
         yield rows[index[first:last] - block * size]
 
 
-def scan_statistics(source: Source, held: Index, *, apart: bool) -> tuple[Array, Statistics]:
-    """The rows of ``held`` (sorted) and the statistics of the rest, in one pass over the source.
+def empty_rows(rows: Array) -> Index:
+    """The numbers of the rows that have no observed value: all is NaN."""
+    if rows.dtype.kind != "f":
+        return np.empty(0, dtype=np.int64)
+    flat = rows.reshape(len(rows), -1)
+    some = np.flatnonzero(np.isnan(flat[:, 0]))  # few: only these are looked at as a whole
+    return some[np.isnan(flat[some]).all(1)]
+
+
+def warn_of_empty_rows(empty: Index) -> None:
+    """Say that these rows are left out of a fit."""
+    if len(empty):
+        shown = ", ".join(map(str, empty[:5].tolist())) + (", ..." if len(empty) > 5 else "")
+        warnings.warn(
+            f"{len(empty):,} of the rows of X have no observed value (all are NaN) and are left "
+            f"out of the fit: {shown}.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def scan_statistics(source: Source, held: Index, *, apart: bool) -> tuple[Array, Statistics, Index]:
+    """The rows of ``held`` (sorted), the statistics of the rest, in one pass over the source, and
+    which rows have no observed value.
 
     Without ``apart`` the statistics are of all rows.
     """
     kept = np.empty((len(held), *source.shape[1:]), source.dtype)
+    empty = [np.empty(0, dtype=np.int64)]
 
     def others() -> Items[Tensor]:
         done = 0
@@ -97,11 +121,12 @@ def scan_statistics(source: Source, held: Index, *, apart: bool) -> tuple[Array,
             own = _within(held, first, len(rows))
             kept[done : done + len(own)] = rows[own]
             done += len(own)
+            empty.append(first + empty_rows(rows))
             yield as_tensor(np.delete(rows, own, axis=0) if apart and len(own) else rows)
 
     with closing(others()) as rest:
         found = statistics(rest)
-    return kept, found
+    return kept, found, np.concatenate(empty)
 
 
 def read_blocks(source: Source, multiple: int = 1) -> Iterator[tuple[int, Array]]:
@@ -251,9 +276,13 @@ def hold_out(source: Source, fraction: float, seed: int) -> tuple[Stream, Rows, 
     """Training rows, validation rows in memory, and the statistics of the training rows.
 
     Nothing is scaled. If ``fraction`` is 0, the validation rows are a sample of the training rows.
+    Rows without any observed value are in neither.
     """
     held = held_numbers(source, fraction, seed)
-    kept, found = scan_statistics(source, held, apart=fraction > 0)
+    kept, found, empty = scan_statistics(source, held, apart=fraction > 0)
+    warn_of_empty_rows(empty)
+    if len(empty) and len(full := np.delete(kept, empty_rows(kept), axis=0)):
+        kept = full
     as_is = Scaling.none()
-    dropped = held if fraction > 0 else held[:0]
+    dropped = np.union1d(held if fraction > 0 else held[:0], empty)
     return Stream(source, as_is, dropped), Rows(as_tensor(kept), as_is), found

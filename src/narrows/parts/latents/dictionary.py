@@ -110,8 +110,9 @@ class DeadLatentLoss(Regularizer):
     """½ ‖e − ê‖² with e = x − g(z), held constant, and ê = Σ_j h_j d_j over dead numbers j.
 
     A number of the code is dead that none of ``DEAD_AFTER_ROWS`` rows used; of those, each row
-    takes the ``n_active`` largest. So they learn what the others leave unexplained. Unlike in the
-    paper h is used without relu: behind a relu a number below 0 has no gradient.
+    takes the ``n_active`` largest. So they learn what the others leave unexplained. Elements that
+    are missing in x count nothing. Unlike in the paper h is used without relu: behind a relu a
+    number below 0 has no gradient.
 
     Source: Gao et al., "Scaling and evaluating sparse autoencoders", arXiv:2406.04093, section 2.4
     ("AuxK").
@@ -129,5 +130,8 @@ class DeadLatentLoss(Regularizer):
         residual = (trace.x - trace.output[0]).detach().flatten(1)
         few = h.masked_fill(~dead, -torch.inf).topk(min(self.n_active, h.shape[1]), dim=1)
         z = torch.zeros_like(h).scatter(1, few.indices, few.values.nan_to_num(neginf=0.0))
-        mean = 0.5 * (residual - z @ model.g.directions()).square().sum(1).mean()
+        left = residual - z @ model.g.directions()
+        if trace.mask is not None:
+            left = left * trace.mask.flatten(1)
+        mean = 0.5 * left.square().sum(1).mean()
         return torch.where(dead.any(), mean, 0.0)  # nothing to revive: no loss

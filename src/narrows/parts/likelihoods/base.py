@@ -25,6 +25,11 @@ class Range:
     whole: Tensor  # whether an element holds whole numbers only
     dtype: torch.dtype
 
+    @property
+    def varies(self) -> bool:
+        """Whether any element takes two values."""
+        return bool((self.each[1] > self.each[0]).any())
+
 
 def sum_event(nats: Tensor, mask: Tensor | None) -> Tensor:
     """Sum (K, B, ...) over the event; elements where the mask is 0 count nothing, and the sum of
@@ -129,9 +134,13 @@ class Likelihood(nn.Module):
         """The reconstruction for g's output, with any axes before those of the event."""
         return output
 
+    def within(self, x: Tensor) -> Tensor:
+        """Rows kept within the range that ``mean`` has, whatever g's output is."""
+        return x
+
 
 class DataUnitsLikelihood(Likelihood):
-    """A D that computes in the user's units: scaled x · scale + shift."""
+    """A D that computes in the user's units: scaled x · scale + shift, both float64."""
 
     shift: Tensor
     scale: Tensor
@@ -142,5 +151,9 @@ class DataUnitsLikelihood(Likelihood):
 
     @torch.no_grad()
     def set_data_units(self, shift: Tensor, scale: Tensor, found: Range) -> None:
-        self.shift.copy_(shift.expand(self.shift.shape))
-        self.scale.copy_(scale.expand(self.scale.shape))
+        self.shift = shift.to(self.shift.device, torch.float64).expand(self.shift.shape).clone()
+        self.scale = scale.to(self.scale.device, torch.float64).expand(self.scale.shape).clone()
+
+    def in_data_units(self, x: Tensor) -> Tensor:
+        """Scaled x in the user's units, in float64: float32 would lose whole numbers from 2²³."""
+        return x.double() * self.scale + self.shift

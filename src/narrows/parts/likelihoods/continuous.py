@@ -95,6 +95,9 @@ class Bernoulli(Likelihood):
     def mean(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)
 
+    def within(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1)
+
 
 class Gaussian(Likelihood):
     """−log N(x; g(z), σ²) with one learned σ (Rybkin et al. 2021, arXiv:2006.13202).
@@ -119,7 +122,7 @@ class Gaussian(Likelihood):
         self.log_scale.data.fill_(math.log(deviation * self.unit))
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        log_scale = self.log_scale.clamp(min=self.min_log_scale)
+        log_scale = self.log_scale.to(output.dtype).clamp(min=self.min_log_scale)
         return self._cost((output - x) * torch.exp(-log_scale)) + log_scale + self.constant
 
     def _cost(self, r: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class WholeNumberLikelihood(Likelihood):
 
     @classmethod
     def validate(cls, found: Range, support: tuple[int, ...] | None) -> None:
-        (low, high), (lowest, highest) = support or cls.allowed, _ends(found)
-        if not (found.whole.all() and low <= lowest and highest <= high):
+        (low, high), (lowest, highest) = support or cls.allowed, found.each
+        if not (found.whole.all() and (lowest >= low).all() and (highest <= high).all()):
             raise InputError(
                 f'distance="{cls.name}" needs an X of whole numbers, here from {low:,} to {high:,},'
                 ' but X holds others; choose distance="auto", or fit on rows like these.'
@@ -73,15 +73,31 @@ class Logistic(WholeNumberLikelihood, DataUnitsLikelihood):
         # a logistic density of scale s has the standard deviation s π / √3
         self.log_scale.data.fill_(math.log(deviation * math.sqrt(3) / math.pi))
 
+    @torch.no_grad()
+    def set_data_units(self, shift: Tensor, scale: Tensor, found: Range) -> None:
+        super().set_data_units(shift, scale, found)
+        ends = torch.tensor([self.low, self.low + 1, self.high - 1, self.high]).double()
+        # scaled x is float32: it must tell the first and the last cell from those next to them
+        ends = ends.view(4, *[1] * self.shift.ndim).to(self.shift)
+        back = self.in_data_units(((ends - self.shift) / self.scale).float())
+        if bool(((back - ends).abs() >= 0.5).any()):
+            raise InputError(
+                f'distance="logistic" cannot tell the whole numbers of X from {self.low:,} to '
+                f"{self.high:,} apart, as far as they are from the mean; divide X by 10 and round "
+                'it, or choose distance="gaussian".'
+            )
+
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        inverse = torch.exp(-self.log_scale.clamp(min=self.min_log_scale))
-        half = 0.5 / self.scale  # half a cell, in scaled units
-        above, below = (x + half - output) * inverse, (x - half - output) * inverse
+        # differences are taken in float64: a cell may be far smaller than what float32 resolves
+        value = self.in_data_units(x).round()
+        inverse = torch.exp(-self.log_scale.double().clamp(min=self.min_log_scale))
+        half = 0.5 / self.scale * inverse  # half a cell, in units of s
+        apart = ((value - self.shift) / self.scale - output.double()) * inverse
+        above, below = (apart + half).to(output.dtype), (apart - half).to(output.dtype)
         # σ(a) − σ(b) = σ(a) σ(−b) (1 − exp(b − a)), which has no cancellation
-        both = torch.log(-torch.expm1(-2 * half * inverse))
-        value = x * self.scale + self.shift
-        first, last = value < self.low + 0.5, value > self.high - 0.5
+        both = torch.log(-torch.expm1(-2 * half)).to(output.dtype)
         # the first cell has no lower end and the last no upper one
+        first, last = value <= self.low, value >= self.high
         upper = torch.where(last, 0.0, F.logsigmoid(above))
         lower = torch.where(first, 0.0, F.logsigmoid(-below))
         return -(upper + lower + torch.where(first | last, 0.0, both))
@@ -133,6 +149,9 @@ class Categorical(WholeNumberLikelihood):
     def mean(self, output: Tensor) -> Tensor:
         return self._logits(output).argmax(-1).float()
 
+    def within(self, x: Tensor) -> Tensor:
+        return x.clamp(0, self.n_classes - 1)
+
 
 def one_hot(x: Tensor, n: int) -> Tensor:
     """1 at the class that x is, in a new last axis; all 0 if it is none of 0, ..., n − 1."""
@@ -148,7 +167,8 @@ def cross_entropy(x: Tensor, logits: Tensor) -> Tensor:
 class Poisson(WholeNumberLikelihood):
     """λ − x log λ + log x! for counts x: λ = m exp(g(z)), m the mean of each element.
 
-    f gets log(1 + x); the reconstruction is the rate λ.
+    f gets log(1 + x); the reconstruction is the rate λ. The terms are some x log x each and nearly
+    cancel, to ½ log 2πλ at x = λ: they are computed in float64.
     """
 
     real, scaled = False, False
@@ -160,20 +180,27 @@ class Poisson(WholeNumberLikelihood):
 
     @torch.no_grad()
     def set_data_units(self, shift: Tensor, scale: Tensor, found: Range) -> None:
-        self.log_usual.copy_(found.mean.clamp(min=1e-3).log())  # elements that are always 0
+        mean = found.mean.clamp(min=1e-3)  # elements that are always 0
+        self.log_usual = mean.to(self.log_usual.device, torch.float64).log()
 
     def to_model(self, x: Tensor) -> Tensor:
         return x.clamp(min=0).log1p()
 
     def _log_rate(self, output: Tensor) -> Tensor:
-        return (output + self.log_usual).clamp(max=MAX_LOG_RATE)
+        """log λ, in float64."""
+        return (output.double() + self.log_usual).clamp(max=MAX_LOG_RATE)
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        log_rate = self._log_rate(output)
+        return self._cost(x.double(), self._log_rate(output)).to(output.dtype)
+
+    def _cost(self, x: Tensor, log_rate: Tensor) -> Tensor:
         return log_rate.exp() - x * log_rate + torch.lgamma(x + 1)
 
     def mean(self, output: Tensor) -> Tensor:
-        return self._log_rate(output).exp()
+        return self._log_rate(output).exp().to(output.dtype)
+
+    def within(self, x: Tensor) -> Tensor:
+        return x.clamp(min=0)
 
 
 class NegativeBinomial(Poisson):
@@ -189,13 +216,12 @@ class NegativeBinomial(Poisson):
         super().build(shape, support)
         self.log_dispersion = one_per_channel(shape)
 
-    def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        log_r = self.log_dispersion.clamp(-10.0, 12.0)  # beyond 12 it is numerically a Poisson
-        log_ratio = self._log_rate(output) - log_r  # log(μ/r)
-        cost = log_r.exp() * F.softplus(log_ratio) + x * F.softplus(-log_ratio)
-        r, count = log_r.double().exp(), x.double()  # float64: large logarithms nearly cancel
-        ways = torch.lgamma(count + r) - torch.lgamma(r) - torch.lgamma(count + 1)
-        return cost - ways.float()
+    def _cost(self, x: Tensor, log_rate: Tensor) -> Tensor:
+        log_r = self.log_dispersion.double().clamp(-10.0, 12.0)
+        r, log_ratio = log_r.exp(), log_rate - log_r  # log(μ/r)
+        ways = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1)
+        # not softplus, which is linear from 20 on: 2e-9 off, times x
+        return -r * F.logsigmoid(-log_ratio) - x * F.logsigmoid(log_ratio) - ways
 
 
 class Mixed(DataUnitsLikelihood):
@@ -235,7 +261,7 @@ class Mixed(DataUnitsLikelihood):
     def build(self, shape: tuple[int, ...], support: tuple[int, ...] | None) -> None:
         assert support is not None
         super().build(shape, support)
-        self.classes = tuple(i for i, n in enumerate(support) if n)
+        self.support, self.classes = support, tuple(i for i, n in enumerate(support) if n)
         # columns with equally many classes are computed together
         self.groups = {n: [i for i, k in enumerate(support) if k == n] for n in sorted({*support})}
         self.widths = [len(group) * max(n, 1) for n, group in self.groups.items()]
@@ -252,7 +278,7 @@ class Mixed(DataUnitsLikelihood):
     def _for_classes(self, values: Tensor, others: Tensor) -> Tensor:
         """``values`` for the categorical columns, ``others`` for the Gaussian ones."""
         chosen, columns = others.clone(), list(self.classes)
-        chosen[columns] = values[columns]
+        chosen[columns] = values[columns].to(others)
         return chosen
 
     def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -261,7 +287,7 @@ class Mixed(DataUnitsLikelihood):
     output_shape = input_shape
 
     def to_model(self, x: Tensor) -> Tensor:
-        value = x * self.scale + self.shift
+        value = self.in_data_units(x)
         parts = (
             one_hot(value[:, group], n).flatten(1) if n else x[:, group]
             for n, group in self.groups.items()
@@ -275,7 +301,8 @@ class Mixed(DataUnitsLikelihood):
             yield n, group, part.unflatten(-1, (len(group), n)) if n else part
 
     def elementwise(self, x: Tensor, output: Tensor) -> Tensor:
-        value, log_scale = x * self.scale + self.shift, self.log_scale.clamp(min=self.min_log_scale)
+        value = self.in_data_units(x)
+        log_scale = self.log_scale.to(output.dtype).clamp(min=self.min_log_scale)
         costs = []
         for n, group, part in self._grouped(output):
             if n:
@@ -287,7 +314,12 @@ class Mixed(DataUnitsLikelihood):
 
     def mean(self, output: Tensor) -> Tensor:
         parts = [
-            (part.argmax(-1) - self.shift[group]) / self.scale[group] if n else part
+            ((part.argmax(-1) - self.shift[group]) / self.scale[group]).to(part) if n else part
             for n, group, part in self._grouped(output)
         ]
         return torch.cat(parts, -1)[..., self.order]
+
+    def within(self, x: Tensor) -> Tensor:
+        n = torch.tensor(self.support, device=x.device)
+        low, high = ((end - self.shift) / self.scale for end in (0, n - 1))
+        return torch.where(n > 0, x.double().clamp(low, high).to(x), x)

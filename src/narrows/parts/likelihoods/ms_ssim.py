@@ -41,7 +41,8 @@ class MSSSIM(DataUnitsLikelihood):
 
     MS-SSIM = mean(l_M c_M)^w_M Π_{j<M} mean(c_j)^w_j over the scales j = 1, ..., M: c compares
     contrast and pattern, l local means, at the last scale only. Means are over all positions of a
-    Gaussian window; the result is averaged over channels. The constants are those of the paper,
+    Gaussian window; the result is averaged over channels. Images are halved as pytorch-msssim does
+    it. The constants are those of the paper,
     0.01 and 0.03 of each channel's range in the data. It is no density. Pixels where a mask is 0
     count as equal.
 
@@ -71,6 +72,7 @@ class MSSSIM(DataUnitsLikelihood):
         # from scaled units to [0, 1], for which MS-SSIM is defined
         spread = torch.where(found.high > found.low, found.high - found.low, 1.0)
         super().set_data_units((shift - found.low) / spread, scale / spread, found)
+        self.float()  # as the images
 
     def distance(self, x: Tensor, output: Tensor, mask: Tensor | None = None) -> Tensor:
         a, b = (t * self.scale + self.shift for t in (x, output))
@@ -92,7 +94,10 @@ class MSSSIM(DataUnitsLikelihood):
 
 
 def _halved(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x.flatten(0, -3), 2).view(*x.shape[:-2], x.shape[-2] // 2, x.shape[-1] // 2)
+    """Means of 2 × 2 pixels; an odd side gets a zero at both ends, as in pytorch-msssim."""
+    odd = [n % 2 for n in x.shape[-2:]]
+    halved: Tensor = F.avg_pool2d(x.flatten(0, -3), 2, padding=odd)
+    return halved.unflatten(0, x.shape[:-2])
 
 
 def _compared(a: Tensor, b: Tensor, window: int) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,9 @@ class Sampler(nn.Module):
         self.scale.copy_(torch.where(spread > 1e-6 * (1 + self.mean.abs()), spread, 1.0))
         return (codes - self.mean) / self.scale
 
+    def refuse_damage(self) -> None:
+        """Raise ValueError if numbers that were read from a file have no meaning."""
+
     @property
     def training_steps(self) -> int:
         """How many steps of the loop are enough."""
@@ -135,6 +138,10 @@ class MixtureSampler(Sampler):
         self.centres[:count] = torch.from_numpy(found.means_)
         self.roots[:count] = torch.linalg.cholesky(torch.from_numpy(found.covariances_))
         return codes
+
+    def refuse_damage(self) -> None:
+        if not (bool((self.weights >= 0).all()) and 0.99 < float(self.weights.sum()) < 1.01):
+            raise ValueError("its sampler has weights that are no probabilities")
 
     def cost(self, z: Tensor, rng: Generator) -> Tensor:
         differences = (z[:, None] - self.centres)[..., None]
