@@ -64,9 +64,9 @@ def with_narrows(architecture: str) -> Callable[..., Result]:
             max_epochs=100_000,
             random_state=seed,
         ).fit(train)
-        out = ae.decoder_(torch.from_numpy(ae.transform(test))).detach()  # unrounded
-        shaped = ae.scaling_.undo(out).numpy().reshape(test.shape)
-        return shaped, {"epochs": ae.n_iter_, "best_epoch": ae.best_epoch_, "stop": ae.stop_reason_}
+        with torch.no_grad():  # unrounded
+            out = ae.decoder_(torch.from_numpy(ae.transform(test))).double().numpy()
+        return out, {"epochs": ae.n_iter_, "best_epoch": ae.best_epoch_, "stop": ae.stop_reason_}
 
     return run
 

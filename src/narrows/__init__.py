@@ -14,7 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from narrows.exceptions import FileError, InputError, NarrowsError, ParameterError, WorkerError
+from narrows.exceptions import (
+    FileError,
+    InputError,
+    NarrowsError,
+    ParameterError,
+    WorkerError,
+    did_you_mean,
+)
 from narrows.training.listeners import JsonLines, Listener, MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
@@ -156,7 +163,8 @@ def __getattr__(name: str) -> Any:
     elif name in KNOWN:
         found = model_class(name)
     else:
-        raise AttributeError(f"module 'narrows' has no attribute {name!r}")
+        close = did_you_mean(name, __all__)
+        raise AttributeError(f"module 'narrows' has no attribute {name!r}.{close}")
     globals()[name] = found
     return found
 

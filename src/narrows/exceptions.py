@@ -4,6 +4,7 @@
     ├── InputError      the data given cannot be used (also a ValueError)
     │   └── InputTypeError  ... because it holds things that are no numbers (also a TypeError)
     ├── ParameterError  a parameter, or two parts together, make no sense (also a ValueError)
+    │   └── UnknownParameterError  ... because none has this name (also a TypeError)
     ├── FileError       a file is missing, damaged, hostile or not ours (also a ValueError)
     │   ├── NotOurFile          ... no compressed file of narrows
     │   ├── UnsupportedVersion  ... of a format that is newer than this narrows
@@ -17,6 +18,23 @@ Every message says what was given, what is allowed and what to do.
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(given: object, known: Iterable[object]) -> str:
+    """A sentence that names the nearest of the ``known`` words, or nothing if none is near.
+
+    Case is ignored, and so are hyphens and underscores.
+
+    >>> did_you_mean("Auto-encodr", ["Autoencoder", "VQVAE"]), did_you_mean("x", ["gelu"])
+    (" Did you mean 'Autoencoder'?", '')
+    """
+    plain = {str(word).lower().replace("-", "").replace("_", ""): str(word) for word in known}
+    wanted = str(given).lower().replace("-", "").replace("_", "")
+    close = difflib.get_close_matches(wanted, plain, n=1)
+    return f" Did you mean {plain[close[0]]!r}?" if close else ""
 
 
 def in_one_line(error: Exception) -> str:
@@ -44,6 +62,10 @@ class InputTypeError(InputError, TypeError):
 
 class ParameterError(NarrowsError, ValueError):
     """A parameter is out of range, or two parts together have no meaning."""
+
+
+class UnknownParameterError(ParameterError, TypeError):
+    """No parameter has this name."""
 
 
 class FileError(NarrowsError, ValueError):

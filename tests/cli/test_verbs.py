@@ -28,6 +28,7 @@ def test_fit_says_what_was_chosen_and_what_to_do_next(tmp_path: Path) -> None:
     said = done("fit", "digits", "--model", "auto-encoder", "-o", out, *TINY)
     assert "Autoencoder of digits: 1,797 rows, each 8 × 8 to 2 numbers and back" in said
     assert "validation error" in said
+    assert ": 1 epoch, the " in said
     assert "PCA's at the same width" in said
     following = shlex.split(said.splitlines()[-1].removeprefix("next: "))
     page = str(tmp_path / "my model.html")

@@ -215,7 +215,7 @@ def test_networks_that_share_layers_are_copied_and_saved_as_such(tmp_path: Path)
             return self.b(x)
 
     est = small(f=Shared(), g=torch.nn.Linear(2, 6))
-    assert est.encoder_.a is est.encoder_.b
+    assert est.model_.f.a is est.model_.f.b
     again = narrows.load(est.save(tmp_path / "m.safetensors"), f=Shared(), g=torch.nn.Linear(2, 6))
     np.testing.assert_array_equal(again.transform(X), est.transform(X))
 

@@ -116,15 +116,15 @@ def test_tied_weights_are_one_and_the_same() -> None:
     X = _rows((12,), n=60)
     tied = _fit("Autoencoder", X, latent_dim=3, tied=True, linear_path=False, max_epochs=3)
     free = _fit("Autoencoder", X, latent_dim=3, linear_path=False)
-    matrices = [m.weight for m in tied.encoder_ if hasattr(m, "weight")]
+    matrices = [m.weight for m in tied.model_.f if hasattr(m, "weight")]
     assert tied.n_parameters_ == free.n_parameters_ - sum(m.numel() for m in matrices)
     z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    layers = [m for m in tied.decoder_.modules() if type(m).__name__ == "TiedLinear"]
+    layers = [m for m in tied.model_.g.modules() if type(m).__name__ == "TiedLinear"]
     by_hand = z
     for i, (layer, W) in enumerate(zip(layers, reversed(matrices), strict=True)):
         by_hand = by_hand @ W + layer.bias
         by_hand = torch.nn.functional.gelu(by_hand) if i < 2 else by_hand
-    torch.testing.assert_close(tied.decoder_(z), by_hand)
+    torch.testing.assert_close(tied.model_.g(z), by_hand)
 
 
 def test_rows_of_a_table_fold_to_images() -> None:
@@ -191,7 +191,7 @@ def test_own_networks_are_used_and_never_changed() -> None:
     ae = Autoencoder(f=f, g=g, max_epochs=2, random_state=0).fit(X)
     assert (ae.architecture_, ae.latent_dim_) == ("own", 3)
     assert torch.equal(f.layer.weight, before)
-    assert not torch.equal(ae.encoder_.layer.weight, before)
+    assert not torch.equal(ae.model_.f.layer.weight, before)
 
 
 @pytest.mark.parametrize(

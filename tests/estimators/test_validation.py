@@ -88,7 +88,7 @@ def test_bad_input_gets_one_sentence(data: Any, words: str) -> None:
         ({"axes": "CL"}, "needs X of 3 dimensions"),
         ({"input_shape": (2, 2)}, "holds 4 numbers"),
         ({"tied": 1}, "True or False"),
-        ({"device": "tpu"}, "not available on this machine"),
+        ({"device": "tpu"}, "'auto', 'cpu', or for a GPU 'cuda'"),
         ({"channels": (), "input_shape": (2, 3), "architecture": "conv"}, "at least one stage"),
     ],
 )
@@ -283,8 +283,10 @@ def test_a_bernoulli_takes_zeros_and_ones_whenever_it_is_asked() -> None:
     [
         (lambda: fit(X, latent_dim=10**12), "at most"),
         (lambda: fit(X, random_state=2**70), "RandomState"),
-        (lambda: fit(X, device=None), "not available"),
-        (lambda: fit(X, device="meta"), "not available"),
+        (lambda: fit(X, device=None), "'auto', 'cpu', or for a GPU 'cuda'"),
+        (lambda: fit(X, device="meta"), "Got 'meta'"),
+        (lambda: fit(X, device="gpu"), "'auto', 'cpu', or for a GPU 'cuda'"),
+        (lambda: fit(X, device="cuda:999"), "not available on this machine; use 'auto' or 'cpu'"),
         (lambda: DenoisingAutoencoder(noise="swap", noise_level=3).fit(X), "at most 1"),
         (lambda: VAE(max_epochs=0).fit(X).sample(2, random_state="a"), "random_state must be"),
         (lambda: VAE(max_epochs=0).fit(X).sample(2, temperature="a"), "temperature must be"),

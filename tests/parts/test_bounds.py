@@ -246,22 +246,22 @@ VAE: dict[str, Any] = {"q": DiagonalGaussian(), "p": StandardNormal()}
 @pytest.mark.parametrize(
     ("parts", "names"),
     [
-        ({**VAE, "terms": (Term("kl", KL()),)}, ("ImportanceWeighted", "KL")),
-        ({**VAE, "terms": (Term("tc", TotalCorrelation()),)}, ("ImportanceWeighted", "Total")),
-        ({**VAE, "terms": (Term("l1", L1Sparsity()),)}, ("ImportanceWeighted", "L1Sparsity")),
-        ({"q": Point(), "p": StandardNormal()}, ("ImportanceWeighted", "Point")),
-        ({"q": DiagonalGaussian()}, ("ImportanceWeighted", "without a prior")),
+        ({**VAE, "terms": (Term("kl", KL()),)}, ("importance weighted", "KL")),
+        ({**VAE, "terms": (Term("tc", TotalCorrelation()),)}, ("importance weighted", "total")),
+        ({**VAE, "terms": (Term("l1", L1Sparsity()),)}, ("importance weighted", "L1 sparsity")),
+        ({"q": Point(), "p": StandardNormal()}, ("importance weighted", "point")),
+        ({"q": DiagonalGaussian()}, ("importance weighted", "without a prior")),
         (
             {**VAE, "q": FullGaussian(), "bound": bounds.DoublyReparameterised()},
-            ("DoublyReparameterised", "FullGaussian"),
+            ("doubly reparameterised", "full Gaussian"),
         ),
         (
             {**VAE, "q": FullGaussian(), "bound": None, "terms": (Term("tc", TotalCorrelation()),)},
-            ("TotalCorrelation", "FullGaussian"),
+            ("total correlation", "full Gaussian"),
         ),
-        ({"q": TopK(3), "bound": None, "terms": (Term("kl", KL()),)}, ("KL", "TopK")),
+        ({"q": TopK(3), "bound": None, "terms": (Term("kl", KL()),)}, ("KL", "top K")),
         ({"q": Hamiltonian(), "bound": None}, ("Hamiltonian", "needs a prior")),
-        ({"q": GumbelSoftmax(), "p": UniformCategorical()}, ("ImportanceWeighted", "Gumbel")),
+        ({"q": GumbelSoftmax(), "p": UniformCategorical()}, ("importance weighted", "Gumbel")),
     ],
 )
 def test_parts_without_a_meaning_together_are_refused(parts: Any, names: Any) -> None:

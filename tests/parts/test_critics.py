@@ -299,7 +299,7 @@ def test_a_critic_needs_a_prior_to_draw_from() -> None:
     from narrows.parts.objective import Term
     from narrows.parts.regularizers.critics import CodeCritic
 
-    with pytest.raises(ParameterError, match=r"CodeCritic needs a prior.* Point"):
+    with pytest.raises(ParameterError, match=r"code critic needs a prior.* point"):
         Parts(q=Point(), terms=(Term("critic", CodeCritic()),))
 
 

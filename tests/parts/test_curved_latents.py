@@ -291,7 +291,7 @@ def test_codes_lie_on_their_space_and_reconstruct_goes_through_them(cls: Any) ->
     np.testing.assert_array_equal(model.reconstruct(DIGITS), model.inverse_transform(Z))
     # the decoder by itself is given codes, as that of any other model
     with torch.no_grad():
-        alone = model.decoder_(torch.from_numpy(Z))
+        alone = model.model_.g(torch.from_numpy(Z))
         torch.testing.assert_close(alone, model.model_.decode(torch.from_numpy(Z)))
 
 

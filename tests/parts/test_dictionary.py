@@ -28,7 +28,7 @@ def test_it_beats_pca_of_as_many_numbers_and_finds_directions() -> None:
     assert len(model.pca_.pca.components) == 2  # as many numbers a row
     ours = np.square(X - model.reconstruct(X)).mean()
     assert ours < 0.5 * np.square(X - model.pca_.reconstruct(X)).mean()
-    found = model.decoder_.directions().detach().numpy()
+    found = model.model_.g.directions().detach().numpy()
     assert (true @ found.T).max(1).mean() > 0.85
 
 
@@ -38,7 +38,7 @@ def test_codes_are_sparse_wide_and_their_directions_of_length_one() -> None:
     assert model.latent_dim_ == 4 * 12
     Z = model.transform(X)
     assert (Z >= 0).all() and ((Z != 0).sum(1) <= 3).all()
-    norms = model.decoder_.directions().norm(dim=1)
+    norms = model.model_.g.directions().norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(48))
 
 

@@ -152,7 +152,7 @@ def test_inputs_are_learned_and_stay_within_the_data() -> None:
 
 
 def test_a_vamp_prior_refuses_what_is_no_diagonal_gaussian() -> None:
-    with pytest.raises(ParameterError, match=r"VampPrior.*FullGaussian"):
+    with pytest.raises(ParameterError, match=r"prior vamp needs.*full Gaussian"):
         Parts(q=FullGaussian(), p=VampPrior())
 
 

@@ -332,7 +332,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         FiniteScalar((3, 1))
     with pytest.raises(ParameterError, match="2 numbers, but latent_dim=3"):
         built(FiniteScalar((3, 3)), 3)
-    with pytest.raises(ParameterError, match=r"UniformCategorical .* DiagonalGaussian"):
+    with pytest.raises(ParameterError, match=r"uniform categorical .* diagonal Gaussian"):
         Parts(q=DiagonalGaussian(), p=UniformCategorical())
 
 

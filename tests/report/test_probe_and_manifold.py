@@ -181,8 +181,8 @@ def test_a_walk_is_straight_in_the_code_and_ends_at_reconstructions(
     ("pairs", "steps", "words"),
     [
         ([(0, 1)], 1, "at least 2. Got 1"),
-        ([(0, 300)], 3, "rows from 0 to 299"),
-        ([], 3, "rows from 0"),
+        ([(0, 300)], 3, "are numbered from 0 to 299"),
+        ([], 3, "are numbered from 0"),
     ],
 )
 def test_walks_to_nowhere_are_refused(

@@ -76,7 +76,7 @@ def test_each_parameter_has_its_own_learning_rate() -> None:
     ae = narrows.Autoencoder(latent_dim=4, max_epochs=1, random_state=0)
     ae.fit(np.random.default_rng(0).normal(size=(200, 128)))
     times = lr_multipliers(ae.model_)
-    f = ae.encoder_
+    f = ae.model_.f
     path = next(m for m in f.path.modules() if isinstance(m, torch.nn.Linear))
     linear = [m for m in f.net.modules() if isinstance(m, torch.nn.Linear)]
     assert times[path.weight] == times[path.bias] == 64 / 128
@@ -255,7 +255,7 @@ def test_own_layers_are_in_training_mode_in_steps_and_in_eval_mode_in_validation
     state = torch.get_rng_state()
     ae = narrows.Autoencoder(**networks, max_epochs=3, random_state=0, batch_size=111).fit(X[:334])
     assert torch.equal(state, torch.get_rng_state())
-    norm = ae.encoder_[1]
+    norm = ae.model_.f[1]
     assert int(norm.num_batches_tracked) > 0
     again = narrows.Autoencoder(**networks, max_epochs=3, random_state=0, batch_size=111)
     np.testing.assert_array_equal(again.fit(X[:334]).transform(X), ae.transform(X))

@@ -51,7 +51,8 @@ def commands(debug: bool) -> None:
 
 
 for verb in (
-    *(show.demo, fit.fit, apply.encode, apply.decode, apply.reconstruct, apply.sample),
+    *(show.demo, fit.fit, apply.encode, apply.decode, apply.reconstruct),
+    *(apply.impute, apply.interpolate, apply.sample),
     *(denoise.denoise, compress.compress, compress.decompress, compress.inspect),
     *(show.info, show.report, show.models),
 ):

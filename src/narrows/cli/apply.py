@@ -1,4 +1,4 @@
-"""The verbs ``encode``, ``decode``, ``reconstruct`` and ``sample``, which use a fitted model."""
+"""The verbs that use a fitted model: encode, decode, reconstruct, impute, interpolate, sample."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def encode(model: str, data: str, out: str, resize: str | None, overwrite: bool)
         codes = estimator.transform(rows)
         names = [str(name) for name in estimator.get_feature_names_out()]
         write_rows(codes, out, names=names, overwrite=overwrite)
-    _report(codes, out, "codes")
+    _report(codes, out, "code")
 
 
 @click.command
@@ -74,6 +74,83 @@ def reconstruct(model: str, data: str, out: str, resize: str | None, overwrite: 
     check_output(out, overwrite=overwrite)
     estimator = loaded(model, "reconstruct")
     write_answers(estimator, estimator.reconstruct, data, out, overwrite, resize)
+
+
+@click.command
+@click.argument("model")
+@click.argument("data")
+@output_option(ROWS)
+@resize_option
+@overwrite_option
+def impute(model: str, data: str, out: str, resize: str | None, overwrite: bool) -> None:
+    """Fill in DATA's missing values; all others stay as they are.
+
+    MODEL was fitted with --missing mask. The best for this is `narrows fit DATA --model
+    denoising-autoencoder --noise masking --missing mask`.
+    """
+    from narrows.exceptions import ParameterError
+
+    check_output(out, overwrite=overwrite)
+    estimator = loaded(model, "reconstruct")
+    if estimator.missing != "mask":
+        raise ParameterError(
+            f"{model!r} was fitted without missing values; to fill some in, fit a model with "
+            "`narrows fit DATA --missing mask`."
+        )
+    write_answers(estimator, estimator.impute, data, out, overwrite, resize)
+
+
+@click.command
+@click.argument("model")
+@click.argument("data")
+@click.option(
+    "--rows",
+    "pairs",
+    metavar="A,B",
+    multiple=True,
+    default=["0,1"],
+    show_default=True,
+    help="From row A of DATA to row B, counted from 0; may be given several times.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=2),
+    default=9,
+    show_default=True,
+    help="Rows written for each pair, the two ends included.",
+)
+@output_option(ROWS)
+@resize_option
+@overwrite_option
+def interpolate(
+    model: str,
+    data: str,
+    pairs: tuple[str, ...],
+    steps: int,
+    out: str,
+    resize: str | None,
+    overwrite: bool,
+) -> None:
+    """Write rows on the way from one row of DATA to another.
+
+    The way is between their codes, evenly spaced and decoded. A .png has a line for each pair.
+    """
+    from narrows.report.manifold import interpolate as walk
+
+    check_output(out, overwrite=overwrite)
+    between = [_pair(words) for words in pairs]
+    estimator = loaded(model, "interpolate")
+    walks = walk(estimator, rows_for(estimator, data, resize).X, between, steps)
+    _write_rows(estimator, walks.reshape(-1, *walks.shape[2:]), out, overwrite, columns=steps)
+
+
+def _pair(words: str) -> tuple[int, int]:
+    ends = words.split(",")
+    if len(ends) != 2 or not all(end.strip().isdecimal() for end in ends):
+        raise click.UsageError(
+            f"--rows {words!r} must be two row numbers, counted from 0, such as 0,5."
+        )
+    return int(ends[0]), int(ends[1])
 
 
 def write_answers(
@@ -138,6 +215,7 @@ NEEDED = {
     "transform": NO_CODES,
     "inverse_transform": NO_CODES,
     "reconstruct": NO_CODES,
+    "interpolate": NO_CODES,
     "sample": ("nothing to sample from (it was fitted without --sampler)", "vae"),
     "denoise": ("no method to remove noise", "denoiser"),
     "compress": ("no method to compress", "codec"),
@@ -193,12 +271,18 @@ def _is_npy(out: str) -> bool:
 def _write(estimator: Estimator, method: Method, given: Any, out: str, overwrite: bool) -> None:
     """Write the rows, in the user's units, that the estimator's ``method`` returns."""
     if _is_npy(out):
-        _report(method(given, out=out, overwrite=overwrite), out, "rows")
+        _report(method(given, out=out, overwrite=overwrite), out, "row")
     else:
         _write_rows(estimator, method(given), out, overwrite)
 
 
-def _write_rows(estimator: Estimator, rows: NDArray[Any], out: str, overwrite: bool) -> None:
+def _write_rows(
+    estimator: Estimator,
+    rows: NDArray[Any],
+    out: str,
+    overwrite: bool,
+    columns: int | None = None,
+) -> None:
     """Write rows to a file of numbers, or as pictures, depending on OUT's suffix."""
     if Path(out).suffix.lower() not in ARRAYS:  # a table's row may be an image
         rows = rows.reshape(len(rows), *estimator.input_shape_)
@@ -209,11 +293,14 @@ def _write_rows(estimator: Estimator, rows: NDArray[Any], out: str, overwrite: b
         names=getattr(estimator, "feature_names_in_", None),
         axes=estimator.layout_.axes,
         bounds=bounds and (min(bounds[0]), max(bounds[1])),
+        columns=columns,
         overwrite=overwrite,
     )
-    _report(rows, path, "rows")
+    _report(rows, path, "row")
 
 
 def _report(rows: NDArray[Any], path: str | Path, what: str) -> None:
+    from narrows.report.formatting import count
+
     shape = " × ".join(map(str, rows.shape[1:]))
-    click.echo(f"{Path(path)}: {len(rows):,} {what} of {shape}, {rows.dtype}")
+    click.echo(f"{Path(path)}: {count(len(rows), what)} of {shape}, {rows.dtype}")

@@ -104,7 +104,7 @@ def fit(
             source = _read(estimator, data, resize)
             classes = _classes(estimator, source, labels)
             finished = result is not None and is_finished(
-                estimator, path, result, estimator._validate_fit(source.X, None, classes, None)
+                estimator, path, result, estimator._data_of_fit(source.X, None, classes)
             )
         if finished:
             if not quiet and given_rank() == 0:
@@ -183,9 +183,12 @@ def _fitted(estimator: Any, source: Data, classes: Any) -> Any:
 def _summary(estimator: Any, name: str, path: Path) -> list[str]:
     """Lines on what was learned from the data called ``name``, how well, and how long it took."""
     from narrows import compression, denoising
+    from narrows.report.formatting import count
 
     card = estimator.info()
     training = card["training"]
+    epoch = training["best_epoch"]
+    best = f"the best was {epoch}" if epoch else "the start was kept"
     if card["model"] == "Codec":
         lines = compression.fit_summary(estimator, name)
     elif card["model"] == "Denoiser":
@@ -194,19 +197,27 @@ def _summary(estimator: Any, name: str, path: Path) -> list[str]:
         lines = _row_lines(card, name)
     return [
         *lines,
-        f"took {training['seconds']:.1f} s: {training['epochs']} epochs, the best was "
-        f"{training['best_epoch']} ({training['stop_reason']})",
+        f"took {training['seconds']:.1f} s: {count(training['epochs'], 'epoch')}, {best} "
+        f"({training['stop_reason']})",
         f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB",
     ]
 
 
 def _row_lines(card: dict[str, Any], name: str) -> list[str]:
+    from narrows.report.formatting import count
+
     shape = " × ".join(map(str, card["input_shape"]))
+    kept = card["parameters"].get("test_size")
     return [
-        f"{card['model']} of {name}: {card['training']['rows']:,} rows, each {shape} to "
-        f"{card['latent_dim']} numbers and back",
+        f"{card['model']} of {name}: {count(card['training']['rows'], 'row')}, each {shape} to "
+        f"{count(card['latent_dim'], 'number')} and back",
         f"chosen: {card['architecture']} networks of {card['n_parameters']:,} parameters, "
         f"distance {card['distance']}, scaling {card['scaling']}",
+        *(
+            [f"kept back: {kept:.0%} of the rows, on which `narrows report` measures"]
+            if kept
+            else []
+        ),
         *error_lines(card),
     ]
 
@@ -219,6 +230,9 @@ def error_lines(card: dict[str, Any]) -> list[str]:
     >>> error_lines(card)[1].partition(": ")[2]
     'train longer (--max-time, --max-epochs)'
     """
+    from narrows.estimators.summary import advice_on_pca
+    from narrows.report.formatting import count
+
     training = card["training"]
     error, pca = training["validation_error"], training["validation_error_pca"]
     shown = f"validation error {error:.4g} (mean squared error per number, scaled units)"
@@ -230,11 +244,11 @@ def error_lines(card: dict[str, Any]) -> list[str]:
     ratio = error / pca
     if ratio < NO_BETTER:
         return [f"{shown}: {ratio:.2f} × PCA's"]
-    # only a model that starts at PCA gets below it by training longer, if training was cut off
-    if card["starts_at"] != "PCA" or "budget" not in training["stop_reason"]:
-        return [shown, f"no better than PCA ({ratio:.2f} × its error)"]
-    after = f"after {training['epochs']} epochs: train longer (--max-time, --max-epochs)"
-    return [shown, f"no better than PCA yet ({ratio:.2f} × its error) {after}"]
+    advice = advice_on_pca(card)
+    yet = "train" in advice
+    after = f" after {count(training['epochs'], 'epoch')}" if yet else ""
+    what = f"no better than PCA{' yet' * yet} ({ratio:.2f} × its error){after}: {advice}"
+    return [shown, what]
 
 
 def _next_command(model: str, data: str, path: Path, resize: str | None) -> str:

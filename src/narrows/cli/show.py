@@ -92,11 +92,12 @@ def report(
 ) -> None:
     """Write a page of MODEL's results on DATA.
 
-    It shows PCA's result next to every result. Labels that come with DATA are used unless
-    --labels gives others.
+    If MODEL was fitted on DATA, the page measures on the rows that were held out: those kept back
+    by `fit --test-size`, or else those for validation. PCA's result is next to every result.
+    Labels that come with DATA are used unless --labels gives others.
     """
     from narrows.io.read import read_labels
-    from narrows.report.model_report import write_report
+    from narrows.report import measured_rows, write_report
 
     check_output(out, PAGES, overwrite=overwrite)
     estimator = loaded(model, "reconstruct")
@@ -110,7 +111,8 @@ def report(
         feature_names=source.feature_names,
         overwrite=overwrite,
     )
-    click.echo(f"wrote {path}")
+    measured = measured_rows(estimator, source.X).in_words(len(source.X))
+    click.echo(f"wrote {path}, measured on {measured}")
 
 
 def _labels(source: Data) -> NDArray[Any] | None:

@@ -308,7 +308,7 @@ def compare_cleaning(
     clean = np.asarray(X_clean)
     if len(clean) < 2:
         raise InputError(f"X_clean has {len(clean)} row(s); a comparison needs at least 2.")
-    noisy = estimator.corrupt(clean, random_state) if X_noisy is None else np.asarray(X_noisy)
+    noisy = np.asarray(estimator.corrupt(clean, random_state) if X_noisy is None else X_noisy)
     if noisy.shape != clean.shape:
         raise InputError(
             f"X_noisy has shape {noisy.shape}, X_clean {clean.shape}; give the same rows twice."

@@ -35,8 +35,14 @@ from narrows.estimators.fit_setup import (
 )
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
-from narrows.estimators.parameters import Rule, RunParameters, lasting, seed_of
-from narrows.estimators.reconstruction import PCABeside, mean_error
+from narrows.estimators.parameters import (
+    Rule,
+    RunParameters,
+    lasting,
+    named_plainly,
+    seed_of,
+)
+from narrows.estimators.reconstruction import CodesToRows, PCABeside, RowsToCodes, mean_error
 from narrows.estimators.summary import estimator_summary
 from narrows.estimators.validation import Given, Layout, sklearn_attributes, validate_X
 from narrows.exceptions import FileError, ParameterError
@@ -53,6 +59,7 @@ from narrows.training.train_state import Budget
 S = TypeVar("S", bound=FittedState)
 
 
+@named_plainly
 class Learner(RunParameters, Generic[S]):
     """Fit, resume, save and load. No dataclass: it adds no field.
 
@@ -63,6 +70,7 @@ class Learner(RunParameters, Generic[S]):
     _usual_rate: ClassVar[float] = 4e-3  # learning_rate="auto", for batches of 128
     _file_keys: ClassVar[Mapping[str, Rule]]  # of "fitted" in the header of a file
     _draw_probe: ClassVar[Callable[..., Tensor]] = torch.rand  # inputs like those of training
+    test_size: float = 0.0  # a parameter of the models that know rows
 
     if TYPE_CHECKING:
         state_: S
@@ -76,6 +84,13 @@ class Learner(RunParameters, Generic[S]):
     def _validate_fit(self, X: object, X_val: object, y: object, fitted: S | None) -> FitData[Any]:
         """X and X_val, checked; with ``fitted`` they must be like what it was fitted on."""
         raise NotImplementedError
+
+    def _data_of_fit(
+        self, X: object, X_val: object = None, y: object = None, fitted: S | None = None
+    ) -> FitData[Any]:
+        """X and X_val, checked, without rows that are kept back or have no value."""
+        data = self._validate_fit(X, X_val, y, fitted)
+        return data.without_test(self.test_size).without_empty_rows()
 
     def _setup(self, data: FitData[Any], group: Group) -> Training[S]:
         """A model ready to be trained on this data."""
@@ -137,7 +152,7 @@ class Learner(RunParameters, Generic[S]):
         with join_group() as group:
             fitted = vars(self).get("state_") if self.warm_start else None
             with group.all_or_none():
-                data = self._validate_fit(X, X_val, y, fitted).without_empty_rows()
+                data = self._data_of_fit(X, X_val, y, fitted)
                 path = fit_and_resume.find_checkpoint(self)
             fit_and_resume.refuse_different_checkpoints(path, group)
             if path is not None:
@@ -153,7 +168,8 @@ class Learner(RunParameters, Generic[S]):
             run = fit_and_resume.Run(self, training, budget, config, data, self._content, group)
             state = self._trained(training, run.go(), group)
             ended = self.checkpoint is not None and not run.interrupted
-            state = replace(state, data=run.checkpoint.marks if ended else None)
+            known = ended or data.spec is not None  # rows: a report looks for those held out
+            state = replace(state, data=run.checkpoint.marks if known else None)
             before = training.saved[1]["seconds"] if training.saved else 0.0
         return self._attach(_timed(state, before, started))
 
@@ -359,6 +375,7 @@ def _timed(state: S, before: float, started: float) -> S:
     return replace(state, history=replace(state.history, seconds=seconds))
 
 
+@named_plainly
 @dataclass(kw_only=True, eq=False, repr=False)
 class Estimator(
     ComposedParameters,
@@ -590,13 +607,19 @@ class Estimator(
 
     @property
     def encoder_(self) -> nn.Module:
-        """f: scaled rows → the input of q."""
-        return self.state_.model.f
+        """A module from rows to codes: ``encoder_(torch.from_numpy(X))`` is ``transform(X)``.
+
+        Scaling is part of it. The bare network f, between scaled rows and q, is ``model_.f``.
+        """
+        return RowsToCodes(self.state_)
 
     @property
     def decoder_(self) -> nn.Module:
-        """g: codes → scaled rows (logits where D is Bernoulli)."""
-        return self.state_.model.g
+        """A module from codes to rows in X's units and shape, not rounded to X's dtype.
+
+        The bare network g, whose output is scaled (logits where D is Bernoulli), is ``model_.g``.
+        """
+        return CodesToRows(self.state_)
 
     @property
     def latent_dim_(self) -> int:

@@ -21,7 +21,8 @@ from narrows.estimators.base import Estimator
 from narrows.estimators.fit_setup import FitData, Training, split_indices
 from narrows.estimators.fitted_state import CLASSES, EstimatorState
 from narrows.estimators.generation import GenerativeMixin
-from narrows.estimators.reconstruction import Codes
+from narrows.estimators.parameters import named_plainly
+from narrows.estimators.reconstruction import Codes, framed
 from narrows.estimators.validation import Array, Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.parts.model import ClassConditionalModel, with_class
@@ -82,6 +83,7 @@ class PerClassView(GenerativeMixin):
         return super()._log_mean_weight(with_class(x, self._now), rng, n_samples)
 
 
+@named_plainly
 class ClassConditional(Estimator):
     """An estimator whose ``fit`` takes classes y, and whose methods may name them.
 
@@ -171,23 +173,6 @@ class ClassConditional(Estimator):
 
     # ------------------------------------------------------------------ methods
 
-    def _encode(self, x: Tensor) -> Tensor:
-        return self.state_.model.encode(with_class(x, x.new_zeros(len(x))))
-
-    def _decode(self, z: Tensor) -> Tensor:
-        model = self.state_.model
-        assert isinstance(model, ClassConditionalModel)
-        unknown = torch.zeros(len(z), dtype=torch.long, device=z.device)
-        return model.decode(torch.cat([z, model.one_hot(unknown)], 1))
-
-    @torch.no_grad()
-    def _probe_output(self, x: Tensor) -> tuple[Tensor, ...]:
-        z = self._encode(x.to(self._device))
-        return z.cpu(), self._decode(z).cpu()
-
-    def _log_mean_weight(self, x: Tensor, rng: Generator, n_samples: int) -> Tensor:
-        return super()._log_mean_weight(with_class(x, x.new_zeros(len(x))), rng, n_samples)
-
     def transform(
         self, X: object, y: object = None, *, out: str | Path | None = None, overwrite: bool = False
     ) -> NDArray[np.float32]:
@@ -198,21 +183,26 @@ class ClassConditional(Estimator):
         """
         return PerClassView(self, y)._codes(X, out, overwrite)
 
+    @framed
     def inverse_transform(
         self, Z: object, y: object = None, *, out: str | Path | None = None, overwrite: bool = False
     ) -> Array:
         """What codes stand for, in the classes y where they are given."""
         return PerClassView(self, y).inverse_transform(Z, out=out, overwrite=overwrite)
 
+    @framed
     def reconstruct(
         self, X: object, y: object = None, *, out: str | Path | None = None, overwrite: bool = False
     ) -> Array:
         """X through the code and back; with the classes y where they are given."""
         return PerClassView(self, y).reconstruct(X, out=out, overwrite=overwrite)
 
-    def impute(self, X: object, y: object = None) -> Array:
+    @framed
+    def impute(
+        self, X: object, y: object = None, *, out: str | Path | None = None, overwrite: bool = False
+    ) -> Array:
         """X with its missing elements filled in; with the classes y where they are given."""
-        return PerClassView(self, y).impute(X)
+        return PerClassView(self, y).impute(X, out=out, overwrite=overwrite)
 
     def score(self, X: object, y: object = None) -> float:
         """The pooled R² of the reconstruction; with the classes y where they are given."""
@@ -235,6 +225,7 @@ class ClassConditional(Estimator):
         )
         return found
 
+    @framed
     def sample(
         self,
         n: int = 1,

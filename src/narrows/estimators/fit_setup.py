@@ -36,6 +36,7 @@ from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import path_fits
+from narrows.parts.objective import part_name
 from narrows.training.batches import Rows, Scaling, as_tensor, fit_scaling, shared_axes
 from narrows.training.checkpoint import Saved
 from narrows.training.patches import Patches
@@ -44,14 +45,17 @@ from narrows.training.statistics import Statistics, statistics
 from narrows.training.streamed_batches import (
     Stream,
     empty_rows,
+    held_numbers,
     hold_out,
     scan_statistics,
+    sorted_sample,
     warn_of_empty_rows,
 )
 from narrows.training.train_state import TrainState
 
 FEWEST_ROWS_TO_SCALE = 50  # of fewer partial_fit does not decide for good; within about 10 %
 FEWEST_ROWS_TO_SPLIT = 20  # of fewer rows all are trained on and validated on
+TEST_SEED = 0  # of the rows kept back by test_size
 MAX_INIT_ROWS = 4096  # rows that codebooks and pseudo-inputs are initialized from
 
 OVERCOMPLETE_FACTOR = 4  # times the input: latent_dim="auto" of an overcomplete code
@@ -70,6 +74,14 @@ class FitData(Generic[R]):
     spec: InputSpec | None = None  # None: images of any size
     classes: NDArray[Any] | None = None  # of a class-conditional model
     labels: NDArray[np.int64] | None = None  # the number of each row's class; 0: unknown
+
+    def without_test(self, share: float) -> FitData[R]:
+        """The same without the rows that are kept back for a test."""
+        if share <= 0 or not isinstance(self.rows, np.ndarray | CheckedRows):
+            return self
+        kept = rows_to_fit(len(self.rows), share)
+        rows: Any = self.rows[kept] if isinstance(self.rows, np.ndarray) else self.rows.pick(kept)
+        return replace(self, rows=rows, labels=None if self.labels is None else self.labels[kept])
 
     def without_empty_rows(self) -> FitData[R]:
         """The same without rows in memory that have no observed value; it warns of them."""
@@ -199,6 +211,25 @@ def new_train_state(seed: int, device: torch.device, group: Group) -> TrainState
     )
 
 
+def rows_kept_back(n: int, share: float) -> NDArray[np.int64]:
+    """The sorted numbers of the rows among ``n`` that are kept back for a test.
+
+    They do not depend on the seed of a fit, so that models are compared on the same rows.
+    """
+    count = max(1, round(n * share)) if share > 0 else 0
+    if count and n - count < 2:
+        raise ParameterError(
+            f"test_size={share} leaves {n - count} of {n} rows to fit on; at least 2 are needed: "
+            "give a smaller one, or more rows."
+        )
+    return sorted_sample(n, count, TEST_SEED)
+
+
+def rows_to_fit(n: int, share: float) -> NDArray[np.int64]:
+    """The sorted numbers of all other rows."""
+    return np.delete(np.arange(n), rows_kept_back(n, share))
+
+
 @dataclass(frozen=True)
 class Split:
     """Training and validation rows, not scaled yet, and the statistics of both, on the device."""
@@ -210,6 +241,15 @@ class Split:
     def scaled(self, scaling: Scaling) -> tuple[Rows | Stream, Rows | Stream]:
         """Both with their scaling."""
         return replace(self.training, scaling=scaling), replace(self.validation, scaling=scaling)
+
+
+def validation_rows(rows: Given, fraction: float, seed: int, streamed: bool) -> NDArray[np.int64]:
+    """The sorted numbers of the rows of a fit that it held out for validation, none of few."""
+    if fraction <= 0 or len(rows) < FEWEST_ROWS_TO_SPLIT:
+        return np.empty(0, dtype=np.int64)
+    if streamed:
+        return held_numbers(rows, fraction, seed)
+    return split_indices(len(rows), fraction, seed)[1].numpy()
 
 
 def split_indices(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -322,7 +362,7 @@ def _obstacle(parts: Parts, n_given: int, own: bool) -> str | None:
     if own:
         return "your own networks"
     if parts.q.start is None:
-        return f"a latent such as {type(parts.q).__name__}"
+        return f"the latent {part_name(parts.q)}"
     if parts.networks is not None or n_given:
         return "networks of a kind of their own"
     return None

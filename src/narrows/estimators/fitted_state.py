@@ -102,7 +102,7 @@ class FittedState:
     ``config`` has every "auto" resolved; ``parameters`` are those that the model was fitted with
     and that a later fit must share; ``train_state`` has the optimizers and generators with which
     training goes on (None after loading); ``versions`` say what made the model (None: this run);
-    ``data`` marks what it was fitted on, where a run with a checkpoint came to its end.
+    ``data`` marks what it was fitted on (of images of any size: if a run with a checkpoint ended).
     """
 
     keys: ClassVar[Mapping[str, Rule]] = HISTORY_RULES  # what a header has under "fitted"
@@ -285,7 +285,9 @@ class EstimatorState(FittedState):
             objective=objective,
             config=config,
             history=History.from_json(fitted),
-            seed=seed_of(estimator.random_state),
+            # that of older files is not known, unless it was given
+            seed=header.get("seed", seed_of(estimator.random_state)),
+            data=header.get("data"),
             parameters=lasting(estimator),
             versions=header["versions"],
             spec=InputSpec(layout, None if names is None else np.array(names, dtype=object)),

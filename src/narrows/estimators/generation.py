@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 
 from narrows.estimators.fit_setup import find_range, statistics_of, unscaled
 from narrows.estimators.fitted_state import sampler_name
-from narrows.estimators.parameters import seed_of
-from narrows.estimators.reconstruction import ReconstructionMixin
+from narrows.estimators.parameters import named_plainly, seed_of
+from narrows.estimators.reconstruction import ReconstructionMixin, framed
 from narrows.estimators.validation import Array
 from narrows.exceptions import ParameterError
 from narrows.parts.latents.vector_quantizer import Quantizer
@@ -55,6 +55,7 @@ def _has_density(model: GenerativeMixin) -> bool:
     return bool(model._likely)
 
 
+@named_plainly
 class GenerativeMixin(ReconstructionMixin):
     """``sample`` and ``log_likelihood``, for the models that have them."""
 
@@ -88,6 +89,7 @@ class GenerativeMixin(ReconstructionMixin):
         return draw(fitted, self.state_.model.q, n, rng, temperature)
 
     @available_if(_can_sample)  # type: ignore[untyped-decorator]
+    @framed
     @torch.no_grad()
     def sample(self, n: int = 1, *, random_state: object = None, temperature: float = 1.0) -> Array:
         """n new samples: g(z) of codes drawn from the ``sampler``, in the user's own units.
@@ -101,7 +103,7 @@ class GenerativeMixin(ReconstructionMixin):
         temperature : float
             Below 1 draws nearer to the typical: a standard deviation times the temperature.
         """
-        return self.inverse_transform(self._sampled_codes(n, random_state, temperature))
+        return self._rows(self._sampled_codes(n, random_state, temperature))
 
     def _sampled_codes(self, n: int, random_state: object, temperature: float) -> Tensor:
         self._check_fitted()

@@ -35,9 +35,14 @@ HEADER: dict[str, Rule] = {
     "parameters": {"each": {}, "named": True, "most": 200},
     "versions": {"each": TEXT, "named": True, "most": 20},
     "data": MARKS,
+    "seed": COUNT,
     "training": RUN,
 }
-OPTIONAL = {"data", "training"}  # what older files do not have, and what only checkpoints have
+OPTIONAL = {
+    "data",
+    "seed",
+    "training",
+}  # what older files do not have, and what only checkpoints have
 RUN_PREFIX = "training."  # of the tensors of a run
 STORED_SCOPES = (MODEL, FIT, CALL)
 PROBE_TOLERANCE = 1e-3  # of the output's range, between a loaded model and the one saved
@@ -63,7 +68,7 @@ def content(
         "parameters": parameters,
         "versions": state.versions or versions(),
         "fitted": fitted,
-        **({} if state.data is None else {"data": state.data}),
+        **({} if state.data is None else {"data": state.data, "seed": state.seed}),
     }
 
 

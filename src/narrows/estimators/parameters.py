@@ -8,14 +8,16 @@ at once; a test checks this. What a parameter may be is data next to it (``choic
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from narrows.exceptions import ParameterError
+from narrows.exceptions import ParameterError, UnknownParameterError, did_you_mean
 from narrows.training.listeners import Listeners
 
 SEEDS = {"low": 0, "high": 2**32 - 1}
@@ -23,7 +25,21 @@ MAX_LAYER_WIDTH = 2**20  # numbers in a layer: a mistyped width must not ask for
 MAX_SIDE = 2**31  # of a sample, in numbers along one axis
 MAX_LAYERS = 256  # in a tuple: twenty thousand layers take minutes to build
 MAX_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 AXES = (None, "CL", "HW", "CHW", "HWC")
+
+
+C = TypeVar("C", bound=type)
+
+
+def named_plainly(cls: C) -> C:
+    """A class decorator: Python's errors about a call name the method without this inner class."""
+    for name, member in vars(cls).items():
+        method = getattr(member, "fn", member)  # behind scikit-learn's available_if
+        while isinstance(method, FunctionType) and not name.startswith("_"):
+            method.__qualname__ = name
+            method = getattr(method, "__wrapped__", None)
+    return cls
 
 
 # The scope of a parameter decides whether it may change later and whether a file stores it.
@@ -184,6 +200,7 @@ class RunParameters:
     device: str = parameter(
         "auto",
         "Device to compute on: auto, cpu, cuda, cuda:1. auto: cuda if there is one.",
+        kind="device",
         scope=FIT,
     )
     n_devices: int = parameter(
@@ -226,11 +243,33 @@ class RunParameters:
         scope=OBJECT,
     )
 
+    if not TYPE_CHECKING:  # a type checker takes the signature of __init__
+
+        def __new__(cls, *args: object, **given: object) -> RunParameters:
+            _refuse_unknown(cls, given)
+            return super().__new__(cls)
+
+        def set_params(self, **params: object) -> RunParameters:
+            """Set parameters, as scikit-learn does; UnknownParameterError names the nearest."""
+            _refuse_unknown(type(self), params)
+            return super().set_params(**params)
+
     def check_parameters(self) -> None:
         """Raise ParameterError for a value that its rule does not allow; the first step of fit."""
         for item in fields(self):
             _check(type(self).__name__, item, vars(self)[item.name])
         Listeners(self.listeners)  # raises ParameterError for values that cannot be listeners
+
+
+def _refuse_unknown(owner: type[RunParameters], given: Mapping[str, object]) -> None:
+    """Refuse names that are no parameters; ``name__sub`` sets a parameter of a parameter."""
+    known = [item.name for item in fields(owner)]
+    for name in given:
+        if name.partition("__")[0] not in known:
+            raise UnknownParameterError(
+                f"{owner.__name__} has no parameter {name!r}.{did_you_mean(name, known)} "
+                f"{owner.__name__}().get_params() lists all."
+            )
 
 
 def in_order(model: RunParameters | type[RunParameters]) -> list[Field[Any]]:
@@ -344,6 +383,15 @@ class Parameters(RunParameters):
         "fills it in.",
         choices=("refuse", "mask"),
     )
+    test_size: float = parameter(
+        0.0,
+        "Share of the rows that fit keeps back: neither trained nor validated on, the same rows "
+        "for every seed. A report measures on them. partial_fit uses all rows.",
+        kind=float,
+        low=0,
+        high=0.9,
+        scope=FIT,
+    )
     sampler: str = parameter(
         "auto",
         "Distribution of codes for new samples. prior: the model's own p(z). Fitted to the codes "
@@ -388,10 +436,12 @@ class Parameters(RunParameters):
 
 
 def _check(owner: str, item: Field[Any], value: object) -> None:
-    if not _allows(item.metadata, value):
+    rule = item.metadata
+    if not _allows(rule, value):
+        close = did_you_mean(value, rule["choices"]) if "choices" in rule else ""
         raise ParameterError(
-            f"The {item.name!r} parameter of {owner} must be {_describe(item.metadata)}. "
-            f"Got {value!r} instead."
+            f"The {item.name!r} parameter of {owner} must be {_describe(rule)}. "
+            f"Got {value!r} instead.{close}"
         )
 
 
@@ -425,6 +475,8 @@ def _fits(value: object, rule: Rule) -> bool:
         return _is_number(value, float, {"low": 0, "open": True}) or parse_time(value) is not None
     if kind == "path":
         return isinstance(value, str | PathLike) and str(value) != ""
+    if kind == "device":
+        return isinstance(value, str) and DEVICE.fullmatch(value) is not None
     if kind == "every":
         return _is_number(value, int, rule) or parse_time(value) is not None
     if kind == "seed":
@@ -511,6 +563,8 @@ def _describe(rule: Rule) -> str:
         return "a number or a word"
     if kind == "path":
         return "None, or the name of a file"
+    if kind == "device":
+        return "'auto', 'cpu', or for a GPU 'cuda' (or 'cuda:1', the second one)"
     if kind == "every":
         return 'a number of epochs, at least 1, or a time such as "30s" or "5m"'
     if kind == "seed":

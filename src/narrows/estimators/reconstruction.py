@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from narrows.estimators.build import within_bounds
 from narrows.estimators.fitted_state import EstimatorState
+from narrows.estimators.parameters import named_plainly
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.sources import Source, as_source, unmasked
 from narrows.io.write import check_output, concatenate_to
-from narrows.training.batches import Rows, as_tensor, inference_batch
+from narrows.parts.model import Model
+from narrows.training.batches import Rows, Scaling, as_tensor, inference_batch
 from narrows.training.process_group import current_group
 from narrows.training.streamed_batches import Stream
 
@@ -33,6 +36,24 @@ NARROW = {"|u1": torch.uint8, "|i1": torch.int8, "<i2": torch.int16, "<f4": torc
 MAX_SCALED = 1e15  # standard deviations; the squares of larger values overflow float32
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def framed(method: Method) -> Method:
+    """A decorator: rows of a table come back as the frame that ``set_output`` asks for.
+
+    It has the columns of the fit, and the index of the method's first argument if that has one.
+    """
+
+    @wraps(method)
+    def answer(self: ReconstructionMixin, *given: Any, **more: Any) -> Any:
+        rows = method(self, *given, **more)
+        return self._in_container(rows, next(iter([*given, *more.values()]), None))
+
+    return cast(Method, answer)
+
+
+@named_plainly
 class ReconstructionMixin(TransformerMixin):
     """The public methods of whatever has ``state_``."""
 
@@ -132,6 +153,19 @@ class ReconstructionMixin(TransformerMixin):
 
         return self._answers(X, encode, out, overwrite)
 
+    def _in_container(self, rows: Any, like: object) -> Any:
+        """Rows of a table in the container of ``set_output``; all else as it is."""
+        from sklearn.utils._set_output import _get_container_adapter  # no public name
+
+        adapter = _get_container_adapter("transform", self)
+        table = isinstance(rows, np.ndarray) and rows.ndim == 2
+        if adapter is None or not table or not hasattr(self, "get_feature_names_out"):
+            return rows
+        names = self.state_.spec.feature_names
+        columns = [f"x{i}" for i in range(rows.shape[1])] if names is None else list(names)
+        return adapter.create_container(rows, like, columns)
+
+    @framed
     @torch.no_grad()
     def inverse_transform(
         self, Z: object, *, out: str | Path | None = None, overwrite: bool = False
@@ -139,8 +173,14 @@ class ReconstructionMixin(TransformerMixin):
         """What codes stand for: x' = g(z), in the user's units, shape and dtype.
 
         Integers are rounded and kept within their dtype. ``out`` and ``overwrite`` are those of
-        ``transform``.
+        ``transform``. After ``set_output(transform="pandas")`` rows of a table are a frame with the
+        columns of the fit, as those of all methods that return rows.
         """
+        return self._rows(Z, out, overwrite)
+
+    @torch.no_grad()
+    def _rows(self, Z: object, out: str | Path | None = None, overwrite: bool = False) -> Array:
+        """The decoded codes as an array, whatever container ``set_output`` asks for."""
         _check_out(out, overwrite)
         codes = _validate_codes(Z, self._code_width())
         rows = (self._from_model(self._decode(z)) for z in self._code_batches(codes))
@@ -163,6 +203,7 @@ class ReconstructionMixin(TransformerMixin):
             rows = self.state_.scaling.undo(shaped)
         return self.state_.spec.layout.from_model(checked_answer(rows).cpu().numpy(), dtype)
 
+    @framed
     @torch.no_grad()
     def reconstruct(
         self, X: object, *, out: str | Path | None = None, overwrite: bool = False
@@ -173,7 +214,9 @@ class ReconstructionMixin(TransformerMixin):
         """
         return self._answers(X, lambda x: self._from_model(self._decoded(x)), out, overwrite)
 
-    def impute(self, X: object) -> Array:
+    @framed
+    @torch.no_grad()
+    def impute(self, X: object, *, out: str | Path | None = None, overwrite: bool = False) -> Array:
         """X with its missing elements (NaN) filled in from ``reconstruct``; all others as they are.
 
         Needs a model with ``missing="mask"``. It is one pass: f sees the mean of each element that
@@ -184,18 +227,25 @@ class ReconstructionMixin(TransformerMixin):
         Parameters
         ----------
         X : array of shape (n, \\*input_shape_)
+        out, overwrite
+            As in ``transform``.
 
         Returns
         -------
         array like X, in its own dtype
         """
-        rows = self._validate(X)
-        given = self.state_.spec.layout.from_model(np.asarray(rows[0 : len(rows)]), rows.dtype.str)
-        if given.dtype.kind != "f":
-            return given
-        gaps = np.isnan(given)
-        full: Array = np.where(gaps, self.reconstruct(X), given).astype(given.dtype, copy=False)
-        return full
+        _check_out(out, overwrite)
+        rows, layout = self._validate(X), self.state_.spec.layout
+
+        def filled_in() -> Iterator[Array]:
+            for start, part in in_steps(rows, inference_batch(layout.shape)):
+                given = layout.from_model(part, rows.dtype.str)
+                (x,) = self._scaled(part, start)
+                gaps = np.isnan(given) if given.dtype.kind == "f" else np.zeros(given.shape, bool)
+                back = self._from_model(self._decoded(x)) if gaps.any() else given
+                yield np.where(gaps, back, given).astype(given.dtype, copy=False)
+
+        return concatenate_to(filled_in(), len(rows), out, overwrite=overwrite)
 
     def _interpolate(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         """The path from codes a to b at the fractions t, (len(t), n, latent_dim)."""
@@ -223,7 +273,7 @@ class ReconstructionMixin(TransformerMixin):
         if len(a) != len(b):
             raise InputError(f"A has {len(a)} rows and B {len(b)}; give as many of both.")
         paths = self._interpolate(a, b, torch.linspace(0.0, 1.0, int(steps), device=a.device))
-        decoded = self.inverse_transform(paths.transpose(0, 1).flatten(0, 1))
+        decoded = self._rows(paths.transpose(0, 1).flatten(0, 1))
         return decoded.reshape(len(a), int(steps), *decoded.shape[1:])
 
     @torch.no_grad()
@@ -321,6 +371,53 @@ class LazyCodes:
         return _checked_codes(self.source[rows], self.width, first=rows.indices(len(self))[0])
 
 
+class RowsToCodes(nn.Module):
+    """The encoder as a plain module: rows in the user's units and shape → codes, as ``transform``.
+
+    It reshapes, scales (and fills in missing values) as the estimator does, in a graph that
+    gradients pass. It shares its weights with the estimator: copy.deepcopy it before you train it
+    or move it to a device.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, state: EstimatorState) -> None:
+        super().__init__()
+        self.layout, self.model = state.layout, self._parts_of(state.model)
+        self.register_buffer("shift", state.scaling.shift)
+        self.register_buffer("scale", state.scaling.scale)
+        self.eval()
+
+    def _parts_of(self, model: Model) -> Model:
+        return model.only(*model.encoder_parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(len(x), *self.layout.user_shape)
+        rows = rows.movedim(-1, 1) if self.layout.axes == "HWC" else rows
+        rows = Scaling("", self.shift, self.scale).apply(rows.reshape(len(x), *self.layout.shape))
+        return self.model.encode(rows)
+
+
+class CodesToRows(RowsToCodes):
+    """The decoder as a plain module: codes → rows in the user's units and shape.
+
+    These are the rows of ``inverse_transform`` before they are rounded to the data's dtype, and
+    gradients pass: float64 for float64 data and wide integers, else float32. Weights are shared.
+    """
+
+    def _parts_of(self, model: Model) -> Model:
+        return model.only("g", "D")
+
+    def forward(self, z: Tensor) -> Tensor:
+        rows = self.model.decode(z.float()).reshape(len(z), *self.layout.shape)
+        rows = Scaling("", self.shift, self.scale).undo(rows)
+        rows = rows.movedim(1, -1) if self.layout.axes == "HWC" else rows
+        shape = (self.layout.n_features,) if self.layout.folded else self.layout.user_shape
+        exact = self.layout.dtype in NARROW
+        return rows.reshape(len(z), *shape).to(torch.float32 if exact else torch.float64)
+
+
 Codes = NDArray[np.float32] | LazyCodes
 
 
@@ -368,6 +465,11 @@ class PCABeside(ReconstructionMixin):
         bounded: bool = True,
     ) -> None:
         self.state_, self.pca, self._check, self.bounded = state, pca, validate, bounded
+
+    def __repr__(self) -> str:
+        return (
+            f"<PCA with {self._code_width()} components, of the rows that the model was fitted on>"
+        )
 
     def _validate(self, X: object) -> Given:
         return self._check(X)

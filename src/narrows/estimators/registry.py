@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from narrows.exceptions import ParameterError
+from narrows.exceptions import ParameterError, did_you_mean
 
 
 class Entry(NamedTuple):
@@ -41,7 +41,10 @@ def find_model(name: str) -> str:
     wanted = name.lower().replace("-", "").replace("_", "")
     known = {model.lower(): model for model in KNOWN} | SHORT_NAMES
     if wanted not in known:
-        raise ParameterError(f"No model is called {name!r}; choose one of {', '.join(KNOWN)}.")
+        close = did_you_mean(name, [*KNOWN, *SHORT_NAMES])
+        raise ParameterError(
+            f"No model is called {name!r}.{close} `narrows models` lists all {len(KNOWN)}."
+        )
     return known[wanted]
 
 

@@ -74,6 +74,18 @@ def run_summary(history: History) -> dict[str, Any]:
     }
 
 
+def advice_on_pca(card: dict[str, Any]) -> str:
+    """What to do if the model of this ``info`` is no better than PCA."""
+    # only a model that starts at PCA gets below it by training longer, if training was cut off
+    if card["starts_at"] == "PCA" and "budget" in card["training"]["stop_reason"]:
+        return "train longer (--max-time, --max-epochs)"
+    if "p" in card.get("parts", {}):
+        return (
+            "a model with a prior gives up accuracy for samples; to restore rows, fit autoencoder"
+        )
+    return "use PCA, or try more rows, another --latent-dim or wider --hidden-layer-sizes"
+
+
 def estimator_summary(params: Parameters, state: EstimatorState) -> dict[str, Any]:
     """The answer of ``info``; None where a number is NaN."""
     config, history = state.config, state.history

@@ -6,6 +6,7 @@ networks' shape, (n, d), (n, C, L) or (n, C, H, W), and the `InputSpec` that lat
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
@@ -141,13 +142,20 @@ class CheckedRows:
         wide = given.kind == "f" and given.itemsize > 8
         self.dtype = np.dtype(np.float64) if wide else given.newbyteorder("=")
         self.chunks = getattr(source, "chunks", None)
+        self.picked: NDArray[np.int64] | None = None
+
+    def pick(self, rows: NDArray[np.int64]) -> CheckedRows:
+        """Only these rows, whose numbers are sorted."""
+        found = copy.copy(self)
+        found.picked = rows
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(n, *event)."""
         if self.layout is not None:
             return (len(self), *self.layout.shape)
-        return tuple(self.source.shape)
+        return (len(self), *self.source.shape[1:])
 
     @property
     def ndim(self) -> int:
@@ -155,11 +163,18 @@ class CheckedRows:
         return len(self.shape)
 
     def __len__(self) -> int:
-        return int(self.source.shape[0])
+        return int(self.source.shape[0]) if self.picked is None else len(self.picked)
 
     def __getitem__(self, rows: slice) -> Array:
         """These rows; InputError where one holds NaN or infinity."""
         start, stop, _ = rows.indices(len(self))
+        if self.picked is None or stop <= start:
+            return self._read(start, stop)
+        at = self.picked[start:stop]
+        found: Array = self._read(int(at[0]), int(at[-1]) + 1)[at - at[0]]
+        return found
+
+    def _read(self, start: int, stop: int) -> Array:
         found = np.asarray(unmasked(self.source[start:stop]))
         if found.dtype.kind == "f" != self.dtype.kind:
             raise InputError(

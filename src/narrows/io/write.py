@@ -195,6 +195,7 @@ def write_rows(
     names: Sequence[str] | None = None,
     axes: str | None = None,
     bounds: tuple[float, float] | None = None,
+    columns: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write ``rows`` (n, ...) to ``out``, in the form its suffix names, and return the path.
@@ -210,6 +211,8 @@ def write_rows(
         The columns of a ``.csv``; default: x0, x1, ...
     axes, bounds
         As `pictures` takes them.
+    columns : int, optional
+        Pictures in each line of a sheet; default: so many that it is about square.
     overwrite : bool
         Whether ``out`` may exist.
 
@@ -239,7 +242,7 @@ def write_rows(
         else:
             with place.open("wb") as file:
                 if kind == ".png":
-                    _save_png(contact_sheet(shown), file)
+                    _save_png(contact_sheet(shown, columns), file)
                 elif kind == ".npy":
                     np.save(file, rows, allow_pickle=False)
                 else:
@@ -384,7 +387,7 @@ def _range(rows: Array) -> tuple[float, float]:
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
-def contact_sheet(shown: Array) -> Array:
+def contact_sheet(shown: Array, columns: int | None = None) -> Array:
     """8-bit pictures (n, H, W[, 3]) side by side on one white sheet, small ones enlarged.
 
     >>> import numpy as np
@@ -396,7 +399,7 @@ def contact_sheet(shown: Array) -> Array:
     n, height, width = shown.shape[:3]
     factor = max(1, MIN_TILE // max(height, width))
     tiles = shown.repeat(factor, axis=1).repeat(factor, axis=2)
-    columns = min(n, int(np.ceil(np.sqrt(n * height / width))))
+    columns = columns or min(n, int(np.ceil(np.sqrt(n * height / width))))
     lines = -(-n // columns)
     tall, wide = height * factor + SHEET_GAP, width * factor + SHEET_GAP
     shape = (lines * tall - SHEET_GAP, columns * wide - SHEET_GAP, *shown.shape[3:])

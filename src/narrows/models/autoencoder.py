@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter
-from narrows.exceptions import ParameterError
+from narrows.exceptions import ParameterError, did_you_mean
 from narrows.parts.objective import Term
 
 
@@ -105,7 +105,8 @@ def read_weights(given: object) -> dict[str, float]:
     for name, value in given.items():
         if name not in REGULARIZERS:
             raise ParameterError(
-                f"No regulariser is called {name!r}; choose among {', '.join(REGULARIZERS)}."
+                f"No regulariser is called {name!r}.{did_you_mean(name, REGULARIZERS)} Choose "
+                f"among {', '.join(REGULARIZERS)}."
             )
         try:
             found[name] = float(value)

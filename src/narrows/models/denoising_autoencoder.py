@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
 from narrows.estimators.parameters import parameter, seed_of
+from narrows.estimators.reconstruction import framed
 from narrows.parts.corruptions import CORRUPTIONS, Noise
 from narrows.parts.latents.gaussian import Point
 
@@ -66,6 +67,7 @@ class DenoisingAutoencoder(Estimator):
     def _parts(self) -> Parts:
         return Parts(q=Point(), c=partial(CORRUPTIONS[self.noise], self.noise_level))
 
+    @framed
     def denoise(
         self, X: object, *, out: str | Path | None = None, overwrite: bool = False
     ) -> NDArray[Any]:
@@ -87,6 +89,7 @@ class DenoisingAutoencoder(Estimator):
         """
         return self.reconstruct(X, out=out, overwrite=overwrite)
 
+    @framed
     @torch.no_grad()
     def corrupt(
         self,

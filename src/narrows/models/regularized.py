@@ -147,9 +147,10 @@ class RegularizedAE(Estimator):
 class SparseDictionary(Estimator):
     """min over f, g of E_x ½‖x − g(z)‖² + λ R_dead, z = the n largest of relu(f(x)), g linear.
 
-    Each number of the code stands for one direction of x, of length 1
-    (``decoder_.directions()``); a row uses ``n_active`` of them. The code is larger than the input:
-    ``latent_dim="auto"`` is four times its size. It is compared with PCA of ``n_active`` numbers.
+    Each number of the code stands for one direction of x, of length 1 in scaled units
+    (``model_.g.directions()``); a row uses ``n_active`` of them. The code is larger than the
+    input: ``latent_dim="auto"`` is four times its size. It is compared with PCA of ``n_active``
+    numbers.
 
     Source: Gao et al., "Scaling and evaluating sparse autoencoders", arXiv:2406.04093.
 

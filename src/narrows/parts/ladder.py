@@ -153,6 +153,11 @@ class LadderModel(Model):
             extras={"mu": m.unflatten(0, lead), "kl_each": each},
         )
 
+    @property
+    def encoder_parts(self) -> tuple[str, ...]:
+        """The parts that ``encode`` uses."""
+        return ("f", "g", "q", "D")
+
     def encode(self, x: Tensor) -> Tensor:
         """The means, from the top level down, each given those above; (B, latent_dim)."""
         found = self.f(self.D.to_model(self.fill_missing(x)[0]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -164,6 +165,17 @@ class Model(nn.Module):
         """The reconstructions of codes, in scaled units."""
         return self.D.mean(self.g(z))
 
+    @property
+    def encoder_parts(self) -> tuple[str, ...]:
+        """The parts that ``encode`` uses."""
+        return ("f", "q", "D", *(("g", "p") if self.q.needs_joint else ()))
+
+    def only(self, *parts: str) -> Self:
+        """The same model without its other parts; what it has it shares with this one."""
+        found = copy.copy(self)
+        found._modules = {name: part for name, part in self._modules.items() if name in parts}
+        return found
+
     def sample(self, n: int, rng: Generator, temperature: float = 1.0) -> Tensor:
         """n codes drawn from the prior."""
         assert self.p is not None
@@ -262,6 +274,7 @@ class ClassConditionalModel(Model):
         self, f: nn.Module, g: nn.Module, q: Latent, D: Likelihood, *, sizes: Sizes, **more: Any
     ) -> None:
         self.n_classes, self.shape = self.n_given(sizes) - 1, sizes.shape
+        self.latent_dim = sizes.latent_dim
         f = ClassEncoder(f, self.n_classes, D.input_shape(sizes.shape))
         super().__init__(f, g, q, D, sizes=sizes, **more)
 
@@ -273,6 +286,8 @@ class ClassConditionalModel(Model):
     def _split_condition(
         self, x: Tensor, rng: Generator | None = None, clock: Clock | None = None
     ) -> tuple[Tensor, Tensor | None]:
+        if x.shape[1:].numel() == math.prod(self.shape):  # rows that come without a class
+            return x, self._unknown(x)
         condition = x[:, -1].round().long()
         if self.training and rng is not None:
             known = torch.rand(len(condition), generator=rng, device=x.device) >= UNKNOWN_SHARE
@@ -283,6 +298,16 @@ class ClassConditionalModel(Model):
         assert condition is not None
         classes = self.one_hot(condition).expand(len(z), -1, -1)
         return super()._decoder(torch.cat([z, classes], -1))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The reconstructions of codes; of class 0 where no class comes with them."""
+        if z.shape[1] == self.latent_dim:
+            z = torch.cat([z, self.one_hot(self._unknown(z))], 1)
+        return super().decode(z)
+
+    def _unknown(self, rows: Tensor) -> Tensor:
+        """Class 0 for each row."""
+        return torch.zeros(len(rows), dtype=torch.long, device=rows.device)
 
     def one_hot(self, condition: Tensor) -> Tensor:
         """(B, n_classes + 1): what g gets after the code."""
@@ -316,7 +341,7 @@ class ShiftedModel(ClassConditionalModel):
     def _split_condition(
         self, x: Tensor, rng: Generator | None = None, clock: Clock | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        unshifted = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        unshifted = self._unknown(x)
         if not self.training or rng is None or clock is None:
             return x, unshifted
         share = SHIFTED_SHARE * max(0.0, 1.0 - clock.progress / SHIFTS_END)
@@ -328,8 +353,3 @@ class ShiftedModel(ClassConditionalModel):
             rows = condition == number
             x[rows] = x[rows].roll(shift, (-2, -1))
         return x, condition
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The reconstructions of codes, not shifted."""
-        unshifted = torch.zeros(len(z), dtype=torch.long, device=z.device)
-        return super().decode(torch.cat([z, self.one_hot(unshifted)], 1))

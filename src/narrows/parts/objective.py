@@ -6,6 +6,7 @@ term that is for the encoder alone makes f and q a player of their own, "encoder
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from narrows.parts.latents.base import SPACES, Latent
 from narrows.parts.latents.gaussian import DiagonalGaussian
 from narrows.parts.priors.base import Prior
 from narrows.parts.regularizers.base import Regularizer
+
+PROPER_NAMES = {"Gaussian", "Riemannian", "Hamiltonian", "Mises", "Fisher", "Gumbel", "ReLU"}
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,8 @@ class WeightedObjective(nn.Module):
 def validate_parts(q: Latent, p: Prior | None, terms: Sequence[Term], bound: Bound) -> None:
     """Raise ParameterError, naming both parts, if parts cannot be combined."""
     gaussian = type(q) is DiagonalGaussian
-    latent, prior = f"the latent {_name(q)}", f"the prior {_name(p)}"
-    fold = f"the bound {_name(bound)}"
+    latent, prior = f"the latent {part_name(q)}", f"the prior {part_name(p)}"
+    fold = f"the bound {part_name(bound)}"
     _refuse(q.needs_joint and p is None, latent, "a prior", "the model", 'prior="normal"')
     if p is not None and q.space != p.space:
         choose = f"a prior over {SPACES[q.space]}"
@@ -127,7 +130,7 @@ def validate_parts(q: Latent, p: Prior | None, terms: Sequence[Term], bound: Bou
     _refuse(bound.importance and weightless, fold, *densities)
     _refuse("gaussian" in bound.needs and not gaussian, fold, *posterior)
     for R in (term.regularizer for term in terms):
-        name, leave = f"the regulariser {_name(R)}", f"or leave {_name(R)} out"
+        name, leave = f"the regulariser {part_name(R)}", f"or leave {part_name(R)} out"
         mean = "a plain mean over draws", fold, f'bound="mean", {leave}'
         _refuse(bound.importance and not R.any_bound, name, *mean)
         for need, missing, words in (
@@ -148,5 +151,13 @@ def _refuse(wrong: object, part: str, needs: str, lacking: str, choose: str) -> 
         )
 
 
-def _name(part: object) -> str:
-    return type(part).__name__
+def part_name(part: object) -> str:
+    """The name of a part in a message.
+
+    >>> part_name(DiagonalGaussian())
+    'diagonal Gaussian'
+    """
+    words = re.findall(
+        r"ReLU|[A-Z]+\d*(?![a-z])|[A-Z][a-z]*", type(part).__name__.removesuffix("Prior")
+    )
+    return " ".join(w if w in PROPER_NAMES or w.isupper() else w.lower() for w in words)

@@ -11,7 +11,7 @@ import numpy as np
 
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report.manifold import CodeMap, code_map, decoded_grid, interpolate
-from narrows.report.measures import Labels, Numbers
+from narrows.report.measures import Labels, Measured, Numbers
 from narrows.report.sample_figures import Plotter, Samples
 
 if TYPE_CHECKING:
@@ -30,8 +30,11 @@ class Content:
     """One fitted model and the rows it is reported on; each property is computed at first use."""
 
     est: Estimator
-    X: NDArray[Any]  # (n, *input_shape_)
+    X: NDArray[Any]  # (n, *input_shape_), the rows measured
     labels: Labels | None
+    every: NDArray[Any]  # all rows given, which are on the map
+    every_label: Labels | None
+    measured: Measured
     plotter: Plotter
     numbers: Numbers
     seed: int
@@ -40,13 +43,12 @@ class Content:
     @cached_property
     def map_rows(self) -> NDArray[np.intp]:
         """The rows on the map: all, or 4,000 drawn at random."""
-        order = np.random.default_rng(self.seed).permutation(len(self.X))
-        return np.sort(order[:MAX_MAP_ROWS])
+        return np.sort(self._random_rows(MAX_MAP_ROWS, len(self.every)))
 
     @cached_property
     def codes(self) -> NDArray[np.float64]:
         """The codes of ``map_rows``."""
-        return np.asarray(self.est.transform(self.X[self.map_rows]), dtype=np.float64)
+        return np.asarray(self.est.transform(self.every[self.map_rows]), dtype=np.float64)
 
     @cached_property
     def view(self) -> CodeMap:
@@ -64,7 +66,7 @@ class Content:
         """PCA's codes of ``map_rows``; None if the model keeps no PCA."""
         if self.est.pca_ is None:
             return None
-        return np.asarray(self.est.pca_.transform(self.X[self.map_rows]), dtype=np.float64)
+        return np.asarray(self.est.pca_.transform(self.every[self.map_rows]), dtype=np.float64)
 
     def fold(self, events: NDArray[Any]) -> NDArray[Any]:
         """Rows of the estimator in the shape in which they are drawn, (n, *shape)."""
@@ -107,7 +109,7 @@ class Content:
     def generated(self, n: int) -> dict[str, NDArray[Any]]:
         """``n`` rows of the data, of the model, and of a normal distribution of PCA's codes."""
         found = {
-            "data": self.fold(self.X[self._random_rows(n)]),
+            "data": self.fold(self.every[self._random_rows(n, len(self.every))]),
             "model": self.fold(self.est.sample(n, random_state=self.seed)),
         }
         Z = self.pca_codes
@@ -116,8 +118,13 @@ class Content:
             found["PCA"] = self.fold(self.est.pca_.inverse_transform(drawn.astype(np.float32)))
         return found
 
-    def _random_rows(self, n: int) -> NDArray[np.intp]:
-        return np.random.default_rng(self.seed).permutation(len(self.X))[:n]
+    def some_rows(self) -> NDArray[np.intp]:
+        """At most as many of the rows measured as a map has."""
+        return self._random_rows(MAX_MAP_ROWS)
+
+    def _random_rows(self, n: int, among: int | None = None) -> NDArray[np.intp]:
+        order = np.random.default_rng(self.seed).permutation(among or len(self.X))
+        return order[:n]
 
     def _pairs(self) -> list[tuple[int, int]]:
         """Pairs of distinct rows, of different classes if such rows were drawn."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from narrows.exceptions import FileError
 from narrows.io.write import check_output
+from narrows.report.formatting import count
 from narrows.report.measures import ranking
 from narrows.report.model_report import commands_section, page_of, prepare
 from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
@@ -113,7 +114,7 @@ def _run(folder: Path, echo: Callable[[str], None], overwrite: bool, max_epochs:
     for stem in MODELS:
         contents[stem] = _fit(stem, data, max_epochs)
         est = contents[stem].est
-        echo(f"fitted {label(stem)}: {est.n_iter_} epochs in {est.fit_seconds_:.1f} s")
+        echo(f"fitted {label(stem)}: {count(est.n_iter_, 'epoch')} in {est.fit_seconds_:.1f} s")
         est.save(folder / f"{stem}.safetensors", overwrite=overwrite)
         pages[stem] = page_of(contents[stem], _python(stem), label(stem), _caveat(data))
         publish(folder / f"{stem}.html", pages[stem])

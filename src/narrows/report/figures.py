@@ -36,6 +36,7 @@ DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
 CODE_RANGE = (-2.5, 2.5)  # standard deviations shown by the colours of a code
 CODE_COLUMNS = 16  # cells in a row of a drawn code
 DPI = 180  # sharp at twice the width at which a page shows a figure
+MIN_LABEL_GAP = 0.06  # between two names on a map, as a share of its extent
 DASHED = (0, (4, 3))
 
 # ------------------------------------------------------------------ style
@@ -190,10 +191,34 @@ def _scatter_by_class(ax: Axes, points: NDArray[np.float64], labels: Labels | No
         ax.scatter(x[rows], y[rows], size, color=color, marker=marker, alpha=0.75, linewidths=0,
                    label=safe_text(name, 18))  # fmt: skip
     halo = [withStroke(linewidth=2.5, foreground=PAPER)]
-    for name, rows, _, _ in styles:  # short names are also written at the middle of their class
-        if name in labels.names and len(name) <= 12 and len(rows) > 2:
-            ax.text(np.median(x[rows]), np.median(y[rows]), safe_text(name), color=INK, fontsize=9,
-                    weight="bold", ha="center", va="center", path_effects=halo)  # fmt: skip
+    written: list[NDArray[np.float64]] = []
+    extent = np.array([np.ptp(x) or 1.0, np.ptp(y) or 1.0])
+    for name, rows, _, _ in styles:  # short names are also written in the middle of their class
+        if name not in labels.names or len(name) > 12 or len(rows) <= 2:
+            continue
+        room = MIN_LABEL_GAP * np.array([0.5 + 0.5 * len(name), 1.0])
+        place = _free_place(points[rows] / extent, written, room)
+        if place is not None:
+            written.append(place)
+            at = place * extent
+            ax.text(at[0], at[1], safe_text(name), color=INK, fontsize=9, weight="bold",
+                    ha="center", va="center", path_effects=halo)  # fmt: skip
+
+
+def _free_place(
+    points: NDArray[np.float64], taken: list[NDArray[np.float64]], room: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """The median of a class's points, or its point nearest to there that is clear of those taken.
+
+    None if no point has ``room``, the least distance along both axes.
+    """
+    middle = np.median(points, axis=0)
+    order = np.argsort(np.square(points - middle).sum(axis=1), kind="stable")
+    for place in (middle, *points[order]):
+        if all((np.abs(place - other) > room).any() for other in taken):
+            found: NDArray[np.float64] = place
+            return found
+    return None
 
 
 def _histogram_by_class(ax: Axes, values: NDArray[np.float64], labels: Labels | None) -> None:
@@ -213,11 +238,13 @@ def _histogram_by_class(ax: Axes, values: NDArray[np.float64], labels: Labels | 
 def error_histogram(histogram: Histogram, means: dict[str, float]) -> Figure:
     """How many rows have which error, the model's and PCA's over each other, with their means."""
     figure, ax = new_axes()
-    for (name, counts), color in zip(histogram.counts.items(), (MODEL, PCA), strict=False):
+    # the second is thinner, so that lines that coincide are both seen
+    styles = zip(histogram.counts.items(), (MODEL, PCA), (3.0, 1.2), strict=False)
+    for (name, counts), color, width in styles:
         mean = means[name]
         ax.stairs(counts, histogram.edges, fill=True, color=color, alpha=0.25)
-        ax.stairs(counts, histogram.edges, color=color, lw=1.4, label=name)
-        ax.axvline(mean, color=color, lw=1.2, ymax=0.76, ls=DASHED, label=f"mean {mean:.3g}")
+        ax.stairs(counts, histogram.edges, color=color, lw=width, label=name)
+        ax.axvline(mean, color=color, lw=width, ymax=0.76, ls=DASHED, label=f"mean {mean:.3g}")
     if histogram.logarithmic:
         _logarithmic(ax, "x")
     ax.margins(y=0.3)  # room for the legend
@@ -269,8 +296,11 @@ def training_loss(history: list[dict[str, float]]) -> Figure:
         same = np.allclose(curves[name], curves["loss"], rtol=1e-4, equal_nan=True)
         if same and name != "loss":
             del curves[name]
-    for (name, curve), color in zip(curves.items(), (MODEL, *CLASSES[1:]), strict=False):
-        ax.plot(epochs, curve, color=color, lw=1.5, label=safe_text(name), marker=_marker(epochs))
+    # each is thinner than the one before: lines that coincide are all seen
+    widths = np.linspace(1.2 * len(curves), 1.2, len(curves)).clip(max=4.0)
+    styles = zip(curves.items(), (MODEL, *CLASSES[1:]), widths, strict=False)
+    for (name, curve), color, width in styles:
+        ax.plot(epochs, curve, color=color, lw=width, label=safe_text(name), marker=_marker(epochs))
     _integer_ticks(ax)
     style_axes(ax, x="epoch", y="nats per sample", title="Training loss")
     if len(curves) > 1:
@@ -289,9 +319,9 @@ def validation_curve(scores: NDArray[np.float64], best: int) -> Figure:
                 **note)  # fmt: skip
     if 0 <= best < len(scores):
         ax.plot(best, scores[best], "o", color=INK, ms=5)
-        ax.annotate(f"kept: epoch {best}", (best, scores[best]), xytext=(0, 8), ha="center",
-                    color=INK, **note)  # fmt: skip
-    ax.margins(x=0.08, y=0.15)
+        ax.annotate(f"kept: epoch {best}", (best, scores[best]), xytext=(0, -7), ha="center",
+                    va="top", color=INK, **note)  # fmt: skip
+    ax.margins(x=0.1, y=0.22)
     finite = scores[np.isfinite(scores)]
     if len(finite) and finite.min() > 0 and finite.max() > 5 * finite.min():
         ax.set_yscale("log")

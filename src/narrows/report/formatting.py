@@ -34,6 +34,16 @@ def significant(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if value else "0"
 
 
+def short_number(value: float) -> str:
+    """A value of a table in little room: three significant digits, whole from 100 on.
+
+    >>> [short_number(v) for v in (13.24, 1285.2, 0.00012, -0.0, 2.5e7, True)]
+    ['13.2', '1,285', '0.00012', '0', '2.5e+07', '1']
+    """
+    value = float(value)
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value + 0.0:.3g}"
+
+
 def percent(share: float) -> str:
     """A share as a percentage; only 1 is shown as 100 % and only 0 as 0 %.
 

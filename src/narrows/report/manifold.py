@@ -140,8 +140,12 @@ def interpolate(
     ((2, 4, 5), True)
     """
     rows = np.asarray(pairs, dtype=np.intp).reshape(-1, 2)
-    if not len(rows) or rows.min() < 0 or rows.max() >= len(X):
-        raise ParameterError(f"pairs must name rows from 0 to {len(X) - 1}; got {list(pairs)}.")
+    outside = rows[(rows < 0) | (rows >= len(X))]
+    if len(outside) or not len(rows):
+        raise ParameterError(
+            f"pairs names {f'row {outside[0]}' if len(outside) else 'no row'}, but the {len(X):,} "
+            f"rows are numbered from 0 to {len(X) - 1}."
+        )
     from sklearn.utils import _safe_indexing
 
     starts, ends = (_safe_indexing(X, rows[:, side]) for side in (0, 1))

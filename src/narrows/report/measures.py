@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.exceptions import InputError
+from narrows.estimators.fit_and_resume import data_marks
+from narrows.estimators.fit_setup import FitData, rows_kept_back, validation_rows
+from narrows.exceptions import InputError, ParameterError
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
+from narrows.report.formatting import count
 from narrows.report.probe import Probe, check_labels, linear_probe
+from narrows.training.streamed_batches import empty_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -64,6 +68,70 @@ def parse_labels(y: ArrayLike, n_rows: int) -> Labels:
         return Labels([], np.zeros(n_rows, dtype=np.int64), values)
     names = [str(int(kind)) if whole else str(kind) for kind in kinds]
     return Labels(names, index.astype(np.int64), values)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The rows that a report measures on, by number, and what the fit did with them.
+
+    ``kind`` is "test" (kept back by ``test_size``), "validation" (the best epoch was chosen by
+    them), "fitted" (trained on, as none were held out) or "unknown" (not the data of the fit).
+    """
+
+    rows: NDArray[np.int64]
+    kind: str
+
+    def in_words(self, n_rows: int) -> str:
+        """As text, among ``n_rows`` rows given."""
+        shown = count(len(self.rows), "row")
+        return {
+            "test": f"{shown} of {n_rows:,} that fit kept back (test_size)",
+            "validation": f"{shown} of {n_rows:,} that fit held out for validation",
+            "fitted": f"{shown} that the model was fitted on",
+        }.get(self.kind, f"all {shown} given")
+
+
+def measured_rows(est: Estimator, X: Any) -> Measured:
+    """Which rows of X are measured: those that the fit held out, if X is the data of the fit.
+
+    Parameters
+    ----------
+    est : fitted estimator
+    X : array of shape (n, \\*input_shape_)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from narrows import Autoencoder
+    >>> X = np.random.default_rng(0).normal(size=(40, 5))
+    >>> est = Autoencoder(latent_dim=2, max_epochs=1, test_size=0.25, random_state=0).fit(X)
+    >>> found = measured_rows(est, X)
+    >>> len(found.rows), found.kind, measured_rows(est, X[:20]).kind
+    (10, 'test', 'unknown')
+    """
+    rows, known = est._validate(X), est.state_.data
+    every = np.arange(len(rows))
+    if isinstance(rows, np.ndarray):
+        every = np.delete(every, empty_rows(rows))  # without a value there is no error
+    try:
+        test = rows_kept_back(len(rows), est.test_size)
+    except ParameterError:  # too few rows to be those of the fit
+        known = None
+    if known is None:
+        return Measured(every, "unknown")
+    kept = np.setdiff1d(every, test)
+    fitted = rows[kept] if isinstance(rows, np.ndarray) else rows.pick(kept)
+    then, now = known[0] or {}, data_marks(FitData(fitted, None))[0] or {}
+    # all rows are hashed where they are in memory: then or now they may not have been
+    if any(then.get(key) != now[key] for key in ("n", "dtype", "sha256")) or (
+        then.get("whole") is not None is not now["whole"] != then["whole"]
+    ):
+        return Measured(every, "unknown")
+    if len(test):
+        return Measured(np.intersect1d(test, every), "test")
+    fraction = est.validation_fraction if known[1] is None else 0.0
+    held = validation_rows(fitted, fraction, est.state_.seed, bool(then["streamed"]))
+    return Measured(kept[held], "validation") if len(held) else Measured(every, "fitted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +214,18 @@ class Numbers:
 
 
 def measure(
-    est: Estimator, X: NDArray[Any], labels: Labels | None, *, n_show: int, seed: int
+    est: Estimator,
+    X: NDArray[Any],
+    every: NDArray[Any],
+    labels: Labels | None,
+    *,
+    n_show: int,
+    seed: int,
 ) -> Numbers:
     """Measure a fitted estimator, and PCA of the same width, on rows ``X`` (n, ...).
 
-    ``n_show`` is how many rows each ranking lists; ``seed`` draws the noise and the probe's folds.
+    The linear probe, a cross-validation, takes ``every`` row and its label. ``n_show`` is how many
+    rows each ranking lists; ``seed`` draws the noise and the probe's folds.
     """
     name = type(est).__name__
     model = _method(name, est, X, est.n_parameters_)
@@ -159,7 +234,7 @@ def measure(
         # PCA has no more directions than rows: its width may be below latent_dim_
         width = np.asarray(est.pca_.transform(X[:1])).shape[1]
         pca = _method("PCA", est.pca_, X, (width + 1) * math.prod(est.input_shape_))
-    probes, note, majority = _probes(est, X, labels, seed)
+    probes, note, majority = _probes(est, every, labels, seed)
     return Numbers(
         latent_dim=est.latent_dim_,
         model=model,

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from narrows.estimators.base import with_feature_names
+from narrows.estimators.summary import advice_on_pca
 from narrows.exceptions import InputError
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report import figures
 from narrows.report.content import Content
 from narrows.report.formatting import article, byte_size, count, duration, percent, significant
 from narrows.report.manifold import CodeMap, code_map, decoded_grid
-from narrows.report.measures import Method, Numbers, measure, parse_labels
+from narrows.report.measures import Method, Numbers, measure, measured_rows, parse_labels
 from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
 from narrows.report.sample_figures import choose_plotter
 from narrows.version import __version__
@@ -49,7 +50,8 @@ def write_report(
     """Write one HTML page about a fitted model, with PCA's result next to every result.
 
     The page needs no other file; its pictures are also written as PNGs to the folder
-    ``<stem>_files``. Use rows that the model was not fitted on.
+    ``<stem>_files``. If X is the data that the model was fitted on, the page measures on the rows
+    that were held out (`measured_rows`), and says so.
 
     Parameters
     ----------
@@ -108,7 +110,8 @@ def prepare(
     fitted_names = getattr(est, "feature_names_in_", None)
     # scikit-learn warns when a model fitted on named columns is given arrays
     bare = est if fitted_names is None else with_feature_names(est, None)
-    (est if is_frame else bare).transform(X)  # raises InputError if X does not fit the model
+    # raises InputError if X does not fit the model
+    measured = measured_rows(est if is_frame else bare, X)
     if names is None:
         names = X.columns if is_frame else fitted_names
     rows = np.asarray(X)
@@ -118,9 +121,10 @@ def prepare(
         )
     labels = None if y is None else parse_labels(y, len(rows))
     columns = None if names is None else [str(name) for name in names]
-    plotter = choose_plotter(bare, rows, columns)
-    numbers = measure(bare, rows, labels, n_show=plotter.n_ranked, seed=seed)
-    return Content(bare, rows, labels, plotter, numbers, seed)
+    plotter, at = choose_plotter(bare, rows, columns), measured.rows
+    numbers = measure(bare, rows[at], rows, labels, n_show=plotter.n_ranked, seed=seed)
+    shown = None if labels is None else labels[at]
+    return Content(bare, rows[at], shown, rows, labels, measured, plotter, numbers, seed)
 
 
 def _python(est: Estimator, path: Path) -> list[str]:
@@ -145,13 +149,17 @@ def page_of(
     sections = _sections(content, commands)
     n, est = content.numbers, content.est
     shape = " × ".join(map(str, est.input_shape_))
+    measured = count(n.n_rows, content.plotter.noun)
+    if n.n_rows < len(content.every):
+        measured = f"{n.n_rows:,} of {count(len(content.every), content.plotter.noun)}, each"
     return Page(
-        kicker=f"narrows report · {count(n.n_rows, content.plotter.noun)} of {shape}",
+        kicker=f"narrows report · {measured} of {shape}",
         title=title or n.model.name,
         headline=headline(n, content.plotter.noun),
         caveat=caveat or _text("caveat", content),
         tiles=_tiles(content),
         sections=sections,
+        explanation="" if n.pca is None else _text("explanation", content),
         foot=f"Made with narrows {__version__}; random choices seeded with {content.seed}.",
         pngs=draw(sections),
     )
@@ -182,14 +190,16 @@ def headline(numbers: Numbers, noun: str) -> str:
         return f"R² is {numbers.model.r2:.3f} at {width}; PCA of this width is too large to fit."
     if ratio is None:
         return f"PCA already restores these {noun}s exactly from {width}: nothing to gain."
-    short = f"{ratio:.2f}" if ratio < 10 else significant(ratio)
-    times = f"{short}\N{NO-BREAK SPACE}× PCA's error at {width}"
     if abs(ratio - 1) <= SAME:
-        return f"No better than PCA: {times}."
+        return f"No better than PCA: {ratio:.2f} times its error from {width}."
     if ratio > 1:
-        return f"PCA restores better here: the model makes {times}."
-    better = numbers.share_better or 0.0
-    return f"{times}, and closer to the original on {percent(better)} of the {noun}s."
+        times = f"{ratio:.2f}" if ratio < 10 else significant(ratio)
+        return f"PCA restores better here: the model makes {times} times its error from {width}."
+    better, less = numbers.share_better or 0.0, percent(1 - ratio)
+    return (
+        f"{less} less error than PCA from {width}, and closer to the original on "
+        f"{percent(better)} of the {noun}s."
+    )
 
 
 def _text(block: str, content: Content) -> str:
@@ -197,7 +207,13 @@ def _text(block: str, content: Content) -> str:
     sentences = template("model_report.txt.jinja")
     noun = content.plotter.noun
     context = sentences.new_context(
-        {"content": content, "est": content.est, "n": content.numbers, "noun": noun}
+        {
+            "content": content,
+            "est": content.est,
+            "n": content.numbers,
+            "noun": noun,
+            "advice": advice_on_pca(content.est.info()),
+        }
     )
     return " ".join("".join(sentences.blocks[block](context)).split())
 
@@ -214,7 +230,7 @@ def _tiles(content: Content) -> list[tuple[str, str]]:
         (f"{elements:,} → {n.latent_dim:,}", f"numbers, {elements / n.latent_dim:.3g} to 1"),
     ]
     if n.ratio is not None:
-        tiles.insert(0, (f"{significant(n.ratio)} ×", "PCA's error at this width"))
+        tiles.insert(0, (f"{significant(n.ratio)} ×", "PCA's error; below 1 is better than PCA"))
     if "codes" in n.probes:
         accuracy = percent(n.probes["codes"].accuracy)
         tiles.append((accuracy, "of labels predicted by a linear probe"))
@@ -257,7 +273,7 @@ def _denoising(content: Content) -> Section:
 def _code_map(content: Content) -> Section:
     """The codes on a map, and PCA's."""
     rows, grid = content.map_rows, content.grid
-    labels = None if content.labels is None else content.labels[rows]
+    labels = None if content.every_label is None else content.every_label[rows]
     frame, caption = None, ""
     if len(grid.y):
         frame = np.array([[grid.x[0], grid.x[-1]], [grid.y[-1], grid.y[0]]])
@@ -346,7 +362,7 @@ def _errors(content: Content) -> Section:
     )
     pictures = [Picture("errors", figures.error_histogram(n.histogram, means), f"{alt}.")]
     if n.pca is not None:
-        rows = content.map_rows
+        rows = content.some_rows()
         log = n.histogram.logarithmic
         figure = figures.error_scatter(n.model.errors[rows], n.pca.errors[rows], log)
         alt = "Each row's error by the model over its error by PCA."

@@ -85,6 +85,7 @@ class Page:
     tiles: Sequence[tuple[str, str]]  # (number, what it is)
     sections: Sequence[Section]
     foot: str
+    explanation: str = ""  # beside the headline
     pngs: dict[str, bytes] = field(default_factory=dict)  # by picture's name
     style: str = ""  # CSS after that of all pages
     script: str = ""

@@ -1,7 +1,7 @@
-"""Figures of samples: images as pictures side by side, table rows and signals as curves or dots.
+"""Figures of samples: images as pictures, table rows as bars and dots, signals as curves.
 
-A *plotter* draws whatever a section shows of some samples: `ImagePlotter` for images, `LinePlotter`
-for table rows and signals; `choose_plotter` picks one. Both have the same methods.
+A *plotter* draws whatever a section shows of some samples: `ImagePlotter`, `TablePlotter` or
+`SignalPlotter`; `choose_plotter` picks one. All have the same methods.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from narrows.report import figures
 from narrows.report.figures import code_cells, full_axes, new_axes, new_figure, safe_text
+from narrows.report.formatting import short_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from narrows.estimators.base import Estimator
 
-MAX_NAMED = 24  # tables of up to so many columns are drawn as dots next to the columns' names
+MAX_NAMED = 24  # columns of a table drawn next to their names
+MAX_BARS = 16  # columns of a table drawn in each cell of a grid
+RANKED_ROWS = 200  # rows by which the columns to draw are chosen
 MAX_CHANNELS = 4  # channels of a signal that are drawn
 MAX_GRID_NUMBERS = 2**22  # numbers in all pictures of a decoded grid, to save memory
 
@@ -40,7 +43,7 @@ class Samples:
 
 
 def choose_plotter(est: Estimator, X: NDArray[Any], names: list[str] | None) -> Plotter:
-    """Images are drawn as pictures, table rows and signals as lines.
+    """The plotter for the rows of a fitted model.
 
     ``X`` (n, ...) gives the range of values, ``names`` are those of a table's columns.
     """
@@ -48,8 +51,10 @@ def choose_plotter(est: Estimator, X: NDArray[Any], names: list[str] | None) -> 
     some = X[:: max(1, len(X) // 2000)]
     some = some.reshape(len(some), *shape)
     axes = est.layout_.axes
-    if axes is None or axes == "CL":
-        return _line_plotter(shape, some, names)
+    if axes is None:
+        return _table_plotter(some.reshape(len(some), -1), names)
+    if axes == "CL":
+        return _signal_plotter(shape, some)
     low, high = est.info()["bounds"] or [[float(some.min())], [float(some.max())]]
     side = int(np.clip(np.sqrt(MAX_GRID_NUMBERS / math.prod(shape)), 4, 12))
     return ImagePlotter(shape, axes, min(low), max(high), grid_size=side)
@@ -80,6 +85,7 @@ class ImagePlotter:
     grid_size: int = 12
 
     noun: ClassVar = "image"
+    grid_note: ClassVar = ""
     n_ranked: ClassVar = 4  # samples in each gallery
     n_noisy: ClassVar = 5  # samples in each figure of denoising
     max_side: ClassVar = 6  # of a square of new samples
@@ -201,78 +207,45 @@ class ImagePlotter:
 # ------------------------------------------------------------------ table rows and signals
 
 
-class LineStyle(NamedTuple):
-    """How one version of a sample is drawn: as a curve, or as dots next to the columns' names."""
+class Style(NamedTuple):
+    """How one version of a sample is drawn: as a curve, or as dots next to the columns' names.
+
+    Those drawn later are smaller, so that versions that coincide are all seen.
+    """
 
     color: str
     width: float  # of the curve
     marker: str  # of the dots
     size: float
     alpha: float = 1.0  # of the curve
+    filled: bool = True
 
 
 STYLES = {  # in the order of drawing, the later ones on top
-    "noisy": LineStyle("#9aa4b1", 0.7, ".", 16),
-    "original": LineStyle(figures.INK, 2.2, "|", 90, alpha=0.35),
-    "clean": LineStyle(figures.INK, 2.2, "|", 90, alpha=0.35),
-    "PCA": LineStyle(figures.PCA, 1.0, "x", 16),
-    "restored": LineStyle(figures.MODEL, 1.2, "o", 14),
-    "denoised": LineStyle(figures.MODEL, 1.2, "o", 14),
+    "noisy": Style("#9aa4b1", 0.7, ".", 16),
+    "original": Style(figures.INK, 3.2, "|", 90, alpha=0.3),
+    "clean": Style(figures.INK, 3.2, "|", 90, alpha=0.3),
+    "PCA": Style(figures.PCA, 1.9, "D", 26, filled=False),
+    "restored": Style(figures.MODEL, 0.9, "o", 9),
+    "denoised": Style(figures.MODEL, 0.9, "o", 9),
 }
 
 
-@dataclass(frozen=True)
-class LinePlotter:
-    """Draws table rows and signals: what brings their columns to one scale, and their names."""
+class OverlayPlotter:
+    """Draws the versions of a sample over one another; a subclass says how one sample is drawn."""
 
-    shape: tuple[int, ...]  # (d,) or (C, L)
-    center: NDArray[np.float64]  # subtracted before drawing; of the shape of a row
-    scale: NDArray[np.float64]  # divided by
-    names: list[str]
-    unit: str
-
-    grid_size: ClassVar = 6
-    n_ranked: ClassVar = 3  # samples in each gallery
     n_noisy: ClassVar = 2  # samples in each figure of denoising
-    max_side: ClassVar = 5  # of a square of new samples
-    walk_note: ClassVar = "from dark to light, the originals dotted."
+    n_ranked: ClassVar = 3  # samples in each gallery
     wide_walks: ClassVar = False
-
-    @property
-    def noun(self) -> str:
-        """What a sample is called."""
-        return "row" if len(self.shape) == 1 else "signal"
-
-    @property
-    def note(self) -> str:
-        """What the reader must know about the drawing."""
-        if not self._channels:
-            return ""
-        c = self.shape[0]
-        shown = f"The first {MAX_CHANNELS} of {c} channels" if c > MAX_CHANNELS else "Channels"
-        return f"{shown} are drawn one above the other, each in its own standard deviations."
-
-    @property
-    def _channels(self) -> bool:
-        """Whether a sample is a signal of several channels, drawn one above the other."""
-        return len(self.shape) == 2 and self.shape[0] > 1
-
-    @property
-    def _dots(self) -> bool:
-        """Whether a sample is a table row so narrow that every column is named."""
-        return len(self.shape) == 1 and self.shape[0] <= MAX_NAMED
 
     @property
     def _height(self) -> float:
         """Inches of one sample."""
-        return 0.12 * self.shape[0] + 0.6 if self._dots else 1.25
+        raise NotImplementedError
 
-    def heights(self, events: ArrayLike) -> NDArray[np.float64]:
-        """Samples (..., *shape) as curves (..., channels, length) on one scale."""
-        scaled = (np.asarray(events, dtype=np.float64) - self.center) / self.scale
-        if len(self.shape) == 1:
-            return scaled[..., None, :]
-        return scaled[..., :MAX_CHANNELS, :]
+    def _overlay(self, ax: Axes, versions: dict[str, NDArray[Any]], title: str = "") -> None:
+        """The versions of one sample, in the order of ``STYLES``."""
+        raise NotImplementedError
 
     def gallery(self, samples: Samples) -> Figure:
         """Each sample with its reconstruction and PCA's over it, and its code below."""
@@ -299,64 +272,6 @@ class LinePlotter:
         self._legend(figure, axes[0])
         return figure
 
-    def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
-        """Each interpolation as curves that change colour on their way; the originals dotted."""
-        import matplotlib
-
-        drawn = []
-        colors = matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
-        for walk, start, end in zip(walks, starts, ends, strict=True):
-            figure, ax = new_axes(2.6)
-            for event, color in zip(walk, colors, strict=True):
-                self._curves(ax, event, color=color, lw=1.2)
-            for event, color in ((start, colors[0]), (end, colors[-1])):
-                self._curves(ax, event, color=color, lw=1.2, ls=":")
-            self._style(ax)
-            if self._dots:
-                ticks = [safe_text(name, 14) for name in self.names]
-                ax.set_xticks(range(self.shape[0]), ticks, rotation=50, ha="right", fontsize=7)
-                ax.set_ylabel(self.unit, color=figures.MUTED, fontsize=8.5)
-            drawn.append(figure)
-        return drawn
-
-    def _overlay(self, ax: Axes, versions: dict[str, NDArray[Any]], title: str = "") -> None:
-        """The versions of one sample over one another, in the order of ``STYLES``."""
-        for name, style in STYLES.items():
-            if name not in versions:
-                continue
-            if self._dots:
-                ax.scatter(self.heights(versions[name])[0], np.arange(self.shape[0]), s=style.size,
-                           marker=style.marker, color=style.color, label=name,
-                           linewidths=1.1)  # fmt: skip
-            else:
-                self._curves(ax, versions[name], color=style.color, lw=style.width,
-                             alpha=style.alpha, label=name)  # fmt: skip
-        self._style(ax, title)
-        if self._dots:
-            ax.set_xlabel(self.unit, color=figures.MUTED, fontsize=8.5)
-            ax.set_yticks(range(self.shape[0]), [safe_text(name, 22) for name in self.names])
-            ax.set_ylim(self.shape[0] - 0.5, -0.5)
-            ax.grid(axis="y", color=figures.FAINT, lw=0.6)
-            ax.set_axisbelow(True)
-            ax.tick_params(axis="y", length=0)
-            ax.spines["left"].set_visible(False)
-
-    def _style(self, ax: Axes, title: str = "") -> None:
-        """Ticks on the vertical axis only if channels were not moved apart."""
-        figures.style_axes(ax, title=title, y="" if self._dots else self.unit)
-        if self._channels:
-            ax.set_yticks([])
-            ax.spines["left"].set_visible(False)
-
-    def _curves(self, ax: Axes, event: NDArray[Any], label: str = "", **style: Any) -> None:
-        """One line for each channel, each below the one before."""
-        curves = self.heights(event)
-        shift = 4.0 if len(curves) > 1 else 0.0  # standard deviations between two channels
-        for channel, curve in enumerate(curves):
-            name = label if channel == 0 and label else "_hidden"  # matplotlib leaves out "_..."
-            marker = "." if len(curve) == 1 else None
-            ax.plot(curve - shift * channel, label=name, marker=marker, **style)
-
     def _draw_code(self, ax: Axes, code: NDArray[np.float64]) -> None:
         low, high = figures.CODE_RANGE
         ax.imshow(code_cells(code), cmap=figures.DIVERGING, vmin=low, vmax=high, aspect="auto")
@@ -370,8 +285,205 @@ class LinePlotter:
         figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False,
                       fontsize=8, labelcolor=figures.INK, markerscale=0.9)  # fmt: skip
 
+
+@dataclass(frozen=True)
+class TablePlotter(OverlayPlotter):
+    """Draws rows of a table: each column from its lowest to its highest value, in its own units."""
+
+    shape: tuple[int, ...]  # (d,)
+    low: NDArray[np.float64]  # (d,), where a column's drawing begins
+    span: NDArray[np.float64]  # (d,), from there to its end
+    names: list[str]
+    ranked: NDArray[np.intp]  # the columns, those that vary most with the others first
+
+    noun: ClassVar = "row"
+    grid_size: ClassVar = 3
+    max_side: ClassVar = 3  # of a square of new samples
+    walk_note: ClassVar = (
+        "each column from its value at the start (dark) to that at the end (light), with the two "
+        "originals as upright strokes; beside it its first and last decoded value, in its units."
+    )
+
+    @property
+    def note(self) -> str:
+        """What the reader must know about the drawing."""
+        return (
+            "Each column is drawn from its lowest to its highest value in the data; beside it, in "
+            f"its own units, the original and the restored value.{self._chosen(MAX_NAMED)}"
+        )
+
+    @property
+    def grid_note(self) -> str:
+        """What the reader must know about the cells of a grid."""
+        return (
+            "Each cell is a row: a bar for each column, from the column's lowest to its highest "
+            f"value in the data, and the value in the column's own units.{self._chosen(MAX_BARS)}"
+        )
+
+    def _chosen(self, most: int) -> str:
+        if self.shape[0] <= most:
+            return ""
+        return f" Of {self.shape[0]:,} columns those {most} are drawn that vary most with others."
+
+    def _columns(self, most: int) -> NDArray[np.intp]:
+        return np.sort(self.ranked[:most])
+
+    @property
+    def _height(self) -> float:
+        return 0.12 * len(self._columns(MAX_NAMED)) + 0.6
+
+    def places(self, rows: ArrayLike) -> NDArray[np.float64]:
+        """Rows (..., d) as fractions of the way from a column's lowest to its highest value.
+
+        What lies outside is drawn a little outside.
+        """
+        return np.clip((np.asarray(rows, dtype=np.float64) - self.low) / self.span, -0.05, 1.05)
+
+    def _overlay(self, ax: Axes, versions: dict[str, NDArray[Any]], title: str = "") -> None:
+        shown = self._columns(MAX_NAMED)
+        for name, style in STYLES.items():
+            if name in versions:
+                hollow = {"facecolors": "none", "edgecolors": style.color}
+                color: dict[str, Any] = {"color": style.color} if style.filled else hollow
+                ax.scatter(self.places(versions[name])[shown], np.arange(len(shown)), s=style.size,
+                           marker=style.marker, label=name, linewidths=1.1, **color)  # fmt: skip
+        ends = [versions[name][shown] for name in ("original", "restored") if name in versions]
+        self._name_columns(ax, shown, ends, title)
+
+    def _name_columns(
+        self, ax: Axes, shown: NDArray[np.intp], ends: list[NDArray[Any]], title: str = ""
+    ) -> None:
+        """Columns from top to bottom, with their names, and two of their values on the right."""
+        figures.style_axes(ax, title=title)
+        ax.set_yticks(range(len(shown)), [safe_text(self.names[c], 22) for c in shown])
+        ax.set_ylim(len(shown) - 0.5, -0.5)
+        ax.set_xticks([0, 1], ["lowest", "highest"])
+        ax.set_xlim(-0.08, 1.08)
+        ax.grid(axis="y", color=figures.FAINT, lw=0.6)
+        ax.set_axisbelow(True)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        for y, pair in enumerate(zip(*ends, strict=True)):
+            words = " → ".join(map(short_number, pair))
+            ax.text(1.02, y, words, transform=ax.get_yaxis_transform(), va="center", fontsize=7,
+                    color=figures.INK)  # fmt: skip
+
+    def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
+        """Each interpolation as dots on the way of every column, from dark to light."""
+        import matplotlib
+
+        colors = matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
+        shown, drawn = self._columns(MAX_NAMED), []
+        y = np.arange(len(shown))
+        for walk, start, end in zip(walks, starts, ends, strict=True):
+            figure, ax = new_axes(self._height + 0.2)
+            x = self.places(walk)[:, shown]
+            ax.hlines(y, x.min(0), x.max(0), color=figures.FAINT, lw=2, zorder=0)
+            for event, color in zip(x, colors, strict=True):
+                ax.scatter(event, y, s=20, color=color, linewidths=0)
+            for original, color in ((start, colors[0]), (end, colors[-1])):
+                ax.scatter(self.places(original)[shown], y, s=70, marker="|", color=color)
+            self._name_columns(ax, shown, [walk[0][shown], walk[-1][shown]])
+            drawn.append(figure)
+        return drawn
+
     def mosaic(self, events: NDArray[Any], title: str, color: str, width: float = 4.4) -> Figure:
-        """Samples (rows, columns, *shape) as small curves on one scale, under a title."""
+        """Rows (rows, columns, d) as cells of bars with their values, under a title."""
+        shown = self._columns(MAX_BARS)
+        lines, columns = events.shape[:2]
+        tall = 0.125 * len(shown) + 0.1
+        figure = new_figure(max(width, 4.4), 0.35 + lines * tall)
+        figure.suptitle(safe_text(title, 60), color=color, fontsize=9.5, x=0.01, ha="left")
+        axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        for ax, event in zip(axes.flat, events.reshape(-1, events.shape[-1]), strict=True):
+            values = event[shown]
+            lengths = self.places(event)[shown].clip(min=0.0)
+            ax.barh(np.arange(len(shown)), 1.0, 0.75, color=figures.FAINT, alpha=0.5)
+            ax.barh(np.arange(len(shown)), lengths, 0.75, color=color, alpha=0.75)
+            for y, value in enumerate(values):
+                ax.text(1.06, y, short_number(value), va="center", fontsize=7.2, color=figures.INK)
+            ax.set(xlim=(0, 1.75), ylim=(len(shown) - 0.5, -0.5), xticks=[])
+            ax.set_yticks(range(len(shown)), [safe_text(self.names[c], 15) for c in shown])
+            ax.tick_params(colors=figures.MUTED, labelsize=7.4, length=0)
+            ax.spines[:].set_visible(False)
+        return figure
+
+
+@dataclass(frozen=True)
+class SignalPlotter(OverlayPlotter):
+    """Draws signals as curves: what brings their channels to one scale."""
+
+    shape: tuple[int, ...]  # (C, L)
+    center: NDArray[np.float64]  # subtracted before drawing; of the shape of a signal
+    scale: NDArray[np.float64]  # divided by
+
+    noun: ClassVar = "signal"
+    grid_size: ClassVar = 6
+    max_side: ClassVar = 5  # of a square of new samples
+    walk_note: ClassVar = "from dark to light, the originals dotted."
+    grid_note: ClassVar = ""
+    _height: ClassVar = 1.25
+
+    @property
+    def note(self) -> str:
+        """What the reader must know about the drawing."""
+        if not self._channels:
+            return ""
+        c = self.shape[0]
+        shown = f"The first {MAX_CHANNELS} of {c} channels" if c > MAX_CHANNELS else "Channels"
+        return f"{shown} are drawn one above the other, each in its own standard deviations."
+
+    @property
+    def _channels(self) -> bool:
+        """Whether there are several channels, drawn one above the other."""
+        return self.shape[0] > 1
+
+    def heights(self, events: ArrayLike) -> NDArray[np.float64]:
+        """Signals (..., *shape) as curves (..., channels, length) on one scale."""
+        scaled = (np.asarray(events, dtype=np.float64) - self.center) / self.scale
+        return scaled[..., :MAX_CHANNELS, :]
+
+    def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
+        """Each interpolation as curves that change colour on their way; the originals dotted."""
+        import matplotlib
+
+        drawn = []
+        colors = matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
+        for walk, start, end in zip(walks, starts, ends, strict=True):
+            figure, ax = new_axes(2.6)
+            for event, color in zip(walk, colors, strict=True):
+                self._curves(ax, event, color=color, lw=1.2)
+            for event, color in ((start, colors[0]), (end, colors[-1])):
+                self._curves(ax, event, color=color, lw=1.2, ls=":")
+            self._style(ax)
+            drawn.append(figure)
+        return drawn
+
+    def _overlay(self, ax: Axes, versions: dict[str, NDArray[Any]], title: str = "") -> None:
+        for name, style in STYLES.items():
+            if name in versions:
+                self._curves(ax, versions[name], color=style.color, lw=style.width,
+                             alpha=style.alpha, label=name)  # fmt: skip
+        self._style(ax, title)
+
+    def _style(self, ax: Axes, title: str = "") -> None:
+        """Ticks on the vertical axis only if channels were not moved apart."""
+        figures.style_axes(ax, title=title)
+        if self._channels:
+            ax.set_yticks([])
+            ax.spines["left"].set_visible(False)
+
+    def _curves(self, ax: Axes, event: NDArray[Any], label: str = "", **style: Any) -> None:
+        """One line for each channel, each below the one before."""
+        curves = self.heights(event)
+        shift = 4.0 if len(curves) > 1 else 0.0  # standard deviations between two channels
+        for channel, curve in enumerate(curves):
+            name = label if channel == 0 and label else "_hidden"  # matplotlib leaves out "_..."
+            marker = "." if len(curve) == 1 else None
+            ax.plot(curve - shift * channel, label=name, marker=marker, **style)
+
+    def mosaic(self, events: NDArray[Any], title: str, color: str, width: float = 4.4) -> Figure:
+        """Signals (rows, columns, *shape) as small curves on one scale, under a title."""
         from matplotlib.collections import LineCollection
 
         rows, columns = events.shape[:2]
@@ -395,18 +507,27 @@ class LinePlotter:
         return figure
 
 
-def _line_plotter(shape: tuple[int, ...], X: NDArray[Any], names: list[str] | None) -> LinePlotter:
-    """Bring a table's columns, or a signal's channels, to one scale, from the rows ``X``."""
+def _table_plotter(X: NDArray[Any], names: list[str] | None) -> TablePlotter:
+    """Range and order of a table's columns, from the rows ``X``."""
     X = np.asarray(X, dtype=np.float64)
-    center, scale, unit = np.zeros(shape), np.ones(shape), ""
-    if len(shape) == 1:
-        center, scale, unit = X.mean(axis=0), X.std(axis=0), "s.d. from the mean"
-    elif shape[0] > 1:
+    low = np.nanmin(X, axis=0)
+    span = np.nanmax(X, axis=0) - low
+    Z = X[:: max(1, len(X) // RANKED_ROWS)]
+    Z = np.nan_to_num((Z - Z.mean(axis=0)) / np.where(Z.std(axis=0) > 0, Z.std(axis=0), 1.0))
+    shared = (Z * (Z @ Z.T @ Z)).sum(axis=0)  # the sum of its squared correlations with all
+    ranked = np.argsort(-shared, kind="stable")
+    names = names or [f"x{i}" for i in range(X.shape[1])]
+    return TablePlotter((X.shape[1],), low, np.where(span > 0, span, 1.0), names, ranked)
+
+
+def _signal_plotter(shape: tuple[int, ...], X: NDArray[Any]) -> SignalPlotter:
+    """Bring a signal's channels to one scale, from the rows ``X``."""
+    X = np.asarray(X, dtype=np.float64)
+    center, scale = np.zeros(shape), np.ones(shape)
+    if shape[0] > 1:
         center = np.broadcast_to(X.mean(axis=(0, 2))[:, None], shape)
         scale = np.broadcast_to(X.std(axis=(0, 2))[:, None], shape)
-    scale = np.where(scale > 0, scale, 1.0)
-    names = names or [f"x{i}" for i in range(math.prod(shape))]
-    return LinePlotter(shape, center, scale, names, unit)
+    return SignalPlotter(shape, center, np.where(scale > 0, scale, 1.0))
 
 
-Plotter = ImagePlotter | LinePlotter
+Plotter = ImagePlotter | TablePlotter | SignalPlotter

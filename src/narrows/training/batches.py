@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from narrows.training.statistics import Statistics
 
+WIDE = {torch.float64, torch.int64, torch.int32, torch.uint64, torch.uint32}
 MAX_SAMPLE_ELEMENTS = 2**28  # of a sample of rows: 1 GiB in float32
 MAX_FLOAT32_SHIFT = 2**10  # in standard deviations; beyond, rows are centred in float64
 
@@ -54,7 +55,7 @@ class Scaling:
         """Scaled float32."""
         # float32 holds narrow dtypes exactly; it loses integers above 2**24 and digits of float64,
         # so wide dtypes are centred first
-        if rows.dtype in (torch.float64, torch.int64, torch.int32) or self._is_far:
+        if rows.dtype in WIDE or self._is_far:
             return ((rows.double() - self.shift) / self.scale).float()
         return (rows.float() - self.shift.float()).div_(self.scale.float())
 

@@ -132,7 +132,9 @@ class Monitor:
         if self.diverged:
             self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
         elif self.patience and waited >= self.patience:
-            self.stop_reason = f"no better validation loss in {self.patience} epochs"
+            self.stop_reason = f"no better validation loss in {self.patience} epoch" + "s" * (
+                self.patience != 1
+            )
         if self.on_epoch(entry):
             self.stop_reason = self.stop_reason or "a listener asked to stop"
 

@@ -266,16 +266,19 @@ class Stream:
         return buffer
 
 
+def held_numbers(source: Source, fraction: float, seed: int) -> Index:
+    """The sorted numbers of the rows that `hold_out` holds out."""
+    n, most = len(source), max(1, MAX_VALIDATION_BYTES // row_bytes(source))
+    return sorted_sample(n, min(most, max(1, round(n * fraction)) if fraction else n), seed)
+
+
 def hold_out(source: Source, fraction: float, seed: int) -> tuple[Stream, Rows, Statistics]:
     """Training rows, validation rows in memory, and the statistics of the training rows.
 
     Nothing is scaled. If ``fraction`` is 0, the validation rows are a sample of the training rows.
     Rows without any observed value are in neither.
     """
-    n = len(source)
-    most = max(1, MAX_VALIDATION_BYTES // row_bytes(source))
-    m = min(most, max(1, round(n * fraction)) if fraction else n)
-    held = sorted_sample(n, m, seed)
+    held = held_numbers(source, fraction, seed)
     kept, found, empty = scan_statistics(source, held, apart=fraction > 0)
     warn_of_empty_rows(empty)
     if len(empty) and len(full := np.delete(kept, empty_rows(kept), axis=0)):

@@ -113,7 +113,7 @@ class TotalCorrelation(Regularizer):
         node = trace.nodes[0]
         if len(trace.nodes) > 1:
             raise ParameterError(
-                f"The regulariser {type(self).__name__} needs one Gaussian latent, but this model "
+                "The total correlation needs one Gaussian latent, but this model "
                 f"has {len(trace.nodes)} levels of them; leave it out."
             )
         nats = [self._of_draws(part, trace) for part in _parts(node, MAX_COMPARED_ROWS)]
