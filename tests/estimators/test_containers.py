@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import Bunch
 
 from helpers.small_data import curve
-from narrows import Autoencoder, Codec, InputError
+from narrows import AdversarialAE, Autoencoder, Codec, InputError, ParameterError
 from narrows.estimators.validation import validate_X
 
 N = 60
@@ -101,7 +101,10 @@ def test_a_mask_counts_in_every_method() -> None:
     codec = Codec(max_epochs=1, random_state=0)
     with pytest.raises(InputError, match="NaN in row"):
         codec.fit(MASKED)
-    back = codec.fit(X).decompress(codec.compress(MASKED, mode="lossless"))
+    for container in (pl.DataFrame(X).lazy(), {"rows": X}, (row for row in X)):
+        with pytest.raises(InputError, match="not an array of rows: give"):
+            codec.fit(X).compress(container)
+    back = codec.decompress(codec.compress(MASKED, mode="lossless"))
     np.testing.assert_array_equal(back, HOLES)
 
 
@@ -254,9 +257,21 @@ def test_one_width_an_array_or_a_list_is_a_tuple(widths: Any, tmp_path: Any) -> 
     assert again.set_params(warm_start=True).fit(X).partial_fit(X).choices_.hidden == (7,)
 
 
+def test_every_parameter_of_widths_takes_one_int() -> None:
+    images = X[:, :4].reshape(N, 2, 2)
+    conv = Autoencoder(**SMALL, architecture="conv", channels=4).fit(images)
+    assert conv.choices_.channels == (4,)
+    critic = AdversarialAE(**SMALL, critic_layer_sizes=np.array([8, 4])).fit(X)
+    assert np.isfinite(critic.transform(X)).all()
+    assert Autoencoder(**SMALL, input_shape=6).fit(X).input_shape_ == (6,)
+    assert Codec(max_epochs=1, random_state=0, hidden_layer_sizes=8).fit(X).choices_.hidden == (8,)
+    with pytest.raises(ParameterError, match="block needs two sides"):
+        Codec(block=8).fit(images)
+
+
 @pytest.mark.parametrize("widths", [7.5, True, [7, 0], np.array([1.5]), np.array([[7]]), "seven"])
 def test_what_is_no_width_is_refused(widths: Any) -> None:
-    with pytest.raises(InputError.__mro__[1], match="an int or a tuple of ints"):
+    with pytest.raises(ParameterError, match="an int or a tuple of ints"):
         Autoencoder(**SMALL, hidden_layer_sizes=widths).fit(X)
 
 

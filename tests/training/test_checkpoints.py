@@ -214,7 +214,7 @@ def test_damage_is_one_sentence_and_changes_nothing(
         with pytest.raises(narrows.FileError):
             narrows.Autoencoder(**kept).fit(X)
         assert path.read_bytes() == broken
-    narrows.Autoencoder(**SHORT).fit(X).save(path, overwrite=True)
+    narrows.Autoencoder(**SHORT).fit(X).save(tmp_path / "m.safetensors").replace(path)
     with pytest.raises(narrows.FileError, match="a model, not a checkpoint"):
         narrows.Autoencoder(**kept).fit(X)
     with pytest.raises(narrows.ParameterError, match="say where it is"):

@@ -16,7 +16,7 @@ from narrows.compression.format.header import MODES
 from narrows.compression.format.pack import Given, ends_of
 from narrows.exceptions import InputError, InputTypeError, ParameterError
 from narrows.io.photographs import find_photographs, read_photograph
-from narrows.io.sources import unmasked
+from narrows.io.sources import refuse_container, unmasked
 
 
 def level_for(model: ExactDecoder, quality: int | None) -> int | None:
@@ -96,10 +96,11 @@ def _as_array(X: Any) -> Any:
     """A tensor or rows in lists as an array; an array on a disk is returned as it is."""
     if hasattr(X, "toarray"):
         raise InputError("X is sparse, but a codec takes dense data: give X.toarray().")
+    refuse_container(X)
+    X = unmasked(X)
     try:
         if isinstance(X, Tensor):
             return X.detach().cpu().numpy()
-        X = unmasked(X)
         return X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
     except TypeError:
         raise InputTypeError(
