@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from narrows.exceptions import FileError, InputError, NarrowsError, ParameterError, WorkerError
-from narrows.training.listeners import JsonLines, Listener, MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
         VariationalAutoencoder,
     )
     from narrows.models.wasserstein import InfoVAE, WassersteinAE
+    from narrows.training.listeners import JsonLines, Listener, MLflow, TensorBoard, WandB
 
 __all__ = [
     "CIWAE",
@@ -153,6 +153,8 @@ def __getattr__(name: str) -> Any:
 
     if name == "photographs":
         found: Any = import_module("narrows.io.photographs")
+    elif name in ("JsonLines", "Listener", "MLflow", "TensorBoard", "WandB"):
+        found = getattr(import_module("narrows.training.listeners"), name)
     elif name in KNOWN:
         found = model_class(name)
     else:

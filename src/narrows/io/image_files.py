@@ -125,7 +125,7 @@ def image_errors(path: Path, max_pixels: int | None = None) -> Iterator[None]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _pillow_settings(max_pixels):
+        with pillow_settings(max_pixels):
             yield
     except NarrowsError:
         raise
@@ -147,7 +147,7 @@ def image_errors(path: Path, max_pixels: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _pillow_settings(max_pixels: int | None) -> Iterator[None]:
+def pillow_settings(max_pixels: int | None) -> Iterator[None]:
     """Pillow's limit and the filters of warnings, which belong to the whole process, for a while.
 
     The limit is changed by one thread at a time. The filters are changed in the main thread only:
@@ -300,7 +300,9 @@ def _rows_of_planes(planes: Array, size: Size | None) -> Array:
 def in_three_dtypes(values: Array) -> Array:
     """Pixels as uint8, uint16 or float32, without a change; NotReadTruly if that cannot be."""
     if values.dtype.kind == "f":
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
+    if values.dtype in (np.uint8, np.uint16):
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.min() < 0 or values.max() > 65_535:
         raise NotReadTruly(
             f"its values {values.min()} to {values.max()} lie outside 0 to 65,535; save it as "
