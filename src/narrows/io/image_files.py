@@ -206,7 +206,7 @@ class NotReadTruly(ValueError):
     """What is stored would be changed by reading it; the message says what to do."""
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What is known of an image file, mostly without decoding its pixels."""
 
     size: Size
@@ -215,7 +215,7 @@ class Header(NamedTuple):
     is_first_of_several: bool
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> ImageHeader:
     """Height and width after the orientation is applied, dtype and colours of `read_pixels`."""
     from PIL import Image
 
@@ -228,10 +228,10 @@ def read_header(path: Path) -> Header:
             rawmode = _sixteen_bit_rawmode(image)
             dtype = np.dtype(np.uint16) if rawmode else pixel_dtype(image)
             grey = rawmode[:2] == "LA" if rawmode else is_deep(image) or is_grey(image)
-            return Header(_size(image), dtype, grey, several)
+            return ImageHeader(_size(image), dtype, grey, several)
 
 
-def _tiff_header(path: Path, tags: Exif) -> Header:
+def _tiff_header(path: Path, tags: Exif) -> ImageHeader:
     import tifffile
     from PIL import Image
 
@@ -244,7 +244,7 @@ def _tiff_header(path: Path, tags: Exif) -> Header:
     if tags.get(ORIENTATION) in SIDEWAYS:
         height, width = width, height
     dtype = in_three_dtypes(np.zeros(1, page.dtype)).dtype
-    return Header((height, width), dtype, page.photometric.name != "RGB", several)
+    return ImageHeader((height, width), dtype, page.photometric.name != "RGB", several)
 
 
 def _size(image: Image) -> Size:
