@@ -22,7 +22,6 @@ from narrows.exceptions import (
     WorkerError,
     did_you_mean,
 )
-from narrows.training.listeners import JsonLines, Listener, MLflow, TensorBoard, WandB
 from narrows.version import __version__
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
         VariationalAutoencoder,
     )
     from narrows.models.wasserstein import InfoVAE, WassersteinAE
+    from narrows.training.listeners import JsonLines, Listener, MLflow, TensorBoard, WandB
 
 __all__ = [
     "CIWAE",
@@ -160,6 +160,8 @@ def __getattr__(name: str) -> Any:
 
     if name == "photographs":
         found: Any = import_module("narrows.io.photographs")
+    elif name in ("JsonLines", "Listener", "MLflow", "TensorBoard", "WandB"):
+        found = getattr(import_module("narrows.training.listeners"), name)
     elif name in KNOWN:
         found = model_class(name)
     else:

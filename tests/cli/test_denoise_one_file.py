@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,13 @@ def test_a_folder_is_denoised_by_a_model(model: Path, clean: np.ndarray, tmp_pat
     assert picture(tmp_path / "out" / "deep" / "b.jpg").shape == (30, 128, 3)
 
 
-def test_noisy_images_alone_are_enough(folder: Path, tmp_path: Path) -> None:
-    path = tmp_path / "n.safetensors"
-    said = done("fit", folder, "--model", "denoiser", "--noisy-targets", "-o", path, *TINY)
+def test_noisy_images_alone_are_enough(clean: np.ndarray, tmp_path: Path) -> None:
+    path, noisy = tmp_path / "n.safetensors", tmp_path / "noisy"
+    noisy.mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).normal(0, 20, clean.shape)
+        Image.fromarray((clean + noise).clip(0, 255).astype(np.uint8)).save(noisy / f"{i}.png")
+    said = done("fit", noisy, "--model", "denoiser", "--noisy-targets", "-o", path, *TINY)
     assert "no clean images" in said
 
 
@@ -96,6 +101,55 @@ def test_a_damaged_file_is_named_and_the_others_go_on(model: Path, tmp_path: Pat
 def test_verbs_for_rows_refuse_it(verb: str, model: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / ("o.html" if verb == "report" else "o.npy")
     assert "Denoiser" in refused(verb, model, folder, "-o", out)
+
+
+@pytest.mark.parametrize("name", ["ecg.npy", "table.csv", "rows.npz"])
+def test_rows_without_a_model_are_told_of_it_and_the_advice_works(
+    name: str, model: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / name, tmp_path / "d.npy"
+    rows = np.random.default_rng(0).normal(size=(60, 7)).cumsum(1)
+    if path.suffix == ".csv":
+        np.savetxt(path, rows, delimiter=",", header="a,b,c,d,e,f,g", comments="")
+    else:
+        (np.savez if path.suffix == ".npz" else np.save)(path, rows)
+    for words in ((), ("-m", model)):
+        said = refused("denoise", path, "-o", out, *words)
+        assert f"'{path}' is no image" in said and "-m MODEL" in said and ".png" not in said
+    advice = re.findall(r"`narrows (fit DATA [^`]+)`", said)[0]
+    learned = tmp_path / "rows.safetensors"
+    given = {"DATA": path, "MODEL": learned}
+    done(*(given.get(word, word) for word in advice.split()), "--max-epochs", "1", "--seed", "0")
+    done("denoise", path, "-o", out, "-m", learned)
+    assert np.load(out).shape == rows.shape
+
+
+def test_white_can_be_told(clean: np.ndarray, tmp_path: Path, model: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 300, clean.shape)
+    Image.fromarray((clean * 16.0 + noise).clip(0, 4095).astype(np.uint16)).save(tmp_path / "a.png")
+    out = tmp_path / "b.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        said = run("denoise", tmp_path / "a.png", "-m", model, "-o", out)
+    assert said.status == 0 and "a guess" in said.err and "give white" in said.err
+    said = run(
+        "denoise", tmp_path / "a.png", "-m", model, "-o", out, "--overwrite", "--white", 4095
+    )
+    assert said.status == 0 and not said.err
+    level = float(re.findall(r"noise ([\d.]+) of 255", said.out)[0])
+    assert level == pytest.approx(300 / 16, rel=0.15)
+
+
+def test_long_names_in_a_folder_do_not_stop_the_others(tmp_path: Path, model: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    names = ["a.png", "b" * 240 + ".png", "ä" * 120 + ".png", "c" * 250 + ".ppm", "d.png"]
+    for name in names:
+        Image.fromarray(np.full((20, 20), 9, np.uint8)).save(scans / name)
+    run("denoise", scans, "-m", model, "-o", tmp_path / "out")
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"a.png", "d.png"} <= made
+    assert not any(name.endswith(".partial") for name in made)
 
 
 def test_rows_are_cleaned_by_a_denoising_autoencoder(tmp_path: Path) -> None:

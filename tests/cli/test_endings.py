@@ -198,6 +198,22 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("module", ["narrows.cli", "narrows.cli.fit", "click", "narrows.io.write"])
+def test_ctrl_c_while_the_command_is_imported_is_one_line(module: str) -> None:
+    program = f"""
+import sys
+class Interrupts:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from narrows.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "narrows: interrupted.\n")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise elsewhere")
 def test_an_interrupted_fit_keeps_the_best_model(tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"

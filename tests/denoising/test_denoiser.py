@@ -107,9 +107,9 @@ def test_two_processes_learn_as_well_as_one(photograph: np.ndarray) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (3, 400), (20, 30, 3)])
 def test_shape_and_dtype_are_kept(fitted: Denoiser, shape: tuple[int, ...], dtype: type) -> None:
-    image = (np.random.default_rng(0).random(shape) * (1 if dtype is np.float32 else 200)).astype(
-        dtype
-    )
+    white = {np.float32: 1, np.uint16: 60_000}.get(dtype, 200)
+    image = (np.random.default_rng(0).random(shape) * white).astype(dtype)
+    image.flat[0] = white
     restored = fitted.denoise(image)
     assert restored.shape == shape and restored.dtype == dtype
     assert np.isfinite(restored).all()
@@ -174,7 +174,7 @@ def test_photon_noise_is_removed(photograph: np.ndarray) -> None:
         lambda x: x[::-1, ::-1],
         lambda x: x[::2, ::3],
         lambda x: x.astype(">f4") / 255,
-        lambda x: x.astype(">u2"),
+        lambda x: x.astype(">u2") * 257,
         lambda x: x.astype(int),
         lambda x: np.lib.stride_tricks.as_strided(x, writeable=False),
     ],
@@ -233,8 +233,21 @@ def test_ten_bits_stored_in_sixteen_can_be_learned_from(photograph: np.ndarray) 
     model = Denoiser(
         noisy_targets=True, channels=(8, 16, 16), max_epochs=6, patch_size=32, random_state=0
     )
-    restored = model.fit([noisy]).denoise(noisy) / 2.0
+    with pytest.warns(UserWarning, match="white is taken as 65,535, a guess"):
+        restored = model.fit([noisy]).denoise(noisy) / 2.0
     assert psnr(photograph, restored) > psnr(photograph, noisy / 2.0) + 5
+
+
+def test_one_bright_pixel_changes_no_scale(photograph: np.ndarray) -> None:
+    noise = np.random.default_rng(0).normal(0, 50, photograph.shape)
+    noisy = (photograph + noise) / 255
+    model = Denoiser(noise_level=50.0, max_epochs=1, patch_size=16, channels=(4, 8), random_state=0)
+    model.fit([photograph])
+    plain, level = model.denoise(noisy, 50), model.estimate_noise(noisy)
+    noisy[5, 5] = 2.05
+    bright = model.denoise(noisy, 50)
+    assert model.estimate_noise(noisy) == pytest.approx(level, rel=0.02)
+    assert np.abs(bright - plain)[40:, 40:].max() < 1e-3
 
 
 @pytest.mark.parametrize(

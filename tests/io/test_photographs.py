@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from narrows.exceptions import FileError
 from narrows.io.photographs import (
     FORMAT_DTYPES,
     WRITABLE,
+    Images,
     Photograph,
     read_photograph,
     write_photograph,
@@ -128,6 +130,54 @@ def test_other_readers_agree(tmp_path: Path) -> None:
 def saved(path: Path, image: Image.Image, **options: Any) -> Photograph:
     image.save(path, **options)
     return read_photograph(path)
+
+
+UNIT = np.linspace(0, 1, 40 * 40).reshape(40, 40)
+NOISE = np.random.default_rng(0).normal(size=UNIT.shape)
+
+
+def with_one(value: float, pixels: np.ndarray) -> np.ndarray:
+    pixels = pixels.copy()
+    pixels[3, 4] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("pixels", "white", "doubted"),
+    [
+        (UNIT, 1, False),
+        (with_one(2.05, UNIT + 50 / 255 * NOISE), 1, False),
+        (UNIT + 75 / 255 * NOISE, 1, False),
+        (with_one(-2.2, UNIT), 1, False),
+        (with_one(255.0, UNIT), 1, True),
+        (with_one(70_000.0, UNIT), 1, True),
+        (UNIT / 40, 1, True),
+        (255 * UNIT, 255, False),
+        (255 * UNIT + 50 * NOISE, 255, False),
+        (with_one(65_535.0, 255 * UNIT), 255, True),
+        (10 * UNIT, 255, True),
+        ((255 * UNIT).round().astype(np.int64), 255, False),
+        (with_one(60_000, (255 * UNIT).round()).astype(np.int32), 255, True),
+        ((3 * UNIT).round().astype(np.int16), 255, True),
+        ((4095 * UNIT).astype(np.uint16), 65_535, True),
+        ((1023 * UNIT).astype(np.uint16), 65_535, True),
+        ((60_000 * UNIT).astype(np.uint16), 65_535, False),
+        ((40 * UNIT).astype(np.uint8), 255, False),
+        (40_000 * UNIT, 65_535, False),
+        (UNIT > 0.5, 255, False),
+        (np.zeros((9, 9)), 1, False),
+    ],
+)
+def test_white_is_not_decided_by_one_value_and_a_guess_is_said(
+    pixels: np.ndarray, white: float, doubted: bool
+) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert Images(pixels).whites == [white]
+        assert Images(pixels, white=4095).whites == [4095]
+    words = [str(warning.message) for warning in said]
+    assert len(words) == doubted
+    assert all("X: white is taken as" in word and "give white=" in word for word in words)
 
 
 def test_black_and_white(tmp_path: Path) -> None:

@@ -171,6 +171,20 @@ def test_new_pixels_must_have_the_old_shape_and_dtype() -> None:
         Photograph(GREY).with_pixels(GREY.astype(np.uint16))
 
 
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"garbage",
+        b"Exif\0\0garbage that is no directory",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"MM\0*",
+    ],
+)
+def test_damaged_exif_turns_nothing(tmp_path: Path, exif: bytes) -> None:
+    given = Photograph(GREY, exif=exif)
+    np.testing.assert_array_equal(given.upright[..., 0], GREY)
+
+
 def test_damaged_exif_does_not_cost_the_photograph(tmp_path: Path) -> None:
     given = Photograph(GREY, exif=b"Exif\0\0garbage that is no directory")
     found = read_photograph(write_photograph(given, tmp_path / "a.tif"))

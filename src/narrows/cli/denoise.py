@@ -30,6 +30,11 @@ MAX_PIXELS = 200_000_000  # of one image; a file that claims more is refused
     help="The standard deviation of the noise, white being 255. Default: estimated.",
 )
 @click.option(
+    "--white",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The value of white, such as 4095 for 12 bits in 16.  [default: by dtype and values]",
+)
+@click.option(
     "--max-time",
     metavar="TIME",
     help=f"How long to fit to an image, without --model.  [default: {MAX_TIME}]",
@@ -58,6 +63,7 @@ def denoise(
     out: str,
     model: str | None,
     noise_level: float | None,
+    white: float | None,
     max_time: str | None,
     noise: str | None,
     page: str | None,
@@ -77,12 +83,20 @@ def denoise(
     """
     from narrows.cli.apply import loaded
     from narrows.exceptions import FileError
+    from narrows.io.image_files import SUFFIXES
     from narrows.io.photographs import plan
 
     estimator = None if model is None else loaded(model, "denoise")
     if hasattr(estimator, "reconstruct"):  # a denoising autoencoder, which takes rows
         _denoise_rows(estimator, data, out, overwrite)
         return 0
+    if Path(data).is_file() and Path(data).suffix.lower() not in SUFFIXES:
+        lacks = "MODEL is for images" if estimator else "there is no model"
+        raise click.UsageError(
+            f"'{data}' is no image, and {lacks}: rows are denoised by -m MODEL, which "
+            "`narrows fit DATA --model denoising-autoencoder -o MODEL` learns from rows without "
+            "noise."
+        )
     plan(data, out, overwrite=overwrite)  # refuses OUT before anything is loaded
     if page is not None:
         check_output(page, PAGES, overwrite=overwrite)
@@ -100,8 +114,9 @@ def denoise(
             click.echo(str(item))
 
     if estimator is None:
-        method = _fit_to_each(noise_level, max_time, seed, noise, quiet)
+        method = _fit_to_each(noise_level, white, max_time, seed, noise, quiet)
     elif max_time is None and seed is None and noise is None:
+        estimator.set_params(**({} if white is None else {"white": white}))
         method = denoising.by_fitted_model(estimator, noise_level)
     else:
         raise click.UsageError(
@@ -123,6 +138,7 @@ def denoise(
 
 def _fit_to_each(
     noise_level: float | None,
+    white: float | None,
     max_time: str | None,
     seed: int | None,
     noise: str | None,
@@ -135,6 +151,7 @@ def _fit_to_each(
             noisy_targets=True,
             noise=noise or "white",
             noise_level="auto" if noise_level is None else noise_level,
+            white="auto" if white is None else white,
             max_epochs=MAX_EPOCHS,
             max_time=literal(max_time or MAX_TIME),
             random_state=seed,

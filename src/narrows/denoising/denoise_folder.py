@@ -142,7 +142,7 @@ def denoise_files(
     for source, target in pairs:
         try:
             done = denoise_file(source, target)
-        except (InputError, FileError, MemoryError, RuntimeError) as error:
+        except (InputError, FileError, OSError, MemoryError, RuntimeError) as error:
             failed = FailedFile(source, _reason(error))
             outcome.failed.append(failed)
             echo(failed)
@@ -156,6 +156,8 @@ def _reason(error: Exception) -> str:
     """Why a file failed; an error that is not the file's fault is raised again."""
     if isinstance(error, InputError | FileError):
         return str(error)
+    if isinstance(error, OSError):
+        return f"it cannot be written: {error.strerror or error}."
     # torch raises a RuntimeError when memory runs out
     if isinstance(error, RuntimeError) and "memory" not in str(error):
         raise error

@@ -43,7 +43,7 @@ def check_pixels(image: NDArray[Any], name: str) -> None:
 
 
 def white_value(image: NDArray[Any]) -> float:
-    """The value of white: 255 or 65,535 of 8 or 16 bits; of floats 1, 255 or 65,535.
+    """The value of white: 255 or 65,535 of 8 or 16 bits; of floats 1, 255 or 65,535 (`white_of`).
 
     Raises `InputError` for another dtype.
 

@@ -125,7 +125,7 @@ def image_errors(path: Path, max_pixels: int | None = None) -> Iterator[None]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _pillow_settings(max_pixels):
+        with pillow_settings(max_pixels):
             yield
     except NarrowsError:
         raise
@@ -147,7 +147,7 @@ def image_errors(path: Path, max_pixels: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _pillow_settings(max_pixels: int | None) -> Iterator[None]:
+def pillow_settings(max_pixels: int | None) -> Iterator[None]:
     """Pillow's limit and the filters of warnings, which belong to the whole process, for a while.
 
     The limit is changed by one thread at a time. The filters are changed in the main thread only:
@@ -206,7 +206,7 @@ class NotReadTruly(ValueError):
     """What is stored would be changed by reading it; the message says what to do."""
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What is known of an image file, mostly without decoding its pixels."""
 
     size: Size
@@ -215,7 +215,7 @@ class Header(NamedTuple):
     is_first_of_several: bool
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> ImageHeader:
     """Height and width after the orientation is applied, dtype and colours of `read_pixels`."""
     from PIL import Image
 
@@ -228,10 +228,10 @@ def read_header(path: Path) -> Header:
             rawmode = _sixteen_bit_rawmode(image)
             dtype = np.dtype(np.uint16) if rawmode else pixel_dtype(image)
             grey = rawmode[:2] == "LA" if rawmode else is_deep(image) or is_grey(image)
-            return Header(_size(image), dtype, grey, several)
+            return ImageHeader(_size(image), dtype, grey, several)
 
 
-def _tiff_header(path: Path, tags: Exif) -> Header:
+def _tiff_header(path: Path, tags: Exif) -> ImageHeader:
     import tifffile
     from PIL import Image
 
@@ -244,7 +244,7 @@ def _tiff_header(path: Path, tags: Exif) -> Header:
     if tags.get(ORIENTATION) in SIDEWAYS:
         height, width = width, height
     dtype = in_three_dtypes(np.zeros(1, page.dtype)).dtype
-    return Header((height, width), dtype, page.photometric.name != "RGB", several)
+    return ImageHeader((height, width), dtype, page.photometric.name != "RGB", several)
 
 
 def _size(image: Image) -> Size:
@@ -300,7 +300,9 @@ def _rows_of_planes(planes: Array, size: Size | None) -> Array:
 def in_three_dtypes(values: Array) -> Array:
     """Pixels as uint8, uint16 or float32, without a change; NotReadTruly if that cannot be."""
     if values.dtype.kind == "f":
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
+    if values.dtype in (np.uint8, np.uint16):
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.min() < 0 or values.max() > 65_535:
         raise NotReadTruly(
             f"its values {values.min()} to {values.max()} lie outside 0 to 65,535; save it as "

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,8 @@ MAX_JPEG_EXIF = 65_533  # bytes: the length of a segment has 16 bits
 MAX_TIFF_BYTES = 2**32 - 2**24  # of pixels: offsets have 32 bits, and the directory needs room
 
 CLIPPED_SHARE = 2e-3  # of the pixels
+PIXELS_PER_STRIP = 2**20  # of a file that are converted together
+MAX_QUANTILE_VALUES = 2**20  # of a large image only some
 MAX_VALUE = 1e9  # beyond it, squares and their sums leave float32
 MAX_HELD = 2**30  # bytes of decoded images kept in memory; of more, files are read when needed
 
@@ -106,9 +109,12 @@ class Photograph:
         """``planes`` as they are to be seen: turned as EXIF's orientation says."""
         from PIL.Image import Exif
 
-        exif = Exif()
-        exif.load(self.exif)
-        return image_files.reorient(self.planes, exif.get(ORIENTATION) or 1)
+        exif, orientation = Exif(), 1
+        # damaged metadata turn nothing
+        with image_files.pillow_settings(None), suppress(*image_files.DAMAGE):
+            exif.load(self.exif)
+            orientation = exif.get(ORIENTATION) or 1
+        return image_files.reorient(self.planes, orientation)
 
     def with_pixels(self, pixels: Array) -> Photograph:
         """The same photograph with other pixels; InputError if shape or dtype differ."""
@@ -119,17 +125,43 @@ class Photograph:
 
 
 def white_of(pixels: Array) -> float:
-    """The value of white: the largest of an integer dtype; of floats 1, 255 or 65535.
+    """The value of white: the largest of uint8 and uint16; of other numbers 1, 255 or 65535.
 
-    Of these three it is the first whose double no value exceeds, as noise may be far above white.
+    Of these three it is the first whose double 99.9 % of the values do not exceed: noise may be far
+    above white, and a single value says nothing. Whole numbers above 2 have no white of 1.
 
     >>> white_of(np.zeros((2, 2), np.uint8)), white_of(np.array([[1.2, -0.1]]))
     (255.0, 1.0)
     """
-    if pixels.dtype.kind in "ui":
+    if pixels.dtype in (np.uint8, np.uint16):
         return float(np.iinfo(pixels.dtype).max)
-    largest = float(np.abs(pixels).max(initial=0.0))
-    return next((white for white in WHITES if largest <= 2 * white), largest)
+    usual, largest = _usual_and_largest(pixels)
+    whole = largest > 2 and bool((pixels == np.rint(pixels)).all())
+    return next((white for white in WHITES[whole:] if usual <= 2 * white), usual)
+
+
+def _usual_and_largest(pixels: Array) -> tuple[float, float]:
+    """What 99.9 % of the values do not exceed, and the largest, both without their signs."""
+    sizes = np.abs(pixels.astype(np.float64)).ravel()
+    if not sizes.size:
+        return 0.0, 0.0
+    some = sizes[:: max(1, sizes.size // MAX_QUANTILE_VALUES)]
+    return float(np.quantile(some, 0.999, method="lower")), float(sizes.max())
+
+
+def doubt_about_white(pixels: Array, white: float) -> str:
+    """Why `white_of` is a guess for these pixels; empty if they speak for it.
+
+    >>> doubt_about_white(np.array([[0, 4095]], np.uint16), 65535.0)
+    'the largest value is 4,095'
+    """
+    usual, largest = _usual_and_largest(pixels)
+    if largest > 4 * white:
+        return f"99.9 % of the values are at most {usual:,.4g}, but the largest is {largest:,.4g}"
+    # 12 bits in 16 end at a sixteenth of white; noise of σ 100 ends at two and a half times white
+    if pixels.dtype == np.uint8 or white / 15.9 <= largest <= 2.5 * white or largest == 0:
+        return ""
+    return f"the largest value is {largest:,.6g}"
 
 
 # ------------------------------------------------------------------------------ reading
@@ -241,10 +273,16 @@ def _stored(image: Image, icc: bytes) -> Array:
     if image_files.is_deep(image):
         return np.asarray(image)
     transparent = image.has_transparency_data
-    planes = np.asarray(image.convert("RGBA" if transparent else "RGB"))
     # A profile for colours must not be stored with greys that a palette was turned into.
-    if image_files.is_grey(image) and not (image.mode == "P" and icc[16:20] == b"RGB "):
-        return planes[..., [0, 3]] if transparent else planes[..., 0]
+    grey = image_files.is_grey(image) and not (image.mode == "P" and icc[16:20] == b"RGB ")
+    kept = [0, 3][: 1 + transparent] if grey else [0, 1, 2, 3][: 3 + transparent]
+    (width, height), mode = image.size, "RGBA" if transparent else "RGB"
+    planes = np.empty((height, width, len(kept)), np.uint8)
+    # in strips, as Pillow's copies of a large image have four bytes a pixel
+    step = max(1, PIXELS_PER_STRIP // width)
+    for top in range(0, height, step):
+        strip = image.crop((0, top, width, min(top + step, height)))
+        planes[top : top + step] = np.asarray(strip.convert(mode))[..., kept]
     return planes
 
 
@@ -256,7 +294,12 @@ def _split(planes: Array) -> tuple[Array, Array | None]:
     n_colours = 3 if values.shape[2] > 2 else 1
     pixels = values[..., :3] if n_colours == 3 else values[..., 0]
     alpha = values[..., n_colours] if values.shape[2] > n_colours else None
-    return np.array(pixels, order="C"), None if alpha is None else np.array(alpha, order="C")
+    return _own(pixels), None if alpha is None else _own(alpha)
+
+
+def _own(values: Array) -> Array:
+    """In memory without gaps, and writable; copied only where it is not yet."""
+    return np.require(values, requirements=["C", "W"])
 
 
 def _exif(image: Image) -> bytes:
@@ -432,7 +475,8 @@ class Images(Sequence[Any]):
         (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements (or 1) are one
         image.
     white : float, optional
-        The value of white in all of them; otherwise `white_of` each image.
+        The value of white in all of them; otherwise `white_of` each image, with a warning where
+        it is a guess.
 
     Attributes
     ----------
@@ -458,7 +502,7 @@ class Images(Sequence[Any]):
         self.sizes: list[tuple[int, int]] = []
         self.whites: list[float] = []
         self.pixels, self.clipped, nbytes = 0, False, 0
-        dimensions = set()
+        dimensions, doubts = set(), []
         for i in range(len(self)):
             image = self[i]
             nbytes += image.nbytes
@@ -466,11 +510,18 @@ class Images(Sequence[Any]):
                 self._held[i] = image
             self.sizes.append((image.shape[0], image.shape[1]))
             self.whites.append(white_of(image) if white is None else white)
+            if white is None and (doubt := doubt_about_white(image, self.whites[i])):
+                doubts.append(
+                    f"{self.name(i)}: white is taken as {self.whites[i]:,.0f}, a guess, as {doubt}"
+                )
             self.pixels += image.size
             self.clipped = self.clipped or _is_clipped(image)
             dimensions.add(image.ndim)
         if not self._sources:
             raise InputError("X holds no images.")
+        if doubts:
+            more = f" (so of {len(doubts) - 1} images more)" if len(doubts) > 1 else ""
+            warnings.warn(f"{doubts[0]}{more}; if it is another, give white=.", stacklevel=2)
         self.channels = 3 if 3 in dimensions else 1
         self.mixed = len(dimensions) == 2
         self.dtype = self[0].dtype
@@ -559,7 +610,10 @@ def check_image(pixels: object, name: str) -> Array:
 
 
 def _as_torch_dtype(image: Array, name: str) -> Array:
-    """uint8 or uint16, or float32 or float64, in this machine's byte order."""
+    """uint8 or uint16, or float32 or float64, in this machine's byte order.
+
+    Wider whole numbers become floats, as `white_of` must not know them by their largest value.
+    """
     if image.dtype.kind == "f":
         return image.astype(np.float64 if image.dtype.itemsize >= 8 else np.float32, copy=False)
     if image.dtype.itemsize > 2 or image.dtype.kind == "i":
@@ -568,7 +622,7 @@ def _as_torch_dtype(image: Array, name: str) -> Array:
                 f"{name} holds {image.dtype} from {image.min()} to {image.max()}; give uint8, "
                 "uint16, or floats."
             )
-        return image.astype(np.uint8 if image.max() <= 255 else np.uint16)
+        return image.astype(np.float32)
     return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 

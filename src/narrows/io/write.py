@@ -336,7 +336,8 @@ def pictures(
         What a row's axes mean; None is HW for three dimensions and CHW for four.
     bounds : (float, float) or None
         The values of black and white; None takes the whole range of an integer or boolean dtype,
-        [0, 1] for floats inside it, otherwise the range of ``rows``.
+        [0, 1] for floats inside it, otherwise the range of ``rows``; of both 0.1 % of the values
+        at either end do not count.
 
     Raises
     ------
@@ -383,7 +384,9 @@ def _range(rows: Array) -> tuple[float, float]:
         return 0.0, 1.0
     if rows.dtype.kind == "u":
         return 0.0, float(np.iinfo(rows.dtype).max)
-    low, high = float(rows.min()), float(rows.max())
+    # a single value far outside must not make all others black
+    low = float(np.quantile(rows, 0.001, method="lower"))
+    high = float(np.quantile(rows, 0.999, method="higher"))
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
