@@ -15,6 +15,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -62,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Waiting threads should sleep soon: if other programs need the cores, threads that spin make
     # every step many times slower. GNU's OpenMP reads this when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # what is closed is None, and the next file that is opened would get its number
+    sys.stdin = sys.stdin or Path(os.devnull).open()  # noqa: SIM115
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words  # at any place: people add it at the end
     with warnings.catch_warnings():

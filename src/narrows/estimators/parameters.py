@@ -390,7 +390,7 @@ def _check(owner: str, item: Field[Any], value: object) -> None:
     if not _allows(item.metadata, value):
         raise ParameterError(
             f"The {item.name!r} parameter of {owner} must be {_describe(item.metadata)}. "
-            f"Got {value!r} instead."
+            f"Got {repr(value)[:300]} instead."
         )
 
 
