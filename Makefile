@@ -19,7 +19,8 @@ demo: $(STAMP)  ## train four models on real data; writes narrows-demo/ with pic
 test: $(STAMP)  ## run the tests and the examples in docstrings
 	$(BIN)/python -m pytest $(TWO)
 
-test-all: $(STAMP)  ## run all tests, slow ones too
+test-all: $(STAMP)  ## run all tests, slow ones too, and five fuzzers for five minutes each
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,fuzz]'
 	$(BIN)/python -m pytest -m "" $(TWO)
 
 mutants: $(STAMP)  ## plant 105 defects and check that the tests find each

@@ -41,7 +41,7 @@ def in_one_line(error: Exception) -> str:
     """What another library's error says, for the middle of a sentence."""
     if isinstance(error, KeyError):
         return f"{error} is missing"
-    return " ".join(str(error).split())[:300].rstrip(".")
+    return " ".join(str(error)[:1000].split())[:300].rstrip(".")
 
 
 class NarrowsError(Exception):

@@ -74,7 +74,7 @@ def read_photograph(data: bytes) -> None:
     from narrows.io.photographs import read_photograph
 
     suffix = SUFFIXES[data[0] % len(SUFFIXES)] if data else ".png"
-    read_photograph(_written(data[1:], f"fuzzed{suffix}"), max_pixels=1 << 20).upright()
+    read_photograph(_written(data[1:], f"fuzzed{suffix}"), max_pixels=1 << 20).upright  # noqa: B018 - a property
 
 
 def read_table(data: bytes) -> None:

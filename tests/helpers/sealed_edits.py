@@ -82,7 +82,7 @@ def _edit_header(header: dict[str, Any], rng: random.Random) -> None:
         elif how < 0.25 and isinstance(place, dict):
             place[rng.choice(("surprise", "format", "f", "shape"))] = rng.choice(VALUES)
         elif how < 0.3 and isinstance(place, list):
-            place.extend(place * rng.choice((1, 2, 50)))
+            place.extend(place * (1 if len(place) > 1000 else rng.choice((1, 2, 50))))
         else:
             place[key] = rng.choice(VALUES)
         return
@@ -103,7 +103,8 @@ def _edit_tensor(tensors: dict[str, torch.Tensor], rng: random.Random) -> None:
     elif how == 3:
         tensors[name] = given.reshape(-1)[: rng.randrange(given.numel() + 1)].clone()
     elif how == 4:
-        tensors[name] = given[None].expand(rng.choice((1, 2, 50)), *given.shape).clone()
+        times = 1 if given.numel() > 2000 else rng.choice((1, 2, 50))  # the file stays small
+        tensors[name] = given[None].expand(times, *given.shape).clone()
     elif how == 5 and given.numel():
         flat = given.clone().reshape(-1)
         value = rng.choice(FILLS) if flat.is_floating_point() else rng.choice((0, 1, 255))

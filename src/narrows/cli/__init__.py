@@ -16,6 +16,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -64,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Waiting threads should sleep soon: if other programs need the cores, threads that spin make
     # every step many times slower. GNU's OpenMP reads this when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # what is closed is None, and the next file that is opened would get its number
+    sys.stdin = sys.stdin or Path(os.devnull).open()  # noqa: SIM115
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that its encoding lacks is "?"
             stream.reconfigure(errors="replace")

@@ -441,7 +441,7 @@ def _check(owner: str, item: Field[Any], value: object) -> None:
         close = did_you_mean(value, rule["choices"]) if "choices" in rule else ""
         raise ParameterError(
             f"The {item.name!r} parameter of {owner} must be {_describe(rule)}. "
-            f"Got {value!r} instead.{close}"
+            f"Got {repr(value)[:300]} instead.{close}"
         )
 
 
