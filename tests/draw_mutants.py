@@ -56,7 +56,7 @@ ROOMS = ("parts", "training", "estimators", "io", "denoising", "compression")
 NOT_DRAWN = {"denoising_page.py", "compression_summary.py", "__init__.py"}
 QUIET = {"__repr__", "extra_repr", "__str__"}  # functions that make words only
 SLOW = 20.0  # seconds: slower tests are of no use in a run of many mutants
-FIRST_SECONDS, ALL_SECONDS = 25.0, 120.0  # of tests that a mutant meets first, and in all
+FIRST_SECONDS, ALL_SECONDS = 8.0, 40.0  # of tests that a mutant meets first, and in all
 
 # ---------------------------------------------------------------------- operators
 
