@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from helpers.context_decoder import Reader
 from narrows.compression.context_network import ContextNetwork, context_options
-from narrows.compression.format.context_model import ContextModel, exact_kind
+from narrows.compression.format.context_model import ContextLayer, ContextModel, exact_kind
 from narrows.compression.format.entropy_coder import Decoder, Encoder
 from narrows.compression.format.integer_networks import product
 from narrows.compression.quantize_weights import quantize_context
@@ -355,3 +355,28 @@ def test_strange_arrays_are_refused(digits_net: ContextNetwork) -> None:
         with pytest.raises(Corrupt):
             ContextModel({k: v for k, v in arrays.items() if k != name}, structure)
     assert ContextModel(arrays | {"w2": huge}, structure)._network.second.kind == np.float64
+
+
+@pytest.mark.parametrize("near", [(3, 4), (2, 600), (700, 2)], ids=str)
+@pytest.mark.parametrize("scale", [1, 2**15, 2**30])
+def test_a_layer_is_whole_numbers_in_the_smallest_floats_that_hold_its_largest_sum(
+    near: tuple[int, int], scale: int
+) -> None:
+    """One row of "at" is added, and one of each of near's first axis: the worst case counts."""
+    draw = np.random.default_rng(0)
+    arrays = {
+        "w1": draw.integers(-9, 10, (5, 3)), "s1": np.array([0, 3, 7]),
+        "at": draw.integers(-scale, scale, (6, 3)),
+        "near": draw.integers(-scale, scale, (*near, 3)),
+    }  # fmt: skip
+    layer = ContextLayer(arrays, "1", 5, 255, {"at": (6,), "near": near})
+    w, half = arrays["w1"], (1 << arrays["s1"]) >> 1
+    worst = np.abs(w).sum(0) * 255 + half + np.abs(arrays["at"]).max(0)
+    worst = worst + np.abs(arrays["near"]).max(1).sum(0)  # of any values at each of its places
+    assert layer.kind == exact_kind(int(worst.max()))
+    x, values = draw.integers(-255, 256, (8, 5)), draw.integers(0, near[1], (near[0], 8))
+    sums = x @ w + half + arrays["at"][2]
+    sums = sums + sum(arrays["near"][i][values[i]] for i in range(near[0]))
+    added = layer.tables["at"][2] + layer.half
+    found = layer(x, added, "near", values)
+    np.testing.assert_array_equal(found.astype(np.int64), sums >> arrays["s1"])

@@ -19,6 +19,7 @@ from narrows.compression.format.integer_networks import (
     quantize_network,
 )
 from narrows.compression.format.latent_codes import (
+    WIDTH,
     ConditionalPriorCoder,
     GroupWeights,
     placeholder_tables,
@@ -104,6 +105,29 @@ def test_codes_come_back_by_a_conditional_prior(seed: int, rows: int, columns: i
         decoder = Decoder(encoder.finish())
         assert (prior.decode(decoder, codes.shape, 1) == codes).all()
         decoder.finish()
+
+
+@pytest.mark.parametrize("reach", [0, 1])
+def test_symbols_are_counted_as_they_are_coded(reach: int) -> None:
+    """What no table has, or is too far from the mean, counts as an escape."""
+    prior, rng = prior_of(5, reach), np.random.default_rng(0)
+    tables = prior.tables.frequencies[:, : WIDTH + 1]
+    coded, counts = np.zeros(tables.shape, np.int64), np.zeros(tables.shape, np.int64)
+
+    class Counting(Encoder):
+        def put_symbols(self, symbols: np.ndarray, tables: Tables, rows: np.ndarray) -> None:
+            np.add.at(coded, (rows.ravel(), symbols.ravel()), 1)
+            super().put_symbols(symbols, tables, rows)
+
+    side = 6 if reach else 1
+    codes = np.rint(rng.standard_t(1, (40, 6, side, side)) * 100).clip(-32767, 32767)
+    prior.encode(codes.astype(np.int64), 1, Counting())
+    prior.count(codes.astype(np.int64), 1, counts)
+    assert counts.sum() == codes.size
+    none = (tables == 0) & (np.arange(WIDTH + 1) < WIDTH)
+    counts[:, WIDTH] += np.where(none, counts, 0).sum(1)
+    np.testing.assert_array_equal(np.where(none, 0, counts), coded)
+    assert 0 < coded[:, WIDTH].sum() < codes.size
 
 
 def prior_of(seed: int, reach: int, channels: int = 6) -> ConditionalPriorCoder:

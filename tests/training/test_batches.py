@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from narrows.training.batches import Scaling
+from narrows.training.batches import Scaling, as_tensor
 
 INTEGERS = [torch.uint8, torch.int8, torch.int16]
 
@@ -14,6 +14,24 @@ INTEGERS = [torch.uint8, torch.int8, torch.int16]
 def scaling(shift: float, scale: float) -> Scaling:
     one = torch.ones(1, dtype=torch.float64)
     return Scaling("shared", shift * one, scale * one)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "uint8", "int64", "uint16", "uint32"])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_a_tensor_of_rows_has_their_values_and_writes_into_none_that_are_read_only(
+    dtype: str, writeable: bool
+) -> None:
+    rows = np.arange(12).reshape(4, 3).astype(dtype)
+    rows[0, 0] = np.iinfo(dtype).max if rows.dtype.kind in "ui" else 0.1
+    kept = rows.copy()
+    rows.flags.writeable = writeable
+    tensor = as_tensor(rows)
+    np.testing.assert_array_equal(tensor.numpy(), kept)
+    tensor.fill_(7)
+    if not writeable:
+        np.testing.assert_array_equal(rows, kept)
+    elif dtype not in ("uint16", "uint32"):  # their memory is shared: no second copy of the data
+        assert (rows == 7).all()
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)

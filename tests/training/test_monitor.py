@@ -71,6 +71,30 @@ def test_a_run_ends_when_patience_is_used_up_with_the_best_weights(
         assert (entry["loss"], entry["kl"]) == (mean, 2 * mean)
 
 
+class Bar:
+    """Stands for tqdm's."""
+
+    n, words = 0, ""
+
+    def update(self, more: int) -> None:
+        self.n += more
+
+    def set_postfix_str(self, words: str) -> None:
+        self.words = words
+
+
+def test_the_bar_shows_the_share_done_and_the_last_and_best_score() -> None:
+    scores = iter([3.0, 1.0, 2.0, 4.0])
+    monitor = Monitor({}, lambda: next(scores), None, False)
+    bar = monitor._bar = Bar()
+    monitor.start()
+    for progress, percent in ((0.256, 26), (0.5, 50), (1.0, 100)):
+        loss = {"model": torch.tensor(0.5)}
+        monitor.update(StepRecord(1, 1.0, progress, 0.1, {}, loss, True))
+        assert bar.n == percent
+    assert bar.words == "epoch 3, loss 0.5, validation 4 (best 1)"
+
+
 def test_the_reason_says_what_ended_the_run() -> None:
     assert follow([1.0, 2.0, 2.0], 2)[0].stop_reason == "no better validation loss in 2 epochs"
     assert "no longer a number in epoch 1" in follow([1.0, math.nan], None)[0].stop_reason
