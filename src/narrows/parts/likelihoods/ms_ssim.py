@@ -96,8 +96,8 @@ class MSSSIM(DataUnitsLikelihood):
 def _halved(x: Tensor) -> Tensor:
     """Means of 2 × 2 pixels; an odd side gets a zero at both ends, as in pytorch-msssim."""
     odd = [n % 2 for n in x.shape[-2:]]
-    halved: Tensor = F.avg_pool2d(x.flatten(0, -3), 2, padding=odd)
-    return halved.unflatten(0, x.shape[:-2])
+    halved: Tensor = F.avg_pool2d(x.flatten(0, -3), 2, padding=odd).unflatten(0, x.shape[:-2])
+    return halved
 
 
 def _compared(a: Tensor, b: Tensor, window: int) -> tuple[Tensor, Tensor]:
