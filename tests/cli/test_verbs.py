@@ -44,7 +44,9 @@ def test_large_data_is_read_lazily_and_comes_to_the_same(
         Image.fromarray((row * 15).astype(np.uint8)).save(folder / f"{i}.png")
     given: list[Any] = []
     fit = Autoencoder.fit
-    monkeypatch.setattr(Autoencoder, "fit", lambda self, X: [given.append(X), fit(self, X)][1])
+    monkeypatch.setattr(
+        Autoencoder, "fit", lambda self, X, y=None: (given.append(X), fit(self, X))[1]
+    )
     outputs = []
     for large in (2**30, 0):
         monkeypatch.setattr(reading, "LAZY_FROM_BYTES", large)
