@@ -64,6 +64,9 @@ def test_densities_are_those_of_scipy(name: str, log_scale: float) -> None:
     }
     expected = law.get(name, lambda r: stats.norm.logpdf(r, scale=scale))(r)
     check(both(D, VALUES, OUTPUTS[:, None]), expected)
+    grid = torch.linspace(-60, 60, 60_001, dtype=torch.float64)[:, None] * scale
+    area = np.exp(both(D, grid, torch.zeros(1, 1))[1]).sum() * 120 / 60_000 * scale
+    assert area == pytest.approx(1, abs=1e-6)
 
 
 def test_zeros_and_ones_are_those_of_scipy() -> None:
@@ -73,9 +76,11 @@ def test_zeros_and_ones_are_those_of_scipy() -> None:
     check(found, np.column_stack([log_expit(-exact), log_expit(exact)]))
 
 
-@pytest.mark.parametrize("n", [1, 2, 20, 21, 256])
-def test_classes_are_those_of_scipy(n: int) -> None:
-    D, scaled = made("categorical", np.arange(float(n))[:, None])
+@pytest.mark.parametrize(("name", "n"), [
+    *(("categorical", n) for n in (1, 2, 20, 21, 256)), ("mixed", 2), ("mixed", 20),
+])  # fmt: skip
+def test_classes_are_those_of_scipy(name: str, n: int) -> None:
+    D, scaled = made(name, np.arange(float(n))[:, None])
     logits = torch.randn(3, n, generator=torch.Generator().manual_seed(0)) * 30
     exact = logits.double().numpy()
     check(

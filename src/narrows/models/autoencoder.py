@@ -136,7 +136,8 @@ class Autoencoder(Estimator):
     """min over f, g of E_x D(x, g(f(x))): x through a narrow code and back.
 
     Starts at PCA and keeps the best model on validation, so that with a squared distance it is
-    never worse there than PCA of the same rows (in scaled units).
+    never worse there than PCA of the same rows (in scaled units; both are kept within the bounds of
+    bounded data).
 
     Source: Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks",
     Science 313 (2006).
