@@ -232,6 +232,13 @@ def test_a_model_of_colour_images_denoises_grey_ones(photograph: np.ndarray) -> 
     assert psnr(clean, model.denoise(noisy)) > psnr(clean, noisy) + 3
 
 
+def test_validation_takes_enough_patches_of_any_size(photograph: np.ndarray) -> None:
+    usual = {"channels": (8,), "max_epochs": 0, "random_state": 0}
+    for side, least in ((16, 64), (64, 64), (128, 16)):
+        model = Denoiser(patch_size=side, **usual).fit([photograph, photograph[:200]])
+        assert model.rows_["validation"] == least
+
+
 def test_validation_images_can_be_given(photograph: np.ndarray) -> None:
     model = Denoiser(channels=(4, 8), patch_size=16, max_epochs=1, random_state=0)
     model.fit([photograph[:64, :64]], X_val=[photograph[64:, :64]])

@@ -87,10 +87,8 @@ def test_a_first_signal_asks_to_stop_and_the_handlers_come_back(
     numbers, usual = (signal.SIGINT, signal.SIGTERM), [signal.default_int_handler, signal.SIG_DFL]
     before = {number: signal.getsignal(number) for number in numbers}
     try:
-        for number, usual in zip(
-            numbers, (signal.default_int_handler, signal.SIG_DFL), strict=True
-        ):
-            signal.signal(number, usual)
+        for number, handler in zip(numbers, usual, strict=True):
+            signal.signal(number, handler)
         stop = Interrupt()
         with catch_interrupts(stop, on_terminate=on_terminate):
             interrupt, terminate = map(signal.getsignal, numbers)
