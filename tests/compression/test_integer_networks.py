@@ -86,8 +86,9 @@ def test_answers_do_not_depend_on_who_multiplies(monkeypatch: pytest.MonkeyPatch
 
 def test_a_layer_that_could_be_inexact_is_refused() -> None:
     weight = np.full((1, 1 << 15, 1, 1), 32767, np.int16)
-    with pytest.raises(Corrupt, match="exact"):
-        IntegerLayer(weight, np.zeros(1, np.int64), 3, MAX_INPUT)
+    for signs in (1, -1, np.where(np.arange(1 << 15) % 2, 1, -1)[:, None, None]):
+        with pytest.raises(Corrupt, match="exact"):  # terms of either sign, whose sum may be small
+            IntegerLayer((weight * signs).astype(np.int16), np.zeros(1, np.int64), 3, MAX_INPUT)
     with pytest.raises(Corrupt, match="exact"):
         IntegerLayer(weight[:, :1], np.array([EXACT]), 3, 1)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -56,6 +57,30 @@ def test_one_noisy_image_is_enough_to_learn_from(photograph: np.ndarray) -> None
     )
     restored = model.fit([noisy]).denoise(noisy)
     assert psnr(photograph, restored) > psnr(photograph, noisy) + 5
+
+
+def test_photon_noise_meets_the_network_as_white_noise_of_the_level_it_is_told(
+    photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """White is 1 there; a network that changes nothing gives the image back."""
+    usual = {"channels": (8,), "max_epochs": 0, "patch_size": 32, "random_state": 0}
+    model = Denoiser(noise="photon", **usual).fit([photograph])
+    shown: list[tuple[float, float, float]] = []
+
+    def nothing(self: object, planes: torch.Tensor, level: float, views: int) -> torch.Tensor:
+        flat = planes[:, :, :200]
+        shown.append((float(planes.max()), float(flat.std(1).mean()), level))
+        return planes
+
+    monkeypatch.setattr(type(model.model_), "restore_image", nothing)
+    rng = np.random.default_rng(0)
+    clean = np.broadcast_to(np.linspace(40, 200, 200), (300, 200))
+    noisy = np.float32(3.0 * rng.poisson(clean / 3.0))
+    answer = model.denoise(noisy)
+    (brightest, spread, level), *more = shown
+    assert brightest == pytest.approx(1.0) and more == []
+    assert spread == pytest.approx(level, rel=0.1)
+    assert np.abs(answer - noisy).max() < 3.0  # the inverse is of means: less than a photon off
 
 
 def test_a_loaded_model_gives_the_same_bits(fitted: Denoiser, tmp_path: Path) -> None:
@@ -205,6 +230,13 @@ def test_a_model_of_colour_images_denoises_grey_ones(photograph: np.ndarray) -> 
     noisy = photograph[:128, :128] + np.random.default_rng(0).normal(0, 25, (128, 128))
     clean = photograph[:128, :128]
     assert psnr(clean, model.denoise(noisy)) > psnr(clean, noisy) + 3
+
+
+def test_validation_takes_enough_patches_of_any_size(photograph: np.ndarray) -> None:
+    usual = {"channels": (8,), "max_epochs": 0, "random_state": 0}
+    for side, least in ((16, 64), (64, 64), (128, 16)):
+        model = Denoiser(patch_size=side, **usual).fit([photograph, photograph[:200]])
+        assert model.rows_["validation"] == least
 
 
 def test_validation_images_can_be_given(photograph: np.ndarray) -> None:

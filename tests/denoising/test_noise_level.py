@@ -10,6 +10,7 @@ from sklearn.datasets import load_sample_image
 
 from narrows.denoising.noise_level import (
     AnscombeTransform,
+    _fit_line,
     estimate_noise_level,
     estimate_photon_noise,
     fit_anscombe,
@@ -95,6 +96,21 @@ def test_photon_noise_is_a_line_over_brightness() -> None:
     slope, floor = estimate_photon_noise(noisy)
     assert slope == pytest.approx(a, rel=0.1)
     assert slope * 5 + floor**2 == pytest.approx(a * 5 + b**2, rel=0.35)
+
+
+def test_the_line_is_that_of_most_points_within_what_a_noise_can_be() -> None:
+    """variance = a·mean + b², a and b² at least 0, whatever a third of the points are."""
+    means = torch.linspace(0.0, 200.0, 90)
+    for a, b in ((2.0, 3.0), (0.5, 0.0), (0.0, 4.0)):
+        variances = a * means + b**2
+        assert _fit_line(means, variances) == pytest.approx((a, b), abs=0.01)
+        variances[torch.arange(0, 90, 3)] += 500.0  # texture
+        assert _fit_line(means, variances) == pytest.approx((a, b), rel=0.05, abs=0.3)
+    assert _fit_line(means, 100 - 0.3 * means)[0] == 0.0  # noise does not fall with brightness
+    slope, floor = _fit_line(means, 2.0 * means - 30.0)  # below 0 at first: through the origin
+    assert floor == 0.0 and 1.5 < slope < 2.0
+    assert _fit_line(torch.zeros(9), torch.linspace(0, 1, 9))[0] == 0.0  # all is black
+    assert _fit_line(torch.zeros(9), torch.full((9,), -1e-9)) == (0.0, 0.0)
 
 
 def test_the_transform_makes_the_noise_one_everywhere_and_its_inverse_has_no_bias() -> None:

@@ -268,14 +268,8 @@ def lzw(data: bytes) -> bytes:
     return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
 
 
-@pytest.mark.parametrize("n_planes", [3, 4])
-@pytest.mark.parametrize("order", "<>")
-def test_sixteen_bit_colours_compressed_by_lzw(tmp_path: Path, order: str, n_planes: int) -> None:
-    deep = random((6, 8, n_planes), "uint16")
-    options = {"byteorder": order, "metadata": None}
-    more = {"extrasamples": ["unassalpha"]} if n_planes == 4 else {}
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, deep, photometric="rgb", compression=None, **options, **more)
+def write_lzw(path: Path, deep: np.ndarray, order: str, **more: Any) -> None:
+    tifffile.imwrite(path, deep, photometric="rgb", byteorder=order, metadata=None, **more)
     packed = lzw(deep.astype(f"{order}u2").tobytes())
     with tifffile.TiffFile(path, mode="r+") as file:
         tags = file.pages.first.tags
@@ -285,7 +279,23 @@ def test_sixteen_bit_colours_compressed_by_lzw(tmp_path: Path, order: str, n_pla
         tags["StripByteCounts"].overwrite(len(packed))
     content = path.read_bytes()
     path.write_bytes(content[:start].ljust(start, b"\0") + packed)
-    np.testing.assert_array_equal(read_photograph(path).planes, deep)
+
+
+@pytest.mark.parametrize("n_planes", [3, 4])
+@pytest.mark.parametrize("order", "<>")
+def test_sixteen_bit_colours_compressed_by_lzw(tmp_path: Path, order: str, n_planes: int) -> None:
+    deep = random((6, 8, n_planes), "uint16")
+    more = {"extrasamples": ["unassalpha"]} if n_planes == 4 else {}
+    write_lzw(tmp_path / "a.tif", deep, order, **more)
+    np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif").planes, deep)
+
+
+def test_premultiplied_colours_that_cannot_be_divided_again_are_refused(tmp_path: Path) -> None:
+    """Pillow decodes this LZW, and would answer with other colours than the alpha's."""
+    planes = np.dstack([random((6, 8, 3), "uint16") // 2, np.full((6, 8), 40_000, np.uint16)])
+    write_lzw(tmp_path / "a.tif", planes, "<", extrasamples=["assocalpha"])
+    with pytest.raises(FileError, match=r"a\.tif"):
+        read_photograph(tmp_path / "a.tif")
 
 
 def filtered_png(deep: np.ndarray, path: Path) -> None:

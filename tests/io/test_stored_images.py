@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from narrows.io.photographs import as_stored
+from narrows.exceptions import InputError
+from narrows.io.photographs import as_stored, check_image
 
 PLANES = torch.tensor([[[0.0, 10.0]], [[1.0, 20.4]], [[5.0, 99.0]]])  # 3 channels of 1 × 2
 
@@ -39,3 +40,13 @@ def test_integers_are_rounded_and_kept_between_black_and_the_largest(
     found = as_stored(values, np.zeros((1, 5), dtype))
     assert found.dtype == stored
     assert found.ravel().tolist() == wanted
+
+
+@pytest.mark.parametrize("largest", [1.1e9, -2e12, 3e38])
+def test_one_value_that_float32_cannot_square_is_refused_with_a_way_out(largest: float) -> None:
+    image = np.full((4, 5), 0.5, np.float32)
+    assert check_image(image, "photo").shape == (4, 5)
+    image[2, 3] = largest
+    with pytest.raises(InputError, match=r"photo holds values up to .*; divide it by its white"):
+        check_image(image, "photo")
+    check_image(image / np.abs(image).max(), "photo")

@@ -14,6 +14,7 @@ import narrows
 from helpers.started_processes import training
 from narrows.exceptions import WorkerError
 from narrows.training import launcher
+from narrows.training.launcher import Interrupt, catch_interrupts
 
 KEPT = """
 import numpy as np, pathlib, sys
@@ -76,3 +77,34 @@ def test_a_worker_that_dies_while_rank_zero_starts_ends_the_run(
     with pytest.raises(WorkerError, match="Worker process 1 of 2 was ended by signal 9"):
         launcher.run_workers(2, print, KillsRankOne())
     assert time.monotonic() - started < 100  # far below the 300 s that rank 0 takes
+
+
+@pytest.mark.parametrize("on_terminate", [True, False])
+def test_a_first_signal_asks_to_stop_and_the_handlers_come_back(
+    on_terminate: bool,
+) -> None:
+    """A second Ctrl-C raises; handlers of the user's own stay."""
+    numbers, usual = (signal.SIGINT, signal.SIGTERM), [signal.default_int_handler, signal.SIG_DFL]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number, handler in zip(numbers, usual, strict=True):
+            signal.signal(number, handler)
+        stop = Interrupt()
+        with catch_interrupts(stop, on_terminate=on_terminate):
+            interrupt, terminate = map(signal.getsignal, numbers)
+            interrupt(signal.SIGINT, None)
+            assert stop.reason == "interrupted"
+            with pytest.raises(KeyboardInterrupt):
+                interrupt(signal.SIGINT, None)
+            assert (terminate is signal.SIG_DFL) != on_terminate
+            if on_terminate:
+                terminate(signal.SIGTERM, None)
+                assert stop.reason == "terminated"
+        assert list(map(signal.getsignal, numbers)) == usual
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        with catch_interrupts(stop, on_terminate=on_terminate):
+            assert list(map(signal.getsignal, numbers)) == [signal.SIG_IGN] * 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
