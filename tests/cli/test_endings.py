@@ -214,6 +214,13 @@ main()
     assert (done.returncode, done.stderr) == (130, "narrows: interrupted.\n")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes streams otherwise elsewhere")
+def test_closed_streams_are_no_error(tmp_path: Path) -> None:
+    command = f"exec '{sys.executable}' -m narrows models <&- >&-"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise elsewhere")
 def test_an_interrupted_fit_keeps_the_best_model(tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"

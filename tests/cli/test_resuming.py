@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,31 @@ def test_resume_starts_afresh_and_is_done_when_done(tmp_path: Path) -> None:
     assert other.status == 1
     assert "learning_rate='auto', not 0.1" in other.err
     assert out.read_bytes() == before
+
+
+def test_a_finished_result_is_never_trained_again(tmp_path: Path) -> None:
+    """A job array that is started again says that OUT is complete, whatever else it is given."""
+    rows, out = np.random.default_rng(0).normal(size=(90, 5)), tmp_path / "m.safetensors"
+    data, log = tmp_path / "X.npy", tmp_path / "m.jsonl"
+    np.save(data, rows)
+    words = ("fit", data, "-o", out, "--resume", "--latent-dim", "2", "--log", log)
+    words = (*words, "--max-epochs", "2", "--seed", "0")
+    assert run(*words).status == 0
+    before = out.read_bytes(), log.read_bytes()
+    for more in ((), ("--overwrite",)):
+        again = run(*words, *more)
+        assert (again.status, again.err) == (0, "")
+        assert "complete already; to fit again, give --overwrite without --resume" in again.out
+        assert (out.read_bytes(), log.read_bytes()) == before
+    without = [word for word in words if word != "--resume"]
+    assert "complete already" not in run(*without, "--overwrite").out  # the advice works
+    rows[50, 2] += 1
+    np.save(data, rows)
+    other = run(*words)
+    assert other.status == 1
+    assert "a fit on other data" in other.err
+    assert run(*words, "--overwrite").status == 0
+    assert out.read_bytes() != before[0]
 
 
 DIES = """

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 import narrows
 from helpers.small_data import curve
@@ -328,6 +329,55 @@ def test_partial_files_of_killed_writers_are_removed(
 def test_the_weights_in_training_are_left_alone_by_a_checkpoint(tmp_path: Path) -> None:
     kept = {"checkpoint": tmp_path / "c.checkpoint", "checkpoint_every": 1}
     same(narrows.Autoencoder(**SHORT, **kept).fit(X), narrows.Autoencoder(**SHORT).fit(X))
+
+
+def changed(X: np.ndarray, rows: Any, to: Any) -> np.ndarray:
+    other = X.copy()
+    other[rows] = to
+    return other
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed(X, 150, X[150] + 1e-9),
+        changed(X, slice(1, 19), X[1:19][::-1]),
+        changed(X, (77, 3), 0.0),
+        X[:, ::-1].copy(),
+        X.astype(np.float32),
+    ],
+)
+def test_any_other_value_in_memory_is_other_data(
+    other: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {**SHORT, "checkpoint": tmp_path / "c.checkpoint", "checkpoint_every": 1}
+    killed_at(20, monkeypatch, lambda: narrows.Autoencoder(**kept).fit(X))
+    with pytest.raises(narrows.InputError, match="other data"):
+        narrows.Autoencoder(**kept, resume=True).fit(other)
+    with pytest.raises(narrows.InputError, match="than the X_val"):
+        narrows.Autoencoder(**kept, resume=True).fit(X, X_val=X[:9])
+    assert narrows.Autoencoder(**kept, resume=True).fit(X).n_iter_ == 6
+
+
+def test_other_classes_and_another_image_are_other_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {**SHORT, "checkpoint": tmp_path / "c.checkpoint", "checkpoint_every": 1}
+    y = np.arange(300) % 3
+    killed_at(20, monkeypatch, lambda: narrows.ConditionalVAE(**kept).fit(X, y))
+    with pytest.raises(narrows.InputError, match="than the y given"):
+        narrows.ConditionalVAE(**kept, resume=True).fit(X, changed(y, 100, 2))
+    assert narrows.ConditionalVAE(**kept, resume=True).fit(X, y).n_iter_ == 6
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (24, 24)).astype(np.uint8) for _ in range(40)]
+    kept = {"patch_size": 16, "channels": (2,), "max_epochs": 3, "random_state": 0}
+    kept |= {"checkpoint": tmp_path / "d.checkpoint", "checkpoint_every": "0.000001s"}
+    killed_at(1, monkeypatch, lambda: narrows.Denoiser(**kept).fit(images))
+    with pytest.raises(narrows.InputError, match="than the X given"):
+        others = [*images[:20], changed(images[20], (3, 3), 7), *images[21:]]
+        narrows.Denoiser(**kept, resume=True).fit(others)
+    with pytest.warns(ConvergenceWarning, match="Nothing was learned"):
+        assert narrows.Denoiser(**kept, resume=True).fit(images).n_iter_ == 3
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from narrows.training.process_group import form_group
 # Once one worker has failed, the others get this long to end by themselves: one of them may be
 # about to write an error that explains the first.
 GRACE_SECONDS = 10.0
+KILLED_GRACE_SECONDS = 2.0  # after a signal: nothing that the others write explains it better
 ARRAY_ALIGNMENT = 64  # bytes: as numpy aligns its own arrays
 
 # SIGINT is ignored until torch is imported, where an interrupt would only print a traceback.
@@ -134,7 +135,7 @@ def _start(folder: Path, rank: int, n: int) -> Worker:
 
 
 def _wait(workers: Sequence[Worker], interrupt: Interrupt, stop: Path) -> list[int | None]:
-    """Wait until all have ended, or until ``GRACE_SECONDS`` after one has failed.
+    """Wait until all have ended, or a while after one has failed (``GRACE_SECONDS``).
 
     Returns exit codes; None for a worker that still runs.
     """
@@ -144,7 +145,9 @@ def _wait(workers: Sequence[Worker], interrupt: Interrupt, stop: Path) -> list[i
         if None not in codes or time.monotonic() >= deadline:
             return codes
         if any(codes):
-            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+            killed = not interrupt.reason and any(code is not None and code < 0 for code in codes)
+            grace = KILLED_GRACE_SECONDS if killed else GRACE_SECONDS
+            deadline = min(deadline, time.monotonic() + grace)
         if interrupt.reason != passed_on:
             passed_on = interrupt.reason
             if passed_on == "terminated":  # workers end, with a checkpoint if they keep one
