@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from narrows import denoising
 from narrows.cli.options import is_given, literal, output_option, overwrite_option
 from narrows.io.write import PAGES, check_output
+
+if TYPE_CHECKING:
+    from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 
 MAX_TIME = "50s"  # for the fit to one image
 MAX_EPOCHS = 100_000  # so many that the time ends the fit
@@ -87,7 +90,7 @@ def denoise(
     from narrows.io.photographs import plan
 
     estimator = None if model is None else loaded(model, "denoise")
-    if hasattr(estimator, "reconstruct"):  # a denoising autoencoder, which takes rows
+    if estimator is not None and not isinstance(estimator, denoising.Denoiser):
         _denoise_rows(estimator, data, out, overwrite)
         return 0
     if Path(data).is_file() and Path(data).suffix.lower() not in SUFFIXES:
@@ -162,7 +165,7 @@ def _fit_to_each(
     return denoising.by_fit_to_each(new_denoiser, noise_level)
 
 
-def _denoise_rows(estimator: Any, data: str, out: str, overwrite: bool) -> None:
+def _denoise_rows(estimator: DenoisingAutoencoder, data: str, out: str, overwrite: bool) -> None:
     """Rows by a denoising autoencoder, read and written as ``narrows reconstruct`` does."""
     from narrows.cli.apply import write_answers
 

@@ -23,6 +23,7 @@ from narrows.io.write import check_output
 from narrows.training import given_rank
 
 if TYPE_CHECKING:
+    from narrows.estimators.base import Learner
     from narrows.io.read import Data
 
 __all__ = ["fit"]
@@ -101,7 +102,7 @@ def fit(
 
     with join_group() as group:
         with group.all_or_none():
-            source = _read(estimator, data, resize)
+            source = _read(model.__name__, data, resize)
             classes = _classes(estimator, source, labels)
             finished = result is not None and is_finished(
                 estimator, path, result, estimator._data_of_fit(source.X, None, classes)
@@ -120,7 +121,7 @@ def fit(
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # only now that DATA could be read
         estimator = _fitted(estimator, source, classes)
-        estimator.set_params(verbose=False)  # printing is no property of the model
+        estimator.verbose = False  # printing is no property of the model
         with group.all_or_none():
             estimator.save(path, overwrite=may)
     if estimator.stop_reason_ != "interrupted":
@@ -130,13 +131,13 @@ def fit(
         click.echo(f"next: {_next_command(type(estimator).__name__, data, path, resize)}")
 
 
-def _read(estimator: Any, data: str, resize: str | None) -> Data:
+def _read(model: str, data: str, resize: str | None) -> Data:
     """DATA as rows; for the Denoiser and the Codec, which take images of any size, a path."""
     from narrows.estimators.registry import ANY_SIZE
     from narrows.io.image_files import SUFFIXES, find_images
     from narrows.io.read import Data, read
 
-    model, place = type(estimator).__name__, Path(data)
+    place = Path(data)
     if model not in ANY_SIZE:
         return read(data, resize=resize, lazy="auto")
     if resize is not None:
@@ -150,37 +151,37 @@ def _read(estimator: Any, data: str, resize: str | None) -> Data:
     return read(data, lazy="auto" if takes_rows else False)
 
 
-def _classes(estimator: Any, source: Data, labels: str | None) -> Any:
+def _classes(estimator: Learner[Any], source: Data, labels: str | None) -> object:
     """The classes of the rows, if the model takes them; the model also gets the rows' axes."""
+    from narrows.estimators.base import Estimator
     from narrows.estimators.class_conditional import ClassConditional
-    from narrows.estimators.registry import ANY_SIZE
     from narrows.io.read import read_labels
 
-    model = type(estimator).__name__
-    if model not in ANY_SIZE and source.axes is not None and estimator.axes is None:
-        estimator.set_params(axes=source.axes)
+    if isinstance(estimator, Estimator) and estimator.axes is None:
+        estimator.axes = source.axes
     if isinstance(estimator, ClassConditional):
         return source.y if labels is None else read_labels(labels)
     if labels is not None:
         raise click.UsageError(
-            f"--labels is for models of classes, such as conditional-vae; {model} is not one."
+            f"--labels is for models of classes, such as conditional-vae; "
+            f"{type(estimator).__name__} is not one."
         )
     return None
 
 
-def _fitted(estimator: Any, source: Data, classes: Any) -> Any:
+def _fitted(estimator: Learner[Any], source: Data, classes: object) -> Learner[Any]:
     """The estimator fitted on the rows; its file keeps the names of their columns."""
-    from narrows.estimators.registry import ANY_SIZE
+    from narrows.estimators.base import Estimator
     from narrows.io.sources import NamedRows
 
-    names = None if type(estimator).__name__ in ANY_SIZE else source.feature_names
+    names = source.feature_names if isinstance(estimator, Estimator) else None
     return estimator.fit(source.X if names is None else NamedRows(source.X, names), classes)
 
 
 # ------------------------------------------------------------------ what is printed at the end
 
 
-def _summary(estimator: Any, name: str, path: Path) -> list[str]:
+def _summary(estimator: Learner[Any], name: str, path: Path) -> list[str]:
     """Lines on what was learned from the data called ``name``, how well, and how long it took."""
     from narrows import compression, denoising
     from narrows.report.formatting import count
@@ -190,8 +191,10 @@ def _summary(estimator: Any, name: str, path: Path) -> list[str]:
     epoch = training["best_epoch"]
     best = f"the best was {epoch}" if epoch else "the start was kept"
     if card["model"] == "Codec":
+        assert isinstance(estimator, compression.Codec)
         lines = compression.fit_summary(estimator, name)
     elif card["model"] == "Denoiser":
+        assert isinstance(estimator, denoising.Denoiser)
         lines = denoising.fit_summary(estimator, name)
     else:
         lines = _row_lines(card, name)

@@ -141,6 +141,10 @@ class Learner(RunParameters, Generic[S]):
 
     # ------------------------------------------------------------------ fitting
 
+    def fit(self, X: object, y: object = None, *, X_val: object = None) -> Self:
+        """Learn from X."""
+        raise NotImplementedError
+
     def _fit(self, X: object, X_val: object, y: object = None) -> Self:
         started = time.monotonic()
         self.check_parameters()

@@ -504,14 +504,16 @@ def _version(name: str, value: object) -> str:
     return f"{value} threads" if name == "threads" else f"{name} {value}"
 
 
-def is_finished(estimator: Any, path: Path, header: Mapping[str, Any], data: FitData[Any]) -> bool:
+def is_finished(
+    params: RunParameters, path: Path, header: Mapping[str, Any], data: FitData[Any]
+) -> bool:
     """Whether the model file at ``path`` holds the result of this very fit.
 
     ``data`` as validated. Of a file without marks of its data (older ones have none) the
     parameters decide.
     """
     try:
-        refuse_other_parameters(estimator, path, header, optional={"axes"})
+        refuse_other_parameters(params, path, header, optional={"axes"})
     except ParameterError:
         return False
     ended = header["fitted"]["stop_reason_"] != "interrupted"
