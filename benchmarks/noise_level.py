@@ -39,7 +39,7 @@ def photographs() -> dict[str, Image]:
     """Those of scikit-image that come with it, white = 1, and one of every other pixel."""
     found = {name: np.asarray(getattr(skimage.data, name)()) for name in GREY + COLOUR}
     found["camera, every other pixel"] = found["camera"][::2, ::2]
-    return {name: image[..., :3].astype(np.float32) / 255 for name, image in found.items()}
+    return {name: image.astype(np.float32) / 255 for name, image in found.items()}
 
 
 def measure(
