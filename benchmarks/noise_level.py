@@ -39,7 +39,7 @@ def photographs() -> dict[str, Image]:
     """Those of scikit-image that come with it, white = 1, and one of every other pixel."""
     found = {name: np.asarray(getattr(skimage.data, name)()) for name in GREY + COLOUR}
     found["camera, every other pixel"] = found["camera"][::2, ::2]
-    return {name: image[..., :3].astype(np.float32) / 255 for name, image in found.items()}
+    return {name: image.astype(np.float32) / 255 for name, image in found.items()}
 
 
 def measure(
@@ -66,8 +66,10 @@ def measure(
     return levels, lost, seconds / levels.size
 
 
-def table(name: str, clean: dict[str, Image], model: Denoiser | None, seeds: int) -> list[str]:
-    """The lines of one set."""
+def table(
+    name: str, clean: dict[str, Image], model: Denoiser | None, seeds: int
+) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
+    """The lines of one set; the levels (image, σ) and the PSNR lost (image, σ)."""
     levels, lost, seconds = measure(clean, model, seeds)
     images = levels.mean(0)
     header = " | ".join(f"σ {sigma}" for sigma in SIGMAS)
@@ -84,7 +86,7 @@ def table(name: str, clean: dict[str, Image], model: Denoiser | None, seeds: int
         losses = dict(zip(DENOISED, np.nanmean(lost, (0, 1)), strict=True))
         cells = [f"{losses[sigma]:+.3f}" if sigma in losses else "–" for sigma in SIGMAS]
         lines.append("| dB lost by the level found | " + " | ".join(cells) + " |")
-    return [*lines, "", f"{seconds:.3f} s an estimate.", ""]
+    return [*lines, "", f"{seconds:.3f} s an estimate.", ""], images, lost.mean(0)
 
 
 def main() -> None:
@@ -100,10 +102,20 @@ def main() -> None:
     sets = {} if args.test is None else {args.test.name: read_folder(args.test)}
     sets["scikit-image"] = photographs()
     lines = ["# The noise level found in photographs", ""]
+    levels, lost = [], []
     for name, clean in sets.items():
-        lines += table(name, clean, model, args.seeds)
-        print("\n".join(lines), flush=True)
+        added, found, cost = table(name, clean, model, args.seeds)
+        levels.append(found)
+        lost.append(cost)
+        lines += added
+        print("\n".join(added), flush=True)
+    means, costs = np.concatenate(levels).mean(0), np.nanmean(np.concatenate(lost), 0)
+    off = [f"{100 * (m / s - 1):+.1f} % at σ {s}" for m, s in zip(means, SIGMAS, strict=True) if s]
+    lines += ["", f"All images together: {', '.join(off)}."]
+    if model is not None:
+        lines += [f"PSNR lost on average over these σ: {costs.mean():.3f} dB."]
     lines += [
+        "",
         f"Means of {args.seeds} seeds. scikit-image {skimage.__version__}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads.",
         "",

@@ -91,9 +91,12 @@ def test_photon_noise_is_a_line_over_brightness() -> None:
     rng = torch.Generator().manual_seed(0)
     clean = torch.linspace(5, 250, 400).expand(300, 400).contiguous()
     a, b = 2.0, 3.0
-    noisy = a * torch.poisson(clean / a, generator=rng)
-    noisy = noisy + b * torch.randn(clean.shape, generator=rng)
-    slope, floor = estimate_photon_noise(noisy)
+    found = []
+    for _ in range(4):
+        noisy = a * torch.poisson(clean / a, generator=rng)
+        noisy = noisy + b * torch.randn(clean.shape, generator=rng)
+        found.append(estimate_photon_noise(noisy))
+    slope, floor = np.mean(found, 0)
     assert slope == pytest.approx(a, rel=0.1)
     assert slope * 5 + floor**2 == pytest.approx(a * 5 + b**2, rel=0.35)
 

@@ -119,7 +119,8 @@ def denoise(
     if estimator is None:
         method = _fit_to_each(noise_level, white, max_time, seed, noise, quiet)
     elif max_time is None and seed is None and noise is None:
-        estimator.set_params(**({} if white is None else {"white": white}))
+        if white is not None:
+            estimator.set_params(white=white)
         method = denoising.by_fitted_model(estimator, noise_level)
     else:
         raise click.UsageError(

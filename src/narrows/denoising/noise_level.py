@@ -15,25 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PATCH_SIDE = 8  # pixels; a patch has 64 frequencies, of which 28 are high
-QUIETEST = 0.01  # the share of the patches, those of least texture, that noise is measured in
-MIN_QUIETEST = 256  # patches that overlap; of fewer the estimate is uncertain by more than 5 %
+QUIETEST = 0.02  # the share of the patches, those of least texture, that noise is measured in
+MIN_QUIETEST = 512  # patches that overlap; of fewer the estimate is uncertain by more than 5 %
 SQUARE_SIDE = 16  # pixels, of the chessboard that divides the patches into halves
-WIDER = 8  # times as many patches show how texture adds to the noise
-NO_TEXTURE = 0.75  # how far beyond the quietest patches; chosen on 20 images of Train400, σ 5
+WIDER = 4  # times as many patches show how texture adds to the noise
+NO_TEXTURE = 1.5  # how far beyond the quietest patches; chosen on Train400 and Set12, σ 5
 MAX_PATCHES = 2**16
 BRIGHTNESS_BINS = 10
-MIN_PATCHES_IN_BIN = MIN_QUIETEST
+MIN_PATCHES_IN_BIN = 4 * PATCH_SIDE**2
 MAX_QUANTILE_VALUES = 2**20  # torch.quantile takes at most 2**24 numbers
 
 
 def estimate_noise_level(image: Tensor) -> float:
     """The standard deviation of white noise in an image, in the image's own unit.
 
-        σ² = v₁ − ¾ (v₈ − v₁),   v = mean square of high DCT coefficients
+        σ² = v₂ − 3/2 (v₈ − v₂),   v = mean square of high DCT coefficients
 
-    of the 1 % of the 8 × 8 patches with the least energy at low frequencies, v₁, and of the 8 %,
-    v₈: the difference is texture, and what of it is left in v₁ is subtracted. Of the high
-    frequencies the quieter half is used; it is chosen in one half of the patches and measured in
+    of the 2 % of the 8 × 8 patches with the least energy at low frequencies, v₂, and of the 8 %,
+    v₈: the difference is texture, and what of it is left in v₂ is subtracted. Of the high
+    frequencies the quietest third is used; it is chosen in one half of the patches and measured in
     the other. Clipped patches (black or white) are left out if enough others remain; if not, the
     estimate is too low. Where noise differs between places, it is that of quiet places.
 
@@ -134,7 +134,7 @@ def _noise_variance(patches: Tensor, squares: Tensor) -> tuple[float, float]:
     few = max(MIN_QUIETEST, round(QUIETEST * n))
     (v, mean), (wider, wider_mean) = (
         (
-            _quieter_half(energies[chosen][:, order >= side], squares[chosen]),
+            _quietest_third(energies[chosen][:, order >= side], squares[chosen]),
             float(brightness[chosen].mean()),
         )
         for chosen in (by_texture[:few], by_texture[: WIDER * few])
@@ -143,16 +143,16 @@ def _noise_variance(patches: Tensor, squares: Tensor) -> tuple[float, float]:
     return max(v - NO_TEXTURE * (wider - v), 0.1 * v), mean
 
 
-def _quieter_half(energies: Tensor, squares: Tensor) -> float:
+def _quietest_third(energies: Tensor, squares: Tensor) -> float:
     """The mean over those columns of (n, frequencies) that have the least energy.
 
     They are chosen in the patches of black squares and measured in those of white ones, and the
     other way round: measured where they are chosen they would be too low.
     """
     halves = [energies[squares], energies[~squares]]
-    if min(map(len, halves)) < MIN_QUIETEST // 16:
+    if min(map(len, halves)) < PATCH_SIDE:
         return float(energies.mean())
-    count = max(1, energies.shape[1] // 2)
+    count = max(1, energies.shape[1] // 3)
     a, b = (half.mean(0) for half in halves)
     return float(b[a.argsort()[:count]].mean() + a[b.argsort()[:count]].mean()) / 2
 
