@@ -46,11 +46,11 @@ if TYPE_CHECKING:
         SparseAutoencoder,
         SparseDictionary,
     )
-    from narrows.models.vamp import VampVAE
     from narrows.models.variational import (
         MSSSIMVAE,
         ConditionalVAE,
         FlowVAE,
+        VampVAE,
         VariationalAutoencoder,
     )
     from narrows.models.wasserstein import InfoVAE, WassersteinAE

@@ -27,13 +27,13 @@ from narrows.estimators.build import (
     fingerprint,
     parts_of,
 )
-from narrows.estimators.migrations import migrate
 from narrows.estimators.parameters import MAX_SIDE, Rule, lasting, resolved, rules_of, seed_of
 from narrows.estimators.pca import PCA
 from narrows.estimators.validation import InputSpec, Layout
 from narrows.exceptions import FileError, ParameterError
 from narrows.parts.latents.base import Latent
 from narrows.parts.model import Model
+from narrows.parts.networks.architectures import FlattenLast, UnflattenLast
 from narrows.parts.objective import WeightedObjective
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, make_sampler
 from narrows.training.batches import Scaling
@@ -63,7 +63,7 @@ class History:
 
     def to_json(self) -> dict[str, Any]:
         """Under the names that a file has for them."""
-        return {name: getattr(self, key) for name, key in HISTORY_KEYS.items()}
+        return {name: vars(self)[key] for name, key in HISTORY_KEYS.items()}
 
     @classmethod
     def from_json(cls, fitted: dict[str, Any]) -> Self:
@@ -149,7 +149,7 @@ class FittedState:
         Training goes on with the copy, so that this state stays as it is if that fails.
         """
         # one call: the copied optimizers must refer to the copied weights
-        changing = {name: getattr(self, name) for name in self.changing}
+        changing = {name: vars(self)[name] for name in self.changing}
         return replace(self, **copy.deepcopy(changing))
 
 
@@ -375,3 +375,36 @@ def pick_device(asked: str, group: Group) -> torch.device:
             f"device={asked!r} is not available on this machine; use 'auto' or 'cpu'."
         ) from error
     return device
+
+
+# ---------------------------------------------------------------------- files of older formats
+
+
+def migrate(tensors: dict[str, Tensor], version: int, model: Model) -> dict[str, Tensor]:
+    """The tensors of a file of format ``version``, for the ``model`` that is built today.
+
+    1 → 2: a 2-D convolutional network folds its feature maps with the channels last.
+    """
+    return _channels_last(tensors, model) if version < 2 else tensors
+
+
+def _channels_last(tensors: dict[str, Tensor], model: Model) -> dict[str, Tensor]:
+    new = dict(tensors)
+    channels = [m.shape[-1] for m in model.g.modules() if isinstance(m, UnflattenLast)]
+    for name, layers in model.named_modules():
+        if not isinstance(layers, nn.Sequential):
+            continue
+        for i, layer in enumerate(layers):
+            if isinstance(layer, FlattenLast):
+                _reorder(new, f"model.{name}.{i + 1}.weight", channels[0], 1)
+            if isinstance(layer, UnflattenLast):  # a linear layer and its activation come before
+                for part in ("weight", "bias"):
+                    _reorder(new, f"model.{name}.{i - 2}.{part}", channels[0], 0)
+    return new
+
+
+def _reorder(tensors: dict[str, Tensor], name: str, channels: int, axis: int) -> None:
+    """One axis from (C, H·W) to (H·W, C), both folded."""
+    given = tensors[name]
+    unfolded = given.unflatten(axis, (channels, -1))
+    tensors[name] = unfolded.movedim(axis, axis + 1).reshape(given.shape)

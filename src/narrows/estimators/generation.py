@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from narrows.estimators.fit_setup import find_range, statistics_of, unscaled
 from narrows.estimators.fitted_state import sampler_name
-from narrows.estimators.parameters import named_plainly, seed_of
+from narrows.estimators.parameters import check_value, named_plainly, seed_of
 from narrows.estimators.reconstruction import ReconstructionMixin, framed
 from narrows.estimators.validation import Array
 from narrows.exceptions import ParameterError
@@ -30,21 +30,6 @@ from narrows.training.train_state import Budget, TrainConfig, TrainState
 CPU = torch.device("cpu")
 MAX_SAMPLER_ROWS = 20_000  # rows whose codes a sampler is fitted to
 MAX_SAMPLER_EPOCHS = 30  # of the samplers that are trained
-
-
-def check_positive_int(name: str, value: Any) -> int:
-    """``value`` as an int of at least 1; ParameterError for anything else."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
-        raise ParameterError(f"{name} must be an int of at least 1. Got {value!r} instead.")
-    return int(value)
-
-
-def check_temperature(value: Any) -> float:
-    """``value`` as a temperature; ParameterError for anything else."""
-    number = hasattr(value, "__float__") and not isinstance(value, bool | str)
-    if not number or not 0 <= float(value) < math.inf:
-        raise ParameterError(f"temperature must be a number of at least 0. Got {value!r}.")
-    return float(value)
 
 
 def _can_sample(model: GenerativeMixin) -> bool:
@@ -107,7 +92,8 @@ class GenerativeMixin(ReconstructionMixin):
 
     def _sampled_codes(self, n: int, random_state: object, temperature: float) -> Tensor:
         self._check_fitted()
-        n, temperature = check_positive_int("n", n), check_temperature(temperature)
+        check_value("n", n, kind=int, low=1)
+        check_value("temperature", temperature, kind=float, low=0)
         rng = Generator(self._device).manual_seed(seed_of(random_state))
         return self._draw(n, rng, temperature)
 
@@ -128,7 +114,7 @@ class GenerativeMixin(ReconstructionMixin):
             K, importance samples a row.
         random_state : None, int or RandomState
         """
-        n_samples = check_positive_int("n_samples", n_samples)
+        check_value("n_samples", n_samples, kind=int, low=1)
         self._check_fitted()
         if not self.state_.model.D.density:
             raise ParameterError(

@@ -12,6 +12,7 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from inspect import signature
 from os import PathLike
 from pathlib import Path
 from types import FunctionType
@@ -263,7 +264,7 @@ class RunParameters:
 
 def _refuse_unknown(owner: type[RunParameters], given: Mapping[str, object]) -> None:
     """Refuse names that are no parameters; ``name__sub`` sets a parameter of a parameter."""
-    known = [item.name for item in fields(owner)]
+    known = list(signature(owner.__init__).parameters)[1:]  # "self" is the first
     for name in given:
         if name.partition("__")[0] not in known:
             raise UnknownParameterError(
@@ -499,6 +500,12 @@ def as_ints(value: object) -> tuple[int, ...]:
     return tuple(int(v) for v in _listed(value))
 
 
+def check_value(name: str, value: object, **rule: Any) -> None:
+    """Raise ParameterError for a value that the rule of an argument does not allow."""
+    if not _fits(value, rule):
+        raise ParameterError(f"{name} must be {_describe(rule)}. Got {value!r} instead.")
+
+
 def seed_of(random_state: Any) -> int:
     """A seed from None, an int or a RandomState; numpy's global state is never drawn from.
 
@@ -506,10 +513,7 @@ def seed_of(random_state: Any) -> int:
     """
     import numpy as np
 
-    if not _fits(random_state, {"kind": "seed"}):
-        raise ParameterError(
-            f"random_state must be {_describe({'kind': 'seed'})}. Got {random_state!r} instead."
-        )
+    check_value("random_state", random_state, kind="seed")
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     if hasattr(random_state, "randint"):

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from narrows.estimators.build import within_bounds
 from narrows.estimators.fitted_state import EstimatorState
-from narrows.estimators.parameters import named_plainly
+from narrows.estimators.parameters import check_value, named_plainly
 from narrows.estimators.pca import PCA, filled
 from narrows.estimators.validation import Array, Given, in_steps, validate_X
-from narrows.exceptions import InputError, ParameterError
+from narrows.exceptions import InputError
 from narrows.io.sources import Source, as_source, unmasked
 from narrows.io.write import check_output, concatenate_to
 from narrows.parts.model import Model
@@ -267,8 +267,7 @@ class ReconstructionMixin(TransformerMixin):
         -------
         array of shape (n, steps, \\*input_shape_), in the user's units
         """
-        if isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 2:
-            raise ParameterError(f"steps must be an int of at least 2. Got {steps!r} instead.")
+        check_value("steps", steps, kind=int, low=2)
         a, b = (torch.from_numpy(self._codes(rows)).to(self._device) for rows in (A, B))
         if len(a) != len(b):
             raise InputError(f"A has {len(a)} rows and B {len(b)}; give as many of both.")

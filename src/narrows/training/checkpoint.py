@@ -102,7 +102,7 @@ def state_dict(state: TrainState, monitor: Monitor) -> Saved:
         tensors |= _add_prefix(f"best.{name}", monitor.best.get(name, {}))
     tensors |= _add_prefix("sum", monitor.sums)
     numbers = {
-        **{name: getattr(state, name) for name in COUNTERS},
+        **{name: vars(state)[name] for name in COUNTERS},
         "slower": state.lr_backoff,
         "history": list(monitor.history),
         "scores": list(monitor.scores),
