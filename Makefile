@@ -22,7 +22,7 @@ test: $(STAMP)  ## run the tests and the examples in docstrings
 test-all: $(STAMP)  ## run all tests, slow ones too
 	$(BIN)/python -m pytest -m "" $(TWO)
 
-mutants: $(STAMP)  ## plant 105 defects and check that the tests find each
+mutants: $(STAMP)  ## plant 104 defects and check that the tests find each
 	$(BIN)/python tests/mutants.py
 
 check: $(STAMP)  ## check lint, format and types
