@@ -8,6 +8,7 @@ import skimage.data
 import torch
 from sklearn.datasets import load_sample_image
 
+from narrows.denoising import noise_level
 from narrows.denoising.noise_level import (
     AnscombeTransform,
     _fit_line,
@@ -85,6 +86,16 @@ def test_tiny_and_thin_images_have_an_estimate(shape: tuple[int, ...]) -> None:
     rng = torch.Generator().manual_seed(7)
     assert 0 <= estimate_noise_level(torch.rand(shape, generator=rng)) < 1
     assert estimate_noise_level(torch.full(shape, 3.0)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("side", [30, 80, 200])
+def test_of_a_large_image_a_grid_of_about_as_many_patches_is_used(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noise_level, "MAX_PATCHES", 400)
+    noise = torch.randn(side, side, generator=torch.Generator().manual_seed(0))
+    assert 100 < len(noise_level._patches(noise)) <= 440
+    assert estimate_noise_level(noise) == pytest.approx(1, rel=0.15)
 
 
 def test_photon_noise_is_a_line_over_brightness() -> None:

@@ -87,7 +87,7 @@ def test_a_stale_list_is_refused_before_anything_runs(
 ) -> None:
     stale = [mutant(file="src/none.py"), mutant(file="src/narrows/version.py", function="f")]
     monkeypatch.setattr(mutants, "read_mutants", lambda names: stale)
-    monkeypatch.setattr(mutants, "run", lambda *given, **more: pytest.fail("something ran"))
+    monkeypatch.setattr(mutants, "copied_trees", lambda: pytest.fail("something is about to run"))
     assert mutants.main([]) == 2
     assert capsys.readouterr().err.count("draws another in its place.\n") == 2
 
