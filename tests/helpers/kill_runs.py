@@ -1,6 +1,6 @@
 """Kill a run again and again, and see that nothing is lost.
 
-    python tests/killing.py 200 20
+    PYTHONPATH=tests python tests/helpers/kill_runs.py 200 20
 
 One process imports everything, and forks a child that fits with a checkpoint after every epoch; the
 child is killed with SIGKILL at a random moment after its first checkpoint, and the next child goes

@@ -1,12 +1,11 @@
 """Model files and checkpoints that someone edited, with the checksum made right again.
 
-Run as a script it loads, uses and resumes many of them in one process, and prints what happened:
-
-    python tests/helpers/sealed_edits.py 10000 SEED [FOLDER with other files]
+`run` loads, uses and resumes many of them in one process, and tells what happened.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import resource
@@ -80,11 +79,13 @@ def _edit_header(header: dict[str, Any], rng: random.Random) -> None:
         elif how < 0.2 and isinstance(place[key], int | float):
             place[key] = place[key] * rng.choice((-1, 2, 10, 1000)) + rng.choice((0, 1, -1))
         elif how < 0.25 and isinstance(place, dict):
-            place[rng.choice(("surprise", "format", "f", "shape"))] = rng.choice(VALUES)
+            place[rng.choice(("surprise", "format", "f", "shape"))] = copy.deepcopy(
+                rng.choice(VALUES)
+            )
         elif how < 0.3 and isinstance(place, list):
             place.extend(place * (1 if len(place) > 1000 else rng.choice((1, 2, 50))))
         else:
-            place[key] = rng.choice(VALUES)
+            place[key] = copy.deepcopy(rng.choice(VALUES))
         return
 
 

@@ -388,7 +388,7 @@ def test_two_hundred_kills_lose_nothing() -> None:
         [sys.executable, str(script), "200", "20"],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     found = json.loads(done.stdout)
     assert found["killed"] + found["killed writing"] >= 200

@@ -130,6 +130,8 @@ def load_state_dict(saved: Saved, state: TrainState, monitor: Monitor) -> None:
     for name, module in monitor.modules.items():
         module.load_state_dict(_strip_prefix(f"last.{name}", tensors))
         monitor.best[name] = _strip_prefix(f"best.{name}", tensors)
+        if monitor.best[name].keys() != module.state_dict().keys():
+            raise ValueError(f"its best {name} is not whole")
     monitor.sums = _strip_prefix("sum", tensors)
     for name in COUNTERS:
         setattr(state, name, numbers[name])
