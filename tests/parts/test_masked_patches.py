@@ -59,6 +59,9 @@ def test_what_is_hidden_cannot_change_the_code() -> None:
         one = model(x, Clock(), torch.Generator().manual_seed(1))
         two = model(other, Clock(), torch.Generator().manual_seed(1))
         torch.testing.assert_close(one.z, two.z)
+        shown = torch.where(mask > 0, x, x + 1.0)  # and what is not hidden does
+        three = model(shown, Clock(), torch.Generator().manual_seed(1))
+        assert ((three.z - one.z).abs().amax(-1) > 1e-3).all()
         residual = (one.output[0] - x) * mask
     torch.testing.assert_close(one.distance[0], 0.5 * residual.square().flatten(1).sum(1))
 

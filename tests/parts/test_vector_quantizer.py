@@ -132,6 +132,7 @@ def test_unused_vectors_are_moved_to_codes_of_the_batch(update: str) -> None:
         alone, before = copy.deepcopy(model), q.book.detach().clone()
         trace = passed(model, x, seed=step)
         q.after_step(trace)
+        assert (q.idle[0, :2] == 0).all()  # these are used
         if q.book[0, 2, 0] < 1e3:
             break
         torch.testing.assert_close(q.book[0, 2], before[0, 2])
