@@ -160,7 +160,9 @@ def test_tiffs_are_turned_as_pngs_are(tmp_path: Path, mode: str, compression: st
         (b"P2 2 1 1023\n", b"1023 5"),
     ],
 )
-def test_a_white_that_would_be_scaled_is_refused(tmp_path: Path, head: bytes, values: bytes) -> None:
+def test_a_white_that_would_be_scaled_is_refused(
+    tmp_path: Path, head: bytes, values: bytes
+) -> None:
     (path := tmp_path / "a.pnm").write_bytes(head + values)
     for reader in (lambda: read(tmp_path), lambda: read_photograph(path)):
         with pytest.raises(FileError, match=r"its white is .*255 or 65535, or as \.png"):
