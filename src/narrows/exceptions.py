@@ -33,7 +33,7 @@ def did_you_mean(given: object, known: Iterable[object]) -> str:
     """
     plain = {str(word).lower().replace("-", "").replace("_", ""): str(word) for word in known}
     wanted = str(given).lower().replace("-", "").replace("_", "")
-    close = difflib.get_close_matches(wanted, plain, n=1)
+    close = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.7)
     return f" Did you mean {plain[close[0]]!r}?" if close else ""
 
 

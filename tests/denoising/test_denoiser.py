@@ -296,6 +296,14 @@ def test_one_bright_pixel_changes_no_scale(photograph: np.ndarray) -> None:
         ([], "no images"),
         (np.array([[-5, 2], [3, 4]]), "uint8"),
         ([np.zeros((4, 4, 4), np.uint8)], "transparency"),
+        (np.ma.masked_less(np.arange(16).reshape(4, 4), 3), "masked values"),
+        ([np.ma.masked_less(np.arange(16.0).reshape(4, 4), 3)], "masked values"),
+        (np.ma.masked_less(np.arange(48).reshape(4, 4, 3) * 1.0, 3), "masked values"),
+        (np.zeros((64, 64, 5)), r"one image of 5 channels; .* list\(X\) for 64 images of 64 × 5"),
+        (np.zeros((40, 48, 13)), "one image of 13 channels"),
+        (np.zeros((64, 64, 40)), "one image of 40 channels"),
+        (np.zeros((2, 64, 48, 7)), "colours last"),
+        (np.zeros((2, 3, 48, 50)), "colours last"),
     ],
 )
 def test_input_that_is_no_image_is_refused(fitted: Denoiser, bad: object, said: str) -> None:

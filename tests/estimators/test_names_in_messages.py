@@ -22,6 +22,7 @@ X = curve(60)
         (lambda: VAE().set_params(max_epoch=3), "max_epochs"),
         (lambda: DenoisingAutoencoder(noiselevel=1.0), "noise_level"),
         (lambda: narrows.Denoiser(noisy_target=True), "noisy_targets"),
+        (lambda: Autoencoder(batch=8), "batch_size"),
         (lambda: narrows.Codec().set_params(Latent_Dim=8), "latent_dim"),
         (lambda: Autoencoder(distance="gausian").check_parameters(), "gaussian"),
         (lambda: Autoencoder(regularizers="kll=2").fit(X), "kl"),
@@ -34,9 +35,18 @@ def test_a_misspelt_name_is_answered_with_the_one_meant(call: Any, meant: str) -
     with pytest.raises((ParameterError, AttributeError), match=f"Did you mean '{meant}'?") as found:
         call()
     assert len(str(found.value)) < 400
-    with pytest.raises(ParameterError) as found:
-        find_model("perceptron-of-no-kind")
-    assert "Did you mean" not in str(found.value)
+
+
+def test_a_name_that_is_not_close_to_any_gets_no_suggestion() -> None:
+    for call in (
+        lambda: find_model("perceptron-of-no-kind"),
+        lambda: Autoencoder(reconstruction="mse"),
+        lambda: VAE(optimiser_state=1),
+        lambda: narrows.Denoiser(colour_depth=8),
+    ):
+        with pytest.raises(ParameterError) as found:
+            call()
+        assert "Did you mean" not in str(found.value)
 
 
 def test_errors_of_python_name_no_inner_class() -> None:

@@ -153,13 +153,20 @@ def test_one_channel_last_is_read_as_such(model: str) -> None:
     assert last.reconstruct(X).shape == X.shape
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 9, 1), (3, 28, 28), (16, 9, 7), (3, 8, 9)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 28, 28), (1, 9, 1), (3, 28, 28), (3, 9, 8), (16, 7, 9), (13, 8, 8), (5, 9, 6)],
+)
 def test_channels_first_need_no_word(shape: tuple[int, ...]) -> None:
     assert _fit("Autoencoder", _rows(shape)).layout_.axes == "CHW"
 
 
 @pytest.mark.parametrize(
-    "shape", [(9, 8, 2), (28, 28, 3), (8, 8, 4), (6, 6, 5), (7, 7, 13), (3, 9, 4), (5, 5, 6)]
+    "shape",
+    [
+        *[(9, 8, 2), (28, 28, 3), (8, 8, 4), (6, 6, 5), (7, 7, 13), (3, 9, 4), (5, 5, 6)],
+        *[(10, 12, 5), (20, 24, 9), (16, 12, 11), (5, 8, 5), (6, 48, 6)],
+    ],
 )
 def test_likely_channels_last_are_asked_about_and_either_answer_works(
     shape: tuple[int, ...],

@@ -16,6 +16,7 @@ from helpers.slice_checks import same, sentence, twins
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io import image_folders as images
 from narrows.io import read as reading
+from narrows.io.image_files import reorient
 from narrows.io.image_folders import parse_size
 from narrows.io.photographs import Photograph, read_photograph, write_photograph
 from narrows.io.read import read
@@ -113,7 +114,8 @@ def test_black_and_white_and_cmyk(tmp_path: Path) -> None:
     Image.fromarray(GREY > 100).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read(tmp_path).X[0], (GREY > 100) * np.uint8(255))
     Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "b.tif")
-    assert read(tmp_path).X.shape == (2, 6, 8, 3)
+    with pytest.warns(UserWarning, match=r"b.tif' is CMYK: its colours become RGB\.$"):
+        assert read(tmp_path).X.shape == (2, 6, 8, 3)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
@@ -126,6 +128,93 @@ def test_the_cameras_orientation_is_applied(tmp_path: Path, name: str) -> None:
     X = read(tmp_path).X
     assert X.shape == (2, 8, 6, 3)
     np.testing.assert_array_equal(X[0], X[1])
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16", "1", "F"])
+def test_tiffs_are_turned_as_pngs_are(tmp_path: Path, mode: str, compression: str | None) -> None:
+    stored = Image.fromarray((np.arange(6) * 40).reshape(2, 3).astype("u1"))
+    stored = Image.fromarray(DEEP[:2, :3]) if mode == "I;16" else stored.convert(mode)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        stored.save(path := tmp_path / "a.tif", exif=exif, compression=compression)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'.*' is CMYK")
+            X, found = read(tmp_path).X[0], read_photograph(path)
+        plain = np.asarray(stored.convert("RGB") if mode == "CMYK" else stored)
+        as_stored = found.planes
+        if mode in ("L", "I;16", "F", "CMYK", "RGB", "RGBA"):
+            np.testing.assert_array_equal(np.squeeze(as_stored), plain)
+        seen = reorient(as_stored, orientation)
+        np.testing.assert_array_equal(found.upright, seen)
+        np.testing.assert_array_equal(X, np.squeeze(seen[..., :3]))
+
+
+@pytest.mark.parametrize(
+    ("head", "values"),
+    [
+        (b"P5 2 1 4095\n", b"\x0f\xff\0\1"),
+        (b"P5 2 1 100\n", b"\x64\1"),
+        (b"P6 1 1 15\n", b"\1\2\3"),
+        (b"P2 2 1 1023\n", b"1023 5"),
+    ],
+)
+def test_a_white_that_would_be_scaled_is_refused(
+    tmp_path: Path, head: bytes, values: bytes
+) -> None:
+    (path := tmp_path / "a.pnm").write_bytes(head + values)
+    for reader in (lambda: read(tmp_path), lambda: read_photograph(path)):
+        with pytest.raises(FileError, match=r"its white is .*255 or 65535, or as \.png"):
+            reader()
+
+
+@pytest.mark.parametrize(("head", "white"), [(b"P5 2 1 65535\n", 2), (b"P2 2 1 65535\n", 0)])
+def test_the_usual_whites_are_read(tmp_path: Path, head: bytes, white: int) -> None:
+    (tmp_path / "a.pgm").write_bytes(head + (b"\xff\xff\0\1" if white else b"65535 1"))
+    np.testing.assert_array_equal(read(tmp_path).X, [[[65535, 1]]])
+
+
+@pytest.mark.parametrize("compression", ["deflate", "raw"])
+@pytest.mark.parametrize(("dtype", "marker"), [("f4", "-9999"), ("u1", "7"), ("u2", "65535")])
+def test_pixels_marked_as_not_measured_are_no_data(
+    tmp_path: Path, dtype: str, marker: str, compression: str
+) -> None:
+    values, more = np.full((3, 4), 9, dtype), {"extratags": [(42113, 2, 0, marker, True)]}
+    if compression == "deflate":
+        more["compression"] = 8
+    tifffile.imwrite(path := tmp_path / "a.tif", values, photometric="minisblack", **more)
+    np.testing.assert_array_equal(read(tmp_path).X[0], values)
+    np.testing.assert_array_equal(read_photograph(path).pixels, values)
+    values[1, 1] = float(marker)
+    tifffile.imwrite(path, values, photometric="minisblack", **more)
+    for reader in (lambda: read(tmp_path), lambda: read_photograph(path)):
+        with pytest.raises(FileError, match=r"1 of its values are .*GDAL_NODATA"):
+            reader()
+
+
+def test_whole_numbers_of_32_bits_are_read_in_either_byte_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for dtype, byteorder in (("u4", ">"), ("u4", "<"), ("i4", ">")):
+        values = np.array([[3, 60_000]], dtype)
+        tifffile.imwrite(path, values, byteorder=byteorder, photometric="minisblack")
+        np.testing.assert_array_equal(read(tmp_path).X[0], values)
+        np.testing.assert_array_equal(read_photograph(path).pixels, values)
+    tifffile.imwrite(path, np.array([[5, 3_000_000_000]], "u4"), photometric="minisblack")
+    for reader in (lambda: read(tmp_path), lambda: read_photograph(path)):
+        with pytest.raises(FileError, match="5 to 3000000000"):
+            reader()
+    path.unlink()
+    (tmp_path / "a.pnm").write_bytes(b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nENDHDR\n0")
+    with pytest.raises(FileError, match="a PAM that narrows does not read"):
+        read(tmp_path)
+
+
+def test_colours_that_become_others_are_said(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("CMYK", (4, 3)).save(tmp_path / name)
+    with pytest.warns(UserWarning, match=r"a.jpg' is CMYK: its .* RGB \(true of 2 files"):
+        assert read(tmp_path).X.shape == (2, 3, 4, 3)
 
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
@@ -215,7 +304,7 @@ def test_of_several_pages_the_first_is_read_and_said(tmp_path: Path, stored: np.
         with tifffile.TiffWriter(tmp_path / name) as file:
             for page in (stored, stored * 0, stored):
                 file.write(page, photometric="rgb" if stored.ndim == 3 else "minisblack")
-    with pytest.warns(UserWarning, match=r"a.tif' and 1 other hold several pictures"):
+    with pytest.warns(UserWarning, match=r"a.tif' holds several pictures.* \(true of 2 files"):
         X = read(tmp_path).X
     np.testing.assert_array_equal(X, [stored, stored])
     with pytest.warns(UserWarning, match="only the first is read"):
@@ -371,6 +460,11 @@ def test_folders_without_images(tmp_path: Path) -> None:
         read(tmp_path)
     (tmp_path / "x.npy").write_text("")
     with pytest.raises(InputError, match=r"no images .*x\.npy"):
+        read(tmp_path)
+    tables = tmp_path / "year=2020"
+    tables.mkdir()
+    (tables / "0.parquet").write_text("")
+    with pytest.raises(InputError, match=r"no images .*\.parquet files, name .*year=2020'"):
         read(tmp_path)
 
 

@@ -35,6 +35,7 @@ from narrows.io.photographs import (
     Images,
     Photograph,
     read_photograph,
+    white_and_doubt,
     write_photograph,
 )
 
@@ -142,6 +143,12 @@ def with_one(value: float, pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def with_few(value: float, pixels: np.ndarray, share: float = 0.002) -> np.ndarray:
+    pixels = pixels.copy()
+    pixels.flat[:: round(1 / share)] = value
+    return pixels
+
+
 @pytest.mark.parametrize(
     ("pixels", "white", "doubted"),
     [
@@ -166,6 +173,24 @@ def with_one(value: float, pixels: np.ndarray) -> np.ndarray:
         (40_000 * UNIT, 65_535, False),
         (UNIT > 0.5, 255, False),
         (np.zeros((9, 9)), 1, False),
+        (with_few(50.0, UNIT + 25 / 255 * NOISE), 1, True),
+        (with_few(200.0, UNIT, 0.03), 1, True),
+        (with_few(3.5, UNIT, 0.02), 1, True),
+        (with_few(65_535, (4095 * UNIT).astype(np.uint16)), 65_535, True),
+        ((16_383 * UNIT).astype(np.uint16), 65_535, True),
+        ((255 * UNIT).astype(np.uint16), 65_535, True),
+        (4095 * UNIT + 400 * NOISE, 65_535, True),
+        (16_383 * UNIT + 1600 * NOISE, 65_535, True),
+        (1023 * UNIT + 100 * NOISE, 65_535, True),
+        (100 * UNIT, 255, True),
+        (100 * UNIT + 10 * NOISE, 255, True),
+        (4095 / 65_535 * UNIT, 1, True),
+        (0.5 * UNIT, 1, False),
+        (160 * UNIT + 5 * NOISE, 255, False),
+        ((30_000 * UNIT).astype(np.uint16), 65_535, False),
+        (with_one(65_535, (30_000 * UNIT).astype(np.uint16)), 65_535, False),
+        (UNIT.astype(np.float16), 1, False),
+        ((255 * UNIT).astype(np.float16), 255, False),
     ],
 )
 def test_white_is_not_decided_by_one_value_and_a_guess_is_said(
@@ -178,6 +203,11 @@ def test_white_is_not_decided_by_one_value_and_a_guess_is_said(
     words = [str(warning.message) for warning in said]
     assert len(words) == doubted
     assert all("X: white is taken as" in word and "give white=" in word for word in words)
+
+
+def test_white_of_eight_bits_costs_nothing() -> None:
+    huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (10**6, 10**6), (0, 0))
+    assert white_and_doubt(huge) == (255.0, "")
 
 
 def test_black_and_white(tmp_path: Path) -> None:

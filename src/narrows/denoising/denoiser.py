@@ -167,7 +167,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
     white: float | str = parameter(
         "auto",
         "The value of white. auto: 255 or 65535 for 8 or 16 bits; for floats the first of 1, 255 "
-        "and 65535 whose double 99.9 % of an image's values do not exceed; a warning says where "
+        "and 65535 whose double 95 % of an image's values do not exceed; a warning says where "
         "it is a guess. Give 4095 for 12 bits stored in 16.",
         kind=float,
         low=0,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from narrows.exceptions import InputError, ParameterError
-from narrows.io.photographs import white_of
+from narrows.io.photographs import white_and_doubt
+from narrows.io.sources import unmasked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,12 +39,12 @@ def check_pixels(image: NDArray[Any], name: str) -> None:
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
         expected = "(height, width) or (height, width, 3)"
         raise InputError(f"{name} has shape {image.shape}; give one image, {expected}.")
-    if not np.isfinite(image).all():
+    if not np.isfinite(unmasked(image)).all():
         raise InputError(f"{name} contains NaN or infinity; replace these pixels.")
 
 
 def white_value(image: NDArray[Any]) -> float:
-    """The value of white: 255 or 65,535 of 8 or 16 bits; of floats 1, 255 or 65,535 (`white_of`).
+    """The value of white: 255 or 65,535 of 8 or 16 bits; `white_and_doubt` of floats.
 
     Raises `InputError` for another dtype.
 
@@ -51,7 +52,7 @@ def white_value(image: NDArray[Any]) -> float:
     (65535.0, 1.0)
     """
     if image.dtype in (np.uint8, np.uint16) or image.dtype.kind == "f":
-        return white_of(image)
+        return white_and_doubt(image)[0]
     raise InputError(
         f"An image of {image.dtype} has no known value of white; give uint8, uint16 or floats."
     )
@@ -99,7 +100,7 @@ def ssim(clean: NDArray[Any], image: NDArray[Any]) -> float | None:
 
 
 def _check_pair(clean: NDArray[Any], image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    clean, image = np.asarray(clean), np.asarray(image)
+    clean, image = np.asarray(unmasked(clean)), np.asarray(unmasked(image))
     if clean.shape != image.shape or clean.dtype != image.dtype:
         raise InputError(
             f"The clean image has shape {clean.shape} and dtype {clean.dtype}, the other "

@@ -293,16 +293,19 @@ def _infer_layout(estimator: DataParameters, X: Given) -> Layout:
 
 
 def _which_channels(n: int, shape: tuple[int, ...]) -> str:
-    """CHW or HWC for samples of three axes; InputError where both are likely.
+    """CHW or HWC for samples of three axes; InputError where channels last are likely.
 
     (H, W, 1) is Keras' form of grey images; one channel first is sure, as no image has one row.
+    Channels last are likely if the last axis has 2 to 4 elements, or is shorter than the second and
+    no longer than the first, or only the first two are equal. So feature maps (C, H, W) that are
+    square or wider than high need no word, nor do fewer channels than columns.
     """
     first, height, width = shape
     if first == 1:
         return "CHW"
     if width == 1:
         return "HWC"
-    if width <= MAX_COLOURS or first == height != width:
+    if width <= MAX_COLOURS or first == height != width or first >= width < height:
         raise InputError(
             f"X has shape {(n, *shape)}, which reads as {first} channels of {height} × {width} "
             f'pixels; for channels last give axes="HWC" (or axes="CHW" if that is what it is).'

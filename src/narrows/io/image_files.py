@@ -57,6 +57,7 @@ PILLOW_LIMIT_LOCK = threading.RLock()
 ORIENTATION = 274  # this and the next are tags of EXIF, which are tags of TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
+NO_DATA = 42113  # a tag of GDAL's: the value, as text, of pixels that were not measured
 # Tags that describe the photograph (maker, date, artist ...) and not how a TIFF stores it.
 ABOUT_TAGS = (270, 271, 272, 274, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # + is BigTIFF
@@ -67,6 +68,10 @@ TIFF_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 # Compressions that tifffile decodes without the package imagecodecs: none, deflate, PackBits.
 TIFFFILE_DECODES = (1, 8, 32946, 32773)
 SWAPPED_ORDER = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
+CONVERTED_MODES = ("CMYK", "LAB")
+SEVERAL = (
+    "holds several pictures: only the first is read; save each as a file of its own to read all"
+)
 BLOCK_BYTES = 1 << 20  # pixels that are compressed at a time
 
 
@@ -108,6 +113,8 @@ def find_photographs(folder: str | Path) -> list[Path]:
         raise InputError(f"The folder '{folder}' is empty: expected images.")
     file = next((path for path in others if path.is_file()), None)
     hint = f"; to read another file, name it: '{file}'" if file else ""
+    table = min((p for p in folder.rglob("*.parquet") if not _is_hidden(p)), default=None)
+    hint = f"; to read .parquet files, name their folder: '{table.parent}'" if table else hint
     raise InputError(
         f"The folder '{folder}' holds no images ({', '.join(sorted(SUFFIXES))}){hint}."
     )
@@ -147,6 +154,19 @@ def image_errors(path: Path, max_pixels: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def open_image(path: Path) -> Iterator[ImageFile]:
+    """An image file in Pillow.
+
+    It gets an open file, no name: files that it opens by name it may map into memory, and of mapped
+    TIFFs whose orientation swaps height and width Pillow 13 mixes up the rows.
+    """
+    from PIL import Image
+
+    with path.open("rb") as file, Image.open(file, formats=PILLOW_FORMATS) as image:
+        yield image
+
+
+@contextmanager
 def pillow_settings(max_pixels: int | None) -> Iterator[None]:
     """Pillow's limit and the filters of warnings, which belong to the whole process, for a while.
 
@@ -179,6 +199,9 @@ def _not_an_image(path: Path) -> str:
         start = file.read(64)
     if not start:
         return f"'{path}' is an empty file, not an image: remove it or save it again."
+    if start.startswith((b"P7\n", *TIFF_HEADS)):
+        kind = "a PAM" if start[:1] == b"P" else "a TIFF of a kind"
+        return f"'{path}' is {kind} that narrows does not read: save it as .png or .npy."
     letters = start.decode("utf-8", "ignore")  # the last one may be cut
     is_text = all(letter.isprintable() or letter.isspace() for letter in letters)
     is_text &= len(letters.encode()) > len(start) - 4
@@ -212,23 +235,23 @@ class ImageHeader(NamedTuple):
     size: Size
     dtype: np.dtype[Any]
     is_grey: bool
-    is_first_of_several: bool
+    note: str  # what is lost of it; empty if nothing is
 
 
 def read_header(path: Path) -> ImageHeader:
     """Height and width after the orientation is applied, dtype and colours of `read_pixels`."""
-    from PIL import Image
-
     with image_errors(path):
         tags = deep_tiff_tags(path)
         if tags is not None:
             return _tiff_header(path, tags)
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
-            several = bool(getattr(image, "is_animated", False))
+        with open_image(path) as image:
+            note = SEVERAL if getattr(image, "is_animated", False) else ""
+            if image.mode in CONVERTED_MODES:
+                note = f"is {image.mode}: its colours become RGB"
             rawmode = _sixteen_bit_rawmode(image)
             dtype = np.dtype(np.uint16) if rawmode else pixel_dtype(image)
             grey = rawmode[:2] == "LA" if rawmode else is_deep(image) or is_grey(image)
-            return ImageHeader(_size(image), dtype, grey, several)
+            return ImageHeader(_size(image), dtype, grey, note)
 
 
 def _tiff_header(path: Path, tags: Exif) -> ImageHeader:
@@ -237,14 +260,14 @@ def _tiff_header(path: Path, tags: Exif) -> ImageHeader:
 
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages.first
-        several = len(file.pages) > 1
+        note = SEVERAL if len(file.pages) > 1 else ""
     height, width = page.imagelength, page.imagewidth
     if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise Image.DecompressionBombError  # `image_errors` has the message
     if tags.get(ORIENTATION) in SIDEWAYS:
         height, width = width, height
     dtype = in_three_dtypes(np.zeros(1, page.dtype)).dtype
-    return ImageHeader((height, width), dtype, page.photometric.name != "RGB", several)
+    return ImageHeader((height, width), dtype, page.photometric.name != "RGB", note)
 
 
 def _size(image: Image) -> Size:
@@ -262,14 +285,12 @@ def read_pixels(path: Path, size: Size | None = None) -> Array:
 
     16 bits a colour and every TIFF are read truly, or refused.
     """
-    from PIL import Image
-
     with image_errors(path):
         tags = deep_tiff_tags(path)
         if tags is not None:
             planes, orientation = read_tiff(path)[0], tags.get(ORIENTATION)
             return _rows_of_planes(reorient(in_three_dtypes(planes), orientation or 1), size)
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
+        with open_image(path) as image:
             deep = sixteen_bit_colours(image, path)
             if deep is None:
                 return pixels(image, size)
@@ -311,6 +332,24 @@ def in_three_dtypes(values: Array) -> Array:
     return values.astype(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
 
 
+def refuse_no_data(marker: object, values: Array | Image) -> None:
+    """NotReadTruly if pixels hold what the tag `NO_DATA` marks; ``marker`` is None without it."""
+    number = math.nan  # which `in_three_dtypes` lets through, and its callers refuse
+    with suppress(ValueError):
+        number = float(str(marker).strip("\0 "))
+    count = 0 if math.isnan(number) else int((np.asarray(values, np.float64) == number).sum())
+    if count:
+        raise NotReadTruly(
+            f"{count:,} of its values are {number:g}, which marks what was not measured "
+            "(GDAL_NODATA); fill them and remove the mark, or save it as .npy with NaN"
+        )
+
+
+def no_data_of(image: Image) -> object:
+    """What an open image has in the tag `NO_DATA`, or None."""
+    return image.getexif().get(NO_DATA) if image.format == "TIFF" else None
+
+
 def pixel_dtype(image: Image) -> np.dtype[Any]:
     """The dtype that `pixels` gives."""
     deep = np.dtype(np.float32 if image.mode == "F" else np.uint16)
@@ -326,6 +365,7 @@ def pixels(image: Image, size: Size | None = None) -> Array:
     from PIL import Image as pillow
     from PIL import ImageOps
 
+    refuse_no_data(no_data_of(image), image)
     image = ImageOps.exif_transpose(image)
     dtype = pixel_dtype(image)
     if is_deep(image):
@@ -370,6 +410,7 @@ def sixteen_bit_colours(image: ImageFile, path: Path) -> NDArray[np.uint16] | No
     other = rawmode[:-1] + SWAPPED_ORDER[rawmode[-1]]
     high, low = (_decode_as(path, raw).astype(np.uint16) for raw in (rawmode, other))
     whole: NDArray[np.uint16] = high * np.uint16(256) + low
+    refuse_no_data(no_data_of(image), whole)
     return whole
 
 
@@ -382,19 +423,23 @@ def _sixteen_bit_rawmode(image: ImageFile) -> str:
     rawmode = str(args[0])
     if decoder.startswith("ppm") and rawmode == "RGB" and int(args[-1]) > 255:
         raise NotReadTruly("it has more than 8 bits a colour, which would be cut; save it as .png")
+    if decoder.startswith("ppm") and rawmode != "1;I" and int(args[-1]) not in (255, 65_535):
+        raise NotReadTruly(
+            f"its white is {int(args[-1]):,}, and its values would be scaled; save it with a white "
+            "(maxval) of 255 or 65535, or as .png"
+        )
     return rawmode if image.mode in ("RGB", "RGBA") and rawmode[-4:-1] == ";16" else ""
 
 
 def _decode_as(path: Path, rawmode: str) -> NDArray[np.uint8]:
     """The image, decoded as if its bytes were laid out as Pillow's ``rawmode`` says."""
-    from PIL import Image
 
     def changed(tile: Any) -> Any:
         args = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
         # a plain tuple before Pillow 11
         return tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args)
 
-    with Image.open(path, formats=("PNG", "TIFF")) as image:
+    with open_image(path) as image:
         image.tile = [changed(tile) for tile in image.tile]
         return np.asarray(image)
 
@@ -438,6 +483,8 @@ def deep_tiff_tags(path: Path) -> Exif | None:
     pillow_can &= tags.get(Base.ExtraSamples, 2) in (2, (2,), ())  # 2: alpha, not multiplied in
     if pillow_can and tags.get(Base.Compression, 1) not in TIFFFILE_DECODES:
         return None
+    if bits == 32 and sample_format != 3 and tags.get(Base.Compression, 1) in TIFFFILE_DECODES:
+        return tags  # Pillow takes those without a sign as signed ones, or not at all
     return tags if n_samples > 1 or bits > 32 or (sample_format == 3 and bits == 16) else None
 
 
@@ -491,6 +538,7 @@ def read_tiff(path: Path) -> tuple[Array, int]:
             raise NotReadTruly(f"its colours are {page.photometric.name}; save it as RGB")
         planes: Array = page.asarray()
         n_pages = len(file.pages)
+        refuse_no_data(page.tags.valueof(NO_DATA), planes)
     if page.axes.startswith("S"):
         planes = np.moveaxis(planes, 0, -1)
     n_colours = 3 if page.photometric.name == "RGB" else 1

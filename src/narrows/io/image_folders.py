@@ -75,15 +75,11 @@ class ImageFolder(LazyRows):
         if self._size is None:
             _check_sizes(folder, Counter(header.size for header in headers))
         self.dtype = _common_dtype(folder, {header.dtype for header in headers})
-        several = [f for f, h in zip(self._files, headers, strict=True) if h.is_first_of_several]
-        if several:
-            n = len(several) - 1
-            who = f" and {n} other{'s' * (n > 1)} hold" if n else " holds"
-            warnings.warn(
-                f"'{several[0]}'{who} several pictures: only the first is read; save each "
-                "as a file of its own to read all.",
-                stacklevel=2,
-            )
+        notes = [header.note for header in headers]
+        for note in sorted({*notes} - {""}):
+            n = notes.count(note)
+            more = f" (true of {n} files in the folder)" if n > 1 else ""
+            warnings.warn(f"'{self._files[notes.index(note)]}' {note}{more}.", stacklevel=2)
         # Some files note the orientation after the pixels: the first image is decoded to know.
         sides = read_pixels(self._files[0], self._size).shape[:2]
         channels = () if all(header.is_grey for header in headers) else (3,)

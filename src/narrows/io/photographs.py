@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from narrows.exceptions import FileError, InputError, InputTypeError, ParameterError
 from narrows.io import image_files
 from narrows.io.image_files import ORIENTATION, find_photographs
+from narrows.io.sources import unmasked
 from narrows.io.write import already_exists, atomic_write, check_folder, check_output, listed
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ __all__ = [
     "find_photographs",
     "plan",
     "read_photograph",
-    "white_of",
+    "white_and_doubt",
     "write_photograph",
 ]
 
@@ -56,8 +57,9 @@ Pair = tuple[Path, Path]  # the file that is read, and the one that is written
 WRITABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 FALLBACK_SUFFIX = ".png"  # for formats that are read and not written
 MAX_PIXELS = 200_000_000
-CONVERTED_MODES = ("CMYK", "LAB")
 WHITES = (1.0, 255.0, 65535.0)  # what white may be in an image of floats
+# the next smaller white that programs use: 14 bits as a part of 16, per cent, 14 bits
+LESSER = {1.0: 0.25, 255.0: 100.0, 65535.0: 16383.0}
 EXIF_HEAD = b"Exif\0\0"
 
 PNG = {"format": "PNG"}  # these are options of Pillow's
@@ -124,44 +126,36 @@ class Photograph:
         return replace(self, pixels=pixels)
 
 
-def white_of(pixels: Array) -> float:
-    """The value of white: the largest of uint8 and uint16; of other numbers 1, 255 or 65535.
+def white_and_doubt(pixels: Array) -> tuple[float, str]:
+    """The value of white, and why it is a guess; empty if the pixels speak for it.
 
-    Of these three it is the first whose double 99.9 % of the values do not exceed: noise may be far
-    above white, and a single value says nothing. Whole numbers above 2 have no white of 1.
+    It is the largest of uint8 and uint16; of other numbers the first of 1, 255 and 65,535 whose
+    double 95 % of the values do not exceed (whole numbers above 2 have no white of 1): noise, and
+    bright dots in a few of the pixels, may be far above white.
 
-    >>> white_of(np.zeros((2, 2), np.uint8)), white_of(np.array([[1.2, -0.1]]))
-    (255.0, 1.0)
+    It is a guess if 99 % of the values are below 5/4 of the next smaller white in use (`LESSER`),
+    which noise may exceed by that, or 1 % above 5/2 of white, or a single one above 4 times white.
+    Eight bits are no guess.
+
+    >>> white_and_doubt(np.zeros((2, 2), np.uint8)), white_and_doubt(np.array([[1.2, -0.1]]))
+    ((255.0, ''), (1.0, ''))
+    >>> white_and_doubt(np.array([[0, 4095]], np.uint16))
+    (65535.0, 'its largest value is 4,095')
     """
-    if pixels.dtype in (np.uint8, np.uint16):
-        return float(np.iinfo(pixels.dtype).max)
-    usual, largest = _usual_and_largest(pixels)
-    whole = largest > 2 and bool((pixels == np.rint(pixels)).all())
-    return next((white for white in WHITES[whole:] if usual <= 2 * white), usual)
-
-
-def _usual_and_largest(pixels: Array) -> tuple[float, float]:
-    """What 99.9 % of the values do not exceed, and the largest, both without their signs."""
-    sizes = np.abs(pixels.astype(np.float64)).ravel()
-    if not sizes.size:
-        return 0.0, 0.0
-    some = sizes[:: max(1, sizes.size // MAX_QUANTILE_VALUES)]
-    return float(np.quantile(some, 0.999, method="lower")), float(sizes.max())
-
-
-def doubt_about_white(pixels: Array, white: float) -> str:
-    """Why `white_of` is a guess for these pixels; empty if they speak for it.
-
-    >>> doubt_about_white(np.array([[0, 4095]], np.uint16), 65535.0)
-    'the largest value is 4,095'
-    """
-    usual, largest = _usual_and_largest(pixels)
-    if largest > 4 * white:
-        return f"99.9 % of the values are at most {usual:,.4g}, but the largest is {largest:,.4g}"
-    # 12 bits in 16 end at a sixteenth of white; noise of σ 100 ends at two and a half times white
-    if pixels.dtype == np.uint8 or white / 15.9 <= largest <= 2.5 * white or largest == 0:
-        return ""
-    return f"the largest value is {largest:,.6g}"
+    known = {"uint8": 255.0, "uint16": 65535.0}.get(pixels.dtype.name)
+    if pixels.dtype == np.uint8 or not pixels.size:
+        return known or 1.0, ""
+    largest = max(abs(float(pixels.min())), abs(float(pixels.max())))
+    some = np.abs(pixels.ravel()[:: max(1, pixels.size // MAX_QUANTILE_VALUES)].astype(float))
+    most, nearly_all = np.quantile(some, (0.95, 0.99), method="higher").tolist()
+    whole = not known and largest > 2 and bool((pixels == np.rint(pixels)).all())
+    white = known or next((white for white in WHITES[whole:] if most <= 2 * white), most)
+    if largest <= 4 * white and (
+        largest == 0 or 1.25 * LESSER.get(white, white) < nearly_all <= 2.5 * white
+    ):
+        return white, ""
+    share = f"99 % of its values are at most {nearly_all:,.4g} and " if nearly_all < largest else ""
+    return white, f"{share}its largest value is {largest:,.6g}"
 
 
 # ------------------------------------------------------------------------------ reading
@@ -239,21 +233,22 @@ def _from_tifffile(path: Path, max_pixels: int, notes: list[str]) -> Photograph 
 
 
 def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
-    from PIL import Image
-
-    with Image.open(path, formats=image_files.PILLOW_FORMATS) as image:
+    with image_files.open_image(path) as image:
         _check_size(*image.size, max_pixels)
         if getattr(image, "is_animated", False):
-            notes.append("holds several pictures: only the first is read")
+            notes.append(image_files.SEVERAL)
         # These depend on how the image is stored: they are read before it is decoded.
         exif, orientation = b"", 1
         if image.format == "TIFF":
             tags = image.getexif()
             exif, orientation = image_files.kept_tags(tags), tags.get(ORIENTATION, 1)
         planes: Array | None = image_files.sixteen_bit_colours(image, path)
+        marker = image_files.no_data_of(image)
         image.load()  # some of the metadata comes after the pixels
+        if planes is None:
+            image_files.refuse_no_data(marker, image)
         icc = image.info.get("icc_profile") or b""
-        if image.mode in CONVERTED_MODES:
+        if image.mode in image_files.CONVERTED_MODES:
             lost = " and the colour profile is left out" if icc else ""
             notes.append(f"is {image.mode}: its colours become RGB{lost}")
         planes = _stored(image, icc) if planes is None else planes
@@ -263,7 +258,7 @@ def _from_pillow(path: Path, max_pixels: int, notes: list[str]) -> Photograph:
             # the one colour that is transparent
             shown = (pixels != np.array(key, np.uint16)).reshape(*pixels.shape[:2], -1).any(axis=2)
             alpha = shown * np.uint16(65_535)
-        icc = b"" if image.mode in CONVERTED_MODES else icc
+        icc = b"" if image.mode in image_files.CONVERTED_MODES else icc
         dpi = _dpi(image.info.get("dpi", ()))
         return Photograph(pixels, alpha, exif or _exif(image), icc, dpi)
 
@@ -475,8 +470,8 @@ class Images(Sequence[Any]):
         (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements (or 1) are one
         image.
     white : float, optional
-        The value of white in all of them; otherwise `white_of` each image, with a warning where
-        it is a guess.
+        The value of white in all of them; otherwise `white_and_doubt` finds that of each image,
+        with a warning where it is a guess.
 
     Attributes
     ----------
@@ -509,8 +504,9 @@ class Images(Sequence[Any]):
             if nbytes <= MAX_HELD:
                 self._held[i] = image
             self.sizes.append((image.shape[0], image.shape[1]))
-            self.whites.append(white_of(image) if white is None else white)
-            if white is None and (doubt := doubt_about_white(image, self.whites[i])):
+            found, doubt = white_and_doubt(image) if white is None else (white, "")
+            self.whites.append(found)
+            if doubt:
                 doubts.append(
                     f"{self.name(i)}: white is taken as {self.whites[i]:,.0f}, a guess, as {doubt}"
                 )
@@ -520,7 +516,7 @@ class Images(Sequence[Any]):
         if not self._sources:
             raise InputError("X holds no images.")
         if doubts:
-            more = f" (so of {len(doubts) - 1} images more)" if len(doubts) > 1 else ""
+            more = f" (and for {len(doubts) - 1} more images)" if len(doubts) > 1 else ""
             warnings.warn(f"{doubts[0]}{more}; if it is another, give white=.", stacklevel=2)
         self.channels = 3 if 3 in dimensions else 1
         self.mixed = len(dimensions) == 2
@@ -543,7 +539,8 @@ class Images(Sequence[Any]):
     def raw(self, i: int) -> Array:
         """Image ``i`` as it was given."""
         source = self._sources[i][1]
-        return read_photograph(source).pixels if isinstance(source, Path) else np.asarray(source)
+        pixels = read_photograph(source).pixels if isinstance(source, Path) else unmasked(source)
+        return np.asarray(pixels)
 
     def name(self, i: int) -> str:
         """What messages call image ``i``."""
@@ -566,11 +563,17 @@ def _named_sources(given: object) -> Iterator[tuple[str, Any]]:
             else:
                 yield f"Image {i} of X", item
         return
-    array = np.asarray(given)
+    array = np.asarray(unmasked(given))
     if array.ndim == 0:
         raise InputError(f"X is a {type(given).__name__}; give an image, several, or a folder.")
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4)):
         yield "X", array
+    elif array.ndim == 3 and _reads_as_channels(*array.shape):
+        n, height, width = array.shape
+        raise InputError(
+            f"X has shape {array.shape}, which reads as one image of {width} channels; give grey "
+            f"or (height, width, 3), or list(X) for {n} images of {height} × {width} pixels."
+        )
     elif array.ndim in (3, 4):
         yield from ((f"Image {i} of X", image) for i, image in enumerate(array))
     else:
@@ -580,12 +583,17 @@ def _named_sources(given: object) -> Iterator[tuple[str, Any]]:
         )
 
 
+def _reads_as_channels(n: int, height: int, width: int) -> bool:
+    """Whether (n, height, width) looks like one image of many channels, not n narrow images."""
+    return n == height > width or 2 * width < min(n, height)
+
+
 def check_image(pixels: object, name: str) -> Array:
     """One image, (H, W) or (H, W, 3), in a dtype that torch can compute with.
 
     Colours that are all grey become (H, W). Raises InputError, which calls the image ``name``.
     """
-    image = np.asarray(pixels)
+    image = np.asarray(unmasked(pixels))
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
     if image.dtype.kind not in "uif":
@@ -600,9 +608,10 @@ def check_image(pixels: object, name: str) -> Array:
     if not image.size:
         raise InputError(f"{name} has shape {image.shape}: it holds no pixels.")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise InputError(f"{name} holds NaN or infinity; replace them first.")
-    if image.dtype.kind == "f" and np.abs(image).max() > MAX_VALUE:
-        largest = np.abs(image).max()
+        raise InputError(
+            f"{name} holds NaN, infinity or masked values; replace them first, as filled() does."
+        )
+    if image.dtype.kind == "f" and (largest := float(np.abs(image).max())) > MAX_VALUE:
         raise InputError(f"{name} holds values up to {largest:.0e}; divide it by its white.")
     if image.ndim == 3 and (image[..., :1] == image[..., 1:]).all():
         image = image[..., 0]  # the same noise three times is not noise in three channels
@@ -612,7 +621,7 @@ def check_image(pixels: object, name: str) -> Array:
 def _as_torch_dtype(image: Array, name: str) -> Array:
     """uint8 or uint16, or float32 or float64, in this machine's byte order.
 
-    Wider whole numbers become floats, as `white_of` must not know them by their largest value.
+    Wider whole numbers become floats: `white_and_doubt` must not know them by their largest value.
     """
     if image.dtype.kind == "f":
         return image.astype(np.float64 if image.dtype.itemsize >= 8 else np.float32, copy=False)
