@@ -26,17 +26,16 @@ from narrows.io.datasets import GZIP_DAMAGE, damaged_gzip
 from narrows.io.table_advice import (
     EXACT_INTEGERS,
     MAX_DISTINCT_WORDS,
+    MISSING,
     drop_or_encode,
     inexact,
     is_date,
+    is_inexact,
     is_number,
     is_worth_encoding,
     respell,
 )
 
-# The words of pandas, R, SQL, Excel and SAS for a value that is missing, in small letters.
-MISSING = {"", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "none", "null", "\\n"}
-MISSING |= {"?", "-", "--", "."}
 PANDAS_MISSING = {"", "NA", "N/A", "#N/A", "#NA", "<NA>", "NaN", "nan", "-nan", "None", "null"}
 PANDAS_MISSING |= {"n/a", "NULL", "-NaN"}
 BOOLEANS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
@@ -480,5 +479,5 @@ def _refuse_inexact(form: _Form, X: Array, index: int) -> None:
             where, cell = form.where(line, int(j)), cells[j]
             if np.isinf(float(cell)) and "inf" not in cell.lower():
                 raise InputError(f"{where}: {cell} is above 1.8e308, the largest float64; drop it.")
-            if cell.lstrip("+-").isdecimal() and int(cell) != int(float(cell)):
+            if is_inexact(cell):
                 raise InputError(inexact(where, cell))

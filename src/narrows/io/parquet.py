@@ -14,9 +14,11 @@ from narrows.exceptions import InputError
 from narrows.io.image_files import natural_key
 from narrows.io.sources import LazyRows, damaged, import_package
 from narrows.io.table_advice import (
+    EXACT_INTEGERS,
     drop_or_encode,
     first_inexact,
     inexact,
+    is_inexact,
     is_number,
     is_worth_encoding,
 )
@@ -120,11 +122,15 @@ class ParquetRows(LazyRows):
         for j, (position, field) in enumerate(columns.items()):
             column = table.column(position)
             values = _values(column)
+            at, cells = None, values
             if self.dtype.kind == "f" and values.dtype.kind in "iu":
                 at = first_inexact(values)
-                if at is not None:
-                    where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
-                    raise InputError(inexact(f'{where} "{field.name}"', values[at]))
+            elif pa.types.is_decimal(field.type) and (np.abs(values) >= EXACT_INTEGERS).any():
+                cells = column.to_pylist()
+                at = next((i for i, cell in enumerate(cells) if is_inexact(cell)), None)
+            if at is not None:
+                where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
+                raise InputError(inexact(f'{where} "{field.name}"', cells[at]))
             gaps = column.null_count and values.dtype.kind in "iub"
             block[:, j] = np.where(column.is_null(), np.nan, values) if gaps else values
         return block

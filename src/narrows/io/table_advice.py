@@ -22,12 +22,17 @@ THOUSANDS, DECIMAL, BOTH = (
 )
 COMMA_OPTIONS = {THOUSANDS: "thousands=','", DECIMAL: "decimal=','",
                  BOTH: "thousands='.', decimal=','"}  # fmt: skip
+# The words of pandas, R, SQL, Excel and SAS for a value that is missing, in small letters.
+MISSING = {"", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "none", "null", "\\n"}
+MISSING |= {"?", "-", "--", "."}
+WHOLE = re.compile(r"\s*([+-]?\d+)(\.0*)?\s*")
 GROUPS = " '’_\u00a0\u2009\u202f"  # between groups of three digits
 MINUS = "\u2212\u2013"  # the minus of mathematics, and a dash
 SIGNS = "$€£¥%"
 # What a number that people write may have, what it looks like, and what is replaced to read it.
 SPELLINGS: tuple[tuple[str, str, dict[str, str]], ...] = (
     (THOUSANDS, r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", {",": ""}),
+    ("thousands separators", r"[+-]?\d{1,2}(,\d{2})+,\d{3}(\.\d+)?", {",": ""}),  # of India
     (DECIMAL, r"[+-]?\d*,\d+(e[+-]?\d+)?", {",": "."}),
     (BOTH, r"[+-]?\d{1,3}(\.\d{3})+,\d+", {".": "", ",": "."}),
     ("thousands separators", r"[+-]?\d{1,3}(\.\d{3}){2,}", {".": ""}),
@@ -123,6 +128,18 @@ def drop_or_encode(read: str, drop: Mapping[str, object], encode: Sequence[str],
         about.append(f"{columns_hold(encode)} only words: encode")
         frame = f"pandas.get_dummies({frame})"
     return f"{', '.join(about)}, for example with {frame}.{write}."
+
+
+def is_inexact(value: object) -> bool:
+    """Whether a cell is, or writes, an integer that float64 cannot hold.
+
+    >>> is_inexact("9007199254740993"), is_inexact(2**53), is_inexact("1e300")
+    (True, False, False)
+    """
+    if isinstance(value, float | np.floating):
+        return False
+    found = WHOLE.fullmatch(value.decode() if isinstance(value, bytes) else str(value))
+    return found is not None and int(found[1]) != int(float(found[1]))
 
 
 def first_inexact(values: NDArray[np.integer]) -> int | None:
