@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,9 @@ def test_other_cells_tell_a_decimal_comma_from_a_separator() -> None:
         ("# x\na;b\n1,5;2\n;4\n", [[1.5, 2], [nan, 4]]),
         ('[{"a": 1, "b": 2.5}, {"a": 3, "b": null}]', [[1, 2.5], [3, nan]]),
         ('{\n"a": [1, 3],\n"b": [2.5, 4]}', [[1, 2.5], [3, 4]]),
+        ('{"data": [[1, 2], [3, 4]]}', [[1, 2], [3, 4]]),
+        ('{"n": 2, "rows": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}', [[1, 2], [3, 4]]),
+        ('{"columns": ["a", "b"], "index": [0, 1], "data": [[1, 2], [3, 4]]}', [[1, 2], [3, 4]]),
         ('{"a": 1, "b": 2.5}\n{"a": 3, "b": 4}\n', [[1, 2.5], [3, 4]]),
         ("a,b\n1,red\n2,blue\n3,red\n", [[1, 0, 1], [2, 1, 0], [3, 0, 1]]),
         ("a,b\n1,u1\n2,u2\n3,u3\n4,u4\n5,u5\n6,u6\n", [[1], [2], [3], [4], [5], [6]]),
@@ -295,7 +299,7 @@ def test_what_is_no_table_is_called_what_it_is() -> None:
 
 
 def test_columns_of_parquet_that_hold_no_numbers_get_a_command_that_works() -> None:
-    pytest.importorskip("pyarrow")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     n = 12
     base = pd.DataFrame({"a": np.arange(n) / 2})
     embedded = base.assign(e=[[float(i), 1.0] for i in range(n)])
@@ -306,12 +310,23 @@ def test_columns_of_parquet_that_hold_no_numbers_get_a_command_that_works() -> N
         (base.assign(when=pd.date_range("2020", periods=n, tz="UTC")), (n, 1)),
         (base.assign(when=pd.date_range("2020", periods=n), kind=["u", "v"] * 6), (n, 3)),
         (base.assign(text=["1.5", "2"] * 6), (n, 2)),
+        (base.assign(text=["1.5", "NA", ""] * 4), (n, 2)),
+        (base.assign(text=[b"1.5", b"2"] * 6), (n, 2)),
+        (base.assign(text=[b"u", b"v"] * 6), (n, 3)),
         (embedded, (n, 2)),
     ):
         for old in Path().glob("numbers.*"):
             old.unlink()
         frame.to_parquet("t.parquet")
         assert read(follow("t.parquet")).X.shape == shape
+    base.assign(text=["1,5", "2"] * 6).to_parquet("t.parquet")
+    assert "'1,5', a decimal comma: save it as the number 1.5" in refusal("t.parquet")
+    view = pa.table({"a": pa.array(["1", "2"], pa.string_view())})
+    pq.write_table(view, "t.parquet")
+    assert ".astype({'a': float})" in refusal("t.parquet")
+    big = pa.array([Decimal("12345678901234567890"), None], pa.decimal128(38, 0))
+    pq.write_table(pa.table({"a": big}), "t.parquet")
+    assert "12345678901234567890 is above 2**53" in refusal("t.parquet")
 
 
 # ------------------------------------------------------------------------------ whole tables

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import re
 import warnings
 from array import array
@@ -55,8 +56,7 @@ OTHER_KINDS = {
     "table itself.",
     r"version https://git-lfs": "a pointer of git LFS: get the file itself with `git lfs pull`.",
     r"(?i)@relation": "an ARFF file: remove the lines that begin with '@' or '%'.",
-    r'\{|\[\s*[\[{"\d-]': "JSON: use pandas.read_json({path}{lines}).to_csv('numbers.csv', "
-    "index=False).",
+    r'\{|\[\s*[\[{"\d-]': "JSON: use {json}.to_csv('numbers.csv', index=False).",
 }
 
 Row = tuple[int, list[str]]  # the line's number, from 1, and its cells
@@ -246,9 +246,24 @@ def _preamble(path: Path) -> tuple[int, str | None, str]:
             raise InputError(f"'{path}' is empty: expected rows of numbers.")
     for pattern, words in OTHER_KINDS.items():
         if re.match(pattern, line):
-            found = words.format(path=repr(str(path)), lines=", lines=True" * in_lines)
+            found = words.format(json=_json_call(path, in_lines))
             raise InputError(f"'{path}' is not a text table but {found}")
     return top, delimiter, comment
+
+
+def _json_call(path: Path, in_lines: bool) -> str:
+    """The call that reads a table stored as JSON with pandas."""
+    source = repr(str(path))
+    if in_lines:
+        return f"pandas.read_json({source}, lines=True)"
+    with _text(path) as file, suppress(ValueError, RecursionError):
+        held = json.load(file)
+        for key, rows in held.items() if isinstance(held, dict) else ():
+            if {"columns", "data"} <= set(held) <= {"columns", "data", "index"}:
+                return f"pandas.read_json({source}, orient='split')"
+            if isinstance(rows, list) and rows and isinstance(rows[0], list | dict):
+                return f"pandas.DataFrame(pandas.read_json({source}, typ='series')[{key!r}])"
+    return f"pandas.read_json({source})"
 
 
 def _sample(
