@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -17,7 +18,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import Bunch
 
 from helpers.small_data import curve
-from narrows import AdversarialAE, Autoencoder, Codec, InputError, ParameterError
+from narrows import AdversarialAE, Autoencoder, Codec, ConditionalVAE, InputError, ParameterError
 from narrows.estimators.validation import validate_X
 
 N = 60
@@ -26,6 +27,7 @@ GONE = np.random.default_rng(0).random(X.shape) < 0.2
 GONE[:, 0] = False
 HOLES = np.where(GONE, np.nan, X)
 MASKED = np.ma.array(np.where(GONE, -999.0, X), mask=GONE)
+BIG = 2**53 + 1
 SMALL: dict[str, Any] = {"latent_dim": 1, "max_epochs": 1, "random_state": 0}
 
 
@@ -108,6 +110,73 @@ def test_a_mask_counts_in_every_method() -> None:
     np.testing.assert_array_equal(back, HOLES)
 
 
+GAP = np.ma.array([1, -999], mask=[0, 1])
+PAIR = np.empty(2, object)
+PAIR[:] = [GAP, GAP]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([GAP, GAP], [[1, np.nan]] * 2),
+        ([[GAP, GAP], [GAP, GAP]], [[[1, np.nan]] * 2] * 2),
+        (PAIR, [[1, np.nan]] * 2),
+        *[
+            (pa.table({"a": pa.array(values).dictionary_encode(), "b": [3, 3, 3]}),
+             [[5, 3], [1, 3], [np.nan, 3]])
+            for values in ([5, 1, None], [5.0, 1.0, None], ["5", "1", None])
+        ],
+        (pa.record_batch({"a": pa.array([True, None]).dictionary_encode()}), [[1], [np.nan]]),
+        (pl.DataFrame({"a": pl.Series([5, None], dtype=pl.Int128)}), [[5], [np.nan]]),
+        (np.ma.array([[2**60 + 1, 1], [2, 3]], mask=[[1, 0], [0, 0]]), [[np.nan, 1], [2, 3]]),
+        (pd.DataFrame({"a": pd.array([2**53, None], "Int64")}), [[2**53], [np.nan]]),
+        ([[2**53, 1.5], [1e300, 2]], [[2**53, 1.5], [1e300, 2]]),
+        (torch.ones(2, 2).to(torch.float8_e4m3fn), np.ones((2, 2))),
+    ],
+)  # fmt: skip
+def test_a_gap_is_nan_however_deep_or_coded(data: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(admitted(data).squeeze(), np.squeeze(expected))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.ma.array([[BIG, 1], [2, 3]], mask=[[0, 1], [0, 0]]),
+        np.ma.array([[BIG, 1], [2, 3]], mask=[[0, 1], [0, 0]], dtype="u8"),
+        pa.table({"a": [BIG, None, 3]}),
+        pa.table({"a": pa.array([BIG, None]).dictionary_encode()}),
+        pa.table({"a": [Decimal(BIG), None]}),
+        pd.DataFrame({"a": pd.array([BIG, None], dtype="Int64")}),
+        pd.DataFrame({"a": pd.Categorical([BIG, None]), "b": [1.5, 2]}),
+        pd.DataFrame({"a": np.array([np.int64(BIG), None], dtype=object)}),
+        pd.DataFrame({"a": [str(BIG), "3"]}),
+        pl.DataFrame({"a": [BIG, None]}),
+        pl.DataFrame({"a": [BIG, None], "b": [1.5, 2]}),
+        pl.DataFrame({"a": pl.Series([BIG, None], dtype=pl.Int128)}),
+        [[BIG, 1.5], [2, 3]],
+        [[[BIG], [1.5]], [[2], [np.int64(3)]]],
+    ],
+)
+def test_an_integer_that_would_become_another_is_refused(data: Any) -> None:
+    with pytest.raises(InputError, match=rf"{BIG} is above 2\*\*53"):
+        admitted(data)
+
+
+def test_classes_with_a_gap_are_refused() -> None:
+    for y in (np.ma.array([-999, 0, 1, 0], mask=[1, 0, 0, 0]), [np.ma.masked, 0, 1, 0],
+              np.ma.array(["a", "b"] * 2, mask=[1, 0, 0, 0]),
+              pa.array([5, 7, None, 5]).dictionary_encode()):  # fmt: skip
+        with pytest.raises(InputError, match=r"y holds (missing values|NaN)"):
+            ConditionalVAE(**SMALL).fit(X[:4], y)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_fitted_model_cannot_choose_what_nan_means(in_memory: bool) -> None:
+    model = Autoencoder(**SMALL, in_memory=in_memory).fit(X)
+    with pytest.raises(InputError, match='or fit again and let missing="mask"'):
+        model.transform(Stored(HOLES))
+
+
 # ------------------------------------------------------------------------------ containers
 
 
@@ -161,6 +230,13 @@ RECORDS = [{"a": a, "b": b} for a, b in X[:, :2].tolist()]
         lambda: np.array([tuple(row) for row in X.tolist()], dtype=[(c, "f8") for c in "abcdef"]),
         lambda: pd.DataFrame(X, columns=list("abcdef")).to_records(),
         lambda: RECORDS,
+        lambda: pa.table({"a": X[:, 0], "b": X[:, 1]}).to_reader(),
+        lambda: BASE.groupby("a"),
+        lambda: np.ma.array(
+            [tuple(r) for r in X[:, :2].tolist()],
+            dtype=[("a", float), ("b", float)],
+            mask=[(0, 1)] * N,
+        ),
     ],
 )
 def test_a_container_that_is_no_array_gets_the_remedy_that_it_has(make: Any) -> None:
@@ -180,6 +256,16 @@ def test_other_containers_get_one_sentence() -> None:
         with pytest.raises(InputError) as caught:
             admitted(data)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    for data, words in (
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "X.to_padded_tensor"),
+        (torch.masked.masked_tensor(torch.ones(2, 2), torch.ones(2, 2) > 0), "X.to_tensor"),
+        (pa.array([[1, 2], [3, 4]]), "give X.to_pylist()"),
+        (pl.DataFrame({"w": [{"x": 1}] * 2}), "'w' of X holds a dict"),
+        (pl.DataFrame({"w": pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2))}), "numpy.stack of"),
+        (pd.DataFrame([[1, 2]] * 2, columns=["a", "a"]), "give each column its own name"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
+            admitted(data)
     with pytest.raises(InputError, match=r"numpy.reshape\(X, \(-1, 1\)\) is one feature"):
         admitted(X[:, 0])
     assert admitted(np.reshape(pd.Series(X[:, 0]), (-1, 1))).shape == (N, 1)
@@ -202,7 +288,12 @@ BASE = pd.DataFrame(X[:, :2], columns=["a", "b"])
         (["1", "x"] * (N // 2), r"words \('x'\)"),
         ([[1, 2]] * N, "a list in each row"),
         ([1j] * N, "complex numbers"),
-        ([{"x": 1}] * N, "dict"),
+        ([{"x": 1}] * N, "dict.*a column of each"),
+        (["1,5", "2"] * (N // 2), "'1,5', a decimal comma: write 1.5"),
+        (["NA", "2"] * (N // 2), "'NA', which is no number; put NaN"),
+        (["", "2"] * (N // 2), "'', which is no number; put NaN"),
+        (["1_000", "2"] * (N // 2), "'1_000', thousands separators: write 1000"),
+        ([10**400, 2] * (N // 2), "holds int"),
         ([2**53 + 1] * N, r"above 2\*\*53"),
         (pd.Series([2**53 + 1, 0.5] * (N // 2), dtype=object), r"above 2\*\*53"),
     ],

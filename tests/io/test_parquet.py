@@ -112,6 +112,14 @@ def test_integers_alone_keep_every_digit(tmp_path: Path) -> None:
     assert read(path).X.tolist() == [[2**53 + 1, -(2**62) - 1]]
 
 
+def test_a_type_that_pyarrow_does_not_read_is_no_damage(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    pl.DataFrame({"a": pl.Series([1], dtype=pl.Int128)}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(FileError) as caught:
+        read(tmp_path / "t.parquet")
+    sentence(caught, "t.parquet", "a type that pyarrow does not read")
+
+
 def test_files_with_different_columns(tmp_path: Path) -> None:
     parquet(tmp_path / "1.parquet", {"a": [1.0], "b": [2.0]})
     parquet(tmp_path / "2.parquet", {"b": [1.0], "a": [2.0]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,8 @@ def test_both_readers_give_the_same_numbers() -> None:
         ("\u22125", "a minus sign other than '-': write -5"),
         ("(5)", "a negative number in brackets: write -5"),
         ("9007199254740993", "above 2**53"),
+        ("9007199254740993.0", "above 2**53"),
+        ('"1,23,456"', "thousands separators: write 123456"),
         ("12345678901234567891", "leave the column out if it is an identifier"),
     ],
 )
@@ -205,6 +208,9 @@ def test_other_cells_tell_a_decimal_comma_from_a_separator() -> None:
         ("# x\na;b\n1,5;2\n;4\n", [[1.5, 2], [nan, 4]]),
         ('[{"a": 1, "b": 2.5}, {"a": 3, "b": null}]', [[1, 2.5], [3, nan]]),
         ('{\n"a": [1, 3],\n"b": [2.5, 4]}', [[1, 2.5], [3, 4]]),
+        ('{"data": [[1, 2], [3, 4]]}', [[1, 2], [3, 4]]),
+        ('{"n": 2, "rows": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}', [[1, 2], [3, 4]]),
+        ('{"columns": ["a", "b"], "index": [0, 1], "data": [[1, 2], [3, 4]]}', [[1, 2], [3, 4]]),
         ('{"a": 1, "b": 2.5}\n{"a": 3, "b": 4}\n', [[1, 2.5], [3, 4]]),
         ("a,b\n1,red\n2,blue\n3,red\n", [[1, 0, 1], [2, 1, 0], [3, 0, 1]]),
         ("a,b\n1,u1\n2,u2\n3,u3\n4,u4\n5,u5\n6,u6\n", [[1], [2], [3], [4], [5], [6]]),
@@ -213,7 +219,17 @@ def test_other_cells_tell_a_decimal_comma_from_a_separator() -> None:
         ("a|b|when\n1|x|2020-01-01\n2|x|2020-01-01\n", [[1, 1], [2, 1]]),
         (",a,b\n7,1,x\n9,2,y\n", [[1, 1, 0], [2, 0, 1]]),
         ('"a","b"\n"r1",1,x\n"r2",2,y\n', [[1, 1, 0], [2, 0, 1]]),
-        ("# by x\na b\n1 x\n2 y\n", None),
+        ("# by x\na b\n1 x\n2 y\n", [[1, 1, 0], [2, 0, 1]]),
+        ('"a" "k"\n"1" 1 "x"\n"2" 2 "y"\n', [[1, 1, 0], [2, 0, 1]]),
+        ("name\nNew York 1\nRome\n", None),
+        ("a\n1,5\n2,5\n3,5\n", [[1.5], [2.5], [3.5]]),
+        ("a\n7\n2,25\n-3,75\n", [[7], [2.25], [-3.75]]),
+        ("a;b\n1,5;2.5\n3,5;4\n", [[1.5, 2.5], [3.5, 4]]),
+        ("a;b\n1.234,5;2.345,5\n4;3\n", [[1234.5, 2345.5], [4, 3]]),
+        ("a , when \n1 , 2020-01-01\n2 , 2020-01-02\n", [[1], [2]]),
+        ('a, "when"\n1, "2020-01-01"\n2, "2020-01-02"\n', [[1], [2]]),
+        (",a\n2020-01-01,1\n2020-01-01,2\n", [[1], [2]]),
+        (",a,b\n2020-01-01,1,x\n2020-01-01,2,y\n", [[1, 1, 0], [2, 0, 1]]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:The first column has no name")
@@ -221,10 +237,49 @@ def test_following_the_advice_gives_the_numbers(
     text: str, numbers: list[list[float]] | None
 ) -> None:
     source = written(text)
-    if numbers is None:  # words between blanks: no table is recognized
+    if numbers is None:
         assert "words" in refusal(source)
         return
     np.testing.assert_array_equal(read(follow(source)).X, numbers)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("d;v\n01.02.2020;1.100,5\n02.02.2020;1.101,5\n", "misreads '01.02.2020' in column \"d\""),
+        ("a;b\n1.234,5;2.5\n4.567,8;3.5\n", "misreads '2.5' in column"),
+        ("a;b\n1,234,567;1,5\n4,567,890;2,5\n", "misreads '1,5' in column"),
+        ("a;b\n1,5;2\n3.5;4\n", "misreads '3.5' in the same column"),
+        ("a,b\n1,5,2,5\n3,5,4,5\n", "if this is a decimal comma, write 1.5, 2.5; otherwise"),
+        ('a,b\n"1,2\n3,4\n5,6\n', "line 2: a quotation mark opens a cell"),
+        ('a,b\n1,2\n3,"4\n5,6\n', "line 3: a quotation mark opens a cell"),
+        ('"1;2\n3;4\n', "line 1: a quotation mark opens a cell"),
+        ('1,2\n3,"4\n"\n5,x\n', "line 4, column 2: found 'x'"),
+        ("a,b\n1,1.2K\n2,3M\n", "a number with a unit: write the numbers alone"),
+        ('a,b\n1,5"\n2,6"\n', "a number with a unit"),
+        ("a,b\n1,1/2\n2,1 3/4\n", "a fraction: write"),
+        ("a,b\n1,1 days 00:00:00\n2,-1 days 01:00:00\n", "a length of time"),
+        ("a,b\n1,1.5 million\n2,PT5M\n", "only words"),
+    ],
+)
+def test_what_only_its_writer_can_mend_gets_no_command_that_spoils_it(
+    text: str, words: str
+) -> None:
+    said = refusal(written(text))
+    assert words in said and ("pandas." not in said or "only words" in said)
+
+
+def test_a_row_in_quotation_marks_begins_where_it_begins() -> None:
+    np.testing.assert_array_equal(read(written('"1\n",5\n2,3\n')).X, [[1, 5], [2, 3]])
+
+
+@pytest.mark.parametrize(
+    "text", [",5.5,7.25\n1,2,3\n3,4,5\n", ",5\n1,2\n3,4\n", ",400,500\n0.0,1,2\n"]
+)
+def test_a_first_row_that_begins_with_a_gap_is_kept_and_asked_about(text: str) -> None:
+    with pytest.warns(UserWarning, match="if it is the header, put a letter before each name"):
+        assert np.isnan(read(written(text)).X[0, 0])
+    np.testing.assert_array_equal(read(written(",5,7\n0,1,2\n1,3,4\n")).X, [[1, 2], [3, 4]])
 
 
 def test_what_is_no_table_is_called_what_it_is() -> None:
@@ -244,7 +299,7 @@ def test_what_is_no_table_is_called_what_it_is() -> None:
 
 
 def test_columns_of_parquet_that_hold_no_numbers_get_a_command_that_works() -> None:
-    pytest.importorskip("pyarrow")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     n = 12
     base = pd.DataFrame({"a": np.arange(n) / 2})
     embedded = base.assign(e=[[float(i), 1.0] for i in range(n)])
@@ -255,12 +310,23 @@ def test_columns_of_parquet_that_hold_no_numbers_get_a_command_that_works() -> N
         (base.assign(when=pd.date_range("2020", periods=n, tz="UTC")), (n, 1)),
         (base.assign(when=pd.date_range("2020", periods=n), kind=["u", "v"] * 6), (n, 3)),
         (base.assign(text=["1.5", "2"] * 6), (n, 2)),
+        (base.assign(text=["1.5", "NA", ""] * 4), (n, 2)),
+        (base.assign(text=[b"1.5", b"2"] * 6), (n, 2)),
+        (base.assign(text=[b"u", b"v"] * 6), (n, 3)),
         (embedded, (n, 2)),
     ):
         for old in Path().glob("numbers.*"):
             old.unlink()
         frame.to_parquet("t.parquet")
         assert read(follow("t.parquet")).X.shape == shape
+    base.assign(text=["1,5", "2"] * 6).to_parquet("t.parquet")
+    assert "'1,5', a decimal comma: save it as the number 1.5" in refusal("t.parquet")
+    view = pa.table({"a": pa.array(["1", "2"], pa.string_view())})
+    pq.write_table(view, "t.parquet")
+    assert ".astype({'a': float})" in refusal("t.parquet")
+    big = pa.array([Decimal("12345678901234567890"), None], pa.decimal128(38, 0))
+    pq.write_table(pa.table({"a": big}), "t.parquet")
+    assert "12345678901234567890 is above 2**53" in refusal("t.parquet")
 
 
 # ------------------------------------------------------------------------------ whole tables

@@ -23,7 +23,7 @@ from narrows.estimators.fitted_state import CLASSES, EstimatorState
 from narrows.estimators.generation import GenerativeMixin
 from narrows.estimators.parameters import named_plainly
 from narrows.estimators.reconstruction import Codes, framed
-from narrows.estimators.validation import Array, Given
+from narrows.estimators.validation import Array, Given, column_cells
 from narrows.exceptions import InputError, ParameterError
 from narrows.parts.model import ClassConditionalModel, with_class
 from narrows.training.batches import Rows, Scaling
@@ -269,7 +269,9 @@ def _numbers(y: object, n: int, classes: NDArray[Any] | None) -> NDArray[np.int6
 
 def _as_classes(given: object) -> NDArray[Any]:
     """Classes as an array of numbers or words."""
-    y: NDArray[Any] = np.asarray(given)
+    y: NDArray[Any] = column_cells(given)
+    if y.dtype == object and any(v is None for v in y.flat):
+        raise InputError("y holds missing values; drop such rows, or leave y out.")
     if y.dtype == object and len({type(v) for v in y.flat}) == 1:
         y = np.asarray(y.tolist())
     if y.dtype.kind not in "biufU":

@@ -10,7 +10,7 @@ import copy
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ from narrows.io.sources import (
     refuse_container,
     unmasked,
 )
-from narrows.io.table_advice import first_inexact, inexact
+from narrows.io.table_advice import MISSING, first_inexact, inexact, is_inexact, spellings
 from narrows.training.streamed_batches import read_blocks
 
 Array = NDArray[Any]
@@ -41,6 +41,7 @@ MEMINFO = Path("/proc/meminfo")  # Linux: memory of the machine
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # Linux: the limit of a container
 UNKNOWN_FREE_MEMORY = 2**33  # bytes assumed free on a system that does not say
 LARGEST_EXACT = 2**53  # float64 holds every integer up to here
+PLAIN = re.compile(r"(u?int|float)(8|16|32|64)|bool(ean)?")  # dtypes of frames that NumPy has too
 
 
 # as dtype.str and as str(dtype); no other dtype is taken from a file ("V1000000000" asks for 1 GB)
@@ -129,13 +130,18 @@ def sklearn_attributes(spec: InputSpec) -> dict[str, Any]:
 class CheckedRows:
     """The rows of a source in the networks' shape; each slice is read, checked and rearranged.
 
-    ``spec=None`` leaves rows in the user's shape. ``missing``: see `refuse_not_finite`.
+    ``spec=None`` leaves rows in the user's shape. ``missing``, ``fitted``: see
+    `refuse_not_finite`.
     """
 
     def __init__(
-        self, source: Source, spec: InputSpec | None = None, missing: bool | None = None
+        self,
+        source: Source,
+        spec: InputSpec | None = None,
+        missing: bool | None = None,
+        fitted: bool = False,
     ) -> None:
-        self.source, self.missing = source, missing
+        self.source, self.missing, self.fitted = source, missing, fitted
         self.layout = None if spec is None else spec.layout
         self.names = None if spec is None else spec.feature_names
         given = np.dtype(source.dtype)
@@ -188,7 +194,7 @@ class CheckedRows:
                 "its length and shape must be those of what its slices give."
             )
         found = found.astype(self.dtype, copy=False)
-        refuse_not_finite(found, self.names, first=start, missing=self.missing)
+        refuse_not_finite(found, self.names, start, missing=self.missing, fitted=self.fitted)
         return found if self.layout is None else self.layout.to_model(found)
 
 
@@ -233,9 +239,10 @@ def validate_X(
     array, names = _checked_count(estimator, X if is_table(X) else _to_array(X), spec)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
+    fitted = spec is not None
     spec = spec or InputSpec(_infer_layout(estimator, array), names if titles is None else titles)
     _check_shape(estimator, array, spec.layout)
-    refuse_not_finite(array, spec.feature_names, missing=_may_miss(estimator))
+    refuse_not_finite(array, spec.feature_names, missing=_may_miss(estimator), fitted=fitted)
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     return spec.layout.to_model(native), spec
 
@@ -251,9 +258,10 @@ def _validate_lazy(
     _refuse_kinds(rows)
     # two rows: enough for scikit-learn to judge, few enough to copy
     _, names = _checked_count(estimator, np.asarray(X[0:2]), spec)
+    fitted = spec is not None
     spec = spec or InputSpec(_infer_layout(estimator, rows), names if titles is None else titles)
     _check_shape(estimator, rows, spec.layout)
-    return CheckedRows(X, spec, _may_miss(estimator)), spec
+    return CheckedRows(X, spec, _may_miss(estimator), fitted), spec
 
 
 def _may_miss(estimator: DataParameters) -> bool | None:
@@ -347,10 +355,9 @@ def _checked_count(
 def _to_array(X: Any) -> Array:
     """X, no frame, as an array of numbers; object arrays and text become float64."""
     try:
-        if isinstance(X, Tensor):
-            X = X.detach().cpu()
-            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-        array = np.asarray(unmasked(X))
+        array = np.asarray(_tensor_to_numpy(X) if isinstance(X, Tensor) else unmasked(X))
+    except InputError:
+        raise
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise InputTypeError(
             f"X is a {type(X).__name__} that NumPy does not read ({error}); give an array."
@@ -364,9 +371,23 @@ def _to_array(X: Any) -> Array:
             f"X must be an array or a frame with one sample per row. Got {type(X).__name__} "
             "instead; read a file first, for example with numpy.load or pandas.read_csv."
         )
+    if isinstance(X, list | tuple) and array.dtype.kind == "f":  # NumPy rounds integers in them
+        for place in np.argwhere(np.abs(array) >= LARGEST_EXACT):
+            cell: Any = X
+            for i in place:
+                cell = cell[i]
+            if np.isfinite(array[tuple(place)]) and is_inexact(cell):
+                raise InputError(inexact(f"X{place.tolist()}", cell))
     if array.dtype.names or (array.ndim == 1 and len(array) and isinstance(array[0], dict)):
         what = "a structured array" if array.dtype.names else "dicts"
-        raise InputTypeError(f"X holds {what}, not rows of numbers: give pandas.DataFrame(X).")
+        masked = isinstance(X, np.ma.MaskedArray)
+        frame = "{name: X[name] for name in X.dtype.names}" if masked else "X"
+        raise InputTypeError(
+            f"X holds {what}, not rows of numbers: give pandas.DataFrame({frame})."
+        )
+    if array.dtype == object and array.ndim == 1 and len(array) and np.ndim(array[0]):
+        rows = "X.to_pylist()" if hasattr(X, "to_pylist") else "numpy.stack(X)"
+        raise InputError(f"X holds an array in each row: give {rows}, if all have one length.")
     if array.ndim == 1:
         raise InputError(
             f"Expected 2D array, got 1D array of shape {array.shape} instead. Reshape your data: "
@@ -380,17 +401,33 @@ def _to_array(X: Any) -> Array:
     return np.stack(numbers, 1).astype(float).reshape(array.shape) if numbers else array
 
 
+def _tensor_to_numpy(X: Tensor) -> Array:
+    """A dense tensor on any device; types that NumPy lacks become float32."""
+    if X.is_nested:
+        raise InputTypeError(
+            "X is a nested tensor, whose rows may differ in length: give "
+            'X.to_padded_tensor(float("nan")), whose NaN are missing values.'
+        )
+    if type(X).__name__ == "MaskedTensor":
+        raise InputTypeError('X is a MaskedTensor: give X.to_tensor(float("nan")).')
+    X = X.detach().cpu()
+    given = X.is_floating_point() and X.dtype not in (torch.float16, torch.float32, torch.float64)
+    found: Array = (X.float() if given else X).numpy()
+    return found
+
+
 def _frame_to_array(frame: Any) -> Array:
     """The columns of a frame side by side, as their common dtype."""
-    if len(set(getattr(frame, "dtypes", ()))) == 1:  # much faster where there are many columns
-        whole = np.asarray(frame)
-        if whole.dtype.kind in "biuf":
+    kinds = {str(kind).lower() for kind in getattr(frame, "dtypes", ())}
+    if len(kinds) == 1 and PLAIN.fullmatch(kind := next(iter(kinds))):
+        whole = np.asarray(frame)  # much faster where there are many columns
+        if whole.dtype.kind in "biu" or (whole.dtype.kind == "f" and kind.startswith("float")):
             return whole
     names = list(getattr(frame, "column_names", frame.columns))
     columns = []
     for j, name in enumerate(names):  # by position where there are any: names may occur twice
         column = frame.iloc[:, j] if hasattr(frame, "iloc") else frame[name]
-        columns.append(to_numbers(np.asarray(unmasked(column)), f"Column {name!r}"))
+        columns.append(to_numbers(column_cells(column), f"Column {name!r}"))
     if not columns:
         return np.empty((len(frame), 0))
     kinds = {column.dtype.kind for column in columns}
@@ -405,6 +442,27 @@ def _frame_to_array(frame: Any) -> Array:
     return array
 
 
+def column_cells(column: Any) -> Array:
+    """A column of any library; as objects where NumPy's own form would change or lose a value."""
+    kind: Any = getattr(column, "type", getattr(column, "dtype", None))
+    if str(kind).startswith("dictionary") and hasattr(
+        column, "cast"
+    ):  # pyarrow gives a gap in it the value beside
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if re.match("struct|u?int128", str(kind).lower()) and hasattr(column, "to_list"):  # of polars
+        return np.array(column.to_list(), dtype=object)
+    cells: Array = np.asarray(unmasked(column))
+    if cells.dtype.kind == "f" and not isinstance(kind, np.dtype | None):
+        with np.errstate(invalid="ignore"):
+            far = (np.abs(cells) >= LARGEST_EXACT).any()
+        if far and not re.match("(float|double|half)", str(kind).lower()):  # integers with gaps
+            exact = next(getattr(column, n) for n in ("to_pylist", "to_list") if hasattr(column, n))
+            whole = column.astype(object) if hasattr(column, "astype") else exact()
+            cells = np.array(whole, dtype=object)
+    return cells
+
+
 # Python's types of what stands in a column that holds no numbers
 MISSING_TYPES = {"NoneType", "NAType", "NaTType"}
 DATE_TYPES = {"Timestamp", "datetime", "date", "time", "datetime64", "Period"}
@@ -416,26 +474,30 @@ def to_numbers(values: Array, title: str) -> Array:
 
     Raises InputError that begins with ``title`` where it holds anything else.
     """
-    if values.dtype.kind in "biuf":
+    if values.dtype.kind in "biuf" and values.ndim == 1:
         return values
     if values.dtype.kind in "OUS" and values.ndim == 1:
         try:
-            return _exact(values, values.astype(float), title)
-        except (TypeError, ValueError):
+            numbers = values.astype(float)
+        except (TypeError, ValueError, OverflowError):
             filled = [np.nan if type(v).__name__ in MISSING_TYPES else v for v in values]
-        for value in filled:
-            try:
-                float(value)
-            except (TypeError, ValueError) as error:
-                raise _no_number(title, value, error) from error
-        return _exact(values, np.array(filled, dtype=float), title)
+            for value in filled:
+                try:
+                    float(value)
+                except (TypeError, ValueError, OverflowError) as error:
+                    raise _no_number(title, value, error) from error
+            numbers = np.array(filled, dtype=float)
+        for value in values:  # Python reads 1_000, no other reader does
+            if isinstance(value, str | bytes) and "_" in str(value):
+                raise _no_number(title, value, "")
+        return _exact(values, numbers, title)
     raise _no_number(title, values[0] if len(values) else values, values.dtype)
 
 
 def _exact(values: Array, numbers: Array, title: str) -> Array:
     """The numbers, unless an integer among the values became another."""
     for i in np.flatnonzero(np.abs(numbers) >= LARGEST_EXACT):
-        if isinstance(values[i], int) and values[i] != int(numbers[i]):
+        if np.isfinite(numbers[i]) and is_inexact(values[i]):
             raise InputError(inexact(f"Row {i}, {title[0].lower()}{title[1:]} of X", values[i]))
     return numbers
 
@@ -443,6 +505,15 @@ def _exact(values: Array, numbers: Array, title: str) -> Array:
 def _no_number(title: str, value: object, reason: object) -> InputError:
     kind = type(value).__name__
     if isinstance(value, str | bytes):
+        text = (value.decode(errors="replace") if isinstance(value, bytes) else value).strip()
+        if text.lower() in MISSING:
+            return InputError(
+                f"{title} of X holds {text!r}, which is no number; put NaN in its place if a value "
+                "is missing."
+            )
+        if found := spellings(text):
+            what, written = ", or ".join(found), " or ".join(found.values())
+            return InputError(f"{title} of X holds {text!r}, {what}: write {written} as a number.")
         return InputError(
             f"{title} of X holds words ({str(value)!r}), not numbers; encode it first "
             "(sklearn.preprocessing.OneHotEncoder), or drop it."
@@ -459,8 +530,14 @@ def _no_number(title: str, value: object, reason: object) -> InputError:
             f"{title} of X holds a {kind} in each row, not numbers; give numpy.stack of it, if "
             "all have one length, or drop it."
         )
+    if isinstance(value, Mapping | np.void):
+        return InputTypeError(
+            f"{title} of X holds a {kind} of fields in each row ({value!r:.40}); make a column "
+            "of each of them, or drop it."
+        )
     return InputTypeError(
-        f"{title} of X holds {kind} ({value!r}), not real numbers ({reason}); convert or drop it."
+        f"{title} of X holds {kind} ({value!r:.40}), not real numbers ({reason}); convert or drop "
+        "it."
     )
 
 
@@ -490,7 +567,8 @@ def _checked_table(
         if isinstance(error, InputError):
             raise
         kind = InputTypeError if isinstance(error, TypeError) else InputError
-        raise kind(" ".join(str(error).split())) from error
+        more = "; give each column its own name." if "unique column names" in str(error) else ""
+        raise kind(" ".join(str(error).split()) + more) from error
     return array, getattr(copy, "feature_names_in_", None)
 
 
@@ -510,11 +588,12 @@ def refuse_not_finite(
     first: int = 0,
     *,
     missing: bool | None = None,
+    fitted: bool = False,
 ) -> None:
     """Refuse NaN and infinity, naming the first place; row numbers count from ``first``.
 
     With ``missing=True`` NaN marks a missing value; with ``missing=False`` the message names that
-    choice, with None the estimator has none.
+    choice, with None the estimator has none. ``fitted``: only a new fit can choose.
     """
     if array.dtype.kind != "f":
         return
@@ -537,7 +616,8 @@ def refuse_not_finite(
             f"Input X contains {value} in row {row}, {spot}; drop such rows, fill them in "
             "(sklearn.impute.SimpleImputer) first"
             + (
-                ', or let missing="mask" (--missing mask) leave NaN out.'
+                f', or {"fit again and " * fitted}let missing="mask" (--missing mask) leave NaN '
+                "out."
                 if value == "NaN" and missing is not None
                 else "."
             )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import re
 import warnings
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
@@ -26,22 +27,22 @@ from narrows.io.datasets import GZIP_DAMAGE, damaged_gzip
 from narrows.io.table_advice import (
     EXACT_INTEGERS,
     MAX_DISTINCT_WORDS,
+    MISSING,
     drop_or_encode,
     inexact,
     is_date,
+    is_inexact,
     is_number,
     is_worth_encoding,
     respell,
 )
 
-# The words of pandas, R, SQL, Excel and SAS for a value that is missing, in small letters.
-MISSING = {"", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "none", "null", "\\n"}
-MISSING |= {"?", "-", "--", "."}
 PANDAS_MISSING = {"", "NA", "N/A", "#N/A", "#NA", "<NA>", "NaN", "nan", "-nan", "None", "null"}
 PANDAS_MISSING |= {"n/a", "NULL", "-NaN"}
 BOOLEANS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 LABEL_HEADERS = {"label", "labels", "class", "classes", "target", "y"}
 DELIMITERS = ("\t", ";", "|", ",")
+END = "\x1e end of the file"  # where it is in a cell, a quotation mark is open
 SAMPLE_LINES = 20  # read to find the delimiter and the header
 MAX_CELL_LENGTH = 40  # in a message
 STRAY_SHARE = 20  # a column is one of words if 1 in 20 cells is a word; fewer are mistakes
@@ -55,8 +56,7 @@ OTHER_KINDS = {
     "table itself.",
     r"version https://git-lfs": "a pointer of git LFS: get the file itself with `git lfs pull`.",
     r"(?i)@relation": "an ARFF file: remove the lines that begin with '@' or '%'.",
-    r'\{|\[\s*[\[{"\d-]': "JSON: use pandas.read_json({path}{lines}).to_csv('numbers.csv', "
-    "index=False).",
+    r'\{|\[\s*[\[{"\d-]': "JSON: use {json}.to_csv('numbers.csv', index=False).",
 }
 
 Row = tuple[int, list[str]]  # the line's number, from 1, and its cells
@@ -94,9 +94,28 @@ class _Form:
             "skipinitialspace": True if spelled else None,
         }
         given = "".join(f", {name}={v!r}" for name, v in options.items() if v is not None)
-        header = ", header=None" if self.header is None else ""
-        names = f", names={self.names!r}" if self.names and self.header is None else ""
+        names = f", names={self.plain_names()!r}" if self._is_renamed(index) else ""
+        header = ", header=None" if self.header is None else ", header=0" if names else ""
         return f"pandas.read_csv({str(self.path)!r}{given}{header}{names}"
+
+    def plain_names(self) -> list[str]:
+        """A name of its own for every column."""
+        found: dict[str, None] = {}
+        for j, given in enumerate(self.names or []):
+            name = given or f"column {j + 1}"
+            found[f"{name} {j + 1}" if name in found else name] = None
+        return list(found)
+
+    def _is_renamed(self, index: int) -> bool:
+        """Whether pandas would call a column, after the index, otherwise than we do."""
+        if not self.names or self.header is None:
+            return bool(self.names)
+        with _text(self.path) as file:
+            rows = islice(file, self.header, None)
+            raw = next(csv.reader(rows, delimiter=self.delimiter or " "))
+        if self.delimiter is not None and raw[-len(self.names) :] != self.names[-len(raw) :]:
+            return True
+        return self.plain_names()[index:] != self.names[index:]
 
 
 def read_csv(path: Path) -> tuple[Array, list[str] | None]:
@@ -131,7 +150,7 @@ def read_csv(path: Path) -> tuple[Array, list[str] | None]:
         raise damaged_gzip(path) from None
     names = form.names
     if names and len(names) != X.shape[1]:
-        raise _wrong_length(path, form.top + 1, X.shape[1], len(names))
+        raise _wrong_length(path, form.top + 1, [""] * X.shape[1], len(names))
     index = _index_width(form, X, columns)
     _refuse_words(form, columns, X, index)
     _refuse_inexact(form, X, index)
@@ -188,10 +207,17 @@ def _rows(path: Path, delimiter: str | None, top: int) -> Iterator[Row]:
                 if line.strip():
                     yield i, [quoted or plain for quoted, plain in BLANKS.findall(line)]
             return
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        reader = csv.reader(chain(lines, [END]), delimiter=delimiter, skipinitialspace=True)
+        first = top + 1  # a row in quotation marks may take several lines
         for cells in reader:
-            if cells:
-                yield reader.line_num + top, [cell.strip() for cell in cells]
+            if cells and cells != [END]:
+                if cells[-1].endswith(END):
+                    raise InputError(
+                        f"'{path}', line {first}: a quotation mark opens a cell here and none "
+                        "closes it; remove it, or add the other one."
+                    )
+                yield first, [cell.strip() for cell in cells]
+            first = reader.line_num + top + 1
 
 
 def _is_value(cell: str) -> bool:
@@ -220,20 +246,42 @@ def _preamble(path: Path) -> tuple[int, str | None, str]:
             raise InputError(f"'{path}' is empty: expected rows of numbers.")
     for pattern, words in OTHER_KINDS.items():
         if re.match(pattern, line):
-            found = words.format(path=repr(str(path)), lines=", lines=True" * in_lines)
+            found = words.format(json=_json_call(path, in_lines))
             raise InputError(f"'{path}' is not a text table but {found}")
     return top, delimiter, comment
 
 
-def _sample(path: Path, top: int, known: str | None) -> tuple[str | None, list[Row]]:
-    """What separates the cells (None: blanks), and the first rows."""
+def _json_call(path: Path, in_lines: bool) -> str:
+    """The call that reads a table stored as JSON with pandas."""
+    source = repr(str(path))
+    if in_lines:
+        return f"pandas.read_json({source}, lines=True)"
+    with _text(path) as file, suppress(ValueError, RecursionError):
+        held = json.load(file)
+        for key, rows in held.items() if isinstance(held, dict) else ():
+            if {"columns", "data"} <= set(held) <= {"columns", "data", "index"}:
+                return f"pandas.read_json({source}, orient='split')"
+            if isinstance(rows, list) and rows and isinstance(rows[0], list | dict):
+                return f"pandas.DataFrame(pandas.read_json({source}, typ='series')[{key!r}])"
+    return f"pandas.read_json({source})"
+
+
+def _sample(
+    path: Path, top: int, known: str | None, words: bool = False
+) -> tuple[str | None, list[Row]]:
+    """What separates the cells (None: blanks), and the first rows; ``words`` may be in them."""
     if known:
         return known, list(islice(_rows(path, known, top), SAMPLE_LINES))
-    samples = {}
+    samples, unclosed = {}, None
     for delimiter in DELIMITERS:
         with suppress(FileError):  # csv limits the length of a cell: of a line, if this is wrong
-            samples[delimiter] = list(islice(_rows(path, delimiter, top), SAMPLE_LINES))
+            try:
+                samples[delimiter] = list(islice(_rows(path, delimiter, top), SAMPLE_LINES))
+            except InputError as error:
+                unclosed = error
     if not samples:
+        if unclosed:
+            raise unclosed
         return None, list(islice(_rows(path, None, top), SAMPLE_LINES))
     widths = {d: [len(cells) for _, cells in rows] for d, rows in samples.items()}
     constant = [d for d in samples if min(widths[d]) > 1 and len(set(widths[d])) == 1]
@@ -241,10 +289,16 @@ def _sample(path: Path, top: int, known: str | None) -> tuple[str | None, list[R
     chosen = constant[0] if constant else widest
     if max(widths[chosen]) > 1:
         return chosen, samples[chosen]
+    if unclosed:
+        raise unclosed
     blanks = list(islice(_rows(path, None, top), SAMPLE_LINES))
     last = blanks[-1][1]
     is_r = len(blanks[0][1]) == len(last) - 1  # R's table, whose rows have names
     if len(last) > 1 and all(map(_is_value, last[is_r:])):
+        return None, blanks
+    widths_below = {len(cells) for _, cells in blanks[1:]}
+    even = widths_below == {len(last)} and len(blanks[0][1]) in (len(last), len(last) - is_r)
+    if words and even and len(last) > 1 and any(map(is_number, last[is_r:])):
         return None, blanks
     return ",", samples.get(",", blanks)
 
@@ -252,7 +306,7 @@ def _sample(path: Path, top: int, known: str | None) -> tuple[str | None, list[R
 def _find_form(path: Path) -> _Form:
     """How the table is written, from its first lines."""
     above, known, comment = _preamble(path)
-    delimiter, first = _sample(path, above, known)
+    delimiter, first = _sample(path, above, known, words=True)
     line, cells = first[0]
     below = [row for _, row in first[1:]]
     if _is_header(cells, below):
@@ -260,6 +314,9 @@ def _find_form(path: Path) -> _Form:
             raise InputError(
                 f"'{path}' has a header and no rows below it: expected rows of numbers."
             )
+        comma = next((row for row in first[1:] if _are_commas(row[1], cells, delimiter)), None)
+        if comma and not _is_quoted(path, comma[0]):
+            raise _wrong_length(path, comma[0], comma[1], len(cells))
         if _has_row_names(cells, below):
             cells = ["", *cells]
         names = ["" if UNNAMED.fullmatch(name) else name for name in cells]
@@ -282,7 +339,10 @@ def _is_header(names: list[str], below: list[list[str]]) -> bool:
         return True
     corner = names[0] == "" and len(names) > 1 and _is_index([row[:1] for row in below])
     if corner and "" not in rest and len(set(rest)) == len(rest):
-        return True
+        years = all(name.isdecimal() and int(name) in YEARS for name in rest)
+        counted = [row[0] for row in below] == [str(i) for i in range(len(below))]
+        whole = all(name.isdecimal() for name in numbers)
+        return len(numbers) < len(rest) or years or (counted and whole and len(below) > 1)
     if all(map(_is_value, names)):
         return False
     if not numbers or (len(numbers) > 1 and _step(numbers)):
@@ -305,19 +365,34 @@ def _step(cells: Sequence[str]) -> bool:
 
 def _warn_of_numbers(path: Path, line: int, cells: list[str], below: list[list[str]]) -> None:
     """Say so where the first row may be a header of numbers, such as years."""
-    if len(cells) < 2 or not below or not _step(cells):
+    corner = cells[0] == "" and len(cells) > 1 and _is_index([row[:1] for row in below])
+    names = cells[1:] if corner else cells
+    corner = corner and all(map(is_number, names))
+    if len(cells) < 2 or not below or not (corner or _step(cells)):
         return
     others = [cell for row in below for cell in row if is_number(cell)]
     is_year = [cell.isdecimal() and int(cell) in YEARS for cell in others]
     decimals = not all(cell.lstrip("+-").isdecimal() for cell in others)
-    if decimals or (int(cells[0]) in YEARS and not any(is_year)):
+    if corner or decimals or (int(cells[0]) in YEARS and not any(is_year)):
         shown = ", ".join(cells[:3]) + (", ..." if len(cells) > 3 else "")
         warnings.warn(
             f"'{path}', line {line} ({shown}) is read as a row of numbers; if it is the header, "
-            f"put a letter before each name (y{cells[0]}), or remove the line.",
+            f"put a letter before each name (y{names[0]}), or remove the line.",
             UserWarning,
             stacklevel=2,
         )
+
+
+def _are_commas(cells: list[str], names: Sequence[str], delimiter: str | None) -> bool:
+    """Whether a comma in every number would explain that there are twice as many cells."""
+    whole = [cell.lstrip("+-").isdecimal() for cell in cells]
+    return delimiter == "," and len(cells) == 2 * len(names) and all(whole)
+
+
+def _is_quoted(path: Path, line: int) -> bool:
+    """Whether a line begins with a quotation mark, as R's names of rows do."""
+    with _text(path) as file:
+        return next(islice(file, line - 1, None), "").startswith('"')
 
 
 def _has_row_names(names: list[str], below: list[list[str]]) -> bool:
@@ -383,7 +458,7 @@ def _read_cells(form: _Form) -> tuple[Array, list[_Column]]:
     for line, cells in _rows(form.path, form.delimiter, form.top):
         columns = columns or [_Column() for _ in cells]
         if len(cells) != len(columns):
-            raise _wrong_length(form.path, line, len(cells), len(columns), cells[0])
+            raise _wrong_length(form.path, line, cells, len(columns), form.delimiter)
         try:
             numbers = list(map(float, cells))
         except ValueError:
@@ -394,14 +469,25 @@ def _read_cells(form: _Form) -> tuple[Array, list[_Column]]:
     return np.frombuffer(values, np.float64).reshape(-1, len(columns)), columns
 
 
-def _wrong_length(path: Path, line: int, found: int, width: int, cell: str = "") -> InputError:
-    if cell.startswith("#"):
+def _wrong_length(
+    path: Path, line: int, cells: list[str], width: int, delimiter: str | None = ","
+) -> InputError:
+    if _are_commas(cells, [""] * width, delimiter):
+        option = f"pandas.read_csv({str(path)!r}, sep=';', decimal=',')"
+        command = f", everywhere with {option}.to_csv('numbers.csv', index=False)"
+        return InputError(
+            f"'{path}', line {line}: found {','.join(cells)!r} for {width} "
+            f"{'number' if width == 1 else 'numbers'}; if this is a decimal comma, write "
+            f"{', '.join(map('.'.join, zip(cells[::2], cells[1::2], strict=True)))}"
+            f"{command if width == 1 else ''}; otherwise give every column a name."
+        )
+    if cells[0].startswith("#"):
         return InputError(
             f"'{path}', line {line} begins with '#': remove comments below the header."
         )
     return InputError(
-        f"'{path}', line {line}: expected {width} cells, as in the lines before, found {found}: "
-        "every line needs the same number; remove what is no row of the table."
+        f"'{path}', line {line}: expected {width} cells, as in the lines before, found "
+        f"{len(cells)}: every line needs the same number; remove what is no row of the table."
     )
 
 
@@ -431,6 +517,7 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
     drop: dict[str, object] = {}
     encode = []
     first: tuple[int, str] | None = None
+    names = form.plain_names()
     for j, column in list(enumerate(columns))[index:]:
         numbers = len(X) - column.n_missing - column.booleans - column.n_words
         if not column.words:
@@ -443,7 +530,12 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
             continue
         cell, line = next(iter(column.words.items()))
         found = f"{form.where(line, j)}: found '{_shortened(cell)}'"
-        spelled = respell(cell, column.words, form.pandas_call(columns, index))
+        cells = (
+            ("" if k == j else form.title(k), other)
+            for _, row in _rows(form.path, form.delimiter, form.top)
+            for k, other in enumerate(row[index:], index)
+        )
+        spelled = respell(cell, column.words, form.pandas_call(columns, index), cells)
         if spelled:
             raise InputError(f"{found}, {spelled}")
         if SVM_CELL.fullmatch(cell) and not is_date(cell):
@@ -459,7 +551,7 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
         if is_worth_encoding(len(column.words), len(X)) and not numbers and not is_date(cell):
             encode.append(form.title(j))
         else:
-            drop[form.title(j)] = form.names[j] if form.names else j
+            drop[form.title(j)] = names[j] if names else j
     if first:
         write = f"to_csv('numbers.csv', index=False{'' if form.names else ', header=False'})"
         read = form.pandas_call(columns, index) + ")"
@@ -467,6 +559,7 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
 
 
 def _shortened(cell: str) -> str:
+    cell = " ".join(cell.split())
     return cell if len(cell) <= MAX_CELL_LENGTH else cell[: MAX_CELL_LENGTH - 3] + "..."
 
 
@@ -480,5 +573,5 @@ def _refuse_inexact(form: _Form, X: Array, index: int) -> None:
             where, cell = form.where(line, int(j)), cells[j]
             if np.isinf(float(cell)) and "inf" not in cell.lower():
                 raise InputError(f"{where}: {cell} is above 1.8e308, the largest float64; drop it.")
-            if cell.lstrip("+-").isdecimal() and int(cell) != int(float(cell)):
+            if is_inexact(cell):
                 raise InputError(inexact(where, cell))

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.exceptions import InputError
+from narrows.exceptions import FileError, InputError
 from narrows.io.image_files import natural_key
 from narrows.io.sources import LazyRows, damaged, import_package
 from narrows.io.table_advice import (
+    EXACT_INTEGERS,
+    MISSING,
     drop_or_encode,
     first_inexact,
     inexact,
+    is_inexact,
     is_number,
     is_worth_encoding,
+    spellings,
 )
 
 
@@ -120,11 +124,15 @@ class ParquetRows(LazyRows):
         for j, (position, field) in enumerate(columns.items()):
             column = table.column(position)
             values = _values(column)
+            at, cells = None, values
             if self.dtype.kind == "f" and values.dtype.kind in "iu":
                 at = first_inexact(values)
-                if at is not None:
-                    where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
-                    raise InputError(inexact(f'{where} "{field.name}"', values[at]))
+            elif pa.types.is_decimal(field.type) and (np.abs(values) >= EXACT_INTEGERS).any():
+                cells = column.to_pylist()
+                at = next((i for i, cell in enumerate(cells) if is_inexact(cell)), None)
+            if at is not None:
+                where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
+                raise InputError(inexact(f'{where} "{field.name}"', cells[at]))
             gaps = column.null_count and values.dtype.kind in "iub"
             block[:, j] = np.where(column.is_null(), np.nan, values) if gaps else values
         return block
@@ -136,6 +144,9 @@ def _open(path: Path, metadata: Any = None) -> Any:
 
     try:
         return ParquetFile(path, metadata=metadata)
+    except pa.ArrowNotImplementedError as error:
+        told = str(error).rstrip(".")
+        raise FileError(f"'{path}' holds a type that pyarrow does not read: {told}.") from None
     except (pa.ArrowException, OSError):
         raise damaged(path, "a parquet file") from None
 
@@ -190,6 +201,10 @@ def _values(column: Any) -> NDArray[Any]:
     return np.asarray(column.to_numpy())
 
 
+def _text(cell: str | bytes) -> str:
+    return (cell.decode(errors="replace") if isinstance(cell, bytes) else cell).strip()
+
+
 def _refuse_words(file: Any, columns: dict[int, Any], path: Path, source: Path) -> None:
     """Raise the error for the columns that hold no numbers, with a command that makes some."""
     from pyarrow import types
@@ -213,13 +228,23 @@ def _refuse_words(file: Any, columns: dict[int, Any], path: Path, source: Path) 
                 f"[{field.name!r}]))."
             )
         kind = _plain_type(field.type)
-        is_text = types.is_string(kind) or types.is_large_string(kind)
-        words = cells.unique().to_pylist() if is_text else []
-        if words and all(map(is_number, words)):
+        is_text = any(test in str(kind) for test in ("string", "binary"))
+        words = list(dict.fromkeys(map(_text, cells.to_pylist()))) if is_text else []
+        told = [word for word in words if word.lower() not in MISSING]
+        if told and all(map(is_number, told)):
+            column = repr(field.name)
+            gaps = f"pandas.to_numeric(t[{column}].astype(str), errors='coerce')"
+            whole = len(told) == len(words)
+            call = f"astype({{{column}: float}})"
+            call = call if whole else f"assign(**{{{column}: lambda t: {gaps}}})"
             raise InputError(
-                f"{where} holds numbers as text, such as '{words[0]}': use "
-                f"{read}.astype({{{field.name!r}: float}}).to_parquet('numbers.parquet')."
+                f"{where} holds numbers as text, such as '{told[0]}': use "
+                f"{read}.{call}.to_parquet('numbers.parquet')."
             )
+        if told and all(is_number(word) or spellings(word) for word in told):
+            odd = next(word for word in told if not is_number(word))
+            what, numbers = ", or ".join(spellings(odd)), " or ".join(spellings(odd).values())
+            raise InputError(f"{where} holds '{odd}', {what}: save it as the number {numbers}.")
         if words and is_worth_encoding(len(words), sample.num_rows):
             encode.append(f'"{field.name}"')
         else:

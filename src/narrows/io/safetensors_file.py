@@ -93,6 +93,11 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except OSError as error:
         raise FileError(f"'{path}' cannot be read: {error.strerror or error}.") from error
     except (SafetensorError, UnicodeDecodeError) as error:
+        if path.suffix not in (".safetensors", ".checkpoint"):
+            raise FileError(
+                f"'{path}' is not a model file: give one that narrows saved, a .safetensors; in a "
+                "command it comes before the data."
+            ) from error
         raise FileError(f"'{path}' is damaged or not a model file: copy it again.") from error
     text = metadata["narrows"]
     if metadata.get("sha256") != _digest(text, tensors):

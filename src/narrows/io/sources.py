@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrows.exceptions import FileError, InputError, InputTypeError
+from narrows.io.table_advice import first_inexact, inexact
 
 Array = NDArray[Any]
 
@@ -111,8 +112,9 @@ def as_source(X: object) -> Source | None:
     """
     if isinstance(X, np.memmap):
         return X
-    if isinstance(X, np.ndarray | np.generic):
-        return None
+    torch = sys.modules.get("torch")
+    if isinstance(X, np.ndarray | np.generic) or (torch and isinstance(X, torch.Tensor)):
+        return None  # a nested tensor has no shape
     if isinstance(getattr(X, "dtype", None), np.dtype):
         return _as_stored_array(X)
     # Only with torch imported can X be a dataset of torch's.
@@ -146,14 +148,16 @@ def _has_any(X: object, *names: str) -> bool:
 
 
 # What makes an array or a frame of a container that is none, by the method that the container has:
-# Spark, polars and others that compute later, dask, DuckDB, Arrow's data sets, TensorFlow,
-# sparse arrays of PyData, iterators.
+# Spark, polars and others that compute later, dask, DuckDB, Arrow's data sets and its readers,
+# groups of pandas, TensorFlow, sparse arrays of PyData, iterators.
 REMEDIES = {
     "toPandas": "X.toPandas()",
     "collect": "X.collect()",
     "compute": "X.compute()",
     "fetchdf": "X.fetchdf()",
     "to_table": "X.to_table()",
+    "read_all": "X.read_all()",
+    "get_group": "X.obj",
     "as_numpy_iterator": "list(X.as_numpy_iterator())",
     "todense": "X.todense()",
     "__next__": "list(X)",
@@ -170,7 +174,9 @@ def refuse_container(X: Any) -> None:
         remedy = "X.to_dense()"
     elif hasattr(X, "dataset") and hasattr(X, "batch_size"):  # a DataLoader of torch
         remedy = "X.dataset"
-    elif hasattr(X, "keys") and not _has_any(X, "iloc", "columns"):  # a dict, an HDF5 file ...
+    elif callable(getattr(X, "keys", None)) and not _has_any(
+        X, "iloc", "columns"
+    ):  # a dict, an HDF5 file ...
         names = list(X.keys())
         tables = (name for name in names if len(getattr(X[name], "shape", ())) > 1)
         one = next(tables, next(iter(names), "x"))
@@ -188,14 +194,19 @@ def _is_column(X: object) -> bool:
 
 def unmasked(X: Any) -> Any:
     """A masked array as a plain one, NaN where it is masked; integers become float64."""
-    if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
-        X = np.ma.stack(X)
-    if not isinstance(X, np.ma.MaskedArray) or not np.ma.is_masked(X) or X.dtype.kind in "cmMV":
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+        X = unmasked(list(X)) if any(isinstance(row, np.ma.MaskedArray) for row in X) else X
+    if isinstance(X, list | tuple):
+        nested = any(isinstance(row, list | tuple | np.ma.MaskedArray) for row in X)
+        return [unmasked(row) for row in X] if nested else X
+    if not isinstance(X, np.ma.MaskedArray) or X.dtype.kind in "cmMV" or not np.ma.is_masked(X):
         return np.asarray(X) if isinstance(X, np.ma.MaskedArray) else X
     if X.dtype.kind in "OUS":
         dtype, gap = np.dtype(object), None
     else:
         dtype, gap = X.dtype if X.dtype.kind == "f" else np.dtype(np.float64), np.nan
+    if X.dtype.kind in "iu" and (at := first_inexact(X.compressed())) is not None:
+        raise InputError(inexact("X is masked, so its integers become float64", X.compressed()[at]))
     rows = np.array(X.data, dtype)
     rows[np.ma.getmaskarray(X)] = gap
     return rows

@@ -22,12 +22,17 @@ THOUSANDS, DECIMAL, BOTH = (
 )
 COMMA_OPTIONS = {THOUSANDS: "thousands=','", DECIMAL: "decimal=','",
                  BOTH: "thousands='.', decimal=','"}  # fmt: skip
+# The words of pandas, R, SQL, Excel and SAS for a value that is missing, in small letters.
+MISSING = {"", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "none", "null", "\\n"}
+MISSING |= {"?", "-", "--", "."}
+WHOLE = re.compile(r"\s*([+-]?\d+)(\.0*)?\s*")
 GROUPS = " '’_\u00a0\u2009\u202f"  # between groups of three digits
 MINUS = "\u2212\u2013"  # the minus of mathematics, and a dash
 SIGNS = "$€£¥%"
 # What a number that people write may have, what it looks like, and what is replaced to read it.
 SPELLINGS: tuple[tuple[str, str, dict[str, str]], ...] = (
     (THOUSANDS, r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", {",": ""}),
+    ("thousands separators", r"[+-]?\d{1,2}(,\d{2})+,\d{3}(\.\d+)?", {",": ""}),  # of India
     (DECIMAL, r"[+-]?\d*,\d+(e[+-]?\d+)?", {",": "."}),
     (BOTH, r"[+-]?\d{1,3}(\.\d{3})+,\d+", {".": "", ",": "."}),
     ("thousands separators", r"[+-]?\d{1,3}(\.\d{3}){2,}", {".": ""}),
@@ -40,6 +45,14 @@ SPELLINGS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("a negative number in brackets", r"\([\d.].*\)", {"(": "-", ")": ""}),
     ("quotation marks", r"'[^']+'", {"'": ""}),
 )  # fmt: skip
+
+# Numbers with something beside them, which only their writer can bring to one unit.
+NO_SPELLING = {
+    "a fraction": r"[+-]?\d+( \d+)?/\d+",
+    "a length of time": r"-?\d+ days?( .*)?|P(?=.*\d)(\d+[ymwd])*(t([\d.]+[hms])+)?",
+    "a number with a unit": r"[+-]?[\d.,]+ ?(?!st|nd|rd|th|[ap]m)"
+    r"([a-zµ°]{1,3}|[\"”″′°]|[bm]illion|thousand)(/[a-z]+|[²³])?",
+}
 
 
 def is_number(cell: str) -> bool:
@@ -77,12 +90,36 @@ def spellings(cell: str) -> dict[str, str]:
     return found
 
 
-def respell(cell: str, others: Iterable[str], read: str) -> str | None:
+def _read_by_pandas(cell: str, what: str) -> str:
+    """What pandas makes of a cell where it reads numbers with these separators."""
+    if what != DECIMAL:
+        cell = cell.replace("," if what == THOUSANDS else ".", "")
+    return cell if what == THOUSANDS else cell.replace(",", ".")
+
+
+def _misread(cell: str, what: str, own: bool) -> bool:
+    """Whether the option of pandas for these separators makes a cell another number, or none."""
+    read = _read_by_pandas(cell, what)
+    if what in spellings(cell) or cell.lower() in MISSING:
+        return False
+    if what == DECIMAL and "." in cell:  # no number to pandas: it stays text as it is
+        return own
+    return is_number(read) and not (is_number(cell) and float(cell) == float(read))
+
+
+def respell(
+    cell: str, others: Iterable[str], read: str, elsewhere: Iterable[tuple[str, str]] = ()
+) -> str | None:
     """The end of a message about a number that is written in another way; None if it is none.
 
     ``others`` are further cells of its column, which may tell a thousands separator from a decimal
-    comma; ``read`` is the call that reads the table, up to its last argument.
+    comma; ``read`` is the call that reads the table, up to its last argument. ``elsewhere`` are
+    all cells after the titles of their columns, "" for its own: pandas reads all of them alike.
     """
+    others = list(others)
+    for what, pattern in NO_SPELLING.items():
+        if all(re.fullmatch(pattern, other, re.IGNORECASE) for other in (cell, *others)):
+            return f"{what}: write the numbers alone, in one unit, or leave the column out."
     found = spellings(cell)
     shared = set(found).intersection(*filter(None, map(set, map(spellings, others))))
     found = {what: found[what] for what in found if what in shared} or found
@@ -90,8 +127,17 @@ def respell(cell: str, others: Iterable[str], read: str) -> str | None:
         return None
     what, numbers = ", or ".join(found), " or ".join(found.values())
     option = COMMA_OPTIONS.get(what)
-    command = f", everywhere with {read}, {option}).to_csv('numbers.csv', index=False)"
-    return f"{what}: write {numbers}{command if option else ''}."
+    if not option:
+        return f"{what}: write {numbers}."
+    for title, other in elsewhere:
+        if _misread(other, what, not title):
+            place = f"column {title}" if title else "the same column"
+            return (
+                f"{what}: write {numbers}, in this column alone: pandas with {option} misreads "
+                f"'{other}' in {place}."
+            )
+    command = f"everywhere with {read}, {option}).to_csv('numbers.csv', index=False)"
+    return f"{what}: write {numbers}, {command}."
 
 
 def columns_hold(names: Sequence[str]) -> str:
@@ -116,13 +162,26 @@ def drop_or_encode(read: str, drop: Mapping[str, object], encode: Sequence[str],
     about, frame = [], read
     if drop:
         about.append(
-            f"{columns_hold(list(drop))} dates, or words that nearly all differ: leave out"
+            f"{columns_hold(list(drop))} dates, words among numbers, or words that nearly all "
+            "differ: leave out"
         )
         frame += f".drop(columns={list(drop.values())!r})"
     if encode:
         about.append(f"{columns_hold(encode)} only words: encode")
         frame = f"pandas.get_dummies({frame})"
     return f"{', '.join(about)}, for example with {frame}.{write}."
+
+
+def is_inexact(value: object) -> bool:
+    """Whether a cell is, or writes, an integer that float64 cannot hold.
+
+    >>> is_inexact("9007199254740993"), is_inexact(2**53), is_inexact("1e300")
+    (True, False, False)
+    """
+    if isinstance(value, float | np.floating):
+        return False
+    found = WHOLE.fullmatch(value.decode() if isinstance(value, bytes) else str(value))
+    return found is not None and int(found[1]) != int(float(found[1]))
 
 
 def first_inexact(values: NDArray[np.integer]) -> int | None:
