@@ -14,9 +14,11 @@ from sklearn.datasets import load_digits
 from sklearn.impute import KNNImputer
 
 import narrows
+from helpers.counted_source import Counted
 from helpers.small_data import plane
 from narrows import Autoencoder, DenoisingAutoencoder, InputError, VariationalAutoencoder
 from narrows._types import Clock
+from narrows.estimators.fit_setup import rows_kept_back
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.training.batches import as_tensor
 from narrows.training.statistics import statistics
@@ -290,14 +292,57 @@ def test_classes_go_without_the_rows_that_are_left_out() -> None:
     np.testing.assert_array_equal(found.transform(X, y), plain.transform(X, y))
 
 
-def test_where_too_few_rows_have_a_value_the_fit_is_refused() -> None:
-    X = np.full((30, 6), np.nan)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_where_too_few_rows_have_a_value_the_fit_is_refused(in_memory: bool) -> None:
+    X, how = np.full((30, 6), np.nan), {**SMALL, "in_memory": in_memory}
     X[3] = 1.0
-    for few, words in ((X, "Of the 30 rows of X 1 have"), (X * np.nan, "Of the 30 rows of X 0")):
+    for few, words in (
+        (X, "^Only 1 of the 30 rows of X has"),
+        (X * np.nan, "^None of the 30 rows"),
+    ):
         with pytest.raises(InputError, match=words):
-            Autoencoder(**SMALL).fit(few)
-        with pytest.raises(InputError, match=words):
-            Autoencoder(**SMALL).partial_fit(few)
+            Autoencoder(**how).fit(Counted(few))
+    full = plane(40)
+    for n in (1, 3):
+        with pytest.raises(InputError, match=f"^None of the {n} rows of X_val has a value"):
+            Autoencoder(**how).fit(Counted(full), X_val=Counted(X[:n]))
+    found = Autoencoder(**how)
+    with pytest.warns(UserWarning, match="1 of the rows of X_val .* out of the fit: 4"):
+        found.fit(Counted(full), X_val=Counted(with_empty(full[:20] + 1, 4)))
+    alone = Autoencoder(**how).fit(Counted(full), X_val=Counted(full[:20] + 1))
+    assert found.rows_ == alone.rows_ and found.validation_curve_ == alone.validation_curve_
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_partial_fit_takes_whatever_has_a_value(in_memory: bool) -> None:
+    full, how = plane(60), {**SMALL, "in_memory": in_memory}
+    whole = Autoencoder(**how).partial_fit(Counted(full))
+    before = whole.transform(full)
+    for empty in (2, 3):
+        with pytest.warns(UserWarning, match=f"{empty} of the rows of X have no observed value"):
+            whole.partial_fit(Counted(full[:empty] * np.nan))
+    np.testing.assert_array_equal(whole.transform(full), before)
+    assert len(whole.history_) == 1
+    fresh = Autoencoder(**how)
+    with pytest.warns(UserWarning, match="3 of the rows of X"):
+        fresh.partial_fit(Counted(full[:3] * np.nan))
+    assert "state_" not in vars(fresh)
+    for model in (whole, fresh):  # one row of two
+        with pytest.warns(UserWarning, match="1 of the rows of X"):
+            model.partial_fit(Counted(with_empty(full[:1], 0)))
+    assert len(whole.history_) == 2 and len(fresh.state_.first_rows) == 1
+    np.testing.assert_allclose(fresh.partial_fit(full[1:]).scaling_.shift, full.mean(0))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_empty_rows_are_named_by_their_numbers_in_x(in_memory: bool) -> None:
+    test = rows_kept_back(40, 0.25)
+    kept = np.delete(np.arange(40), test)
+    X = plane(40)
+    X[[test[0], test[3], kept[5], kept[21]]] = np.nan
+    ae = Autoencoder(test_size=0.25, in_memory=in_memory, **SMALL)
+    with pytest.warns(UserWarning, match=f"^2 of the rows .* fit: {kept[5]}, {kept[21]}\\."):
+        ae.fit(Counted(X))
 
 
 def test_rows_without_any_value_are_left_out_by_partial_fit_and_of_x_val() -> None:
@@ -307,7 +352,8 @@ def test_rows_without_any_value_are_left_out_by_partial_fit_and_of_x_val() -> No
         found = Autoencoder(**SMALL).partial_fit(with_empty(X, 4))
     np.testing.assert_array_equal(found.transform(X), plain.transform(X))
     plain = Autoencoder(**SMALL).fit(X[20:], X_val=X[:20])
-    found = Autoencoder(**SMALL).fit(X[20:], X_val=with_empty(X[:20], 4, 9))
+    with pytest.warns(UserWarning, match="2 of the rows of X_val"):
+        found = Autoencoder(**SMALL).fit(X[20:], X_val=with_empty(X[:20], 4, 9))
     np.testing.assert_array_equal(found.transform(X), plain.transform(X))
     assert found.validation_errors_ == plain.validation_errors_
 

@@ -264,3 +264,15 @@ def test_there_is_a_golden_file_of_every_format_and_model() -> None:
 def test_pickling_for_joblib_works(name: str) -> None:
     est = small(name)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(est)).transform(X), est.transform(X))
+
+
+def test_a_file_keeps_the_seed_of_its_fit(tmp_path: Path) -> None:
+    """Whatever the kind of fit: a later warm start must not validate on rows once trained on."""
+    rows = np.random.default_rng(0).normal(size=(60, 6))
+    made = (
+        narrows.Autoencoder(latent_dim=2).partial_fit(rows),
+        narrows.Codec(max_epochs=1).fit(rows),
+    )
+    for i, model in enumerate(made):
+        again = narrows.load(model.save(tmp_path / f"{i}.safetensors"))
+        assert again.state_.seed == model.state_.seed

@@ -13,10 +13,11 @@ from sklearn.datasets import load_digits
 
 import narrows
 from helpers.command import TINY, done
+from helpers.counted_source import Counted
 from helpers.html_pages import Page
 from helpers.small_data import curve
 from narrows import Autoencoder, ConditionalVAE, ParameterError
-from narrows.estimators.fit_setup import rows_kept_back, rows_to_fit
+from narrows.estimators.fit_setup import rows_kept_back
 from narrows.report import figures, measured_rows, write_report
 
 X = curve(100)
@@ -26,6 +27,10 @@ SMALL: dict[str, Any] = {"latent_dim": 2, "max_epochs": 1, "architecture": "dens
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "DPI", 40)
+
+
+def rows_to_fit(n: int, share: float) -> np.ndarray:
+    return np.delete(np.arange(n), rows_kept_back(n, share))
 
 
 def marked() -> np.ndarray:
@@ -142,3 +147,37 @@ def test_a_file_without_the_record_reads_as_before(tmp_path: Path) -> None:
     unseen = Autoencoder(random_state=0, **SMALL).fit(digits[:40])
     page = Page(write_report(unseen, digits[40:], tmp_path / "page.html"))
     assert "not the data of the fit" in " ".join(page.words)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("fitted", "shown"), [(a, b) for a in (True, False) for b in (True, False)]
+)
+def test_rows_without_a_value_are_not_measured(share: float, fitted: bool, shown: bool) -> None:
+    test = rows_kept_back(100, share)
+    kept = np.delete(np.arange(100), test)
+    rows = marked()
+    gone = [*test[:1], kept[0], kept[10], kept[11]]
+    rows[gone] = np.nan
+    est = Autoencoder(test_size=share, missing="mask", in_memory=fitted, random_state=0, **SMALL)
+    with pytest.warns(UserWarning, match="3 of the rows"):
+        est.fit(Counted(rows))
+    found = measured_rows(est.set_params(in_memory=shown), Counted(rows))
+    if share:
+        assert (found.kind, found.rows.tolist()) == ("test", test[1:].tolist())
+    else:
+        assert found.kind == "validation" and not set(found.rows) & set(gone)
+        assert len(found.rows) == est.rows_["validation"]
+    others = measured_rows(est, Counted(rows[::-1]))
+    assert others.kind == "unknown"
+    assert others.in_words(100) == f"{100 - len(gone)} rows of 100 given (the others have no value)"
+
+
+def test_only_a_fit_with_a_checkpoint_hashes_all_rows(tmp_path: Path) -> None:
+    est = Autoencoder(random_state=0, **SMALL).fit(X)
+    assert est.state_.data[0]["whole"] is None
+    est = Autoencoder(random_state=0, checkpoint=tmp_path / "m.checkpoint", **SMALL).fit(X)
+    other = X.copy()
+    other[50] += 1e-9
+    for X_now, kind in ((X, "validation"), (other, "unknown")):
+        assert measured_rows(est, X_now).kind == kind

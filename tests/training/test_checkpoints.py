@@ -177,6 +177,19 @@ def test_other_parameters_are_refused_and_the_checkpoint_stays(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("widths", [(8,), [8], np.array([8]), np.int64(8), 8])
+def test_widths_are_the_same_however_they_are_written(
+    widths: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {**SHORT, "checkpoint": tmp_path / "c.checkpoint", "checkpoint_every": 1}
+    kept |= {"resume": True, "max_epochs": 2}
+    fit = narrows.Autoencoder(**kept, hidden_layer_sizes=8).fit
+    killed_at(12, monkeypatch, lambda: fit(X))
+    assert narrows.Autoencoder(**kept, hidden_layer_sizes=widths).fit(X).n_iter_ == 2
+    with pytest.raises(narrows.ParameterError, match=r"hidden_layer_sizes=\(8,\), not \(9,\)"):
+        narrows.Autoencoder(**kept, hidden_layer_sizes=9).fit(X)
+
+
 def test_another_x_val_and_another_way_of_reading_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

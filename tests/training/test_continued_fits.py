@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ import pytest
 import torch
 from torch import nn
 
+import narrows
+from helpers.counted_source import Counted
 from helpers.small_data import curve
 from narrows import Autoencoder
 
-X = curve(40)
+X = curve(60)  # so many that the first call of partial_fit decides
 BATCH, RATE = 10, 0.003
 
 
@@ -105,7 +109,7 @@ def test_partial_fit_goes_on_with_moments_warm_up_and_order() -> None:
         hand.same(ae)
     np.testing.assert_allclose(ae.scaling_.shift, X.mean(0))
     assert ae.loss_curve_ == pytest.approx(hand.losses, rel=1e-4)
-    assert [entry["step"] for entry in ae.history_] == [4, 7, 11, 15]
+    assert [entry["step"] for entry in ae.history_] == [6, 9, 15, 21]
 
 
 def test_partial_fit_keeps_the_last_weights_though_others_were_better() -> None:
@@ -132,3 +136,23 @@ def test_a_warm_start_begins_at_the_weights_that_were_kept() -> None:
     ae.set_params(max_epochs=0).fit(noise)
     assert all(torch.equal(*each) for each in zip(before, ae.model_.parameters(), strict=True))
     assert ae.best_loss_ == pytest.approx(best, rel=1e-6)
+
+
+def test_the_first_rows_of_partial_fit_are_kept_wherever_the_model_goes(tmp_path: Path) -> None:
+    """They are a copy, in the state: in its file, after fit_sampler, for rows on a disk too."""
+    rows = curve(40)
+    how = {"latent_dim": 2, "random_state": 0, "sampler": "mixture"}
+    expected = Autoencoder(**how).partial_fit(rows[:20]).partial_fit(rows[20:])
+    buffer = rows[:20].copy()
+    reused = Autoencoder(**how).partial_fit(buffer)
+    buffer[:] = 0
+    first = Autoencoder(**how).partial_fit(rows[:20])
+    saved = narrows.load(first.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(saved.state_.first_rows, rows[:20])
+    sampled = Autoencoder(**how).partial_fit(rows[:20]).fit_sampler(rows)
+    for model in (reused, saved, sampled, pickle.loads(pickle.dumps(first))):
+        model.partial_fit(rows[20:])
+        np.testing.assert_array_equal(model.scaling_.shift, expected.scaling_.shift)
+    lazy = first.set_params(in_memory=False).partial_fit(Counted(rows[20:]))
+    np.testing.assert_allclose(lazy.scaling_.shift, expected.scaling_.shift)
+    assert lazy.partial_fit(rows).state_.first_rows is None

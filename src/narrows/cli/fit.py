@@ -76,8 +76,6 @@ def fit(
     command with --resume continues it to the same result; once OUT is complete, it says so and
     ends.
     """
-    from narrows.estimators.fit_and_resume import is_finished, refuse_other_parameters
-    from narrows.estimators.model_file import read as read_model
     from narrows.estimators.registry import model_class
 
     model = model_class(ctx.meta["narrows.model"])
@@ -95,29 +93,22 @@ def fit(
     estimator.set_params(checkpoint=run, listeners=listeners)
     estimator.check_parameters()  # before anything is read
     earlier = estimator.resume and path.exists() and not goes_on
-    result = read_model(path)[1] if earlier else None  # of the same command, perhaps
-    if result is not None and not overwrite:
-        refuse_other_parameters(estimator, path, result, optional={"axes"})
-    from narrows.training.process_group import join_group  # torch: only now
+    from narrows.estimators.base import difference  # torch: only now
+    from narrows.training.process_group import join_group
 
     with join_group() as group:
         with group.all_or_none():
-            source = _read(model.__name__, data, resize)
+            source = _read(estimator, data, resize)
             classes = _classes(estimator, source, labels)
-            finished = result is not None and is_finished(
-                estimator, path, result, estimator._data_of_fit(source.X, None, classes)
-            )
-        if finished:
+            other = difference(estimator, path, source.X, classes) if earlier else None
+        if other == "":
             if not quiet and given_rank() == 0:
                 click.echo(
                     f"{path} is complete already; to fit again, give --overwrite without --resume."
                 )
             return
-        if result is not None and not overwrite:
-            raise FileError(
-                f"{path} is the result of a fit on other data, or of one that was interrupted; "
-                "give --overwrite to fit again, or choose another name."
-            )
+        if other and not overwrite:
+            raise FileError(f"{other}; give --overwrite to fit again, or choose another name.")
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # only now that DATA could be read
         estimator = _fitted(estimator, source, classes)
@@ -131,15 +122,17 @@ def fit(
         click.echo(f"next: {_next_command(type(estimator).__name__, data, path, resize)}")
 
 
-def _read(model: str, data: str, resize: str | None) -> Data:
-    """DATA as rows; for the Denoiser and the Codec, which take images of any size, a path."""
-    from narrows.estimators.registry import ANY_SIZE
+def _read(estimator: Learner[Any], data: str, resize: str | None) -> Data:
+    """DATA as rows, whose axes the estimator gets; a path for models of images of any size."""
+    from narrows.estimators.base import Estimator
     from narrows.io.image_files import SUFFIXES, find_images
     from narrows.io.read import Data, read
 
-    place = Path(data)
-    if model not in ANY_SIZE:
-        return read(data, resize=resize, lazy="auto")
+    place, model = Path(data), type(estimator).__name__
+    if isinstance(estimator, Estimator):
+        source = read(data, resize=resize, lazy="auto")
+        estimator.axes = estimator.axes or source.axes
+        return source
     if resize is not None:
         raise click.UsageError(
             f"--resize is not for a {model.lower()}: it takes images of any size."
@@ -152,13 +145,10 @@ def _read(model: str, data: str, resize: str | None) -> Data:
 
 
 def _classes(estimator: Learner[Any], source: Data, labels: str | None) -> object:
-    """The classes of the rows, if the model takes them; the model also gets the rows' axes."""
-    from narrows.estimators.base import Estimator
+    """The classes of the rows, if the model takes them."""
     from narrows.estimators.class_conditional import ClassConditional
     from narrows.io.read import read_labels
 
-    if isinstance(estimator, Estimator) and estimator.axes is None:
-        estimator.axes = source.axes
     if isinstance(estimator, ClassConditional):
         return source.y if labels is None else read_labels(labels)
     if labels is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from narrows.estimators.fit_setup import (
     FitData,
     Training,
     resume,
+    same_mark,
     setup,
 )
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
@@ -88,9 +90,9 @@ class Learner(RunParameters, Generic[S]):
     def _data_of_fit(
         self, X: object, X_val: object = None, y: object = None, fitted: S | None = None
     ) -> FitData[Any]:
-        """X and X_val, checked, without rows that are kept back or have no value."""
+        """X and X_val, checked and marked, without rows that are kept back or have no value."""
         data = self._validate_fit(X, X_val, y, fitted)
-        return data.without_test(self.test_size).without_empty_rows()
+        return data.for_fit(self.test_size, whole=self.checkpoint is not None)
 
     def _setup(self, data: FitData[Any], group: Group) -> Training[S]:
         """A model ready to be trained on this data."""
@@ -169,11 +171,13 @@ class Learner(RunParameters, Generic[S]):
                 self, training.start.config.precision, self._batch_size(training), self._usual_rate
             )
             budget = fit_and_resume.time_budget(self, started)
-            run = fit_and_resume.Run(self, training, budget, config, data, self._content, group)
+            run = fit_and_resume.Run(
+                self, training, budget, config, data.marks, self._content, group
+            )
             state = self._trained(training, run.go(), group)
             ended = self.checkpoint is not None and not run.interrupted
             known = ended or data.spec is not None  # rows: a report looks for those held out
-            state = replace(state, data=run.checkpoint.marks if known else None)
+            state = replace(state, data=data.marks if known else None)
             before = training.saved[1]["seconds"] if training.saved else 0.0
         return self._attach(_timed(state, before, started))
 
@@ -203,7 +207,11 @@ class Learner(RunParameters, Generic[S]):
             raise FileError(
                 f"{path} is a model, not a checkpoint; give another name, or remove it."
             )
-        fit_and_resume.refuse_other_parameters(self, path, header)
+        if other := fit_and_resume.other_parameters(self, header):
+            raise ParameterError(
+                f"{path} {other}; give the same parameters to go on with it, or remove it to start "
+                "afresh."
+            )
         own = (vars(self).get(name) for name in ("f", "g"))
         fitted = model_file.estimator_from(path, tensors, header, *own).state_
         saved, seed = fit_and_resume.run_in_checkpoint(path, tensors, run, header, fitted, data)
@@ -212,8 +220,8 @@ class Learner(RunParameters, Generic[S]):
 
     def _attach(self, state: S) -> Self:
         """Make this the fitted estimator of a state."""
-        for name in ("n_features_in_", "feature_names_in_", "_first_rows"):
-            self.__dict__.pop(name, None)  # scikit-learn reads the first two itself
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)  # scikit-learn reads them itself
         self.__dict__.update({} if state.spec is None else sklearn_attributes(state.spec))
         self.state_ = state
         return self
@@ -353,6 +361,8 @@ class Learner(RunParameters, Generic[S]):
         on the CPU.
         """
         state = self._state_from_tensors(path, tensors, header, own)
+        # older files do not tell the seed
+        state = replace(state, data=header.get("data"), seed=header.get("seed", state.seed))
         with suppress(ParameterError):
             state = state.to(pick_device(self.device, current_group()))
         self._attach(state)
@@ -443,11 +453,12 @@ class Estimator(
         self.check_parameters()
         fit_and_resume.refuse_workers(self)
         with join_group() as group:
-            fitted, first = vars(self).get("state_"), vars(self).get("_first_rows")
-            data = self._validate_fit(X, None, None, fitted).without_empty_rows()
-            rows = data.rows
-            if first is not None and isinstance(rows, np.ndarray):
-                rows = np.concatenate([first, rows])
+            fitted = vars(self).get("state_")
+            first = None if fitted is None else fitted.first_rows
+            data = self._validate_fit(X, None, None, fitted).for_fit(few=True)
+            if not len(data.rows):
+                return self
+            rows = data.rows if first is None else np.concatenate([first, data.rows[:]])
             data = replace(data, rows=rows, held=rows)  # validated on the rows of this pass
             if fitted is None or first is not None:
                 training = self._setup(data, group, bounded=False)
@@ -472,12 +483,16 @@ class Estimator(
             if fitted is not None:
                 history = _appended(fitted.history, history)
             # codes move with every call: no sampler is fitted yet
-            state = replace(training.start, history=history, train_state=training.state, data=None)
-            undecided = fitted is None or first is not None
-        self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
-        if undecided and len(rows) < FEWEST_ROWS_TO_SCALE:
-            self._first_rows = rows[:]
-        return self
+            decided = fitted is not None and first is None
+            few = not decided and len(rows) < FEWEST_ROWS_TO_SCALE
+            state = replace(
+                training.start,
+                history=history,
+                train_state=training.state,
+                data=None,
+                first_rows=np.array(rows[:]) if few else None,  # a copy: a buffer may change
+            )
+        return self._attach(_timed(state, 0.0 if fitted is None else self.fit_seconds_, started))
 
     @available_if(lambda self: self._sampler_name() in SAMPLERS)  # type: ignore[untyped-decorator]
     def fit_sampler(self, X: object) -> Self:
@@ -650,6 +665,21 @@ def with_feature_names(estimator: Estimator, names: list[str] | None) -> Estimat
     state = estimator.state_
     columns = None if names is None else np.array(names, dtype=object)
     return estimator._with_state(replace(state, spec=replace(state.spec, feature_names=columns)))
+
+
+def difference(estimator: Learner[Any], path: Path, X: object, y: object = None) -> str:
+    """How the model file at ``path`` is not the result of this very fit; empty if it is."""
+    header = model_file.read(path)[1]
+    if other := fit_and_resume.other_parameters(estimator, header):
+        return f"{path} {other}"
+    if header["fitted"]["stop_reason_"] == "interrupted":
+        return f"{path} is the result of a fit that was interrupted"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the fit warns, if there is one
+        now = estimator._data_of_fit(X, None, y).marks
+    then = header.get("data", now)  # older files do not tell
+    same = len(then) == len(now) and all(map(same_mark, then, now))
+    return "" if same else f"{path} is the result of a fit on other data"
 
 
 def _appended(before: History, last: History) -> History:

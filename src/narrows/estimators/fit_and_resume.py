@@ -6,24 +6,21 @@ like any other, and ``fit`` goes on from it to the same bits as if it had not be
 
 from __future__ import annotations
 
-import hashlib
 import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from narrows._types import Clock
-from narrows.estimators.fit_setup import FitData, Training
+from narrows.estimators.fit_setup import FitData, Training, same_mark
 from narrows.estimators.fitted_state import FittedState, History, Tensors, without_prefix
 from narrows.estimators.model_file import plain
 from narrows.estimators.parameters import (
@@ -33,10 +30,10 @@ from narrows.estimators.parameters import (
     RunParameters,
     names_in_scope,
     parse_time,
+    with_int_tuples,
 )
 from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
-from narrows.io.photographs import Images
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
 from narrows.parts.networks.linear_path import lr_multipliers
@@ -64,9 +61,6 @@ from narrows.training.train_state import (
 
 SHORT_RUN = 10  # epochs up to which half a run keeps the full learning rate
 LR_BACKOFF = 0.1  # times the learning rate, for the one new try after a loss that is not finite
-# Rows by which data that is not in memory is recognized: each may cost the reading of a chunk.
-HASHED_ROWS = 16
-HASHED_TOGETHER = 1 << 26  # bytes
 Content = tuple[Tensors, dict[str, Any]]  # of a model file: tensors and header
 
 
@@ -114,8 +108,8 @@ class Run:
     params : the estimator's parameters
     training : what is trained; the model's weights change in place
     budget, config : of the loop
-    data : X and X_val as validated, by which a checkpoint recognizes its data; None: partial_fit,
-        which writes no checkpoint and keeps the last weights
+    marks : those of the data, by which a checkpoint recognizes them; None: partial_fit, which
+        writes no checkpoint and keeps the last weights
     content : the content of a model file, from a state
     group : the processes that train together
     after : the epochs in the history before this run
@@ -127,7 +121,7 @@ class Run:
         training: Training[Any],
         budget: Budget,
         config: TrainConfig,
-        data: FitData[Any] | None,
+        marks: Marks | None,
         content: Callable[[Any], Content],
         group: Group,
         reason: str = "the budget was used",
@@ -149,13 +143,13 @@ class Run:
             lambda: selection_score(training, group),
             params.n_iter_no_change if params.early_stopping else None,
             params.verbose and first,
-            data is not None and objective.settles,
+            marks is not None and objective.settles,
             self._notify,
             objective.in_words,
             math.ceil(objective.settled * budget.max_epochs),
         )
         self.checkpoint = CheckpointWriter(
-            params, training, self.monitor, data, content if first else None
+            params, training, self.monitor, marks, content if first else None
         )
 
     def _notify(self, entry: dict[str, float]) -> bool:
@@ -343,25 +337,20 @@ class CheckpointWriter:
         params: RunParameters,
         training: Training[Any],
         monitor: Monitor,
-        data: FitData[Any] | None,
+        marks: Marks | None,
         content: Callable[[Any], Content] | None,
     ) -> None:
         self.path = None
-        if data is not None and content is not None and params.checkpoint is not None:
+        if marks is not None and content is not None and params.checkpoint is not None:
             self.path = Path(params.checkpoint)
         every = params.checkpoint_every
         self.epochs = None if isinstance(every, str) else int(every)
         self.pause = parse_time(every) or 0.0
         self.training, self.monitor, self.content = training, monitor, content
-        self.data = data
+        self.marks = marks
         self.written: Path | None = None  # where the run is, once it has been written
         self._last_write = time.monotonic()
         self._failed = False
-
-    @cached_property
-    def marks(self) -> Marks:
-        """By what the data are recognized: computed when the first checkpoint is due."""
-        return [] if self.data is None else data_marks(self.data)
 
     def consider(self, record: StepRecord) -> None:
         """Write, if it is time."""
@@ -417,38 +406,6 @@ class CheckpointWriter:
                 module.train()
 
 
-def data_marks(data: FitData[Any]) -> Marks:
-    """By what X, X_val and the classes, if there are some, are recognized: size, dtype, hashes.
-
-    "sha256" is of ``HASHED_ROWS`` rows from the first to the last, "whole" of all rows where they
-    are in memory. Also whether rows were streamed: that decides which of them are held out, and
-    their order.
-    """
-    given = [data.rows, data.held, *([] if data.labels is None else [data.labels])]
-    return [None if rows is None else _mark(rows) for rows in given]
-
-
-def _mark(rows: Any) -> dict[str, Any]:
-    n, in_array = len(rows), isinstance(rows, np.ndarray)
-    some = np.unique(np.linspace(0, n - 1, HASHED_ROWS).astype(int))
-    step = max(1, HASHED_TOGETHER // max(1, rows[:1].nbytes)) if in_array else 1
-    kept = rows.in_memory if isinstance(rows, Images) else in_array
-    return {
-        "n": n,
-        "dtype": str(rows.dtype),
-        "sha256": _hashed(rows[i : i + 1] for i in some),
-        "whole": _hashed(rows[i : i + step] for i in range(0, n, step)) if kept else None,
-        "streamed": not in_array,
-    }
-
-
-def _hashed(parts: Iterable[Any]) -> str:
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(np.ascontiguousarray(part).tobytes())
-    return sha.hexdigest()
-
-
 def find_checkpoint(params: RunParameters) -> Path | None:
     """The checkpoint to go on from, if there is one and the parameters ask to resume."""
     if params.checkpoint is None:
@@ -485,8 +442,21 @@ def run_in_checkpoint(
     InputError
         The data differ from those of the run; the file stays as it is.
     """
-    layout = None if data.spec is None else data.spec.layout
-    _refuse_other_data(path, fitted.layout == layout, run["mark"], data_marks(data))
+    same_layout = fitted.layout == (None if data.spec is None else data.spec.layout)
+    # a checkpoint of an older narrows has no mark of classes
+    before = [*run["mark"], *[None] * (2 - len(run["mark"]))]
+    for name, then, given in zip(("X", "X_val", "y"), before, data.marks, strict=False):
+        if not (same_layout and same_mark(then, given)):
+            raise InputError(
+                f"{path} is a run on other data than the {name} given; give the same {name}, or "
+                "remove the file to start afresh."
+            )
+        if then and given and then["streamed"] != given["streamed"]:
+            raise InputError(
+                f"{path} is a run on an {name} that was "
+                f"{'streamed' if then['streamed'] else 'loaded'}, which decides the order of "
+                f"rows; go on with in_memory={not then['streamed']}."
+            )
     for name, then, now in (
         ("torch", header["versions"].get("torch"), torch.__version__),
         ("threads", run["threads"], torch.get_num_threads()),
@@ -504,71 +474,18 @@ def _version(name: str, value: object) -> str:
     return f"{value} threads" if name == "threads" else f"{name} {value}"
 
 
-def is_finished(
-    params: RunParameters, path: Path, header: Mapping[str, Any], data: FitData[Any]
-) -> bool:
-    """Whether the model file at ``path`` holds the result of this very fit.
-
-    ``data`` as validated. Of a file without marks of its data (older ones have none) the
-    parameters decide.
-    """
-    try:
-        refuse_other_parameters(params, path, header, optional={"axes"})
-    except ParameterError:
-        return False
-    ended = header["fitted"]["stop_reason_"] != "interrupted"
-    return ended and header.get("data") in (None, data_marks(data))
-
-
-def _refuse_other_data(path: Path, same_layout: bool, before: Marks, now: Marks) -> None:
-    # a checkpoint of an older narrows has no mark of classes, and no hash of all rows
-    before = [*before, *[None] * (2 - len(before))]
-    for name, then, given in zip(("X", "X_val", "y"), before, now, strict=False):
-        known, found = then or {}, given or {}
-        keys = known.keys() & found.keys() - {"streamed"}
-        keys -= {"whole"} if known.get("streamed") != found.get("streamed") else set()
-        same = bool(known) == bool(found) and all(known[key] == found[key] for key in keys)
-        if not (same_layout and same):
-            raise InputError(
-                f"{path} is a run on other data than the {name} given; give the same {name}, or "
-                "remove the file to start afresh."
-            )
-        if known.get("streamed") != found.get("streamed"):
-            raise InputError(
-                f"{path} is a run on an {name} that was "
-                f"{'streamed' if known['streamed'] else 'loaded'}, which decides the order of "
-                f"rows; go on with in_memory={not known['streamed']}."
-            )
-
-
-def refuse_other_parameters(
-    params: RunParameters,
-    path: Path,
-    header: Mapping[str, Any],
-    optional: Set[str] = frozenset(),
-) -> None:
-    """Refuse to go on with a file of another model or of other parameters.
-
-    Those in ``optional`` count only where they are given.
-    """
+def other_parameters(params: RunParameters, header: Mapping[str, Any]) -> str:
+    """How the model of a header was made otherwise than ``params`` would; empty if it was not."""
     if header.get("class") != type(params).__name__:
-        raise ParameterError(
-            f"{path} was made by {header.get('class')}, not by {type(params).__name__}; give "
-            "another name, or remove it to start afresh."
-        )
-    before = header.get("parameters", {})
+        return f"was made by {header.get('class')}, not by {type(params).__name__}"
+    before = with_int_tuples(params, header.get("parameters", {}))
     now = {item.name: plain(vars(params)[item.name]) for item in fields(params)}
+    now = with_int_tuples(params, now)
     names = [n for n in names_in_scope(params, MODEL, MODULE, FIT) if n in before]
-    names = [n for n in names if n not in optional or now[n] is not None]
-    if now["random_state"] is None or not isinstance(now["random_state"], int):
+    if not isinstance(now["random_state"], int):
         names.remove("random_state")  # the run's own seed is in the file
-    changed = [n for n in names if now[n] != before[n]]
-    if changed:
-        said = ", ".join(f"{n}={before[n]!r}, not {now[n]!r}" for n in changed)
-        raise ParameterError(
-            f"{path} was made with {said}; give the same parameters to go on with it, or remove "
-            "it to start afresh."
-        )
+    changed = [f"{n}={before[n]!r}, not {now[n]!r}" for n in names if now[n] != before[n]]
+    return f"was made with {', '.join(changed)}" if changed else ""
 
 
 # ---------------------------------------------------------------------- worker processes

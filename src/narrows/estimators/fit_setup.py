@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -32,13 +33,14 @@ from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca, start_at_pca
 from narrows.estimators.reconstruction import MAX_SCALED, PCABeside, mean_error
 from narrows.estimators.validation import CheckedRows, Given, InputSpec
 from narrows.exceptions import InputError, ParameterError
+from narrows.io.photographs import Images
 from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
 from narrows.parts.networks.linear_path import path_fits
 from narrows.parts.objective import part_name
 from narrows.training.batches import Rows, Scaling, as_tensor, fit_scaling, shared_axes
-from narrows.training.checkpoint import Saved
+from narrows.training.checkpoint import Marks, Saved
 from narrows.training.patches import Patches
 from narrows.training.process_group import Group
 from narrows.training.statistics import Statistics, statistics
@@ -47,6 +49,7 @@ from narrows.training.streamed_batches import (
     empty_rows,
     held_numbers,
     hold_out,
+    read_blocks,
     scan_statistics,
     sorted_sample,
     warn_of_empty_rows,
@@ -56,6 +59,9 @@ from narrows.training.train_state import TrainState
 FEWEST_ROWS_TO_SCALE = 50  # of fewer partial_fit does not decide for good; within about 10 %
 FEWEST_ROWS_TO_SPLIT = 20  # of fewer rows all are trained on and validated on
 TEST_SEED = 0  # of the rows kept back by test_size
+# Rows by which data that is not in memory is recognized: each may cost the reading of a chunk.
+HASHED_ROWS = 16
+HASHED_TOGETHER = 1 << 26  # bytes
 MAX_INIT_ROWS = 4096  # rows that codebooks and pseudo-inputs are initialized from
 
 OVERCOMPLETE_FACTOR = 4  # times the input: latent_dim="auto" of an overcomplete code
@@ -75,29 +81,87 @@ class FitData(Generic[R]):
     classes: NDArray[Any] | None = None  # of a class-conditional model
     labels: NDArray[np.int64] | None = None  # the number of each row's class; 0: unknown
 
-    def without_test(self, share: float) -> FitData[R]:
-        """The same without the rows that are kept back for a test."""
-        if share <= 0 or not isinstance(self.rows, np.ndarray | CheckedRows):
-            return self
-        kept = rows_to_fit(len(self.rows), share)
-        rows: Any = self.rows[kept] if isinstance(self.rows, np.ndarray) else self.rows.pick(kept)
-        return replace(self, rows=rows, labels=None if self.labels is None else self.labels[kept])
+    marks: Marks = field(default_factory=list)  # by what they are recognized
 
-    def without_empty_rows(self) -> FitData[R]:
-        """The same without rows in memory that have no observed value; it warns of them."""
-        rows, held, labels = self.rows, self.held, self.labels
-        if isinstance(held, np.ndarray):
-            held = np.delete(held, empty_rows(held), axis=0)
-        if isinstance(rows, np.ndarray) and len(empty := empty_rows(rows)):
-            if len(rows) - len(empty) < 2:
-                raise InputError(
-                    f"Of the {len(rows)} rows of X {len(rows) - len(empty)} have an observed value "
-                    "(in the others all are NaN); give at least 2 that have one."
-                )
-            warn_of_empty_rows(empty)
-            rows = np.delete(rows, empty, axis=0)
-            labels = None if labels is None else np.delete(labels, empty)
-        return replace(self, rows=rows, held=held, labels=labels)
+    def for_fit(self, share: float = 0.0, *, whole: bool = False, few: bool = False) -> FitData[R]:
+        """The same without rows that are kept back for a test or have no value; marked.
+
+        It warns of rows without a value; those of an X on a disk are left to `hold_out`. ``whole``:
+        see `data_marks`. ``few``: partial_fit, of any number of rows, without marks.
+        """
+        rows: Any = self.rows
+        held: Any = self.held
+        labels, picked = self.labels, None
+        if share > 0:
+            picked = np.delete(np.arange(len(rows)), rows_kept_back(len(rows), share))
+            rows, labels = pick(rows, picked), None if labels is None else labels[picked]
+        marks = (
+            [] if few else data_marks([rows, held, *([] if labels is None else [labels])], whole)
+        )
+        if isinstance(held, np.ndarray | CheckedRows):
+            empty = unobserved(held)
+            warn_of_empty_rows(empty, len(held), name="X_val", least=1)
+            held = pick(held, np.delete(np.arange(len(held)), empty)) if len(empty) else held
+        if isinstance(rows, np.ndarray) or few:
+            empty = unobserved(rows)
+            warn_of_empty_rows(empty, len(rows), picked, least=0 if few else 2)
+            if len(empty):
+                kept = np.delete(np.arange(len(rows)), empty)
+                rows, labels = pick(rows, kept), None if labels is None else labels[kept]
+        return replace(self, rows=rows, held=held, labels=labels, marks=marks)
+
+
+def pick(rows: Given, numbers: NDArray[np.int64]) -> Given:
+    """The rows of these numbers, which are sorted."""
+    return rows[numbers] if isinstance(rows, np.ndarray) else rows.pick(numbers)
+
+
+def unobserved(rows: Given) -> NDArray[np.int64]:
+    """The numbers of the rows without any value; rows on a disk are read to find them."""
+    if isinstance(rows, np.ndarray):
+        return empty_rows(rows)
+    blocks = read_blocks(rows) if rows.missing else ()
+    return np.concatenate([np.empty(0, int), *(first + empty_rows(some) for first, some in blocks)])
+
+
+def data_marks(given: Sequence[Any], whole: bool = False) -> Marks:
+    """By what X, X_val and the classes, if there are some, are recognized: size, dtype, hashes.
+
+    "sha256" is of ``HASHED_ROWS`` rows from the first to the last, "whole" of all rows (None
+    without ``whole``, and for what is not in memory). "streamed" rows are held out and ordered in
+    another way.
+    """
+    return [None if rows is None else _mark(rows, whole) for rows in given]
+
+
+def _mark(rows: Any, whole: bool) -> dict[str, Any]:
+    n, in_array = len(rows), isinstance(rows, np.ndarray)
+    some = np.unique(np.linspace(0, n - 1, HASHED_ROWS).astype(int))
+    step = max(1, HASHED_TOGETHER // max(1, rows[:1].nbytes)) if in_array else 1
+    kept = whole and (rows.in_memory if isinstance(rows, Images) else in_array)
+    return {
+        "n": n,
+        "dtype": str(rows.dtype),
+        "sha256": _hashed(rows[i : i + 1] for i in some),
+        "whole": _hashed(rows[i : i + step] for i in range(0, n, step)) if kept else None,
+        "streamed": not in_array,
+    }
+
+
+def _hashed(parts: Iterable[Any]) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(np.ascontiguousarray(part).tobytes())
+    return sha.hexdigest()
+
+
+def same_mark(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
+    """Whether two marks are those of the same rows, by all that both of them know."""
+    if then is None or now is None:
+        return then is now
+    # older files have no hash of all rows, nor has what is not in memory
+    keys = [key for key in ("n", "dtype", "sha256", "whole") if then.get(key) and now[key]]
+    return all(then[key] == now[key] for key in keys)
 
 
 @dataclass(frozen=True)
@@ -198,7 +262,8 @@ def resume(
     widen_bounds(start.model, *scaled_bounds(start.scaling, found))
     rows, validation = split.scaled(start.scaling)
     history = start_history(len(data.rows), len(validation), ERRORS)
-    start = replace(start, history=history, sampler=None, versions=None, parameters=lasting(params))
+    start = replace(start, history=history, sampler=None, versions=None, first_rows=None)
+    start = replace(start, parameters=lasting(params))
     state = start.train_state or new_train_state(start.seed, device, group)
     return Training(start, state, rows, validation)
 
@@ -225,11 +290,6 @@ def rows_kept_back(n: int, share: float) -> NDArray[np.int64]:
     return sorted_sample(n, count, TEST_SEED)
 
 
-def rows_to_fit(n: int, share: float) -> NDArray[np.int64]:
-    """The sorted numbers of all other rows."""
-    return np.delete(np.arange(n), rows_kept_back(n, share))
-
-
 @dataclass(frozen=True)
 class Split:
     """Training and validation rows, not scaled yet, and the statistics of both, on the device."""
@@ -243,13 +303,19 @@ class Split:
         return replace(self.training, scaling=scaling), replace(self.validation, scaling=scaling)
 
 
-def validation_rows(rows: Given, fraction: float, seed: int, streamed: bool) -> NDArray[np.int64]:
-    """The sorted numbers of the rows of a fit that it held out for validation, none of few."""
-    if fraction <= 0 or len(rows) < FEWEST_ROWS_TO_SPLIT:
+def validation_rows(
+    rows: Given, full: NDArray[np.int64], fraction: float, seed: int, streamed: bool
+) -> NDArray[np.int64]:
+    """The sorted numbers of the rows of a fit that it held out for validation, none of few.
+
+    ``full`` are those of the rows that have a value.
+    """
+    if fraction <= 0 or (len(rows) if streamed else len(full)) < FEWEST_ROWS_TO_SPLIT:
         return np.empty(0, dtype=np.int64)
     if streamed:
-        return held_numbers(rows, fraction, seed)
-    return split_indices(len(rows), fraction, seed)[1].numpy()
+        return np.intersect1d(held_numbers(rows, fraction, seed), full)
+    held: NDArray[np.int64] = full[split_indices(len(full), fraction, seed)[1].numpy()]
+    return held
 
 
 def split_indices(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -266,7 +332,7 @@ def train_validation_split(
     rows, held = data.rows, data.held
     apart = held is None and fraction > 0 and len(rows) >= FEWEST_ROWS_TO_SPLIT
     if isinstance(rows, CheckedRows):
-        training, kept, found = hold_out(rows, fraction if apart else 0, seed)
+        training, kept, found = hold_out(rows, fraction if apart else 0, seed, rows.picked)
         validation: Rows | Stream = replace(kept, data=kept.data.to(device))
         if held is not None and held is not rows:
             validation = unscaled(held, device)

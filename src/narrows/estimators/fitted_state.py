@@ -206,6 +206,7 @@ class EstimatorState(FittedState):
     pca: PCA | None  # of the same rows at the same width; None if that would be too large
     sampler: Sampler | None = None  # fitted to the codes after training
     classes: NDArray[Any] | None = None  # of a class-conditional model
+    first_rows: NDArray[Any] | None = None  # of partial_fit, while too few to decide by for good
 
     @property
     def layout(self) -> Layout:
@@ -225,6 +226,9 @@ class EstimatorState(FittedState):
         tensors, header = super().to_tensors()
         tensors |= {"scaling.shift": self.scaling.shift, "scaling.scale": self.scaling.scale}
         tensors |= sampler_to_tensors(self.sampler)
+        tensors |= (
+            {} if self.first_rows is None else {FIRST_ROWS: torch.from_numpy(self.first_rows)}
+        )
         if self.pca is not None:
             tensors |= {f"pca.{name}": vars(self.pca)[name] for name in PCA_TENSORS}
         own, names = self.config.architecture == "own", self.spec.feature_names
@@ -285,9 +289,7 @@ class EstimatorState(FittedState):
             objective=objective,
             config=config,
             history=History.from_json(fitted),
-            # that of older files is not known, unless it was given
-            seed=header.get("seed", seed_of(estimator.random_state)),
-            data=header.get("data"),
+            seed=seed_of(estimator.random_state),
             parameters=lasting(estimator),
             versions=header["versions"],
             spec=InputSpec(layout, None if names is None else np.array(names, dtype=object)),
@@ -295,6 +297,7 @@ class EstimatorState(FittedState):
             pca=pca,
             sampler=sampler_from_tensors(tensors, config.latent_dim, model.q),
             classes=classes,
+            first_rows=_first_rows(tensors, config.shape, estimator.missing == "mask"),
         )
 
 
@@ -318,7 +321,19 @@ def _check_scaling(scaling: Scaling, shape: tuple[int, ...]) -> None:
         raise ValueError("its scaling has a scale that is not above 0")
 
 
+def _first_rows(tensors: Tensors, shape: tuple[int, ...], missing: bool) -> NDArray[Any] | None:
+    """Those in a file; raises ValueError unless they are rows that a fit could have been given."""
+    rows = tensors.get(FIRST_ROWS)
+    if rows is None:
+        return None
+    bad = rows.isinf() if missing else ~rows.isfinite()
+    if rows.shape[1:] != shape or not len(rows) or bool(bad.any()):
+        raise ValueError("its first rows are not like those of its fit")
+    return rows.numpy()
+
+
 PCA_TENSORS = ("mean", "components", "variances")
+FIRST_ROWS = "first_rows"  # a tensor that only some files have
 CLASSES = "classes_"  # in the header of a class-conditional model
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from narrows.estimators.build import copy_networks, with_tuples
-from narrows.estimators.fitted_state import FittedState, Tensors, without_prefix
+from narrows.estimators.fitted_state import FIRST_ROWS, FittedState, Tensors, without_prefix
 from narrows.estimators.parameters import CALL, FIT, MODEL, Rule, RunParameters, find_fault
 from narrows.estimators.registry import KNOWN, model_class
 from narrows.exceptions import FileError, NarrowsError, ParameterError, in_one_line
@@ -68,7 +68,8 @@ def content(
         "parameters": parameters,
         "versions": state.versions or versions(),
         "fitted": fitted,
-        **({} if state.data is None else {"data": state.data, "seed": state.seed}),
+        "seed": state.seed,
+        **({} if state.data is None else {"data": state.data}),
     }
 
 
@@ -167,9 +168,7 @@ def estimator_from(
         known = estimator.state_.to_tensors()[0].keys() | {"probe.x", *outputs}
         unknown = (held.keys() ^ known) | (set() if "training" in header else run.keys())
         if unknown:
-            raise ValueError(
-                f"it has tensors too many or too few: {', '.join(sorted(unknown)[:5])}"
-            )
+            raise ValueError(f"unexpected or missing tensors: {', '.join(sorted(unknown)[:5])}")
         estimator.info()  # finds values of a wrong kind in the header
         estimator._check_loaded(outputs["probe.output"])
     except Exception as error:  # whatever a forged file makes torch or NumPy raise
@@ -186,7 +185,8 @@ def estimator_from(
 def _refuse_not_finite(tensors: Tensors, own: tuple[str, ...] | None) -> None:
     """Raise ValueError for NaN; for infinity too, except in a bound and in the user's networks."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        # rows of the data may hold NaN: they are checked where they are read
+        if name != FIRST_ROWS and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             may = name.endswith((".head.low", ".head.high")) or (own and name.startswith(own))
             if not may or bool(tensor.isnan().any()):
                 raise ValueError(f"{name} holds numbers that are not finite")

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.estimators.fit_and_resume import data_marks
-from narrows.estimators.fit_setup import FitData, rows_kept_back, validation_rows
+from narrows.estimators.fit_setup import (
+    data_marks,
+    pick,
+    rows_kept_back,
+    same_mark,
+    unobserved,
+    validation_rows,
+)
 from narrows.exceptions import InputError, ParameterError
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report.formatting import count
 from narrows.report.probe import Probe, check_labels, linear_probe
-from narrows.training.streamed_batches import empty_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -83,12 +88,17 @@ class Measured:
 
     def in_words(self, n_rows: int) -> str:
         """As text, among ``n_rows`` rows given."""
-        shown = count(len(self.rows), "row")
+        shown, every = count(len(self.rows), "row"), len(self.rows) == n_rows
         return {
             "test": f"{shown} of {n_rows:,} that fit kept back (test_size)",
             "validation": f"{shown} of {n_rows:,} that fit held out for validation",
             "fitted": f"{shown} that the model was fitted on",
-        }.get(self.kind, f"all {shown} given")
+        }.get(
+            self.kind,
+            f"all {shown} given"
+            if every
+            else f"{shown} of {n_rows:,} given (the others have no value)",
+        )
 
 
 def measured_rows(est: Estimator, X: Any) -> Measured:
@@ -109,29 +119,22 @@ def measured_rows(est: Estimator, X: Any) -> Measured:
     >>> len(found.rows), found.kind, measured_rows(est, X[:20]).kind
     (10, 'test', 'unknown')
     """
-    rows, known = est._validate(X), est.state_.data
-    every = np.arange(len(rows))
-    if isinstance(rows, np.ndarray):
-        every = np.delete(every, empty_rows(rows))  # without a value there is no error
+    rows, (known, validated, *_) = est._validate(X), est.state_.data or (None, None)
+    full = np.delete(np.arange(len(rows)), unobserved(rows))  # without a value there is no error
     try:
         test = rows_kept_back(len(rows), est.test_size)
     except ParameterError:  # too few rows to be those of the fit
         known = None
     if known is None:
-        return Measured(every, "unknown")
-    kept = np.setdiff1d(every, test)
-    fitted = rows[kept] if isinstance(rows, np.ndarray) else rows.pick(kept)
-    then, now = known[0] or {}, data_marks(FitData(fitted, None))[0] or {}
-    # all rows are hashed where they are in memory: then or now they may not have been
-    if any(then.get(key) != now[key] for key in ("n", "dtype", "sha256")) or (
-        then.get("whole") is not None is not now["whole"] != then["whole"]
-    ):
-        return Measured(every, "unknown")
+        return Measured(full, "unknown")
+    fitted = pick(rows, np.delete(np.arange(len(rows)), test)) if len(test) else rows
+    if not same_mark(known, data_marks([fitted], whole=bool(known.get("whole")))[0]):
+        return Measured(full, "unknown")
     if len(test):
-        return Measured(np.intersect1d(test, every), "test")
-    fraction = est.validation_fraction if known[1] is None else 0.0
-    held = validation_rows(fitted, fraction, est.state_.seed, bool(then["streamed"]))
-    return Measured(kept[held], "validation") if len(held) else Measured(every, "fitted")
+        return Measured(np.intersect1d(test, full), "test")
+    fraction = est.validation_fraction if validated is None else 0.0
+    held = validation_rows(rows, full, fraction, est.state_.seed, bool(known["streamed"]))
+    return Measured(held, "validation") if len(held) else Measured(full, "fitted")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from narrows.exceptions import InputError
 from narrows.io.sources import LazyRows, Source
 from narrows.training.batches import Rows, Scaling, Share, as_tensor, shares
 from narrows.training.statistics import Statistics, statistics
@@ -94,16 +95,29 @@ def empty_rows(rows: Array) -> Index:
     return some[np.isnan(flat[some]).all(1)]
 
 
-def warn_of_empty_rows(empty: Index) -> None:
-    """Say that these rows are left out of a fit."""
-    if len(empty):
-        shown = ", ".join(map(str, empty[:5].tolist())) + (", ..." if len(empty) > 5 else "")
-        warnings.warn(
-            f"{len(empty):,} of the rows of X have no observed value (all are NaN) and are left "
-            f"out of the fit: {shown}.",
-            UserWarning,
-            stacklevel=6,
+def warn_of_empty_rows(
+    empty: Index, n: int, picked: Index | None = None, *, name: str = "X", least: int = 2
+) -> None:
+    """Say that these of ``n`` rows are left out of a fit.
+
+    ``picked`` are the numbers that the n rows have in X, where they are not all of it. Raises
+    InputError if fewer than ``least`` rows are left.
+    """
+    if not len(empty):
+        return
+    if (left := n - len(empty)) < least:
+        raise InputError(
+            f"{f'Only {left}' if left else 'None'} of the {n:,} rows of {name} has a value (where "
+            f"all is NaN, nothing was observed); give at least {least} with a value."
         )
+    empty = empty if picked is None else picked[empty]
+    shown = ", ".join(map(str, empty[:5].tolist())) + (", ..." if len(empty) > 5 else "")
+    warnings.warn(
+        f"{len(empty):,} of the rows of {name} have no observed value (all are NaN) and are left "
+        f"out of the fit: {shown}.",
+        UserWarning,
+        stacklevel=6,
+    )
 
 
 def scan_statistics(source: Source, held: Index, *, apart: bool) -> tuple[Array, Statistics, Index]:
@@ -272,15 +286,17 @@ def held_numbers(source: Source, fraction: float, seed: int) -> Index:
     return sorted_sample(n, min(most, max(1, round(n * fraction)) if fraction else n), seed)
 
 
-def hold_out(source: Source, fraction: float, seed: int) -> tuple[Stream, Rows, Statistics]:
+def hold_out(
+    source: Source, fraction: float, seed: int, picked: Index | None = None
+) -> tuple[Stream, Rows, Statistics]:
     """Training rows, validation rows in memory, and the statistics of the training rows.
 
     Nothing is scaled. If ``fraction`` is 0, the validation rows are a sample of the training rows.
-    Rows without any observed value are in neither.
+    Rows without any observed value are in neither. ``picked``: see `warn_of_empty_rows`.
     """
     held = held_numbers(source, fraction, seed)
     kept, found, empty = scan_statistics(source, held, apart=fraction > 0)
-    warn_of_empty_rows(empty)
+    warn_of_empty_rows(empty, len(source), picked)
     if len(empty) and len(full := np.delete(kept, empty_rows(kept), axis=0)):
         kept = full
     as_is = Scaling.none()
