@@ -133,7 +133,7 @@ def test_names_that_windows_keeps_are_refused_there(
 ) -> None:
     assert check_output(name).name == name  # elsewhere they are names like others
     monkeypatch.setattr(write, "IS_WINDOWS", True)
-    with pytest.raises(FileError, match="Windows keeps that name"):
+    with pytest.raises(FileError, match="Windows reserves that name"):
         check_output(name)
     for other in ("null.npy", "console.csv", "com10.png", "my nul.npy"):
         assert check_output(other).name == other

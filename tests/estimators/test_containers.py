@@ -131,12 +131,27 @@ class File:
 
 
 class Later:
-    """Stands for the frames of dask and Spark, whose values are computed later."""
+    """Stands for the frame of dask, whose values are computed later."""
 
     columns = ("a", "b")
 
-    def __init__(self, method: str) -> None:
-        setattr(self, method, lambda: pd.DataFrame(X))
+    def compute(self) -> pd.DataFrame:
+        """What dask has."""
+        return pd.DataFrame(X)
+
+
+class Elsewhere:
+    """Stands for the frame of Spark."""
+
+    columns = ("a", "b")
+
+    def toPandas(self) -> pd.DataFrame:
+        """What Spark has."""
+        return pd.DataFrame(X)
+
+
+class OtherLoader(torch.utils.data.DataLoader[Any]):
+    """A loader of another package."""
 
 
 RECORDS = [{"a": a, "b": b} for a, b in X[:, :2].tolist()]
@@ -154,8 +169,9 @@ RECORDS = [{"a": a, "b": b} for a, b in X[:, :2].tolist()]
         lambda: {"ids": np.arange(N), "rows": X},
         lambda: Bunch(data=X, target=np.arange(N)),
         lambda: File(time=np.arange(N), rows=X),
-        lambda: Later("compute"),
-        lambda: Later("toPandas"),
+        lambda: OtherLoader(torch.utils.data.TensorDataset(torch.from_numpy(X))),
+        Later,
+        Elsewhere,
         lambda: (row for row in X),
         lambda: iter(X.tolist()),
         lambda: np.array([tuple(row) for row in X.tolist()], dtype=[(c, "f8") for c in "abcdef"]),
@@ -171,6 +187,22 @@ def test_a_container_that_is_no_array_gets_the_remedy_that_it_has(make: Any) -> 
     advice = str(caught.value).partition(": give ")[2].removesuffix(".")
     found = admitted(eval(advice, {"X": make(), "pandas": pd}))  # as a reader would type it
     assert len(found) == N
+
+
+NAMES = ["collect", "layout", "dataset", "batch_size", "compute", "todense", "toarray", "keys",
+         "toPandas", "fetchdf", "to_dense", "__next__", "column_names", "dtype", "iloc", "shape",
+         "dtypes", "detach", "__dlpack__", "chunks"]  # fmt: skip
+
+
+def test_names_of_columns_are_no_methods() -> None:
+    data = np.arange(N * len(NAMES), dtype=float).reshape(N, -1)
+    for frame in (pd.DataFrame(data, columns=NAMES), pl.DataFrame(data, schema=NAMES)):
+        np.testing.assert_array_equal(admitted(frame), data)
+    frame = pd.DataFrame(data, columns=NAMES)
+    codec = Codec(max_epochs=1, random_state=0).fit(data)
+    back = codec.decompress(codec.compress(frame, mode="lossless"))
+    np.testing.assert_array_equal(back, data)
+    assert list(Autoencoder(**SMALL).fit(frame).feature_names_in_) == NAMES
 
 
 def test_other_containers_get_one_sentence() -> None:
@@ -205,6 +237,9 @@ BASE = pd.DataFrame(X[:, :2], columns=["a", "b"])
         ([{"x": 1}] * N, "dict"),
         ([2**53 + 1] * N, r"above 2\*\*53"),
         (pd.Series([2**53 + 1, 0.5] * (N // 2), dtype=object), r"above 2\*\*53"),
+        (pd.Series([np.int64(2**53 + 1), 0.5] * (N // 2), dtype=object), r"above 2\*\*53"),
+        ([np.uint64(2**63 + 1)] * N, r"above 2\*\*53"),
+        (["-9007199254740993"] * N, r"above 2\*\*53"),
     ],
 )
 def test_the_column_at_fault_is_named(column: Any, words: str) -> None:

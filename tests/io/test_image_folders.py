@@ -131,7 +131,7 @@ def test_the_cameras_orientation_is_applied(tmp_path: Path, name: str) -> None:
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    with pytest.warns(UserWarning, match=r"'.*a.gif' hold several pictures: only the first"):
+    with pytest.warns(UserWarning, match=r"'.*a.gif' holds several pictures: only the first"):
         np.testing.assert_array_equal(read(tmp_path).X, GREY[None])
 
 
@@ -210,7 +210,7 @@ def test_of_several_pages_the_first_is_read_and_said(tmp_path: Path, stored: np.
         with tifffile.TiffWriter(tmp_path / name) as file:
             for page in (stored, stored * 0, stored):
                 file.write(page, photometric="rgb" if stored.ndim == 3 else "minisblack")
-    with pytest.warns(UserWarning, match=r"a.tif' and 1 others? hold several pictures"):
+    with pytest.warns(UserWarning, match=r"a.tif' \(and 1 more\) holds several pictures"):
         X = read(tmp_path).X
     np.testing.assert_array_equal(X, [stored, stored])
     with pytest.warns(UserWarning, match="only the first is read"):

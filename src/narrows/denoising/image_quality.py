@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from narrows.exceptions import InputError, ParameterError
-from narrows.io.photographs import white_of
+from narrows.io.photographs import white_and_doubt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def check_pixels(image: NDArray[Any], name: str) -> None:
 
 
 def white_value(image: NDArray[Any]) -> float:
-    """The value of white: 255 or 65,535 of 8 or 16 bits; of floats 1, 255 or 65,535 (`white_of`).
+    """The value of white: 255 or 65,535 of 8 or 16 bits; of floats 1, 255 or 65,535.
 
     Raises `InputError` for another dtype.
 
@@ -51,7 +51,7 @@ def white_value(image: NDArray[Any]) -> float:
     (65535.0, 1.0)
     """
     if image.dtype in (np.uint8, np.uint16) or image.dtype.kind == "f":
-        return white_of(image)
+        return white_and_doubt(image)[0]
     raise InputError(
         f"An image of {image.dtype} has no known value of white; give uint8, uint16 or floats."
     )

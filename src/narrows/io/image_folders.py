@@ -77,9 +77,9 @@ class ImageFolder(LazyRows):
         self.dtype = _common_dtype(folder, {header.dtype for header in headers})
         several = [f for f, h in zip(self._files, headers, strict=True) if h.is_first_of_several]
         if several:
-            others = f" and {len(several) - 1} others" if len(several) > 1 else ""
+            others = f" (and {len(several) - 1} more)" if len(several) > 1 else ""
             warnings.warn(
-                f"'{several[0]}'{others} hold several pictures: only the first is read; save each "
+                f"'{several[0]}'{others} holds several pictures: only the first is read; save each "
                 "as a file of its own to read all.",
                 stacklevel=2,
             )

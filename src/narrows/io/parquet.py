@@ -120,13 +120,13 @@ class ParquetRows(LazyRows):
         for j, (position, field) in enumerate(columns.items()):
             column = table.column(position)
             values = _values(column)
-            if self.dtype.kind == "f" and values.dtype.kind in "iu":
-                at = first_inexact(values)
-                if at is not None:
-                    where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
-                    raise InputError(inexact(f'{where} "{field.name}"', values[at]))
             gaps = column.null_count and values.dtype.kind in "iub"
             block[:, j] = np.where(column.is_null(), np.nan, values) if gaps else values
+            whole = self.dtype.kind == "f" and values.dtype.kind in "iu"
+            at = first_inexact(values, block[:, j]) if whole else None
+            if at is not None:
+                where = f"'{group.path}', row {group.start_in_file + at + 1}, column"
+                raise InputError(inexact(f'{where} "{field.name}"', values[at]))
         return block
 
 

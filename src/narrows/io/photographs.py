@@ -46,7 +46,7 @@ __all__ = [
     "find_photographs",
     "plan",
     "read_photograph",
-    "white_of",
+    "white_and_doubt",
     "write_photograph",
 ]
 
@@ -124,44 +124,34 @@ class Photograph:
         return replace(self, pixels=pixels)
 
 
-def white_of(pixels: Array) -> float:
-    """The value of white: the largest of uint8 and uint16; of other numbers 1, 255 or 65535.
+def white_and_doubt(pixels: Array) -> tuple[float, str]:
+    """The value of white, and why it is a guess; empty if the values agree.
 
-    Of these three it is the first whose double 99.9 % of the values do not exceed: noise may be far
-    above white, and a single value says nothing. Whole numbers above 2 have no white of 1.
+    White is the largest value of uint8 and uint16; of other numbers the first of 1, 255 and 65535
+    whose double 99.9 % of the values do not exceed: noise may be far above white, and a single
+    value says nothing. Whole numbers above 2 have no white of 1.
 
-    >>> white_of(np.zeros((2, 2), np.uint8)), white_of(np.array([[1.2, -0.1]]))
-    (255.0, 1.0)
+    >>> white_and_doubt(np.zeros((2, 2), np.uint8)), white_and_doubt(np.array([[1.2, -0.1]]))
+    ((255.0, ''), (1.0, ''))
+    >>> white_and_doubt(np.array([[0, 4095]], np.uint16))
+    (65535.0, 'the largest value is 4,095')
     """
-    if pixels.dtype in (np.uint8, np.uint16):
-        return float(np.iinfo(pixels.dtype).max)
-    usual, largest = _usual_and_largest(pixels)
-    whole = largest > 2 and bool((pixels == np.rint(pixels)).all())
-    return next((white for white in WHITES[whole:] if usual <= 2 * white), usual)
-
-
-def _usual_and_largest(pixels: Array) -> tuple[float, float]:
-    """What 99.9 % of the values do not exceed, and the largest, both without their signs."""
-    sizes = np.abs(pixels.astype(np.float64)).ravel()
-    if not sizes.size:
-        return 0.0, 0.0
-    some = sizes[:: max(1, sizes.size // MAX_QUANTILE_VALUES)]
-    return float(np.quantile(some, 0.999, method="lower")), float(sizes.max())
-
-
-def doubt_about_white(pixels: Array, white: float) -> str:
-    """Why `white_of` is a guess for these pixels; empty if they speak for it.
-
-    >>> doubt_about_white(np.array([[0, 4095]], np.uint16), 65535.0)
-    'the largest value is 4,095'
-    """
-    usual, largest = _usual_and_largest(pixels)
+    if pixels.dtype == np.uint8:
+        return 255.0, ""
+    some = pixels.ravel()[:: max(1, pixels.size // MAX_QUANTILE_VALUES)].astype(np.float64)
+    usual = float(np.quantile(np.abs(some), 0.999, method="lower")) if some.size else 0.0
+    largest = max(-float(pixels.min(initial=0)), float(pixels.max(initial=0)))
+    if pixels.dtype == np.uint16:
+        white = 65_535.0
+    else:
+        whole = largest > 2 and bool((pixels == np.rint(pixels)).all())
+        white = next((white for white in WHITES[whole:] if usual <= 2 * white), usual)
     if largest > 4 * white:
-        return f"99.9 % of the values are at most {usual:,.4g}, but the largest is {largest:,.4g}"
+        about = f"99.9 % of the values are at most {usual:,.4g}, but the largest is {largest:,.4g}"
+        return white, about
     # 12 bits in 16 end at a sixteenth of white; noise of σ 100 ends at two and a half times white
-    if pixels.dtype == np.uint8 or white / 15.9 <= largest <= 2.5 * white or largest == 0:
-        return ""
-    return f"the largest value is {largest:,.6g}"
+    agree = white / 15.9 <= largest <= 2.5 * white or largest == 0
+    return white, "" if agree else f"the largest value is {largest:,.6g}"
 
 
 # ------------------------------------------------------------------------------ reading
@@ -475,8 +465,8 @@ class Images(Sequence[Any]):
         (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements (or 1) are one
         image.
     white : float, optional
-        The value of white in all of them; otherwise `white_of` each image, with a warning where
-        it is a guess.
+        The value of white in all of them; otherwise `white_and_doubt` each image, with a
+        warning where it is a guess.
 
     Attributes
     ----------
@@ -509,10 +499,11 @@ class Images(Sequence[Any]):
             if nbytes <= MAX_HELD:
                 self._held[i] = image
             self.sizes.append((image.shape[0], image.shape[1]))
-            self.whites.append(white_of(image) if white is None else white)
-            if white is None and (doubt := doubt_about_white(image, self.whites[i])):
+            found, doubt = white_and_doubt(image) if white is None else (white, "")
+            self.whites.append(found)
+            if doubt:
                 doubts.append(
-                    f"{self.name(i)}: white is taken as {self.whites[i]:,.0f}, a guess, as {doubt}"
+                    f"{self.name(i)}: white is taken as {found:,.0f}, a guess, as {doubt}"
                 )
             self.pixels += image.size
             self.clipped = self.clipped or _is_clipped(image)
@@ -520,7 +511,8 @@ class Images(Sequence[Any]):
         if not self._sources:
             raise InputError("X holds no images.")
         if doubts:
-            more = f" (so of {len(doubts) - 1} images more)" if len(doubts) > 1 else ""
+            rest = len(doubts) - 1
+            more = f" (and for {rest} more image{'s' * (rest > 1)})" if rest else ""
             warnings.warn(f"{doubts[0]}{more}; if it is another, give white=.", stacklevel=2)
         self.channels = 3 if 3 in dimensions else 1
         self.mixed = len(dimensions) == 2
@@ -612,7 +604,7 @@ def check_image(pixels: object, name: str) -> Array:
 def _as_torch_dtype(image: Array, name: str) -> Array:
     """uint8 or uint16, or float32 or float64, in this machine's byte order.
 
-    Wider whole numbers become floats, as `white_of` must not know them by their largest value.
+    Wider whole numbers become floats: `white_and_doubt` must not know them by their largest value.
     """
     if image.dtype.kind == "f":
         return image.astype(np.float64 if image.dtype.itemsize >= 8 else np.float32, copy=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,10 +126,20 @@ def drop_or_encode(read: str, drop: Mapping[str, object], encode: Sequence[str],
     return f"{', '.join(about)}, for example with {frame}.{write}."
 
 
-def first_inexact(values: NDArray[np.integer]) -> int | None:
-    """The first place of an integer that float64 cannot hold; None if there is none."""
-    far = np.flatnonzero((values > EXACT_INTEGERS) | (values < -EXACT_INTEGERS))
-    return next((int(i) for i in far if int(values[i]) != int(float(values[i]))), None)
+def is_inexact(value: object, number: float) -> bool:
+    """Whether an integer, or a text that writes one, became another float64.
+
+    >>> is_inexact("9007199254740993", 9007199254740993.0), is_inexact(9, 9.0)
+    (True, False)
+    """
+    text = str(value).strip()
+    return text.lstrip("+-").isdecimal() and int(text) != float(number)
+
+
+def first_inexact(values: Sequence[object] | NDArray[Any], numbers: NDArray[Any]) -> int | None:
+    """The first place where `is_inexact` holds of values and numbers; None if there is none."""
+    far = np.flatnonzero((np.abs(numbers) >= EXACT_INTEGERS) & np.isfinite(numbers))
+    return next((i for i in far.tolist() if is_inexact(values[i], numbers[i])), None)
 
 
 def inexact(where: str, value: object) -> str:
