@@ -108,6 +108,11 @@ __all__ = [
     "photographs",
 ]
 
+# what is imported when first used, beside models, and from where
+OTHERS = {"photographs": "narrows.io.photographs"} | dict.fromkeys(
+    ("JsonLines", "Listener", "MLflow", "TensorBoard", "WandB"), "narrows.training.listeners"
+)
+
 
 def load(path: str | Path, *, f: object = None, g: object = None) -> Any:
     """Read a fitted model from the file that ``save`` wrote, as the class named in it.
@@ -158,10 +163,9 @@ def __getattr__(name: str) -> Any:
 
     from narrows.estimators.registry import KNOWN, model_class
 
-    if name == "photographs":
-        found: Any = import_module("narrows.io.photographs")
-    elif name in ("JsonLines", "Listener", "MLflow", "TensorBoard", "WandB"):
-        found = getattr(import_module("narrows.training.listeners"), name)
+    if name in OTHERS:
+        module = import_module(OTHERS[name])
+        found: Any = vars(module).get(name, module)  # photographs is the module itself
     elif name in KNOWN:
         found = model_class(name)
     else:

@@ -43,7 +43,10 @@ def test_gaps_are_named_and_the_advice_is_followed() -> None:
         done("encode", "m.safetensors", source, "-o", "z.npy", "--overwrite")
         assert np.isfinite(np.load("z.npy")).all()
         Path("m.safetensors").unlink()
-    for words in (("report", "m.csv", "m.csv"), ("encode", "m.csv", "m.csv", "-o", "y.npy")):
+    for words in (
+        ("report", "m.csv", "m.csv", "-o", "r.html"),
+        ("encode", "m.csv", "m.csv", "-o", "y.npy"),
+    ):
         assert "'m.csv' is not a model file" in refused(*words)
     frame.assign(a=np.nan).to_csv("gone.csv", index=False)
     words = ("fit", "gone.csv", "-o", "n.safetensors", "--missing", "mask", *TINY)
@@ -135,7 +138,7 @@ def test_names_that_windows_keeps_are_refused_there(
 ) -> None:
     assert check_output(name).name == name  # elsewhere they are names like others
     monkeypatch.setattr(write, "IS_WINDOWS", True)
-    with pytest.raises(FileError, match="Windows keeps that name"):
+    with pytest.raises(FileError, match="Windows reserves that name"):
         check_output(name)
     for other in ("null.npy", "console.csv", "com10.png", "my nul.npy"):
         assert check_output(other).name == other

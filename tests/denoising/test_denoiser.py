@@ -14,7 +14,9 @@ from sklearn.datasets import load_sample_image
 
 import narrows
 from narrows import Denoiser, InputError, ParameterError
+from narrows.denoising.denoiser import TRAINING_LEVEL
 from narrows.exceptions import FileError
+from narrows.io.photographs import Images
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +282,16 @@ def test_one_bright_pixel_changes_no_scale(photograph: np.ndarray) -> None:
     bright = model.denoise(noisy, 50)
     assert model.estimate_noise(noisy) == pytest.approx(level, rel=0.02)
     assert np.abs(bright - plain)[40:, 40:].max() < 1e-3
+
+
+def test_few_stars_on_a_black_sky_set_the_scale_of_a_picture() -> None:
+    sky = np.zeros((64, 64))
+    sky[3, 4] = sky[50, 9] = 0.8
+    model = Denoiser(noisy_targets=True, noise_level=0.1)
+    levels = [model._scale(Images(sky * white, white), 0)[0] / white for white in (1.0, 255.0)]
+    np.testing.assert_allclose(levels, 0.8e-3 / TRAINING_LEVEL)
+    flat = model._scale(Images(np.full((64, 64), 0.5)), 0)[0]
+    assert flat == pytest.approx(1 / TRAINING_LEVEL)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,17 @@ def test_what_has_no_meaning_is_refused(model: ConditionalVAE) -> None:
     with pytest.raises(ParameterError, match="X_val has no classes"):
         ConditionalVAE(**SMALL).fit(X[:30], Y[:30], X_val=X[:5])
     assert not hasattr(model, "partial_fit")
+    for n in (1, 2, 4):
+        with pytest.raises(InputError, match=f"n is {n}, but y names 3 classes: leave n out"):
+            model.sample(n, y=[0, 1, 1])
+
+
+def test_classes_decide_how_many_are_drawn(model: ConditionalVAE) -> None:
+    for y in ([0, 1, 1], np.array([2, 2, 2]), pd.Series([0, 4, 9]), (5, 6, 7)):
+        drawn = model.sample(y=y, random_state=0)
+        np.testing.assert_array_equal(drawn, model.sample(3, y=y, random_state=0))
+    for y in (None, 4, [4], np.int64(4)):
+        assert model.sample(y=y).shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("distance", ["categorical", "mixed"])

@@ -200,12 +200,27 @@ class File:
 
 
 class Later:
-    """Stands for the frames of dask and Spark, whose values are computed later."""
+    """Stands for the frame of dask, whose values are computed later."""
 
     columns = ("a", "b")
 
-    def __init__(self, method: str) -> None:
-        setattr(self, method, lambda: pd.DataFrame(X))
+    def compute(self) -> pd.DataFrame:
+        """What dask has."""
+        return pd.DataFrame(X)
+
+
+class Elsewhere:
+    """Stands for the frame of Spark."""
+
+    columns = ("a", "b")
+
+    def toPandas(self) -> pd.DataFrame:
+        """What Spark has."""
+        return pd.DataFrame(X)
+
+
+class OtherLoader(torch.utils.data.DataLoader[Any]):
+    """A loader of another package."""
 
 
 RECORDS = [{"a": a, "b": b} for a, b in X[:, :2].tolist()]
@@ -223,8 +238,9 @@ RECORDS = [{"a": a, "b": b} for a, b in X[:, :2].tolist()]
         lambda: {"ids": np.arange(N), "rows": X},
         lambda: Bunch(data=X, target=np.arange(N)),
         lambda: File(time=np.arange(N), rows=X),
-        lambda: Later("compute"),
-        lambda: Later("toPandas"),
+        lambda: OtherLoader(torch.utils.data.TensorDataset(torch.from_numpy(X))),
+        Later,
+        Elsewhere,
         lambda: (row for row in X),
         lambda: iter(X.tolist()),
         lambda: np.array([tuple(row) for row in X.tolist()], dtype=[(c, "f8") for c in "abcdef"]),
@@ -249,6 +265,23 @@ def test_a_container_that_is_no_array_gets_the_remedy_that_it_has(make: Any) -> 
     assert len(found) == N
 
 
+NAMES = ["collect", "layout", "dataset", "batch_size", "compute", "todense", "toarray", "keys",
+         "toPandas", "fetchdf", "to_dense", "__next__", "column_names", "dtype", "iloc", "shape",
+         "dtypes", "detach", "__dlpack__", "chunks"]  # fmt: skip
+
+
+def test_names_of_columns_are_no_methods() -> None:
+    data = np.arange(N * len(NAMES), dtype=float).reshape(N, -1)
+    for frame in (pd.DataFrame(data, columns=NAMES), pl.DataFrame(data, schema=NAMES)):
+        np.testing.assert_array_equal(admitted(frame), data)
+    frame = pd.DataFrame(data, columns=NAMES)
+    codec = Codec(max_epochs=1, random_state=0).fit(data)
+    back = codec.decompress(codec.compress(frame, mode="lossless"))
+    np.testing.assert_array_equal(back, data)
+    assert list(Autoencoder(**SMALL).fit(frame).feature_names_in_) == NAMES
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of")
 def test_other_containers_get_one_sentence() -> None:
     for data in ({}, {1, 2}, object(), range(9), pd.Series(X[:, 0]), b"bytes", File(), [None] * 9,
                  torch.zeros(3, 2, device="meta"), np.array([None, X], dtype=object),
@@ -257,7 +290,10 @@ def test_other_containers_get_one_sentence() -> None:
             admitted(data)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
     for data, words in (
-        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "X.to_padded_tensor"),
+        (
+            torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+            "X.to_padded_tensor",
+        ),
         (torch.masked.masked_tensor(torch.ones(2, 2), torch.ones(2, 2) > 0), "X.to_tensor"),
         (pa.array([[1, 2], [3, 4]]), "give X.to_pylist()"),
         (pl.DataFrame({"w": [{"x": 1}] * 2}), "'w' of X holds a dict"),
@@ -296,6 +332,9 @@ BASE = pd.DataFrame(X[:, :2], columns=["a", "b"])
         ([10**400, 2] * (N // 2), "holds int"),
         ([2**53 + 1] * N, r"above 2\*\*53"),
         (pd.Series([2**53 + 1, 0.5] * (N // 2), dtype=object), r"above 2\*\*53"),
+        (pd.Series([np.int64(2**53 + 1), 0.5] * (N // 2), dtype=object), r"above 2\*\*53"),
+        ([np.uint64(2**63 + 1)] * N, r"above 2\*\*53"),
+        (["-9007199254740993"] * N, r"above 2\*\*53"),
     ],
 )
 def test_the_column_at_fault_is_named(column: Any, words: str) -> None:

@@ -55,8 +55,8 @@ EDITS: list[tuple[str, Edit, str]] = [
     (AE, lambda h, t: h["fitted"].update(pca_noise=float("inf")), "header cannot be read"),
     (AE, lambda h, t: h["fitted"].update(stop_reason_="x" * 10**6), "stop_reason_ must be a text"),
     (AE, lambda h, t: h["versions"].update({str(i): "" for i in range(99)}), "at most 20 items"),
-    (AE, lambda h, t: t.update(evil=torch.zeros(2)), "too many or too few: evil"),
-    (AE, lambda h, t: t.update({"training.rng": torch.zeros(2)}), "too many or too few"),
+    (AE, lambda h, t: t.update(evil=torch.zeros(2)), "unexpected or missing tensors: evil"),
+    (AE, lambda h, t: t.update({"training.rng": torch.zeros(2)}), "unexpected or missing tensors"),
     (AE, filled("scaling.scale", 0.0), "not above 0"),
     (AE, filled("scaling.scale", float("inf")), "not finite"),
     (AE, filled("scaling.shift", float("nan")), "not finite"),
@@ -109,7 +109,13 @@ def test_a_hundred_thousand_empty_tensors_are_not_even_looked_at(tmp_path: Path)
         narrows.load(path)
 
 
-@pytest.mark.parametrize("device", ["hpu", "privateuseone", "cuda:99", "mps:-1", "x" * 300])
+@pytest.mark.parametrize("device", ["hpu", "privateuseone", "mps:-1", "x" * 300])
+def test_a_device_that_no_model_can_have_is_refused(device: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="'device' parameter of Autoencoder must be"):
+        narrows.load(edited(AE, lambda h, t: h["parameters"].update(device=device), tmp_path))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps"])
 def test_a_model_of_a_device_that_is_not_here_loads_on_the_cpu(device: str, tmp_path: Path) -> None:
     model = narrows.load(edited(AE, lambda h, t: h["parameters"].update(device=device), tmp_path))
     assert np.isfinite(model.transform(X)).all()

@@ -108,7 +108,8 @@ def test_what_stands_in_no_file_is_read_by_slices_only(monkeypatch: pytest.Monke
     source = Counted(X, chunks=(10, 6))
     there = fit(source, max_epochs=2)
     assert max(stop - start for start, stop in source.asked) <= 20
-    assert all(start % 10 == 0 for start, _ in source.asked)
+    # whole chunks, but for the single rows by which data is recognized later
+    assert all(start % 10 == 0 or stop == start + 1 for start, stop in source.asked)
     np.testing.assert_array_equal(there.transform(source), there.transform(X))
 
 

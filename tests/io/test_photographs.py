@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -29,6 +30,7 @@ from helpers.photographs_made import (
     random,
 )
 from narrows.exceptions import FileError
+from narrows.io import photographs
 from narrows.io.photographs import (
     FORMAT_DTYPES,
     WRITABLE,
@@ -203,6 +205,20 @@ def test_white_is_not_decided_by_one_value_and_a_guess_is_said(
     words = [str(warning.message) for warning in said]
     assert len(words) == doubted
     assert all("X: white is taken as" in word and "give white=" in word for word in words)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_white_is_found_in_a_part_of_the_memory_of_an_image(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photographs, "MAX_QUANTILE_VALUES", 1000)
+    pixels = np.ones((500, 500, 3), dtype)
+    photographs.white_and_doubt(pixels)
+    tracemalloc.start()
+    photographs.white_and_doubt(pixels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < pixels.nbytes / 4
 
 
 def test_white_of_eight_bits_costs_nothing() -> None:

@@ -230,6 +230,7 @@ def test_other_cells_tell_a_decimal_comma_from_a_separator() -> None:
         ('a, "when"\n1, "2020-01-01"\n2, "2020-01-02"\n', [[1], [2]]),
         (",a\n2020-01-01,1\n2020-01-01,2\n", [[1], [2]]),
         (",a,b\n2020-01-01,1,x\n2020-01-01,2,y\n", [[1, 1, 0], [2, 0, 1]]),
+        ("a,b\n1,red\n2,nan\n3,blue\n4,red\n", [[1, 0, 1], [2, 0, 0], [3, 1, 0], [4, 0, 1]]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:The first column has no name")
@@ -282,6 +283,13 @@ def test_a_first_row_that_begins_with_a_gap_is_kept_and_asked_about(text: str) -
     np.testing.assert_array_equal(read(written(",5,7\n0,1,2\n1,3,4\n")).X, [[1, 2], [3, 4]])
 
 
+@pytest.mark.parametrize("gap", ["nan", "NaN", "-nan", "NA", ""])
+def test_a_gap_is_no_number_among_booleans(gap: str) -> None:
+    for other in ("3,False", "0,1\n3,0"):
+        X = read(written(f"a,b\n1,True\n2,{gap}\n{other}\n")).X
+        assert np.isnan(X[1, 1]) and X[0, 1] == 1 and X[-1, 1] == 0
+
+
 def test_what_is_no_table_is_called_what_it_is() -> None:
     for text, words in {
         "<!DOCTYPE html>\n<html>": "a web page",
@@ -291,6 +299,7 @@ def test_what_is_no_table_is_called_what_it_is() -> None:
         "a,b\n1,2\n# the end\n": "begins with '#': remove comments",
         "a,b\n5,1\n1e400,3\n": "above 1.8e308, the largest float64",
         "a,b\n5,1\n5.5,3\nno,2\n": "found 'no' in a column of numbers",
+        "a,b\n5,1\n5.5,nan\nno,2\n": "found 'no' in a column of numbers",
     }.items():
         assert words in refusal(written(text))
 

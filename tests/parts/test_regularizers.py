@@ -163,7 +163,7 @@ def test_what_the_total_correlation_cannot_take_is_refused() -> None:
         BetaTCVAE(estimator="all").fit(np.zeros((9, 2)))
     trace = trace_of(gaussian_node(drawn(4, 2), drawn(4, 2)))
     trace.nodes.append(trace.nodes[0])
-    with pytest.raises(ParameterError, match="TotalCorrelation needs one Gaussian latent"):
+    with pytest.raises(ParameterError, match="The total correlation needs one Gaussian latent"):
         TotalCorrelation()(None, trace)
 
 

@@ -21,7 +21,13 @@ from narrows.report.formatting import short_number
 from narrows.report.measures import error_bins, parse_labels, ranking
 from narrows.report.model_report import headline, prepare, write_report
 from narrows.report.page import pictures_folder
-from narrows.report.sample_figures import STYLES, ImagePlotter, TablePlotter, choose_plotter
+from narrows.report.sample_figures import (
+    STYLES,
+    ImagePlotter,
+    TablePlotter,
+    _table_plotter,
+    choose_plotter,
+)
 
 DIGITS = load_digits()
 WINE = load_wine()
@@ -436,6 +442,29 @@ def test_the_columns_drawn_of_a_wide_table_are_those_that_vary_together() -> Non
     assert plotter._columns(16).tolist() == list(range(40, 56))
 
 
+@pytest.mark.parametrize("axes", [None, "HW", "CL"])
+def test_missing_values_are_no_part_of_a_drawing(axes: str | None) -> None:
+    shape = {None: (12,), "HW": (3, 4), "CL": (3, 4)}[axes]
+    X = np.random.default_rng(0).normal(size=(60, *shape))
+    est = fit(Autoencoder, X, axes=axes, distance="mse", missing="mask")
+    whole = choose_plotter(est, X, None)
+    X[7].flat[3] = np.nan
+    holed = choose_plotter(est, X, None)
+    for one, other in zip(vars(holed).values(), vars(whole).values(), strict=True):
+        if np.asarray(one).dtype.kind == "f":  # not names, nor the order of columns
+            np.testing.assert_allclose(one, other, atol=0.2)
+
+
+def test_a_missing_value_does_not_hide_a_column() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 40))
+    X[:, :16] += 3 * rng.normal(size=(60, 1))
+    X[5, 2], X[:, 30] = np.nan, np.nan
+    plotter = _table_plotter(X, None)
+    assert plotter._columns(16).tolist() == list(range(16))
+    assert np.isfinite([plotter.low, plotter.span]).all()
+
+
 def test_coinciding_lines_are_both_seen() -> None:
     same = np.linspace(1, 2, 50)
     both = figures.error_histogram(error_bins({"model": same, "PCA": same}), {"model": 1, "PCA": 1})
@@ -467,3 +496,4 @@ def test_a_result_no_better_than_pca_says_what_to_do(tmp_path: Path) -> None:
     page = Page(write_report(short, DIGITS.images[150:200], tmp_path / "page.html"))
     said = " ".join(page.words)
     assert "No better than PCA" in said and "What to do: train longer (--max-time" in said
+    assert "in Python max_time" in said

@@ -17,6 +17,7 @@ import narrows
 from helpers.counted_source import Counted
 from helpers.small_data import curve
 from narrows import Autoencoder
+from narrows.estimators import base
 
 X = curve(60)  # so many that the first call of partial_fit decides
 BATCH, RATE = 10, 0.003
@@ -100,8 +101,11 @@ def test_a_fit_takes_the_steps_of_adamw_and_a_warm_start_goes_on_with_its_moment
         assert ae.loss_curve_ == pytest.approx(hand.losses[-n:], rel=1e-4)
 
 
-def test_partial_fit_goes_on_with_moments_warm_up_and_order() -> None:
+def test_partial_fit_goes_on_with_moments_warm_up_and_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The scaling stays that of the first rows, whatever comes later."""
+    monkeypatch.setattr(base, "FEWEST_ROWS_TO_SCALE", len(X))  # X is enough to scale by
     ae, hand, rates = linear(weight_decay=0.3), ByHand(networks(), X), constant()
     for rows in (X, 2 * X[:30] + 1, X, X[::-1]):
         ae.partial_fit(rows)

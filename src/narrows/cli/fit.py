@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
-NO_BETTER = 0.995  # shares of PCA's error from here on are shown as 1.00 or more
-
 
 @click.command(cls=ModelCommand)
 @click.argument("data")
@@ -221,9 +219,9 @@ def error_lines(card: dict[str, Any]) -> list[str]:
     >>> run = {"epochs": 3, "stop_reason": "the budget was used", "validation_error": 0.5}
     >>> card = {"starts_at": "PCA", "training": run | {"validation_error_pca": 0.5}}
     >>> error_lines(card)[1].partition(": ")[2]
-    'train longer (--max-time, --max-epochs)'
+    'train longer (--max-time, --max-epochs; in Python max_time, max_epochs)'
     """
-    from narrows.estimators.summary import advice_on_pca
+    from narrows.estimators.summary import SAME, advice_on_pca
     from narrows.report.formatting import count
 
     training = card["training"]
@@ -235,10 +233,9 @@ def error_lines(card: dict[str, Any]) -> list[str]:
     if pca <= 0:
         return [shown]
     ratio = error / pca
-    if ratio < NO_BETTER:
+    if ratio < 1 - SAME:
         return [f"{shown}: {ratio:.2f} × PCA's"]
-    advice = advice_on_pca(card)
-    yet = "train" in advice
+    yet, advice = advice_on_pca(card)
     after = f" after {count(training['epochs'], 'epoch')}" if yet else ""
     what = f"no better than PCA{' yet' * yet} ({ratio:.2f} × its error){after}: {advice}"
     return [shown, what]

@@ -225,8 +225,8 @@ class Codec(Learner[CodecState], BaseEstimator):
         ----------
         X : array, or str, Path or list for images
             A table (n, d), signals (n, C, L), images (n, H, W) or (n, C, H, W); or a folder of
-            images, or a list of images (H, W) or (H, W, 3) of any sizes. Rows with NaN are left out
-            first (``X[~numpy.isnan(X).any(1)]``); ``compress`` keeps them.
+            images, or a list of images (H, W) or (H, W, 3) of any sizes. X must hold no NaN; leave
+            such rows out first: ``X[~numpy.isnan(X).any(1)]``. ``compress`` takes them.
         y : ignored
         X_val : like X, optional
             Validation data, instead of a part of X.

@@ -16,7 +16,7 @@ from narrows.compression.format.header import MODES
 from narrows.compression.format.pack import Given, ends_of
 from narrows.exceptions import InputError, InputTypeError, ParameterError
 from narrows.io.photographs import find_photographs, read_photograph
-from narrows.io.sources import refuse_container, unmasked
+from narrows.io.sources import has_any, refuse_container, unmasked
 
 
 def level_for(model: ExactDecoder, quality: int | None) -> int | None:
@@ -94,14 +94,14 @@ def read_items(X: object) -> tuple[list[Any], bool]:
 
 def _as_array(X: Any) -> Any:
     """A tensor or rows in lists as an array; an array on a disk is returned as it is."""
-    if hasattr(X, "toarray"):
+    if has_any(X, "toarray"):
         raise InputError("X is sparse, but a codec takes dense data: give X.toarray().")
     refuse_container(X)
     X = unmasked(X)
     try:
         if isinstance(X, Tensor):
             return X.detach().cpu().numpy()
-        return X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
+        return X if isinstance(getattr(X, "dtype", None), np.dtype) else np.asarray(X)
     except TypeError:
         raise InputTypeError(
             f"X holds {X.dtype}, which NumPy does not have: convert it, as with X.float()."

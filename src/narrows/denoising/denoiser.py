@@ -398,7 +398,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         else:
             level = white * float(self.noise_level) / 255
         low, high = np.quantile(image, (0.001, 0.999))  # not by one extreme value
-        spread = float(high - low)
+        spread = float(high - low) or float(image.max() - image.min())
         return max(level, MIN_NOISE * spread or 1.0) / TRAINING_LEVEL, None
 
     @property

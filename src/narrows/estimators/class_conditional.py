@@ -228,7 +228,7 @@ class ClassConditional(Estimator):
     @framed
     def sample(
         self,
-        n: int = 1,
+        n: int | None = None,
         *,
         y: Any = None,
         random_state: object = None,
@@ -238,13 +238,19 @@ class ClassConditional(Estimator):
 
         Parameters
         ----------
-        n : int, at least 1
+        n : int, at least 1, optional
+            Default: the number of classes in y, or 1.
         y : one class, or n of them, optional
         random_state : None, int or RandomState
         temperature : float
             Below 1 draws nearer to the typical.
         """
-        codes = self._sampled_codes(n, random_state, temperature)
+        many = len(y) if np.ndim(y) else None
+        if many is not None and n not in (None, many):
+            raise InputError(
+                f"n is {n}, but y names {many} classes: leave n out, or give one class."
+            )
+        codes = self._sampled_codes((many or 1) if n is None else n, random_state, temperature)
         y = y if y is None or np.ndim(y) else np.repeat(_as_classes(y), len(codes))
         return self.inverse_transform(codes, y)
 

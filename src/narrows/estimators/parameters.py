@@ -26,7 +26,7 @@ MAX_LAYER_WIDTH = 2**20  # numbers in a layer: a mistyped width must not ask for
 MAX_SIDE = 2**31  # of a sample, in numbers along one axis
 MAX_LAYERS = 256  # in a tuple: twenty thousand layers take minutes to build
 MAX_DEVICES = 256  # on one machine: a mistyped number must not start thousands of processes
-DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 AXES = (None, "CL", "HW", "CHW", "HWC")
 
 
@@ -574,7 +574,7 @@ def _describe(rule: Rule) -> str:
     if kind == "path":
         return "None, or the name of a file"
     if kind == "device":
-        return "'auto', 'cpu', or for a GPU 'cuda' (or 'cuda:1', the second one)"
+        return "'auto', 'cpu', or for a GPU 'cuda' ('cuda:1': the second one) or 'mps'"
     if kind == "every":
         return 'a number of epochs, at least 1, or a time such as "30s" or "5m"'
     if kind == "seed":

@@ -402,7 +402,8 @@ class CodesToRows(RowsToCodes):
     """The decoder as a plain module: codes → rows in the user's units and shape.
 
     These are the rows of ``inverse_transform`` before they are rounded to the data's dtype, and
-    gradients pass: float64 for float64 data and wide integers, else float32. Weights are shared.
+    gradients pass: float32 for float32, int8, uint8 and int16 data, else float64. Weights are
+    shared.
     """
 
     def _parts_of(self, model: Model) -> Model:

@@ -12,6 +12,8 @@ from narrows.estimators.model_file import plain, versions
 from narrows.estimators.parameters import Parameters, RunParameters, in_order
 from narrows.io.safetensors_file import without_nan
 
+SAME = 0.03  # the model and PCA count as equal if their errors differ by at most this share
+
 
 def given_parameters(params: RunParameters) -> dict[str, Any]:
     """The parameters that are not at their default."""
@@ -74,16 +76,20 @@ def run_summary(history: History) -> dict[str, Any]:
     }
 
 
-def advice_on_pca(card: dict[str, Any]) -> str:
-    """What to do if the model of this ``info`` is no better than PCA."""
+def advice_on_pca(card: dict[str, Any]) -> tuple[bool, str]:
+    """What to do if the model of this ``info`` is no better than PCA, and whether to train on."""
     # only a model that starts at PCA gets below it by training longer, if training was cut off
     if card["starts_at"] == "PCA" and "budget" in card["training"]["stop_reason"]:
-        return "train longer (--max-time, --max-epochs)"
+        return True, "train longer (--max-time, --max-epochs; in Python max_time, max_epochs)"
     if "p" in card.get("parts", {}):
-        return (
-            "a model with a prior gives up accuracy for samples; to restore rows, fit autoencoder"
+        return False, (
+            "a model with a prior gives up accuracy for samples; to restore rows, fit --model "
+            "autoencoder (Autoencoder in Python)"
         )
-    return "use PCA, or try more rows, another --latent-dim or wider --hidden-layer-sizes"
+    return False, (
+        "use PCA, or try more rows, another --latent-dim or wider --hidden-layer-sizes (latent_dim "
+        "and hidden_layer_sizes in Python)"
+    )
 
 
 def estimator_summary(params: Parameters, state: EstimatorState) -> dict[str, Any]:

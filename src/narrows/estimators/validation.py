@@ -26,11 +26,12 @@ from narrows.io.sources import (
     NamedRows,
     Source,
     as_source,
+    has_any,
     nbytes,
     refuse_container,
     unmasked,
 )
-from narrows.io.table_advice import MISSING, first_inexact, inexact, is_inexact, spellings
+from narrows.io.table_advice import EXACT_INTEGERS, MISSING, inexact, is_inexact, spellings
 from narrows.training.streamed_batches import read_blocks
 
 Array = NDArray[Any]
@@ -40,7 +41,6 @@ CHECKED_ELEMENTS = 2**22  # elements checked together, so that checking needs li
 MEMINFO = Path("/proc/meminfo")  # Linux: memory of the machine
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # Linux: the limit of a container
 UNKNOWN_FREE_MEMORY = 2**33  # bytes assumed free on a system that does not say
-LARGEST_EXACT = 2**53  # float64 holds every integer up to here
 PLAIN = re.compile(r"(u?int|float)(8|16|32|64)|bool(ean)?")  # dtypes of frames that NumPy has too
 
 
@@ -105,7 +105,7 @@ def _cast(rows: Array, dtype: np.dtype[Any]) -> Array:
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
         # the largest int64 is no float64: the bound is the float64 below it
-        high = np.nextafter(float(info.max), 0) if info.max > LARGEST_EXACT else float(info.max)
+        high = np.nextafter(float(info.max), 0) if info.max > EXACT_INTEGERS else float(info.max)
         return np.clip(np.rint(rows), float(info.min), high).astype(dtype)
     if dtype.kind == "f":
         largest = np.finfo(dtype).max
@@ -372,7 +372,7 @@ def _to_array(X: Any) -> Array:
             "instead; read a file first, for example with numpy.load or pandas.read_csv."
         )
     if isinstance(X, list | tuple) and array.dtype.kind == "f":  # NumPy rounds integers in them
-        for place in np.argwhere(np.abs(array) >= LARGEST_EXACT):
+        for place in np.argwhere(np.abs(array) >= EXACT_INTEGERS):
             cell: Any = X
             for i in place:
                 cell = cell[i]
@@ -423,10 +423,10 @@ def _frame_to_array(frame: Any) -> Array:
         whole = np.asarray(frame)  # much faster where there are many columns
         if whole.dtype.kind in "biu" or (whole.dtype.kind == "f" and kind.startswith("float")):
             return whole
-    names = list(getattr(frame, "column_names", frame.columns))
+    names = list(frame.column_names if has_any(frame, "column_names") else frame.columns)
     columns = []
     for j, name in enumerate(names):  # by position where there are any: names may occur twice
-        column = frame.iloc[:, j] if hasattr(frame, "iloc") else frame[name]
+        column = frame.iloc[:, j] if has_any(frame, "iloc") else frame[name]
         columns.append(to_numbers(column_cells(column), f"Column {name!r}"))
     if not columns:
         return np.empty((len(frame), 0))
@@ -435,10 +435,9 @@ def _frame_to_array(frame: Any) -> Array:
     dtype = np.dtype(float) if mixed else np.result_type(*{column.dtype for column in columns})
     array = np.empty((len(frame), len(columns)), dtype)
     for j, column in enumerate(columns):
-        at = first_inexact(column) if column.dtype.kind in "iu" and dtype.kind == "f" else None
-        if at is not None:
-            raise InputError(inexact(f"Row {at}, column {names[j]!r} of X", column[at]))
         array[:, j] = column
+        if column.dtype.kind in "iu" and dtype.kind == "f":
+            _exact(column, array[:, j], f"Column {names[j]!r}")
     return array
 
 
@@ -455,7 +454,7 @@ def column_cells(column: Any) -> Array:
     cells: Array = np.asarray(unmasked(column))
     if cells.dtype.kind == "f" and not isinstance(kind, np.dtype | None):
         with np.errstate(invalid="ignore"):
-            far = (np.abs(cells) >= LARGEST_EXACT).any()
+            far = (np.abs(cells) >= EXACT_INTEGERS).any()
         if far and not re.match("(float|double|half)", str(kind).lower()):  # integers with gaps
             exact = next(getattr(column, n) for n in ("to_pylist", "to_list") if hasattr(column, n))
             whole = column.astype(object) if hasattr(column, "astype") else exact()
@@ -496,7 +495,7 @@ def to_numbers(values: Array, title: str) -> Array:
 
 def _exact(values: Array, numbers: Array, title: str) -> Array:
     """The numbers, unless an integer among the values became another."""
-    for i in np.flatnonzero(np.abs(numbers) >= LARGEST_EXACT):
+    for i in np.flatnonzero(np.abs(numbers) >= EXACT_INTEGERS):
         if np.isfinite(numbers[i]) and is_inexact(values[i]):
             raise InputError(inexact(f"Row {i}, {title[0].lower()}{title[1:]} of X", values[i]))
     return numbers
@@ -546,7 +545,7 @@ def _checked_table(
 ) -> tuple[Array, NDArray[np.object_] | None]:
     from sklearn.utils.validation import check_array, validate_data
 
-    if hasattr(X, "toarray"):
+    if has_any(X, "toarray"):
         raise InputError(
             "X is sparse, but narrows needs dense data; use X.toarray(), or reduce it first with "
             "sklearn.decomposition.TruncatedSVD."
@@ -559,7 +558,7 @@ def _checked_table(
     copy.__dict__.update({} if spec is None else sklearn_attributes(spec))
     checks = {"ensure_all_finite": False, "ensure_min_samples": least}
     try:
-        if not hasattr(X, "columns"):
+        if not has_any(X, "columns"):
             return validate_data(copy, X, reset=spec is None, **checks), None
         validate_data(copy, X, reset=spec is None, skip_check_array=True)  # names of columns
         array = check_array(_frame_to_array(X), estimator=copy, **checks)
@@ -626,7 +625,7 @@ def refuse_not_finite(
 
 def is_table(X: object) -> bool:
     """Whether X is a frame, or a sparse matrix."""
-    return hasattr(X, "columns") or hasattr(X, "toarray")
+    return has_any(X, "columns", "toarray")
 
 
 def fits_memory(X: Source, asked: object) -> bool:

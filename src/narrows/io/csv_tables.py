@@ -427,7 +427,6 @@ class _Column:
     """What the cells of a column are that are no numbers."""
 
     missing: set[str] = field(default_factory=set)  # the words for it
-    n_missing: int = 0
     booleans: int = 0
     words: dict[str, int] = field(default_factory=dict)  # the first ones, and their lines
     n_words: int = 0
@@ -438,7 +437,6 @@ class _Column:
         small = cell.lower()
         if small in MISSING:
             self.missing.add(cell)
-            self.n_missing += 1
             return np.nan
         if small in BOOLEANS:
             self.first = self.first if self.booleans else (line, cell)
@@ -487,7 +485,7 @@ def _wrong_length(
         )
     return InputError(
         f"'{path}', line {line}: expected {width} cells, as in the lines before, found "
-        f"{len(cells)}: every line needs the same number; remove what is no row of the table."
+        f"{len(cells)}: every line needs the same number; remove other lines."
     )
 
 
@@ -519,9 +517,10 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
     first: tuple[int, str] | None = None
     names = form.plain_names()
     for j, column in list(enumerate(columns))[index:]:
-        numbers = len(X) - column.n_missing - column.booleans - column.n_words
+        values = X[~np.isnan(X[:, j]), j]
+        numbers = len(values) - column.booleans
         if not column.words:
-            if column.booleans and numbers and not set(np.unique(X[:, j])) <= {0.0, 1.0}:
+            if column.booleans and numbers and not set(np.unique(values)) <= {0.0, 1.0}:
                 where = form.where(column.first[0], j)
                 raise InputError(
                     f"{where}: found '{column.first[1]}' in a column of numbers; correct it or "
@@ -544,7 +543,7 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
                 f"sklearn.datasets.load_svmlight_file({str(form.path)!r})[0].toarray() with "
                 "numpy.save."
             )
-        n_cells = len(X) - column.n_missing
+        n_cells = len(values) + column.n_words
         if numbers and (column.n_words < 2 or column.n_words * STRAY_SHARE < n_cells):
             raise InputError(f"{found} where a number was expected; correct it or remove the line.")
         first = first or (line, f"{found} where a number was expected; ")

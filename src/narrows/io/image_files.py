@@ -493,7 +493,9 @@ def _refuse_tiff(tags: Exif, bits: int, sample_format: int, photometric: int) ->
     from PIL.ExifTags import Base
 
     if photometric not in TIFF_COLOURS:
-        raise NotReadTruly(f"its colours are of kind {photometric}; save it as grey or RGB")
+        raise NotReadTruly(
+            f"its PhotometricInterpretation is {photometric}; save it as grey or RGB"
+        )
     if photometric == 0 and (bits > 8 or sample_format != 1):
         raise NotReadTruly("it counts from white to black; save it with black as 0")
     if sample_format > 3 or (sample_format == 3 and bits > 32):

@@ -78,7 +78,7 @@ class ParquetRows(LazyRows):
             if not metadata.num_rows:  # the types of an empty file mean nothing
                 return []
             _refuse_words(file, columns, path, source)
-            types = [_dtype(file, i, field.type) for i, field in columns.items()]
+            types = [_dtype(file, i, field.type, path) for i, field in columns.items()]
         names = [field.name for field in columns.values()]
         if names != (self.feature_names or names):
             raise InputError(
@@ -115,10 +115,7 @@ class ParquetRows(LazyRows):
 
         with _open(group.path, group.metadata) as file:
             columns = _columns(file.schema_arrow)
-            try:
-                table = file.read_row_group(group.number)
-            except (pa.ArrowException, OSError):
-                raise damaged(group.path, "a parquet file") from None
+            table = _row_group(file, group.number, group.path)
         block = np.empty((table.num_rows, len(columns)), self.dtype)
         # By position: names may occur twice, and pyarrow reads a point in a name as a path.
         for j, (position, field) in enumerate(columns.items()):
@@ -151,6 +148,15 @@ def _open(path: Path, metadata: Any = None) -> Any:
         raise damaged(path, "a parquet file") from None
 
 
+def _row_group(file: Any, number: int, path: Path) -> Any:
+    import pyarrow as pa
+
+    try:
+        return file.read_row_group(number)
+    except (pa.ArrowException, OSError):
+        raise damaged(path, "a parquet file") from None
+
+
 def _columns(schema: Any) -> dict[int, Any]:
     """The columns by their positions, without an index that pandas stored."""
     index = (schema.pandas_metadata or {}).get("index_columns", [])
@@ -164,24 +170,24 @@ def _plain_type(kind: Any) -> Any:
     return kind.value_type if types.is_dictionary(kind) else kind
 
 
-def _dtype(file: Any, position: int, kind: Any) -> Any:
+def _dtype(file: Any, position: int, kind: Any, path: Path) -> Any:
     """The numpy type of a column of numbers."""
     from pyarrow import types
 
     kind = _plain_type(kind)
     if types.is_decimal(kind) or types.is_null(kind):
         return np.dtype(np.float64)
-    if types.is_floating(kind) or not _has_missing(file, position):
+    if types.is_floating(kind) or not _has_missing(file, position, path):
         return kind.to_pandas_dtype()
     return np.dtype(np.float64)
 
 
-def _has_missing(file: Any, position: int) -> bool:
+def _has_missing(file: Any, position: int, path: Path) -> bool:
     """Whether a column has missing values: as the file says, or, where it does not, as read."""
     for number in range(file.metadata.num_row_groups):
         counts = file.metadata.row_group(number).column(position).statistics
         if counts is None or not counts.has_null_count:
-            if file.read_row_group(number).column(position).null_count:
+            if _row_group(file, number, path).column(position).null_count:
                 return True
         elif counts.null_count:
             return True

@@ -508,7 +508,7 @@ class Images(Sequence[Any]):
             self.whites.append(found)
             if doubt:
                 doubts.append(
-                    f"{self.name(i)}: white is taken as {self.whites[i]:,.0f}, a guess, as {doubt}"
+                    f"{self.name(i)}: white is taken as {found:,.0f}, a guess, as {doubt}"
                 )
             self.pixels += image.size
             self.clipped = self.clipped or _is_clipped(image)
@@ -516,7 +516,8 @@ class Images(Sequence[Any]):
         if not self._sources:
             raise InputError("X holds no images.")
         if doubts:
-            more = f" (and for {len(doubts) - 1} more images)" if len(doubts) > 1 else ""
+            rest = len(doubts) - 1
+            more = f" (and for {rest} more image{'s' * (rest > 1)})" if rest else ""
             warnings.warn(f"{doubts[0]}{more}; if it is another, give white=.", stacklevel=2)
         self.channels = 3 if 3 in dimensions else 1
         self.mixed = len(dimensions) == 2

@@ -129,22 +129,27 @@ def as_source(X: object) -> Source | None:
 
 def _as_stored_array(X: object) -> Source | None:
     """An array that is not numpy's, unless it is a frame, a sparse matrix or on a device."""
-    if _has_any(X, "to_frame", "columns", "toarray", "__dlpack__"):
+    if has_any(X, "to_frame", "columns", "toarray", "__dlpack__"):
         return None
-    if not (hasattr(X, "__getitem__") and getattr(X, "shape", None)):
+    if not (has_any(X, "__getitem__") and getattr(X, "shape", None)):
         return None
     return X if isinstance(X, Source) else StoredRows(X)
 
 
 def _is_dataset(X: object) -> bool:
-    if isinstance(X, Sequence | Mapping | Set) or not _has_any(X, "__getitem__"):
+    if isinstance(X, Sequence | Mapping | Set) or not has_any(X, "__getitem__"):
         return False
-    is_array = _has_any(X, "shape", "__array__", "__dataframe__", "__arrow_c_stream__")
-    return isinstance(X, Sized) and not is_array and not hasattr(X, "keys")
+    is_array = has_any(X, "shape", "__array__", "__dataframe__", "__arrow_c_stream__")
+    return isinstance(X, Sized) and not is_array and not has_any(X, "keys")
 
 
-def _has_any(X: object, *names: str) -> bool:
-    return any(hasattr(X, name) for name in names)
+def has_any(X: object, *names: str) -> bool:
+    """Whether the class of X has one of the names, which may be columns of a frame.
+
+    >>> has_any([], "append", "shape")
+    True
+    """
+    return any(hasattr(type(X), name) for name in names)
 
 
 # What makes an array or a frame of a container that is none, by the method that the container has:
@@ -166,15 +171,15 @@ REMEDIES = {
 
 def refuse_container(X: Any) -> None:
     """Raise InputTypeError for what is no array but holds some or makes one, saying how."""
-    if isinstance(X, np.ndarray | Sequence) or hasattr(X, "toarray"):
+    if isinstance(X, np.ndarray | Sequence) or has_any(X, "toarray"):
         return
     kind, has = type(X).__name__, ""
-    remedy = next((remedy for name, remedy in REMEDIES.items() if hasattr(X, name)), "")
-    if hasattr(X, "layout") and str(X.layout).startswith("torch.sparse"):
+    remedy = next((remedy for name, remedy in REMEDIES.items() if has_any(X, name)), "")
+    if has_any(X, "layout") and str(X.layout).startswith("torch.sparse"):
         remedy = "X.to_dense()"
-    elif hasattr(X, "dataset") and hasattr(X, "batch_size"):  # a DataLoader of torch
+    elif "DataLoader" in (base.__name__ for base in type(X).__mro__):
         remedy = "X.dataset"
-    elif callable(getattr(X, "keys", None)) and not _has_any(
+    elif callable(getattr(type(X), "keys", None)) and not has_any(
         X, "iloc", "columns"
     ):  # a dict, an HDF5 file ...
         names = list(X.keys())
@@ -340,10 +345,10 @@ class DatasetRows(LazyRows):
 
 
 def _as_array(x: Any) -> Array:
-    if hasattr(x, "detach"):
+    if has_any(x, "detach"):
         x = x.detach().cpu()
         return np.asarray(x.float() if str(x.dtype) == "torch.bfloat16" else x)
-    if hasattr(x, "getbands"):  # a PIL image
+    if has_any(x, "getbands"):  # a PIL image
         from narrows.io.image_files import pixels
 
         return pixels(x)

@@ -76,7 +76,7 @@ def check_output(
         suffixes = listed([kind for kind in kinds if kind])
         raise FileError(f"Cannot write {str(out)!r}: give a name that ends in {suffixes}{folder}.")
     if IS_WINDOWS and DEVICES.fullmatch(path.name.partition(".")[0].rstrip()):
-        raise FileError(f"Cannot write {str(out)!r}: Windows keeps that name; choose another.")
+        raise FileError(f"Cannot write {str(out)!r}: Windows reserves that name; choose another.")
     check_folder(path.parent, out)
     held = list(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
     if held and not overwrite:

@@ -214,11 +214,10 @@ def _free_place(
     """
     middle = np.median(points, axis=0)
     order = np.argsort(np.square(points - middle).sum(axis=1), kind="stable")
-    for place in (middle, *points[order]):
-        if all((np.abs(place - other) > room).any() for other in taken):
-            found: NDArray[np.float64] = place
-            return found
-    return None
+    places = np.vstack([middle, points[order]])
+    apart = np.abs(places[:, None] - np.reshape(taken, (-1, 2))) > room
+    clear = np.all(np.any(apart, axis=2), axis=1)
+    return next(iter(places[clear]), None)
 
 
 def _histogram_by_class(ax: Axes, values: NDArray[np.float64], labels: Labels | None) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from narrows.estimators.base import with_feature_names
-from narrows.estimators.summary import advice_on_pca
+from narrows.estimators.summary import SAME, advice_on_pca
 from narrows.exceptions import InputError
+from narrows.io.sources import has_any
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report import figures
 from narrows.report.content import Content
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from narrows.estimators.base import Estimator
 
-SAME = 0.03  # the model and PCA count as equal if their errors differ by at most this share
 MAX_LISTED = 4  # items of a list shown in a table
 N_GENERATED = 36  # new samples drawn
 
@@ -106,7 +106,7 @@ def prepare(
     est: Estimator, X: Any, y: ArrayLike | None, names: Sequence[str] | None, seed: int
 ) -> Content:
     """Check rows, labels and names of columns, and measure the model."""
-    is_frame = hasattr(X, "columns")
+    is_frame = has_any(X, "columns")
     fitted_names = getattr(est, "feature_names_in_", None)
     # scikit-learn warns when a model fitted on named columns is given arrays
     bare = est if fitted_names is None else with_feature_names(est, None)
@@ -212,7 +212,8 @@ def _text(block: str, content: Content) -> str:
             "est": content.est,
             "n": content.numbers,
             "noun": noun,
-            "advice": advice_on_pca(content.est.info()),
+            "advice": advice_on_pca(content.est.info())[1],
+            "no_better": 1 - SAME,
         }
     )
     return " ".join("".join(sentences.blocks[block](context)).split())

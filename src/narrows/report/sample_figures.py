@@ -55,7 +55,7 @@ def choose_plotter(est: Estimator, X: NDArray[Any], names: list[str] | None) -> 
         return _table_plotter(some.reshape(len(some), -1), names)
     if axes == "CL":
         return _signal_plotter(shape, some)
-    low, high = est.info()["bounds"] or [[float(some.min())], [float(some.max())]]
+    low, high = est.info()["bounds"] or [[float(np.nanmin(some))], [float(np.nanmax(some))]]
     side = int(np.clip(np.sqrt(MAX_GRID_NUMBERS / math.prod(shape)), 4, 12))
     return ImagePlotter(shape, axes, min(low), max(high), grid_size=side)
 
@@ -237,6 +237,7 @@ class OverlayPlotter:
     n_noisy: ClassVar = 2  # samples in each figure of denoising
     n_ranked: ClassVar = 3  # samples in each gallery
     wide_walks: ClassVar = False
+    walk_room: ClassVar = 0.2  # inches by which an interpolation is higher than a sample
 
     @property
     def _height(self) -> float:
@@ -245,6 +246,10 @@ class OverlayPlotter:
 
     def _overlay(self, ax: Axes, versions: dict[str, NDArray[Any]], title: str = "") -> None:
         """The versions of one sample, in the order of ``STYLES``."""
+        raise NotImplementedError
+
+    def _draw_walk(self, ax: Axes, steps: list[Any], originals: list[Any]) -> None:
+        """An interpolation: pairs of a row and its colour, for its steps and its two originals."""
         raise NotImplementedError
 
     def gallery(self, samples: Samples) -> Figure:
@@ -271,6 +276,19 @@ class OverlayPlotter:
             self._overlay(ax, {name: rows[i] for name, rows in named.items()})
         self._legend(figure, axes[0])
         return figure
+
+    def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
+        """Each interpolation in a figure of its own, from dark to light."""
+        import matplotlib
+
+        colors = matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
+        drawn = []
+        for walk, start, end in zip(walks, starts, ends, strict=True):
+            figure, ax = new_axes(self._height + self.walk_room)
+            originals = [(start, colors[0]), (end, colors[-1])]
+            self._draw_walk(ax, list(zip(walk, colors, strict=True)), originals)
+            drawn.append(figure)
+        return drawn
 
     def _draw_code(self, ax: Axes, code: NDArray[np.float64]) -> None:
         low, high = figures.CODE_RANGE
@@ -368,24 +386,17 @@ class TablePlotter(OverlayPlotter):
             ax.text(1.02, y, words, transform=ax.get_yaxis_transform(), va="center", fontsize=7,
                     color=figures.INK)  # fmt: skip
 
-    def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
-        """Each interpolation as dots on the way of every column, from dark to light."""
-        import matplotlib
-
-        colors = matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
-        shown, drawn = self._columns(MAX_NAMED), []
-        y = np.arange(len(shown))
-        for walk, start, end in zip(walks, starts, ends, strict=True):
-            figure, ax = new_axes(self._height + 0.2)
-            x = self.places(walk)[:, shown]
-            ax.hlines(y, x.min(0), x.max(0), color=figures.FAINT, lw=2, zorder=0)
-            for event, color in zip(x, colors, strict=True):
-                ax.scatter(event, y, s=20, color=color, linewidths=0)
-            for original, color in ((start, colors[0]), (end, colors[-1])):
-                ax.scatter(self.places(original)[shown], y, s=70, marker="|", color=color)
-            self._name_columns(ax, shown, [walk[0][shown], walk[-1][shown]])
-            drawn.append(figure)
-        return drawn
+    def _draw_walk(self, ax: Axes, steps: list[Any], originals: list[Any]) -> None:
+        """Dots on the way of every column."""
+        shown = self._columns(MAX_NAMED)
+        y, walk = np.arange(len(shown)), [event[shown] for event, _ in steps]
+        x = self.places([event for event, _ in steps])[:, shown]
+        ax.hlines(y, x.min(0), x.max(0), color=figures.FAINT, lw=2, zorder=0)
+        for place, (_, color) in zip(x, steps, strict=True):
+            ax.scatter(place, y, s=20, color=color, linewidths=0)
+        for original, color in originals:
+            ax.scatter(self.places(original)[shown], y, s=70, marker="|", color=color)
+        self._name_columns(ax, shown, [walk[0], walk[-1]])
 
     def mosaic(self, events: NDArray[Any], title: str, color: str, width: float = 4.4) -> Figure:
         """Rows (rows, columns, d) as cells of bars with their values, under a title."""
@@ -423,6 +434,7 @@ class SignalPlotter(OverlayPlotter):
     walk_note: ClassVar = "from dark to light, the originals dotted."
     grid_note: ClassVar = ""
     _height: ClassVar = 1.25
+    walk_room: ClassVar = 1.35
 
     @property
     def note(self) -> str:
@@ -443,21 +455,13 @@ class SignalPlotter(OverlayPlotter):
         scaled = (np.asarray(events, dtype=np.float64) - self.center) / self.scale
         return scaled[..., :MAX_CHANNELS, :]
 
-    def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
-        """Each interpolation as curves that change colour on their way; the originals dotted."""
-        import matplotlib
-
-        drawn = []
-        colors = matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
-        for walk, start, end in zip(walks, starts, ends, strict=True):
-            figure, ax = new_axes(2.6)
-            for event, color in zip(walk, colors, strict=True):
-                self._curves(ax, event, color=color, lw=1.2)
-            for event, color in ((start, colors[0]), (end, colors[-1])):
-                self._curves(ax, event, color=color, lw=1.2, ls=":")
-            self._style(ax)
-            drawn.append(figure)
-        return drawn
+    def _draw_walk(self, ax: Axes, steps: list[Any], originals: list[Any]) -> None:
+        """Curves that change colour on their way; the originals dotted."""
+        for event, color in steps:
+            self._curves(ax, event, color=color, lw=1.2)
+        for event, color in originals:
+            self._curves(ax, event, color=color, lw=1.2, ls=":")
+        self._style(ax)
 
     def _overlay(self, ax: Axes, versions: dict[str, NDArray[Any]], title: str = "") -> None:
         for name, style in STYLES.items():
@@ -509,11 +513,12 @@ class SignalPlotter(OverlayPlotter):
 
 def _table_plotter(X: NDArray[Any], names: list[str] | None) -> TablePlotter:
     """Range and order of a table's columns, from the rows ``X``."""
-    X = np.asarray(X, dtype=np.float64)
-    low = np.nanmin(X, axis=0)
-    span = np.nanmax(X, axis=0) - low
-    Z = X[:: max(1, len(X) // RANKED_ROWS)]
-    Z = np.nan_to_num((Z - Z.mean(axis=0)) / np.where(Z.std(axis=0) > 0, Z.std(axis=0), 1.0))
+    table = np.ma.masked_invalid(np.asarray(X, dtype=np.float64))
+    low = table.min(axis=0).filled(0.0)
+    span = table.max(axis=0).filled(0.0) - low
+    some = table[:: max(1, len(X) // RANKED_ROWS)]
+    std = some.std(axis=0).filled(0.0)
+    Z = ((some - some.mean(axis=0)) / np.where(std > 0, std, 1.0)).filled(0.0)
     shared = (Z * (Z @ Z.T @ Z)).sum(axis=0)  # the sum of its squared correlations with all
     ranked = np.argsort(-shared, kind="stable")
     names = names or [f"x{i}" for i in range(X.shape[1])]
@@ -525,8 +530,8 @@ def _signal_plotter(shape: tuple[int, ...], X: NDArray[Any]) -> SignalPlotter:
     X = np.asarray(X, dtype=np.float64)
     center, scale = np.zeros(shape), np.ones(shape)
     if shape[0] > 1:
-        center = np.broadcast_to(X.mean(axis=(0, 2))[:, None], shape)
-        scale = np.broadcast_to(X.std(axis=(0, 2))[:, None], shape)
+        center = np.broadcast_to(np.nanmean(X, axis=(0, 2))[:, None], shape)
+        scale = np.broadcast_to(np.nanstd(X, axis=(0, 2))[:, None], shape)
     return SignalPlotter(shape, center, np.where(scale > 0, scale, 1.0))
 
 

@@ -42,9 +42,8 @@ class MSSSIM(DataUnitsLikelihood):
     MS-SSIM = mean(l_M c_M)^w_M Π_{j<M} mean(c_j)^w_j over the scales j = 1, ..., M: c compares
     contrast and pattern, l local means, at the last scale only. Means are over all positions of a
     Gaussian window; the result is averaged over channels. Images are halved as pytorch-msssim does
-    it. The constants are those of the paper,
-    0.01 and 0.03 of each channel's range in the data. It is no density. Pixels where a mask is 0
-    count as equal.
+    it. The constants are those of the paper, 0.01 and 0.03 of each channel's range in the data. It
+    is no density. Pixels where a mask is 0 count as equal.
 
     Source: Wang, Simoncelli & Bovik, "Multiscale structural similarity for image quality
     assessment", Asilomar 2003.
