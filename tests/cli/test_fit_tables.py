@@ -43,7 +43,10 @@ def test_gaps_are_named_and_the_advice_is_followed() -> None:
         done("encode", "m.safetensors", source, "-o", "z.npy", "--overwrite")
         assert np.isfinite(np.load("z.npy")).all()
         Path("m.safetensors").unlink()
-    for words in (("report", "m.csv", "m.csv"), ("encode", "m.csv", "m.csv", "-o", "y.npy")):
+    for words in (
+        ("report", "m.csv", "m.csv", "-o", "y.html"),
+        ("encode", "m.csv", "m.csv", "-o", "y.npy"),
+    ):
         assert "'m.csv' is not a model file" in refused(*words)
     frame.assign(a=np.nan).to_csv("gone.csv", index=False)
     words = ("fit", "gone.csv", "-o", "n.safetensors", "--missing", "mask", *TINY)

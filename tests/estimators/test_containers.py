@@ -249,6 +249,7 @@ def test_a_container_that_is_no_array_gets_the_remedy_that_it_has(make: Any) -> 
     assert len(found) == N
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of")
 def test_other_containers_get_one_sentence() -> None:
     for data in ({}, {1, 2}, object(), range(9), pd.Series(X[:, 0]), b"bytes", File(), [None] * 9,
                  torch.zeros(3, 2, device="meta"), np.array([None, X], dtype=object),
