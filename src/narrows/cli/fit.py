@@ -159,10 +159,10 @@ def _classes(estimator: Learner[Any], source: Data, labels: str | None) -> objec
 
 def _fitted(estimator: Learner[Any], source: Data, classes: object) -> Learner[Any]:
     """The estimator fitted on the rows; its file keeps the names of their columns."""
-    from narrows.estimators.base import Estimator
     from narrows.io.sources import NamedRows
 
-    names = source.feature_names if isinstance(estimator, Estimator) else None
+    # numbers of a table are one image to the Denoiser
+    names = None if type(estimator).__name__ == "Denoiser" else source.feature_names
     return estimator.fit(source.X if names is None else NamedRows(source.X, names), classes)
 
 

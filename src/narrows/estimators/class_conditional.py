@@ -277,7 +277,7 @@ def _as_classes(given: object) -> NDArray[Any]:
     """Classes as an array of numbers or words."""
     y: NDArray[Any] = column_cells(given)
     if y.dtype == object and any(v is None for v in y.flat):
-        raise InputError("y holds missing values; drop such rows, or leave y out.")
+        raise InputError("y holds missing values, not numbers or words alone; drop such rows.")
     if y.dtype == object and len({type(v) for v in y.flat}) == 1:
         y = np.asarray(y.tolist())
     if y.dtype.kind not in "biufU":
