@@ -470,8 +470,8 @@ class Images(Sequence[Any]):
         (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements (or 1) are one
         image.
     white : float, optional
-        The value of white in all of them; otherwise `white_and_doubt` finds that of each image, with a
-        warning where it is a guess.
+        The value of white in all of them; otherwise that of each image is found by
+        `white_and_doubt`, with a warning where it is a guess.
 
     Attributes
     ----------
@@ -571,8 +571,8 @@ def _named_sources(given: object) -> Iterator[tuple[str, Any]]:
     elif array.ndim == 3 and _reads_as_channels(*array.shape):
         n, height, width = array.shape
         raise InputError(
-            f"X has shape {array.shape}, which reads as one image of {width} channels; give grey or "
-            f"(height, width, 3), or list(X) for {n} images of {height} × {width} pixels."
+            f"X has shape {array.shape}, which reads as one image of {width} channels; give grey "
+            f"or (height, width, 3), or list(X) for {n} images of {height} × {width} pixels."
         )
     elif array.ndim in (3, 4):
         yield from ((f"Image {i} of X", image) for i, image in enumerate(array))
@@ -621,7 +621,7 @@ def check_image(pixels: object, name: str) -> Array:
 def _as_torch_dtype(image: Array, name: str) -> Array:
     """uint8 or uint16, or float32 or float64, in this machine's byte order.
 
-    Wider whole numbers become floats, as `white_and_doubt` must not know them by their largest value.
+    Wider whole numbers become floats, as their dtype says nothing about their white.
     """
     if image.dtype.kind == "f":
         return image.astype(np.float64 if image.dtype.itemsize >= 8 else np.float32, copy=False)
