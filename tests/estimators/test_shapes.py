@@ -164,8 +164,8 @@ def test_channels_first_need_no_word(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        *[(9, 8, 2), (28, 28, 3), (8, 8, 4), (6, 6, 5), (7, 7, 13), (3, 9, 4), (5, 5, 6)],
-        *[(10, 12, 5), (20, 24, 9), (16, 12, 11), (5, 8, 5), (6, 48, 6)],
+        *((9, 8, 2), (28, 28, 3), (8, 8, 4), (6, 6, 5), (7, 7, 13), (3, 9, 4), (5, 5, 6)),
+        *((10, 12, 5), (20, 24, 9), (16, 12, 11), (5, 8, 5), (6, 48, 6)),
     ],
 )
 def test_likely_channels_last_are_asked_about_and_either_answer_works(

@@ -44,7 +44,7 @@ def check_pixels(image: NDArray[Any], name: str) -> None:
 
 
 def white_value(image: NDArray[Any]) -> float:
-    """The value of white: 255 or 65,535 of 8 or 16 bits; `white_and_doubt` of floats.
+    """The value of white: 255 or 65,535 of 8 or 16 bits; of floats as `white_and_doubt` finds it.
 
     Raises `InputError` for another dtype.
 
