@@ -95,9 +95,8 @@ class FitData(Generic[R]):
         if share > 0:
             picked = np.delete(np.arange(len(rows)), rows_kept_back(len(rows), share))
             rows, labels = pick(rows, picked), None if labels is None else labels[picked]
-        marks = (
-            [] if few else data_marks([rows, held, *([] if labels is None else [labels])], whole)
-        )
+        given = [rows, held] if labels is None else [rows, held, labels]
+        marks = [] if few else data_marks(given, whole)
         if isinstance(held, np.ndarray | CheckedRows):
             empty = unobserved(held)
             warn_of_empty_rows(empty, len(held), name="X_val", least=1)
