@@ -107,13 +107,12 @@ class FitData(Generic[R]):
         return replace(self, rows=rows, held=held, labels=labels, marks=marks)
 
 
-def without(rows: R, numbers: NDArray[np.int64]) -> R:
+def without(rows: Any, numbers: NDArray[np.int64]) -> Any:
     """The rows (or labels, or None) but those of these numbers."""
     if not len(numbers) or not isinstance(rows, np.ndarray | CheckedRows):
         return rows
     kept = np.delete(np.arange(len(rows)), numbers)
-    found: Any = rows.pick(kept) if isinstance(rows, CheckedRows) else rows[kept]
-    return found
+    return rows.pick(kept) if isinstance(rows, CheckedRows) else rows[kept]
 
 
 def unobserved(rows: Given) -> NDArray[np.int64]:
