@@ -17,7 +17,7 @@ import narrows
 from helpers.counted_source import Counted
 from helpers.small_data import curve
 from narrows import Autoencoder
-from narrows.estimators import base
+from narrows.io.safetensors_file import read_file, write_file
 
 X = curve(60)  # so many that the first call of partial_fit decides
 BATCH, RATE = 10, 0.003
@@ -101,11 +101,8 @@ def test_a_fit_takes_the_steps_of_adamw_and_a_warm_start_goes_on_with_its_moment
         assert ae.loss_curve_ == pytest.approx(hand.losses[-n:], rel=1e-4)
 
 
-def test_partial_fit_goes_on_with_moments_warm_up_and_order(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_partial_fit_goes_on_with_moments_warm_up_and_order() -> None:
     """The scaling stays that of the first rows, whatever comes later."""
-    monkeypatch.setattr(base, "FEWEST_ROWS_TO_SCALE", len(X))  # X is enough to scale by
     ae, hand, rates = linear(weight_decay=0.3), ByHand(networks(), X), constant()
     for rows in (X, 2 * X[:30] + 1, X, X[::-1]):
         ae.partial_fit(rows)
@@ -160,3 +157,29 @@ def test_the_first_rows_of_partial_fit_are_kept_wherever_the_model_goes(tmp_path
     lazy = first.set_params(in_memory=False).partial_fit(Counted(rows[20:]))
     np.testing.assert_allclose(lazy.scaling_.shift, expected.scaling_.shift)
     assert lazy.partial_fit(rows).state_.first_rows is None
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(3, 5), torch.zeros(0, 6), torch.full((3, 6), torch.nan)]
+)
+def test_first_rows_in_a_file_that_no_fit_had_are_refused(rows: Any, tmp_path: Path) -> None:
+    path = Autoencoder(latent_dim=2).partial_fit(X[:20]).save(tmp_path / "m.safetensors")
+    tensors, header = read_file(path)
+    write_file(path, {**tensors, "first_rows": rows}, header, overwrite=True)
+    with pytest.raises(narrows.FileError, match="its first rows are not like those"):
+        narrows.load(path)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f2", "?", ">f8", "i4"])
+def test_first_rows_of_any_dtype_and_with_gaps_come_back(dtype: str, tmp_path: Path) -> None:
+    rows = np.rint(10 + 3 * X).astype(dtype)
+    if rows.dtype.kind == "f":
+        rows[3, 2] = np.nan
+    model = Autoencoder(latent_dim=2, missing="mask", random_state=0).partial_fit(rows[:20])
+    again = narrows.load(model.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.state_.first_rows, rows[:20])
+    for each in (model, again):
+        each.partial_fit(rows[20:])
+    np.testing.assert_array_equal(again.transform(rows), model.transform(rows))
+    kept = Autoencoder(latent_dim=2, max_epochs=1, random_state=0, warm_start=True)
+    assert kept.partial_fit(X[:20]).fit(X).state_.first_rows is None

@@ -209,8 +209,8 @@ class Learner(RunParameters, Generic[S]):
             )
         if other := fit_and_resume.other_parameters(self, header):
             raise ParameterError(
-                f"{path} {other}; give the same parameters to go on with it, or remove it to start "
-                "afresh."
+                f"{path} {other}; give the same model and parameters to go on with it, or remove "
+                "it to start afresh."
             )
         own = (vars(self).get(name) for name in ("f", "g"))
         fitted = model_file.estimator_from(path, tensors, header, *own).state_

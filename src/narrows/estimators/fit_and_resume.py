@@ -30,7 +30,6 @@ from narrows.estimators.parameters import (
     RunParameters,
     names_in_scope,
     parse_time,
-    with_int_tuples,
 )
 from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
@@ -478,14 +477,19 @@ def other_parameters(params: RunParameters, header: Mapping[str, Any]) -> str:
     """How the model of a header was made otherwise than ``params`` would; empty if it was not."""
     if header.get("class") != type(params).__name__:
         return f"was made by {header.get('class')}, not by {type(params).__name__}"
-    before = with_int_tuples(params, header.get("parameters", {}))
+    before = header.get("parameters", {})
     now = {item.name: plain(vars(params)[item.name]) for item in fields(params)}
-    now = with_int_tuples(params, now)
-    names = [n for n in names_in_scope(params, MODEL, MODULE, FIT) if n in before]
     if not isinstance(now["random_state"], int):
-        names.remove("random_state")  # the run's own seed is in the file
-    changed = [f"{n}={before[n]!r}, not {now[n]!r}" for n in names if now[n] != before[n]]
+        del now["random_state"]  # the run's own seed is in the file
+    names = [n for n in names_in_scope(params, MODEL, MODULE, FIT) if n in before and n in now]
+    # one width may be written as 32, (32,) or an array
+    differ = [n for n in names if _as_list(now[n]) != _as_list(before[n])]
+    changed = [f"{n}={before[n]!r}, not {now[n]!r}" for n in differ]
     return f"was made with {', '.join(changed)}" if changed else ""
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 # ---------------------------------------------------------------------- worker processes

@@ -89,31 +89,30 @@ class FitData(Generic[R]):
         It warns of rows without a value; those of an X on a disk are left to `hold_out`. ``whole``:
         see `data_marks`. ``few``: partial_fit, of any number of rows, without marks.
         """
-        rows: Any = self.rows
-        held: Any = self.held
-        labels, picked = self.labels, None
-        if share > 0:
-            picked = np.delete(np.arange(len(rows)), rows_kept_back(len(rows), share))
-            rows, labels = pick(rows, picked), None if labels is None else labels[picked]
-        marks = (
-            [] if few else data_marks([rows, held, *([] if labels is None else [labels])], whole)
-        )
+        rows, held, labels, picked = self.rows, self.held, self.labels, None
+        if isinstance(rows, np.ndarray | CheckedRows) and share > 0:
+            test = rows_kept_back(len(rows), share)
+            picked = np.delete(np.arange(len(rows)), test)
+            rows, labels = without(rows, test), without(labels, test)
+        given = [rows, held] if labels is None else [rows, held, labels]
+        marks = [] if few else data_marks(given, whole)
         if isinstance(held, np.ndarray | CheckedRows):
             empty = unobserved(held)
             warn_of_empty_rows(empty, len(held), name="X_val", least=1)
-            held = pick(held, np.delete(np.arange(len(held)), empty)) if len(empty) else held
-        if isinstance(rows, np.ndarray) or few:
+            held = without(held, empty)
+        if isinstance(rows, np.ndarray) or (few and isinstance(rows, CheckedRows)):
             empty = unobserved(rows)
             warn_of_empty_rows(empty, len(rows), picked, least=0 if few else 2)
-            if len(empty):
-                kept = np.delete(np.arange(len(rows)), empty)
-                rows, labels = pick(rows, kept), None if labels is None else labels[kept]
+            rows, labels = without(rows, empty), without(labels, empty)
         return replace(self, rows=rows, held=held, labels=labels, marks=marks)
 
 
-def pick(rows: Given, numbers: NDArray[np.int64]) -> Given:
-    """The rows of these numbers, which are sorted."""
-    return rows[numbers] if isinstance(rows, np.ndarray) else rows.pick(numbers)
+def without(rows: Any, numbers: NDArray[np.int64]) -> Any:
+    """The rows (or labels, or None) but those of these numbers."""
+    if not len(numbers) or not isinstance(rows, np.ndarray | CheckedRows):
+        return rows
+    kept = np.delete(np.arange(len(rows)), numbers)
+    return rows.pick(kept) if isinstance(rows, CheckedRows) else rows[kept]
 
 
 def unobserved(rows: Given) -> NDArray[np.int64]:

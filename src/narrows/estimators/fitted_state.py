@@ -36,7 +36,7 @@ from narrows.parts.model import Model
 from narrows.parts.networks.architectures import FlattenLast, UnflattenLast
 from narrows.parts.objective import WeightedObjective
 from narrows.parts.priors.samplers import SAMPLERS, Sampler, make_sampler
-from narrows.training.batches import Scaling
+from narrows.training.batches import Scaling, as_tensor
 from narrows.training.checkpoint import COUNT, EPOCHS, SCORE, SCORES, SECONDS, TEXT, Marks
 from narrows.training.process_group import Group
 from narrows.training.train_state import TrainState
@@ -226,9 +226,7 @@ class EstimatorState(FittedState):
         tensors, header = super().to_tensors()
         tensors |= {"scaling.shift": self.scaling.shift, "scaling.scale": self.scaling.scale}
         tensors |= sampler_to_tensors(self.sampler)
-        tensors |= (
-            {} if self.first_rows is None else {FIRST_ROWS: torch.from_numpy(self.first_rows)}
-        )
+        tensors |= {} if self.first_rows is None else {FIRST_ROWS: as_tensor(self.first_rows)}
         if self.pca is not None:
             tensors |= {f"pca.{name}": vars(self.pca)[name] for name in PCA_TENSORS}
         own, names = self.config.architecture == "own", self.spec.feature_names

@@ -523,16 +523,10 @@ def seed_of(random_state: Any) -> int:
 
 def lasting(params: RunParameters) -> dict[str, Any]:
     """The parameters that a fitted model is made of, with their values; arrays as tuples."""
-    names = names_in_scope(params, MODEL, MODULE)
-    return with_int_tuples(params, {name: vars(params)[name] for name in names})
-
-
-def with_int_tuples(params: RunParameters, values: Mapping[str, Any]) -> dict[str, Any]:
-    """These values of parameters, with tuples where one int, a list or an array may stand."""
+    found = {name: vars(params)[name] for name in names_in_scope(params, MODEL, MODULE)}
     tuples = {item.name for item in fields(params) if item.metadata.get("kind") is tuple}
-    given = {name: values[name] for name in tuples & values.keys()}
-    ints = {n: as_ints(v) for n, v in given.items() if not isinstance(v, str | None)}
-    return {**values, **ints}
+    given = {name: found[name] for name in tuples & found.keys()}
+    return found | {n: as_ints(v) for n, v in given.items() if not isinstance(v, str | None)}
 
 
 def refuse_changes(params: RunParameters, before: dict[str, Any]) -> None:

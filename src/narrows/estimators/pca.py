@@ -82,7 +82,8 @@ def fit_pca(rows: Rows | Stream, k: int, seed: int) -> PCA:
     sample = filled(rows.sample(seed).flatten(1))
     n, features = sample.shape
     k = min(k, features, n)
-    with np.errstate(invalid="ignore", divide="ignore"):  # constant data has none to explain
+    # constant data have no variance to explain, and of one row it is 0 / 0
+    with np.errstate(invalid="ignore", divide="ignore"):
         fitted = SklearnPCA(k, random_state=seed % 2**32, copy=False).fit(sample.numpy())
     explained, share = (
         float(found.sum(dtype=np.float64))
@@ -93,7 +94,7 @@ def fit_pca(rows: Rows | Stream, k: int, seed: int) -> PCA:
     return PCA(
         torch.from_numpy(fitted.mean_).float(),
         torch.from_numpy(fitted.components_).float(),
-        torch.from_numpy(fitted.explained_variance_).float().clamp(min=0),
+        torch.from_numpy(fitted.explained_variance_).float().nan_to_num(0).clamp(min=0),
         max(0.0, total - explained) / max(1, features - k),
     )
 

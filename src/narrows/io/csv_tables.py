@@ -558,6 +558,7 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
 
 
 def _shortened(cell: str) -> str:
+    cell = " ".join(cell.split())  # a cell in quotation marks may hold line breaks
     cell = " ".join(cell.split())
     return cell if len(cell) <= MAX_CELL_LENGTH else cell[: MAX_CELL_LENGTH - 3] + "..."
 

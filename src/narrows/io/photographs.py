@@ -463,32 +463,32 @@ def counterparts(pairs: Sequence[Pair], given: str | Path, others: str | Path) -
 class Images(Sequence[Any]):
     """Images of any sizes in order; files are decoded when needed, or kept if there is room.
 
-        Parameters
-        ----------
-        given : str or Path, array, or a list of these
-            A file, a folder (with its subfolders), one image (H, W) or (H, W, 3), or several: a list,
-            (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements (or 1) are one
-            image.
-        white : float, optional
-                The value of white in all of them; otherwise that of each image is found by
-            `white_and_doubt`, with a warning where it is a guess.
-    
-        Attributes
-        ----------
-        sizes : list of (height, width); whites : list of float
-        pixels : int
-            Numbers in all images together.
-        channels : int
-            3 if any is in colour, otherwise 1; ``mixed``: there are both.
-        clipped : bool
-            Whether in one of them many pixels have the lowest or the highest value.
-        dtype : numpy.dtype
-            That of the first.
+    Parameters
+    ----------
+    given : str or Path, array, or a list of these
+        A file, a folder (with its subfolders), one image (H, W) or (H, W, 3), or several: a list,
+        (n, H, W), or (n, H, W, 3). Three axes of which the last has 3 elements (or 1) are one
+        image.
+    white : float, optional
+        The value of white in all of them; otherwise `white_and_doubt` finds that of each image,
+        with a warning where it is a guess.
 
-        Raises
-        ------
-        InputError, FileError
-            There are none, or one of them is not an image; the message names it.
+    Attributes
+    ----------
+    sizes : list of (height, width); whites : list of float
+    pixels : int
+        Numbers in all images together.
+    channels : int
+        3 if any is in colour, otherwise 1; ``mixed``: there are both.
+    clipped : bool
+        Whether in one of them many pixels have the lowest or the highest value.
+    dtype : numpy.dtype
+        That of the first.
+
+    Raises
+    ------
+    InputError, FileError
+        There are none, or one of them is not an image; the message names it.
     """
 
     def __init__(self, given: object, white: float | None = None) -> None:
@@ -622,8 +622,8 @@ def check_image(pixels: object, name: str) -> Array:
 def _as_torch_dtype(image: Array, name: str) -> Array:
     """uint8 or uint16, or float32 or float64, in this machine's byte order.
 
-            Wider whole numbers become floats, as their dtype says nothing about their white.
-        """
+    Wider whole numbers become floats, as their dtype says nothing about their white.
+    """
     if image.dtype.kind == "f":
         return image.astype(np.float64 if image.dtype.itemsize >= 8 else np.float32, copy=False)
     if image.dtype.itemsize > 2 or image.dtype.kind == "i":

@@ -179,9 +179,7 @@ def refuse_container(X: Any) -> None:
         remedy = "X.to_dense()"
     elif "DataLoader" in (base.__name__ for base in type(X).__mro__):
         remedy = "X.dataset"
-    elif callable(getattr(type(X), "keys", None)) and not has_any(
-        X, "iloc", "columns"
-    ):  # a dict, an HDF5 file ...
+    elif callable(getattr(type(X), "keys", None)) and not has_any(X, "iloc", "columns"):
         names = list(X.keys())
         tables = (name for name in names if len(getattr(X[name], "shape", ())) > 1)
         one = next(tables, next(iter(names), "x"))

@@ -14,11 +14,11 @@ import numpy as np
 
 from narrows.estimators.fit_setup import (
     data_marks,
-    pick,
     rows_kept_back,
     same_mark,
     unobserved,
     validation_rows,
+    without,
 )
 from narrows.exceptions import InputError, ParameterError
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
@@ -88,17 +88,13 @@ class Measured:
 
     def in_words(self, n_rows: int) -> str:
         """As text, among ``n_rows`` rows given."""
-        shown, every = count(len(self.rows), "row"), len(self.rows) == n_rows
+        shown = count(len(self.rows), "row")
+        given = f"{shown} of {n_rows:,} given (the others have no value)"
         return {
             "test": f"{shown} of {n_rows:,} that fit kept back (test_size)",
             "validation": f"{shown} of {n_rows:,} that fit held out for validation",
             "fitted": f"{shown} that the model was fitted on",
-        }.get(
-            self.kind,
-            f"all {shown} given"
-            if every
-            else f"{shown} of {n_rows:,} given (the others have no value)",
-        )
+        }.get(self.kind, f"all {shown} given" if len(self.rows) == n_rows else given)
 
 
 def measured_rows(est: Estimator, X: Any) -> Measured:
@@ -119,7 +115,8 @@ def measured_rows(est: Estimator, X: Any) -> Measured:
     >>> len(found.rows), found.kind, measured_rows(est, X[:20]).kind
     (10, 'test', 'unknown')
     """
-    rows, (known, validated, *_) = est._validate(X), est.state_.data or (None, None)
+    rows = est._validate(X)
+    known, validated = [*(est.state_.data or []), None, None][:2]
     full = np.delete(np.arange(len(rows)), unobserved(rows))  # without a value there is no error
     try:
         test = rows_kept_back(len(rows), est.test_size)
@@ -127,8 +124,8 @@ def measured_rows(est: Estimator, X: Any) -> Measured:
         known = None
     if known is None:
         return Measured(full, "unknown")
-    fitted = pick(rows, np.delete(np.arange(len(rows)), test)) if len(test) else rows
-    if not same_mark(known, data_marks([fitted], whole=bool(known.get("whole")))[0]):
+    fitted = data_marks([without(rows, test)], whole=bool(known.get("whole")))[0]
+    if not same_mark(known, fitted):
         return Measured(full, "unknown")
     if len(test):
         return Measured(np.intersect1d(test, full), "test")
