@@ -18,12 +18,14 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import narrows
 from helpers.small_data import curve
@@ -99,6 +101,8 @@ def same(one: Any, other: Any) -> bool:
 def main(kills: int, while_writing: int) -> None:
     """Kill until both counts are reached."""
     torch.set_num_threads(1)
+    # tqdm's own lock is shared with children: one that is killed while it holds it stops all others
+    tqdm.set_lock(threading.RLock())
     rng, seed = random.Random(0), 0
     found = {"killed": 0, "killed writing": 0, "completed": 0, "lost": 0, "differing": 0}
     while found["killed"] + found["killed writing"] < kills or (
