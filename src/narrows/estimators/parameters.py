@@ -200,7 +200,7 @@ class RunParameters:
     )
     device: str = parameter(
         "auto",
-        "Device to compute on: auto, cpu, cuda, cuda:1. auto: cuda if there is one.",
+        "Device to compute on: auto, cpu, cuda, cuda:1, mps. auto: cuda if there is one.",
         kind="device",
         scope=FIT,
     )

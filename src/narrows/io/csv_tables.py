@@ -76,12 +76,13 @@ class _Form:
     def where(self, line: int, column: int) -> str:
         """The place of a cell."""
         name = self.names[column] if self.names else ""
-        return f"'{self.path}', line {line}, column {column + 1}" + (f' "{name}"' if name else "")
+        where = f"'{self.path}', line {line}, column {column + 1}"
+        return f'{where} "{_shortened(name)}"' if name else where
 
     def title(self, column: int) -> str:
         """A column's name, or its number from 1."""
         name = self.names[column] if self.names else ""
-        return f'"{name}"' if name else str(column + 1)
+        return f'"{_shortened(name)}"' if name else str(column + 1)
 
     def pandas_call(self, columns: Sequence[_Column] = (), index: int = 0) -> str:
         """The call, not closed yet, that reads this table with pandas."""
@@ -559,7 +560,6 @@ def _refuse_words(form: _Form, columns: list[_Column], X: Array, index: int) -> 
 
 def _shortened(cell: str) -> str:
     cell = " ".join(cell.split())  # a cell in quotation marks may hold line breaks
-    cell = " ".join(cell.split())
     return cell if len(cell) <= MAX_CELL_LENGTH else cell[: MAX_CELL_LENGTH - 3] + "..."
 
 
