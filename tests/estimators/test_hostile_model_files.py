@@ -53,8 +53,8 @@ EDITS: list[tuple[str, Edit, str]] = [
     (AE, lambda h, t: h["fitted"].update(pca_noise=float("inf")), "header cannot be read"),
     (AE, lambda h, t: h["fitted"].update(stop_reason_="x" * 10**6), "stop_reason_ must be a text"),
     (AE, lambda h, t: h["versions"].update({str(i): "" for i in range(99)}), "at most 20 items"),
-    (AE, lambda h, t: t.update(evil=torch.zeros(2)), "too many or too few: evil"),
-    (AE, lambda h, t: t.update({"training.rng": torch.zeros(2)}), "too many or too few"),
+    (AE, lambda h, t: t.update(evil=torch.zeros(2)), "unexpected or missing tensors: evil"),
+    (AE, lambda h, t: t.update({"training.rng": torch.zeros(2)}), "unexpected or missing tensors"),
     (
         AE,
         lambda h, t: t.update({f"t{i}": torch.zeros(0) for i in range(10**5)}),
