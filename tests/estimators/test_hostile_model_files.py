@@ -57,6 +57,11 @@ EDITS: list[tuple[str, Edit, str]] = [
     (AE, lambda h, t: h["versions"].update({str(i): "" for i in range(99)}), "at most 20 items"),
     (AE, lambda h, t: t.update(evil=torch.zeros(2)), "unexpected or missing tensors: evil"),
     (AE, lambda h, t: t.update({"training.rng": torch.zeros(2)}), "unexpected or missing tensors"),
+    (
+        AE,
+        lambda h, t: t.update({f"t{i}": torch.zeros(0) for i in range(10**5)}),
+        "no model has more",
+    ),
     (AE, filled("scaling.scale", 0.0), "not above 0"),
     (AE, filled("scaling.scale", float("inf")), "not finite"),
     (AE, filled("scaling.shift", float("nan")), "not finite"),
