@@ -94,6 +94,8 @@ def read_items(X: object) -> tuple[list[Any], bool]:
 
 def _as_array(X: Any) -> Any:
     """A tensor or rows in lists as an array; an array on a disk is returned as it is."""
+    if type(X) is np.ndarray and X.dtype.kind in "fiub":
+        return X
     if has_any(X, "toarray"):
         raise InputError("X is sparse, but a codec takes dense data: give X.toarray().")
     refuse_container(X)

@@ -234,9 +234,10 @@ def validate_X(
         if not fits_memory(source, estimator.in_memory):
             return _validate_lazy(estimator, source, spec, titles)
         X = unmasked(source[0 : len(source)])
+    plain = type(X) is np.ndarray and X.ndim > 1 and X.dtype.kind in "fiub"
     if type(X) is not np.ndarray:
         refuse_container(X)
-    array, names = _checked_count(estimator, X if is_table(X) else _to_array(X), spec)
+    array, names = _checked_count(estimator, X if plain or is_table(X) else _to_array(X), spec)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     fitted = spec is not None
