@@ -202,14 +202,14 @@ SHAPES = arrays.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=6)
 
 
 @given(X=arrays.arrays(ANY, SHAPES))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_shape_and_dtype_is_lossless(codec: Codec, X: Any) -> None:
     back = codec.decompress(codec.compress(X, mode="lossless"))
     assert back.dtype == X.dtype and same(back, np.ascontiguousarray(X).reshape(X.shape))
 
 
 @given(X=arrays.arrays(ANY, SHAPES), error=st.floats(1e-6, 1e6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_error_is_above_max_error(codec: Codec, X: Any, error: float) -> None:
     back = codec.decompress(codec.compress(X, max_error=error))
     assert back.dtype == X.dtype and back.shape == X.shape

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from helpers.small_data import TABLES, TOLD
+from helpers.small_data import TABLES
 from narrows.estimators.registry import model_class
 
 ESTIMATORS = [model_class(name)(max_epochs=2, random_state=0) for name in TABLES]
@@ -56,7 +56,7 @@ def test_frames_in_and_frames_out() -> None:
     np.testing.assert_array_equal(ae.transform(pl.from_pandas(frame)), ae.transform(frame))
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name not in TOLD])
+@pytest.mark.parametrize("name", ["Autoencoder", "VariationalAutoencoder", "VQVAE", "LadderVAE"])
 def test_y_is_ignored(name: str) -> None:
     cls = model_class(name)
     with_y, without = cls(**SMALL).fit(X, Y), cls(**SMALL).fit(X)

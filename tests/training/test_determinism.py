@@ -72,7 +72,12 @@ np.savez(sys.argv[3], Z=est.transform(X), X2=est.reconstruct(X), s=est.score_sam
 
 
 # one for each way of keeping state; a process takes seconds
-KINDS = ["Autoencoder", "VariationalAutoencoder", "VQVAE", "LadderVAE", "RiemannianHamiltonianVAE"]
+KINDS = [
+    "Autoencoder",
+    "VQVAE",
+    *(pytest.param(name, marks=pytest.mark.slow)
+      for name in ("VariationalAutoencoder", "LadderVAE", "RiemannianHamiltonianVAE")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -262,7 +262,10 @@ def test_own_layers_are_in_training_mode_in_steps_and_in_eval_mode_in_validation
     assert ae.best_loss_ == pytest.approx(ae.validation_errors_["validation_error"] * 3, rel=1e-4)
 
 
-@pytest.mark.parametrize("model", [narrows.Autoencoder, narrows.VariationalAutoencoder])
+@pytest.mark.parametrize(
+    "model",
+    [narrows.Autoencoder, pytest.param(narrows.VariationalAutoencoder, marks=pytest.mark.slow)],
+)
 def test_bfloat16_is_for_products_only(model: Any) -> None:
     wide = curve(600, 12)
     kwargs = {**KWARGS, "max_epochs": 6, "batch_size": 16}

@@ -532,8 +532,8 @@ def _no_number(title: str, value: object, reason: object) -> InputError:
         )
     if isinstance(value, Mapping | np.void):
         return InputTypeError(
-            f"{title} of X holds a {kind} of fields in each row ({value!r:.40}); make a column "
-            "of each of them, or drop it."
+            f"{title} of X holds a {kind} of fields in each row ({value!r:.40}; {reason}); make a "
+            "column of each of them, or drop it."
         )
     return InputTypeError(
         f"{title} of X holds {kind} ({value!r:.40}), not real numbers ({reason}); convert or drop "
