@@ -33,12 +33,10 @@ if TYPE_CHECKING:
     from narrows.models.adversarial import VAEGAN, AdversarialAE, FactorVAE
     from narrows.models.autoencoder import Autoencoder
     from narrows.models.curved import PoincareVAE, SphericalVAE
-    from narrows.models.denoising_autoencoder import DenoisingAutoencoder
+    from narrows.models.denoising_autoencoder import DenoisingAutoencoder, MaskedAutoencoder
     from narrows.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE
     from narrows.models.hamiltonian import HamiltonianVAE, RiemannianHamiltonianVAE
     from narrows.models.importance_weighted import CIWAE, IWAE, MIWAE, PIWAE
-    from narrows.models.ladder import LadderVAE
-    from narrows.models.masked_autoencoder import MaskedAutoencoder
     from narrows.models.quantized import FSQVAE, VQVAE, GumbelVAE, ResidualVQVAE
     from narrows.models.regularized import (
         ContractiveAutoencoder,

@@ -31,7 +31,7 @@ PUBLIC = FLOOR["models"]  # the floor of `from narrows import Autoencoder`
 APPLICATIONS = {"denoising", "compression"}
 MAX_DOOR_NAMES = 3  # imported through one door by all other rooms together
 # A slot and its named model may carry one paper's name.
-SHARED_FILES = {"__init__.py", "base.py", "hamiltonian.py", "ladder.py"}
+SHARED_FILES = {"__init__.py", "base.py", "hamiltonian.py"}
 SHARED_CLASSES = {"CIWAE", "MIWAE", "PIWAE"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 WRITTEN = MODULES + [

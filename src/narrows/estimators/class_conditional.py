@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.metaestimators import available_if
 from torch import Generator, Tensor
 
@@ -230,7 +230,7 @@ class ClassConditional(Estimator):
         self,
         n: int | None = None,
         *,
-        y: Any = None,
+        y: ArrayLike | None = None,
         random_state: object = None,
         temperature: float = 1.0,
     ) -> Array:
@@ -245,7 +245,7 @@ class ClassConditional(Estimator):
         temperature : float
             Below 1 draws nearer to the typical.
         """
-        many = len(y) if np.ndim(y) else None
+        many = len(np.asarray(y)) if y is not None and np.ndim(y) else None
         if many is not None and n not in (None, many):
             raise InputError(
                 f"n is {n}, but y names {many} classes: leave n out, or give one class."
