@@ -132,9 +132,10 @@ def respell(
     for title, other in elsewhere:
         if _misread(other, what, not title):
             place = f"column {title}" if title else "the same column"
+            shown = " ".join(other.split())  # a cell in quotation marks may hold line breaks
             return (
                 f"{what}: write {numbers}, in this column alone: pandas with {option} misreads "
-                f"'{other}' in {place}."
+                f"'{shown}' in {place}."
             )
     command = f"everywhere with {read}, {option}).to_csv('numbers.csv', index=False)"
     return f"{what}: write {numbers}, {command}."
