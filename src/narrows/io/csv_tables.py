@@ -284,6 +284,8 @@ def _sample(
         if unclosed:
             raise unclosed
         return None, list(islice(_rows(path, None, top), SAMPLE_LINES))
+    if not all(samples.values()):
+        raise InputError(f"'{path}' is empty: expected rows of numbers.")
     widths = {d: [len(cells) for _, cells in rows] for d, rows in samples.items()}
     constant = [d for d in samples if min(widths[d]) > 1 and len(set(widths[d])) == 1]
     widest = max(reversed(samples), key=lambda d: max(widths[d]))
