@@ -128,6 +128,17 @@ def test_files_with_different_columns(tmp_path: Path) -> None:
     sentence(caught, "1.parquet", "2.parquet", "same order")
 
 
+def test_a_damaged_parquet_file_with_words_is_refused_as_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pa.parquet.write_table(pa.table({"w": list("abcdefgh") * 50, "n": list(range(400))}), path)
+    stored = bytearray(path.read_bytes())
+    stored[4:200] = bytes(byte ^ 0xFF for byte in stored[4:200])
+    path.write_bytes(stored)
+    with pytest.raises(FileError) as caught:
+        read(path)
+    sentence(caught, "t.parquet", "damaged")
+
+
 def test_a_parquet_file_damaged_in_the_middle(tmp_path: Path) -> None:
     path = parquet(tmp_path / "t.parquet", {"a": np.random.default_rng(0).normal(size=400)}, 100)
     content = bytearray(path.read_bytes())

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from narrows.compression.codec_input import (
@@ -378,7 +377,6 @@ class Codec(Learner[CodecState], BaseEstimator):
     @property
     def decoder_(self) -> ExactDecoder:
         """The exact decoder, with its tables: what a file is decoded with."""
-        check_is_fitted(self, "state_")
         decoder: ExactDecoder | None = self.__dict__.get("_decoder")
         if decoder is None or decoder.payload is not self.payload_:
             decoder = self._decoder = ExactDecoder(self.payload_)
@@ -386,7 +384,6 @@ class Codec(Learner[CodecState], BaseEstimator):
 
     def info(self) -> dict[str, Any]:
         """What was chosen, what was trained and how it went, as plain JSON."""
-        check_is_fitted(self, "state_")
         state, history, config = self.state_, self.state_.history, self.state_.config
         return {
             "model": type(self).__name__,
@@ -457,7 +454,7 @@ class Codec(Learner[CodecState], BaseEstimator):
         ParameterError
             A parameter is out of range, or does not go with the mode.
         """
-        check_is_fitted(self, "state_")
+        decoder = self.decoder_
         check_binary(stream, "write", "stream must be")
         mode = resolve_mode(mode, quality, max_error, autoencoder)
         items, images = read_items(X)
@@ -467,10 +464,10 @@ class Codec(Learner[CodecState], BaseEstimator):
             error = error * range_of(items) if relative else error
         if mode == "lossy" and not images:
             self._check_lossy(items[0])
-        level = level_for(self.decoder_, quality)
+        level = level_for(decoder, quality)
         settings = CodingSettings(mode, images, error, level=level)
         if autoencoder:  # without it, the file needs no model
-            settings = replace(settings, model=self.decoder_, analysis=self._encoder())
+            settings = replace(settings, model=decoder, analysis=self._encoder())
         # the total of images is not known before they are read
         total = 0 if images else math.prod(items[0].data.shape) * items[0].data.dtype.itemsize
         done = 0
@@ -524,7 +521,6 @@ class Codec(Learner[CodecState], BaseEstimator):
         NotOurFile, UnsupportedVersion, WrongModel, Truncated, Corrupt, TooLarge
             The file cannot be decoded; all are children of ``FileError``.
         """
-        check_is_fitted(self, "state_")
         found: Array | list[Array] = decompress(source, self.decoder_)
         return found
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from narrows.denoising import noise_pairs
@@ -439,7 +438,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         ParameterError
             noise_level is below 0, or is given although noise is "photon".
         """
-        check_is_fitted(self, "state_")
+        model = self.state_.model
         if noise_level is not None:
             number = isinstance(noise_level, int | float | np.number)
             if not number or isinstance(noise_level, bool) or not 0 <= noise_level < math.inf:
@@ -453,7 +452,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
                     "level; leave noise_level out."
                 )
         images = self._images(X)
-        self.state_.model.eval()
+        model.eval()
         denoised = [self._denoise_image(images, i, noise_level) for i in range(len(images))]
         if isinstance(X, list | tuple):
             return denoised
@@ -517,7 +516,6 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
 
     def info(self) -> dict[str, Any]:
         """Parameters, automatic choices and results of training, as plain JSON."""
-        check_is_fitted(self, "state_")
         state, history = self.state_, self.state_.history
         return {
             "model": type(self).__name__,

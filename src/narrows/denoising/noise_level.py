@@ -19,7 +19,7 @@ QUIETEST = 0.02  # the share of the patches, those of least texture, that noise 
 MIN_QUIETEST = 512  # patches that overlap; of fewer the estimate is uncertain by more than 5 %
 SQUARE_SIDE = 16  # pixels, of the chessboard that divides the patches into halves
 WIDER = 4  # times as many patches show how texture adds to the noise
-NO_TEXTURE = 1.5  # how far beyond the quietest patches; chosen on Train400 and Set12, σ 5
+EXTRAPOLATION = 1.5  # to no texture, in steps from v₈ to v₂; chosen on Train400 and Set12, σ 5
 MAX_PATCHES = 2**16
 BRIGHTNESS_BINS = 10
 MIN_PATCHES_IN_BIN = 4 * PATCH_SIDE**2
@@ -139,8 +139,8 @@ def _noise_variance(patches: Tensor, squares: Tensor) -> tuple[float, float]:
         )
         for chosen in (by_texture[:few], by_texture[: WIDER * few])
     )
-    mean -= NO_TEXTURE * (wider_mean - mean)
-    return max(v - NO_TEXTURE * (wider - v), 0.1 * v), mean
+    mean -= EXTRAPOLATION * (wider_mean - mean)
+    return max(v - EXTRAPOLATION * (wider - v), 0.1 * v), mean
 
 
 def _quietest_third(energies: Tensor, squares: Tensor) -> float:

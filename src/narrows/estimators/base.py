@@ -21,7 +21,6 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from narrows.estimators import fit_and_resume, model_file
@@ -328,7 +327,6 @@ class Learner(RunParameters, Generic[S]):
             The name does not end in .safetensors, the file exists already (and not ``overwrite``),
             or cannot be written.
         """
-        check_is_fitted(self, "state_")
         check_output(path, [".safetensors"], overwrite=True)
         if current_group().rank == 0:  # all processes of a group hold the same model
             write_file(Path(path), *self._own_content(), overwrite=overwrite)
@@ -504,7 +502,6 @@ class Estimator(
         ----------
         X : array of shape (n, \\*input_shape_)
         """
-        check_is_fitted(self, "state_")
         self.check_parameters()
         self._check_parts()
         batches = self._scaled(self._validate(X))
@@ -522,7 +519,6 @@ class Estimator(
         >>> Autoencoder(latent_dim=2, max_epochs=2, random_state=0).fit(X).info()["latent_dim"]
         2
         """
-        check_is_fitted(self, "state_")
         return estimator_summary(self, self.state_)
 
     # ------------------------------------------------------------------ what Learner asks

@@ -38,12 +38,8 @@ class PerClassView(GenerativeMixin):
     _generates = _likely = True
 
     def __init__(self, estimator: ClassConditional, y: object = None) -> None:
-        estimator._check_fitted()
-        self._estimator, self.y, self.sampler = estimator, y, estimator.sampler
+        self._estimator, self.y = estimator, y
         self.state_ = estimator.state_
-
-    def _check_fitted(self) -> None:
-        """The estimator has checked it."""
 
     def _validate(self, X: object) -> Given:
         rows = self._estimator._validate(X)

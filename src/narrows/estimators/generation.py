@@ -91,7 +91,6 @@ class GenerativeMixin(ReconstructionMixin):
         return self._rows(self._sampled_codes(n, random_state, temperature))
 
     def _sampled_codes(self, n: int, random_state: object, temperature: float) -> Tensor:
-        self._check_fitted()
         check_value("n", n, kind=int, low=1)
         check_value("temperature", temperature, kind=float, low=0)
         rng = Generator(self._device).manual_seed(seed_of(random_state))
@@ -115,7 +114,6 @@ class GenerativeMixin(ReconstructionMixin):
         random_state : None, int or RandomState
         """
         check_value("n_samples", n_samples, kind=int, low=1)
-        self._check_fitted()
         if not self.state_.model.D.density:
             raise ParameterError(
                 f"distance={self.state_.config.distance!r} is no density: it gives no likelihood; "

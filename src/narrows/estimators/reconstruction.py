@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from narrows.estimators.build import within_bounds
@@ -61,7 +60,6 @@ class ReconstructionMixin(TransformerMixin):
 
     def _validate(self, X: object) -> Given:
         """X checked, in the networks' shape."""
-        self._check_fitted()
         return validate_X(self, X, self.state_.spec)[0]
 
     def _encode(self, x: Tensor) -> Tensor:
@@ -74,12 +72,7 @@ class ReconstructionMixin(TransformerMixin):
 
     def _code_width(self) -> int:
         """k, the numbers in a code."""
-        self._check_fitted()
         return self.state_.config.latent_dim
-
-    def _check_fitted(self) -> None:
-        if "state_" not in vars(self):
-            check_is_fitted(self, "state_")  # scikit-learn's own error
 
     def _scaled(self, rows: Given, first: int = 0) -> Iterator[Tensor]:
         for start, part in in_steps(rows, inference_batch(self.state_.spec.layout.shape)):

@@ -488,7 +488,7 @@ def _wrong_length(
         )
     return InputError(
         f"'{path}', line {line}: expected {width} cells, as in the lines before, found "
-        f"{len(cells)}: every line needs the same number; remove other lines."
+        f"{len(cells)}: add or remove cells, or remove the line if it is no row of the table."
     )
 
 

@@ -223,7 +223,7 @@ def _refuse_words(file: Any, columns: dict[int, Any], path: Path, source: Path) 
     }
     if not others:
         return
-    sample, read = file.read_row_group(0), f"pandas.read_parquet({str(source)!r})"
+    sample, read = _row_group(file, 0, path), f"pandas.read_parquet({str(source)!r})"
     drop, encode = {}, []
     for i, field in others.items():
         where, cells = f"'{path}', column \"{field.name}\"", sample.column(i).drop_null()

@@ -58,7 +58,7 @@ WRITABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 FALLBACK_SUFFIX = ".png"  # for formats that are read and not written
 MAX_PIXELS = 200_000_000
 WHITES = (1.0, 255.0, 65535.0)  # what white may be in an image of floats
-# the next smaller white that programs use: 14 bits as a part of 16, per cent, 14 bits
+# for each white the next smaller one in use: 14 bits within 16 (as a share), per cent, 14 bits
 LESSER = {1.0: 0.25, 255.0: 100.0, 65535.0: 16383.0}
 EXIF_HEAD = b"Exif\0\0"
 
@@ -112,7 +112,7 @@ class Photograph:
         from PIL.Image import Exif
 
         exif, orientation = Exif(), 1
-        # damaged metadata turn nothing
+        # without a readable orientation, the image is not turned
         with image_files.pillow_settings(None), suppress(*image_files.DAMAGE):
             exif.load(self.exif)
             orientation = exif.get(ORIENTATION) or 1
@@ -127,7 +127,7 @@ class Photograph:
 
 
 def white_and_doubt(pixels: Array) -> tuple[float, str]:
-    """The value of white, and why it is a guess; empty if the pixels speak for it.
+    """The value of white, and why it is a guess; empty if it is none.
 
     It is the largest of uint8 and uint16; of other numbers the first of 1, 255 and 65,535 whose
     double 95 % of the values do not exceed (whole numbers above 2 have no white of 1): noise, and

@@ -23,7 +23,9 @@ FORMAT = 2  # raised when the layout changes; every older one is still read
 # What a file may hold, so that a hostile one costs no more memory and time than its size explains.
 MAX_TENSORS = 1 << 16
 DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
-MIN_OBJECT = 16  # bytes of JSON for each object or list, beyond the first thousand: ours have more
+# JSON with more objects and lists than this allows was not written by narrows: Python would need
+# many times its size for them. The first thousand are free.
+MIN_BYTES_PER_OBJECT = 16
 
 
 def without_nan(value: Any) -> Any:
@@ -108,7 +110,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _parsed(path: Path, text: str) -> dict[str, Any]:
     """The header, whose numbers are all finite."""
     unreadable = f"'{path}' is damaged: its header cannot be read; copy the file again."
-    if text.count("{") + text.count("[") > 1000 + len(text) // MIN_OBJECT:
+    if text.count("{") + text.count("[") > 1000 + len(text) // MIN_BYTES_PER_OBJECT:
         raise FileError(unreadable)
     try:
         header: dict[str, Any] = json.loads(text, parse_constant=_refuse, parse_float=_finite)

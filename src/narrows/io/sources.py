@@ -170,7 +170,7 @@ REMEDIES = {
 
 
 def refuse_container(X: Any) -> None:
-    """Raise InputTypeError for what is no array but holds some or makes one, saying how."""
+    """Raise InputTypeError, with the remedy, for a container of arrays, such as a dict."""
     if isinstance(X, np.ndarray | Sequence) or has_any(X, "toarray"):
         return
     kind, has = type(X).__name__, ""

@@ -195,5 +195,5 @@ def inexact(where: str, value: object) -> str:
     """The message for an integer that float64 cannot hold; ``where`` names it."""
     return (
         f"{where}: {value} is above 2**53, where float64 does not hold every integer: leave the "
-        f"column out if it is an identifier, or give {float(str(value))!r}."
+        f"column out if it is an identifier, or write {float(str(value))!r}."
     )

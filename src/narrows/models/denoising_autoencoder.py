@@ -68,7 +68,6 @@ class DenoisingAutoencoder(Estimator):
     def _parts(self) -> Parts:
         return Parts(q=Point(), c=partial(CORRUPTIONS[self.noise], self.noise_level))
 
-    @framed
     def denoise(
         self, X: object, *, out: str | Path | None = None, overwrite: bool = False
     ) -> NDArray[Any]:

@@ -83,7 +83,7 @@ class Logistic(WholeNumberLikelihood, DataUnitsLikelihood):
         if bool(((back - ends).abs() >= 0.5).any()):
             raise InputError(
                 f'distance="logistic" cannot tell the whole numbers of X from {self.low:,} to '
-                f"{self.high:,} apart, as far as they are from the mean; divide X by 10 and round "
+                f"{self.high:,} apart, so far are they from the mean; divide X by 10 and round "
                 'it, or choose distance="gaussian".'
             )
 
