@@ -139,6 +139,20 @@ def test_a_damaged_parquet_file_with_words_is_refused_as_damaged(tmp_path: Path)
     sentence(caught, "t.parquet", "damaged")
 
 
+@pytest.mark.parametrize("notes", ['["index', b"\xff", "{}"])
+def test_a_parquet_file_whose_names_or_notes_are_damaged(
+    tmp_path: Path, notes: str | bytes
+) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table({"zebra": [1.0, 2.0]}).replace_schema_metadata({"pandas": notes})
+    pa.parquet.write_table(table, path)
+    if notes == "{}":
+        path.write_bytes(path.read_bytes().replace(b"zebra", b"\xfbebra"))
+    with pytest.raises(FileError) as caught:
+        read(path)
+    sentence(caught, "t.parquet", "damaged")
+
+
 def test_a_parquet_file_damaged_in_the_middle(tmp_path: Path) -> None:
     path = parquet(tmp_path / "t.parquet", {"a": np.random.default_rng(0).normal(size=400)}, 100)
     content = bytearray(path.read_bytes())

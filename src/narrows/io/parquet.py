@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrows.exceptions import FileError, InputError
+from narrows.exceptions import FileError, InputError, NarrowsError
 from narrows.io.image_files import natural_key
 from narrows.io.sources import LazyRows, damaged, import_package
 from narrows.io.table_advice import (
@@ -73,12 +75,12 @@ class ParquetRows(LazyRows):
 
     def _add(self, path: Path, source: Path) -> list[Any]:
         """Append the row groups of a file; return the numpy types of its columns."""
-        with _open(path) as file:
+        with _opened(path) as file:
             metadata, columns = file.metadata, _columns(file.schema_arrow)
             if not metadata.num_rows:  # the types of an empty file mean nothing
                 return []
             _refuse_words(file, columns, path, source)
-            types = [_dtype(file, i, field.type, path) for i, field in columns.items()]
+            types = [_dtype(file, i, field.type) for i, field in columns.items()]
         names = [field.name for field in columns.values()]
         if names != (self.feature_names or names):
             raise InputError(
@@ -113,9 +115,9 @@ class ParquetRows(LazyRows):
     def _decode(self, group: _RowGroup) -> NDArray[Any]:
         import pyarrow as pa
 
-        with _open(group.path, group.metadata) as file:
+        with _opened(group.path, group.metadata) as file:
             columns = _columns(file.schema_arrow)
-            table = _row_group(file, group.number, group.path)
+            table = file.read_row_group(group.number)
         block = np.empty((table.num_rows, len(columns)), self.dtype)
         # By position: names may occur twice, and pyarrow reads a point in a name as a path.
         for j, (position, field) in enumerate(columns.items()):
@@ -135,31 +137,29 @@ class ParquetRows(LazyRows):
         return block
 
 
-def _open(path: Path, metadata: Any = None) -> Any:
+@contextmanager
+def _opened(path: Path, metadata: Any = None) -> Iterator[Any]:
+    """A parquet file; what pyarrow cannot read or decode while it is open is damage."""
     pa: Any = import_package("pyarrow", path)
     from pyarrow.parquet import ParquetFile
 
     try:
-        return ParquetFile(path, metadata=metadata)
+        with ParquetFile(path, metadata=metadata) as file:
+            yield file
+    except NarrowsError:
+        raise
     except pa.ArrowNotImplementedError as error:
         told = str(error).rstrip(".")
         raise FileError(f"'{path}' holds a type that pyarrow does not read: {told}.") from None
-    except (pa.ArrowException, OSError):
-        raise damaged(path, "a parquet file") from None
-
-
-def _row_group(file: Any, number: int, path: Path) -> Any:
-    import pyarrow as pa
-
-    try:
-        return file.read_row_group(number)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):  # ValueError: names and notes that are no text
         raise damaged(path, "a parquet file") from None
 
 
 def _columns(schema: Any) -> dict[int, Any]:
     """The columns by their positions, without an index that pandas stored."""
-    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    noted = schema.pandas_metadata
+    index = noted.get("index_columns") if isinstance(noted, dict) else None
+    index = index if isinstance(index, list) else []
     return {i: field for i, field in enumerate(schema) if field.name not in index}
 
 
@@ -170,24 +170,24 @@ def _plain_type(kind: Any) -> Any:
     return kind.value_type if types.is_dictionary(kind) else kind
 
 
-def _dtype(file: Any, position: int, kind: Any, path: Path) -> Any:
+def _dtype(file: Any, position: int, kind: Any) -> Any:
     """The numpy type of a column of numbers."""
     from pyarrow import types
 
     kind = _plain_type(kind)
     if types.is_decimal(kind) or types.is_null(kind):
         return np.dtype(np.float64)
-    if types.is_floating(kind) or not _has_missing(file, position, path):
+    if types.is_floating(kind) or not _has_missing(file, position):
         return kind.to_pandas_dtype()
     return np.dtype(np.float64)
 
 
-def _has_missing(file: Any, position: int, path: Path) -> bool:
+def _has_missing(file: Any, position: int) -> bool:
     """Whether a column has missing values: as the file says, or, where it does not, as read."""
     for number in range(file.metadata.num_row_groups):
         counts = file.metadata.row_group(number).column(position).statistics
         if counts is None or not counts.has_null_count:
-            if _row_group(file, number, path).column(position).null_count:
+            if file.read_row_group(number).column(position).null_count:
                 return True
         elif counts.null_count:
             return True
@@ -223,7 +223,7 @@ def _refuse_words(file: Any, columns: dict[int, Any], path: Path, source: Path) 
     }
     if not others:
         return
-    sample, read = _row_group(file, 0, path), f"pandas.read_parquet({str(source)!r})"
+    sample, read = file.read_row_group(0), f"pandas.read_parquet({str(source)!r})"
     drop, encode = {}, []
     for i, field in others.items():
         where, cells = f"'{path}', column \"{field.name}\"", sample.column(i).drop_null()
