@@ -79,6 +79,9 @@ class ParquetRows(LazyRows):
             metadata, columns = file.metadata, _columns(file.schema_arrow)
             if not metadata.num_rows:  # the types of an empty file mean nothing
                 return []
+            for number in range(metadata.num_row_groups):
+                # raises where the metadata of a column are damaged; asking them would end Python
+                next(file.iter_batches(1, [number]), None)
             _refuse_words(file, columns, path, source)
             types = [_dtype(file, i, field.type) for i, field in columns.items()]
         names = [field.name for field in columns.values()]
