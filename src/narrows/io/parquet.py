@@ -76,14 +76,17 @@ class ParquetRows(LazyRows):
     def _add(self, path: Path, source: Path) -> list[Any]:
         """Append the row groups of a file; return the numpy types of its columns."""
         with _opened(path) as file:
+            from pyarrow import types
+
             metadata, columns = file.metadata, _columns(file.schema_arrow)
             if not metadata.num_rows:  # the types of an empty file mean nothing
                 return []
-            for number in range(metadata.num_row_groups):
-                # raises where the metadata of a column are damaged; asking them would end Python
-                next(file.iter_batches(1, [number]), None)
             _refuse_words(file, columns, path, source)
-            types = [_dtype(file, i, field.type) for i, field in columns.items()]
+            if any(not types.is_floating(_plain_type(field.type)) for field in columns.values()):
+                for number in range(metadata.num_row_groups):
+                    # raises where a column's metadata are damaged; to ask them would end Python
+                    next(file.iter_batches(1, [number]), None)
+            kinds = [_dtype(file, i, field.type) for i, field in columns.items()]
         names = [field.name for field in columns.values()]
         if names != (self.feature_names or names):
             raise InputError(
@@ -96,7 +99,7 @@ class ParquetRows(LazyRows):
             stop = row + metadata.row_group(number).num_rows
             self._groups.append(_RowGroup(path, metadata, number, start + row, start + stop, row))
             row = stop
-        return types
+        return kinds
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         X = np.empty((stop - start, self.shape[1]), self.dtype)
