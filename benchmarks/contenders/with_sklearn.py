@@ -15,6 +15,11 @@ from sets import Split
 BLOCK = 50 * BATCH  # rows between two checks of the time
 
 
+def first_use() -> None:
+    """A first PCA, which starts the threads of the matrix products."""
+    PCA(2).fit(np.random.default_rng(0).normal(size=(300, 20)))
+
+
 class Regressor(Contender):
     """One ``partial_fit`` per epoch, which is one pass of its own loop.
 
