@@ -45,9 +45,14 @@ def measure(options: Any, book: Book) -> None:
     done = {_key(row) for row in _measured(book)}
     todo = [task for task in _tasks(options, threads) if _key(task) not in done]
     print(f"{len(todo)} runs to do, {len(done)} done before", flush=True)
-    with ThreadPoolExecutor(options.jobs) as pool:
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
         for future in as_completed([pool.submit(_run, task, options, free) for task in todo]):
             book.add(future.result())
+    finally:
+        pool.shutdown(
+            cancel_futures=True
+        )  # Ctrl-C ends the runs that have begun, and no others begin
 
 
 def _tasks(options: Any, threads: int) -> Iterator[Row]:
