@@ -22,7 +22,7 @@ HEAD = (
     'without a model (on curves: plain prediction within a largest error); "bits of codes" is what '
     "the autoencoder's codes take of the bits before. "
     "Of a sample, sizes and times are brought up to the whole. Other coders' settings are in "
-    "`narrows.compression.other_coders`. Written by `benchmarks/compression.py`.\n"
+    "`narrows.compression.other_coders`. Written by `benchmarks/compression.py`. A single seed.\n"
 )
 
 

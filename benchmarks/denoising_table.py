@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from records import Book, Row, footnote, groups, show, table
+from records import Book, Row, footnote, groups, seeds, show, table
 
 # Published for Set12, averaged over its images (σ 15, 25, 50); trained on Train400 where trained.
 PUBLISHED = {
@@ -85,14 +85,18 @@ def _tested(data: str, clipped: bool, rows: list[Row]) -> str:
     lines.sort(key=lambda line: -line[0])
     head = ["method", *(f"PSNR σ {s:g}" for s in sigmas), *(f"SSIM σ {s:g}" for s in sigmas)]
     kind = ", noisy images of 8 bits" if clipped else ""
-    return f"## {data}{kind}\n\n" + table([*head, "Mpixel/s"], [line for _, line in lines])
+    count = len({row["seed"] for row in rows})
+    of_seeds = "" if count > 1 else "A single seed of noise for each image.\n\n"
+    return f"## {data}{kind}\n\n{of_seeds}" + table(
+        [*head, "Mpixel/s"], [line for _, line in lines]
+    )
 
 
 def _noisy(rows: list[Row]) -> str:
     if not rows:
         return ""
     lines = [
-        [method, f"{budget / 60:g}", str(len(some)), f"{_mean(some, 'psnr'):.2f}"]
+        [method, f"{budget / 60:g}", seeds(len(some)), f"{_mean(some, 'psnr'):.2f}"]
         for (method, budget), some in groups(rows, "method", "budget").items()
     ]
     return "## The same network without clean images, σ 25\n\n" + table(
@@ -108,7 +112,7 @@ def _alone(rows: list[Row]) -> str:
             value = _mean(each, "psnr")
             seconds = f"{_mean(each, 'seconds'):.1f}"
             alike = f"{_mean(each, 'ssim'):.3f}"
-            lines.append((value, [method, str(len(each)), f"{value:.2f}", alike, seconds]))
+            lines.append((value, [method, seeds(len(each)), f"{value:.2f}", alike, seconds]))
         lines.sort(key=lambda line: -line[0])
         kind = ", 8 bits" if clipped else ""
         parts.append(

@@ -9,7 +9,11 @@ with its own initial weights. ``narrows`` is the exception: its own defaults.
 ``seconds`` is the time of training on ready data; for narrows, of its whole ``fit``.
 ``loop_seconds`` is the same for the others; for narrows, the time of its loop. ``samples_per_s``
 uses ``loop_seconds``, ``samples_per_s_later`` the median epoch after the first, when compilers and
-caches are warm. Errors are mean squares of rows in [0, 1].
+caches are warm. Errors are mean squares of ready rows.
+
+With ``--whole`` everything after the imports of the library's top level counts, its own later
+imports, compilers and the conversion of the rows included, and the best weights are chosen on the
+rows held out.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from importlib.metadata import version
 from typing import Any
 
 import contenders
-from contenders.common import Contender, Monitor, Task
+from contenders.common import Contender, Monitor, Task, squared_error
+
+HIDDEN = ("json", "device")  # options that a row does not repeat; a device is named below
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +39,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", choices=list(contenders.ENTRIES))
-    parser.add_argument("--network", choices=["dense", "conv"], default="dense")
+    parser.add_argument("--network", choices=contenders.NETWORKS, default="dense")
     parser.add_argument("--latent", type=int, default=32)
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--epochs", type=int, default=None, help="default: 2, without --seconds")
@@ -42,11 +48,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", default="fashion-mnist", help="a name, a file, synthetic:ROWS")
     parser.add_argument("--rows", type=int, default=None, help="largest number of training rows")
     parser.add_argument("--held", type=float, default=0.0, help="share of them to hold out")
+    parser.add_argument("--scale", choices=("range", "column", "shared"), default="range")
+    parser.add_argument("--whole", action="store_true", help="count everything, choose the best")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--hidden", type=int, nargs="+", default=None, help="dense widths")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a sentence")
     options = parser.parse_args(argv)
     if options.network not in contenders.ENTRIES[options.name].networks:
         parser.error(f"{options.name} has no {options.network} network")
+    if options.device != "cpu" and not contenders.ENTRIES[options.name].on_gpu:
+        parser.error(f"{options.name} is compared on the CPU only")
     if options.seconds is None and options.epochs is None:
         options.epochs = 2
     return options
@@ -55,11 +66,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Import, read, train, measure."""
     started = time.perf_counter()
-    kind: type[Contender] = contenders.find(options.name)
+    kind: type[Contender] = contenders.find(options.name, used=not options.whole)
     import_seconds = time.perf_counter() - started
     from sets import load  # after the library, whose import is timed
 
-    rows = load(options.data, rows=options.rows, held=options.held, seed=options.seed)
+    wanted = {"rows": options.rows, "held": options.held, "seed": options.seed}
+    rows = load(options.data, **wanted, scale=options.scale)
     task = Task(
         network=options.network,
         shape=rows.shape,
@@ -68,17 +80,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         epochs=options.epochs,
         seconds=options.seconds,
         hidden=None if options.hidden is None else tuple(options.hidden),
+        bounded=rows.bounded,
+        device=options.device,
     )
-    contender = kind(task, rows.train)
-    watch = Monitor(task.seconds)
+    watch = Monitor(task.seconds, rows.held if options.whole else None, options.whole)
     watch.start()
+    contender = watch.contender = kind(task, rows.train)
+    if not options.whole:
+        watch.start()
     contender.train(watch)
-    watch.seconds = watch.seconds or time.perf_counter() - watch.started
-    held = _error(contender, rows.held) if len(rows.held.given) else None
+    watch.finish()
+    held = squared_error(contender, rows.held) if len(rows.held.given) else None
     return {
-        **{k: v for k, v in vars(options).items() if k != "json"},
+        **{k: v for k, v in vars(options).items() if k not in HIDDEN},
         **_speed(watch, task, len(rows.train.given)),
-        "mse": _error(contender, rows.test),
+        **_on_gpu(options.device),
+        "mse": squared_error(contender, rows.test),
         "mse_held": held,
         "import_seconds": import_seconds,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -103,11 +120,13 @@ def _speed(watch: Monitor, task: Task, n_rows: int) -> dict[str, Any]:
     }
 
 
-def _error(contender: Contender, rows: Any) -> float:
-    import numpy as np
+def _on_gpu(device: str) -> dict[str, Any]:
+    if device == "cpu":
+        return {}
+    import torch
 
-    out = contender.reconstruct(rows)
-    return float(np.mean((out.astype(np.float64) - rows.ready) ** 2))
+    used = torch.cuda.max_memory_allocated() / 2**20
+    return {"device_name": torch.cuda.get_device_name(), "peak_gpu_mib": used}
 
 
 def main() -> None:

@@ -188,13 +188,15 @@ def table() -> str:
     lines = (RESULTS / "reconstruction.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     keys = sorted({(r["data"], r["budget_s"], r["latent_dim"]) for r in rows})
+    count = len({r["seed"] for r in rows})
+    of_seeds = "A single seed." if count == 1 else f"Means over up to {count} seeds."
     out = [
         "# Reconstruction error at equal wall time",
         "",
         "Mean squared error per pixel on the test images, pixels in [0, 1]; in brackets the ratio "
         "to PCA's, whose pixels are clipped to [0, 1]. Written by `benchmarks/reconstruction.py`; "
         "every row of the runs, with seeds, epochs and versions, is in `reconstruction.jsonl`. "
-        "Means over the seeds where there are several.",
+        + of_seeds,
         "",
         "| data | seconds | latent | " + " | ".join(METHODS) + " |",
         "|---" * (3 + len(METHODS)) + "|",

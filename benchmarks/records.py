@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 Row = dict[str, Any]
 
 
@@ -96,11 +98,24 @@ def _key(row: Row, keys: Sequence[str]) -> tuple[Any, ...]:
     return tuple(json.dumps(row.get(k)) for k in keys)
 
 
-def child(script: str, *arguments: object, timeout: float | None = None) -> Row:
-    """Run a script of this folder; its last line as JSON, or ``failed`` and the reason."""
+def child(
+    script: str,
+    *arguments: object,
+    timeout: float | None = None,
+    cores: Sequence[int] | None = None,
+) -> Row:
+    """Run a script of this folder; its last line as JSON, or ``failed`` and the reason.
+
+    ``cores``: the only ones that it may use, with as many threads.
+    """
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
+    run = partial(subprocess.run, command, capture_output=True, text=True, check=False)
+    if cores is not None:
+        threads = dict.fromkeys(THREADS, str(len(cores)))
+        pin = partial(os.sched_setaffinity, 0, cores)
+        run = partial(run, env={**os.environ, **threads}, preexec_fn=pin)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        done = run(timeout=timeout)
     except subprocess.TimeoutExpired:
         return {"failed": f"took longer than {timeout} s"}
     lines = done.stdout.strip().splitlines()
@@ -111,15 +126,15 @@ def child(script: str, *arguments: object, timeout: float | None = None) -> Row:
     return result
 
 
-def peer(name: str, **options: Any) -> Row:
-    """One run of ``peers.py``."""
+def peer(name: str, cores: Sequence[int] | None = None, **options: Any) -> Row:
+    """One run of ``peers.py``, on all cores or on those given."""
     arguments: list[object] = [name, "--json"]
     for key, value in options.items():
         if value is None:
             continue
         values = value if isinstance(value, list | tuple) else [value]
-        arguments += [f"--{key}", *values]
-    row = child("peers.py", *arguments)
+        arguments += [f"--{key}", *([] if value is True else values)]
+    row = child("peers.py", *arguments, cores=cores)
     out = {"name": name, **options, **row}
     if "data" in out:  # a published row must not hold a private path
         out["data"] = Path(out["data"]).name
@@ -158,6 +173,20 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def show(value: float | None, form: str = ".3g") -> str:
     """A number, or a dash."""
     return "–" if value is None else format(value, form)
+
+
+def spread(values: Sequence[float], form: str = ".3f") -> str:
+    """The median and, of several values, the lowest and the highest."""
+    if not values:
+        return "–"
+    middle = format(statistics.median(values), form)
+    ends = f" ({min(values):{form}}–{max(values):{form}})"
+    return middle + (ends if len(values) > 1 else "")
+
+
+def seeds(count: int) -> str:
+    """A number of seeds, one alone being named as such."""
+    return "1 (single seed)" if count == 1 else str(count)
 
 
 def footnote(rows: Sequence[Row]) -> str:

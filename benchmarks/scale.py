@@ -166,7 +166,10 @@ def write(book: Book) -> None:
             )
     head = "rows|file, GB|how many|batch|seconds given|rows/s in training|to memory|passes"
     head += "|fit s|peak anonymous MiB"
-    book.write("# More rows than memory\n\n" + table(head.split("|"), lines) + footnote(rows))
+    count = len({row["seed"] for row in rows})
+    of_seeds = "A single seed." if count == 1 else f"Medians over up to {count} seeds."
+    text = f"# More rows than memory\n\n{of_seeds}\n\n"
+    book.write(text + table(head.split("|"), lines) + footnote(rows))
 
 
 def arguments() -> argparse.Namespace:

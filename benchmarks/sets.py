@@ -1,8 +1,10 @@
 """The data of the benchmarks: rows as they are, and the same rows scaled for any library.
 
-A name that ``narrows.io.read`` knows, a file (.npy, .npz, .csv ...), or ``synthetic:ROWS``
-or ``synthetic:ROWS:FEATURES``. Images of bytes become float32 pixels in [0, 1]; of other data each
-column (of images: all pixels together) is scaled to [0, 1] by the range of its training rows.
+A name that ``narrows.io.read`` or ``synthetic.py`` knows, a file (.npy, .npz, .csv ...), or
+``synthetic:ROWS`` or ``synthetic:ROWS:FEATURES``. Images of bytes become float32 pixels in [0, 1].
+Other data are scaled by their training rows: to [0, 1] by the range of each column, of images of
+all pixels together ("range"), or to mean 0 and variance 1, of each column ("column") or of all
+elements together ("shared").
 """
 
 from __future__ import annotations
@@ -14,20 +16,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synthetic import MADE, factor_bytes, make
+
 Array = NDArray[Any]
-TEST_SHARE, FACTORS = 0.25, 20
+TEST_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Split:
-    """The same rows twice: ``given`` in their own dtype, ``ready`` as float32 in [0, 1].
+    """The same rows twice: ``given`` in their own dtype, ``ready`` as scaled float32.
 
-    ``ready`` is computed at first use: a library that takes ``given`` never pays for it.
+    ``bounded`` tells whether the scale is [0, 1]. ``ready`` is computed at first use: a library
+    that takes ``given`` never pays for it.
     """
 
     given: Array
     low: Array
     spread: Array
+    bounded: bool = True
 
     @cached_property
     def ready(self) -> NDArray[np.float32]:
@@ -44,12 +50,24 @@ class Set:
     test: Split
 
     @property
+    def bounded(self) -> bool:
+        """Whether ready rows are scaled to [0, 1]."""
+        return self.train.bounded
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one row: (d,) or (H, W)."""
         return tuple(self.train.given.shape[1:])
 
 
-def load(name: str, *, rows: int | None = None, held: float = 0.1, seed: int = 0) -> Set:
+def load(
+    name: str,
+    *,
+    rows: int | None = None,
+    held: float = 0.1,
+    seed: int = 0,
+    scale: str = "range",
+) -> Set:
     """Read a set; of its training rows at most ``rows``, a share ``held`` of them held out.
 
     The test rows never depend on ``seed``; the held-out rows and the order do.
@@ -61,13 +79,18 @@ def load(name: str, *, rows: int | None = None, held: float = 0.1, seed: int = 0
     if rows is not None:
         test = test[: max(rows, 1)]
     first = train if len(kept) == len(train) else train[kept]  # no copy where all are wanted
-    low, spread = _range(first)
-    return Set(*(Split(part, low, spread) for part in (first, train[aside], test)))
+    bounded = first.dtype == np.uint8 or scale == "range"
+    low, spread = _range(first) if bounded else _deviation(first, 0 if scale == "column" else None)
+    return Set(*(Split(part, low, spread, bounded) for part in (first, train[aside], test)))
 
 
 def _read(name: str) -> tuple[Array, Array]:
+    if name in MADE:
+        return make(name)
     if name.startswith("synthetic:"):
-        return _synthetic(name)
+        _, n, *width = name.split(":")
+        X = factor_bytes(int(n) + 1000, int(width[0]) if width else 784)
+        return X[:-1000], X[-1000:]
     from narrows.io.read import read
 
     X = read(name).X
@@ -79,21 +102,6 @@ def _read(name: str) -> tuple[Array, Array]:
     return X[order[cut:]], X[order[:cut]]
 
 
-def _synthetic(name: str) -> tuple[Array, Array]:
-    """Bytes from a few smooth factors and some noise, a thousand rows at a time."""
-    _, n, *width = name.split(":")
-    d = int(width[0]) if width else 784
-    rng = np.random.default_rng(0)
-    loadings = rng.normal(size=(FACTORS, d)).astype(np.float32)
-    X = np.empty((int(n) + 1000, d), np.uint8)
-    for start in range(0, len(X), 1000):
-        part = X[start : start + 1000]
-        codes = rng.normal(size=(len(part), FACTORS)).astype(np.float32)
-        noise = rng.normal(size=part.shape).astype(np.float32)
-        part[:] = np.clip(128 + 12 * (np.tanh(codes) @ loadings) + 5 * noise, 0, 255)
-    return X[:-1000], X[-1000:]
-
-
 def _range(train: Array) -> tuple[Array, Array]:
     """Lowest value and spread; in float64, because a difference may not fit the data's dtype."""
     if train.dtype == np.uint8:
@@ -101,3 +109,9 @@ def _range(train: Array) -> tuple[Array, Array]:
     axes = 0 if train.ndim == 2 else None
     low, high = (np.asarray(end, dtype=np.float64) for end in (train.min(axes), train.max(axes)))
     return low, np.where(high > low, high - low, 1.0)
+
+
+def _deviation(train: Array, axis: int | None) -> tuple[Array, Array]:
+    """Mean and standard deviation, of each column or of all elements."""
+    mean, deviation = (np.asarray(f(train, axis=axis, dtype=np.float64)) for f in (np.mean, np.std))
+    return mean, np.where(deviation > 0, deviation, 1.0)

@@ -2,13 +2,15 @@
 
     python benchmarks/speed.py --section steps                 # rows per second, every contender
     python benchmarks/speed.py --section quality --data fashion-mnist digits
-    python benchmarks/speed.py --section equal --seconds 60    # test error after equal seconds
+    python benchmarks/speed.py --section equal --jobs 2 --threads 1   # error after equal seconds
     python benchmarks/speed.py --section inference             # and eager torch, ONNX Runtime
     python benchmarks/speed.py --section limit                 # share of the machine's limit
     python benchmarks/speed.py --section growth [--ten-million]
 
 Every section appends JSON lines to ``results/SECTION.jsonl`` and writes ``results/SECTION.md`` from
-them. ``--quick`` only tests that all runs; its figures mean nothing and go to a temporary folder.
+them. ``equal`` leaves out what its file already holds, so that it can be interrupted and continued.
+With ``--device cuda`` the contenders that can use a GPU run on it. ``--quick`` only tests that all
+runs; its figures mean nothing and go to a temporary folder.
 """
 
 from __future__ import annotations
@@ -19,17 +21,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from contenders import ENTRIES
+from contenders import ENTRIES, NETWORKS
 from records import HERE, Book
+from suite import SETS, SUITE
 
 SECTIONS = ("steps", "quality", "equal", "inference", "limit", "growth")
+THREE_SEEDS = ("steps", "quality", "equal")
 EPOCHS = {"steps": 3, "quality": 10, "limit": 3}
 QUICK: dict[str, Any] = {
     "seeds": [0],
     "rows": 512,
     "epochs": 2,
-    "seconds": 1.0,
-    "latents": [8],
+    "seconds": [1.0],
+    "sets": ["chirp", "digits", "onehot"],
     "budgets": [0.5, 1, 2],
     "batch_sizes": [100, 1],
     "repeats": 2,
@@ -50,15 +54,30 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="a test that all runs, on few rows")
     add("--table", action="store_true", help="only write the tables again, without measuring")
     add("--out", type=Path, default=None, help="folder for results")
-    add("--names", nargs="+", choices=list(ENTRIES), default=list(ENTRIES))
-    add("--networks", nargs="+", choices=["dense", "conv"], default=["dense", "conv"])
-    add("--seeds", nargs="+", type=int, default=None, help="default: 0; steps, quality: 0 1 2")
-    add("--data", nargs="+", default=["fashion-mnist", "digits"], help="quality; equal: the first")
+    add("--names", nargs="+", choices=list(ENTRIES), default=None, help="steps, equal")
+    add(
+        "--networks",
+        nargs="+",
+        choices=NETWORKS,
+        default=None,
+        help="default: dense conv; equal: dense",
+    )
+    add("--seeds", nargs="+", type=int, default=None, help="default: 0; three for most sections")
+    add("--data", nargs="+", default=["fashion-mnist", "digits"], help="quality; steps: the first")
+    add("--device", choices=["cpu", "cuda"], default="cpu", help="steps, quality, equal")
     add("--rows", type=int, default=None, help="largest number of training rows")
     add("--epochs", type=int, default=None, help="default: 3; quality: 10, of the plain loop")
     add("--budgets", nargs="+", type=float, default=[0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20])
-    add("--seconds", type=float, default=60.0, help="equal")
-    add("--latents", nargs="+", type=int, default=[8, 32], help="equal")
+    add("--seconds", nargs="+", type=float, default=[5.0, 20.0, 60.0], help="equal")
+    add("--sets", nargs="+", choices=list(SETS), default=list(SUITE), help="equal")
+    add("--folder", type=Path, default=Path(), help="equal: of ADBench's files")
+    add("--jobs", type=int, default=1, help="equal: processes at a time, each with its own cores")
+    add(
+        "--threads",
+        type=int,
+        default=None,
+        help="equal: cores of each process; default: all / jobs",
+    )
     add("--batch-sizes", nargs="+", type=int, default=[10_000, 1], help="inference")
     add("--repeats", type=int, default=15, help="inference, limit")
     add("--fit-rows", type=int, default=6000, help="inference")
@@ -83,7 +102,7 @@ def main() -> None:
         section = importlib.import_module(f"sections.{name}")
         wishes = argparse.Namespace(**vars(options))
         wishes.epochs = options.epochs or EPOCHS.get(name, 1)
-        wishes.seeds = options.seeds or ([0, 1, 2] if name in ("steps", "quality") else [0])
+        wishes.seeds = options.seeds or ([0, 1, 2] if name in THREE_SEEDS else [0])
         book = Book(name, folder)
         if not options.table:
             section.measure(wishes, book)

@@ -21,7 +21,7 @@ Written from the code by `docs/make_models.py`. Every model also has the shared 
 end of this page. `narrows fit DATA --model NAME` takes each of them with hyphens
 (`--latent-dim 8`); `narrows fit --model NAME --help` lists them. Results:
 [errors and samples at equal time](../benchmarks/results/models.md),
-[log-likelihoods](../benchmarks/results/likelihood.md).
+[log-likelihoods of 500 test images](../benchmarks/results/likelihood.md).
 """
 
 

@@ -1,8 +1,9 @@
 """Every library that is compared, behind one interface.
 
 A contender is a class made from a ``Task`` and training rows: making it builds the network and
-brings the rows into the library's own kind of array (not timed), ``train`` trains (timed), and
-``reconstruct`` answers ready rows. Each is imported only in its own process (see ``peers.py``).
+brings the rows into the library's own kind of array (timed only where all is), ``train`` trains
+(timed), and ``reconstruct`` answers ready rows. Each is imported only in its own process (see
+``peers.py``).
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ class Entry(NamedTuple):
     distributions: tuple[str, ...]
     networks: tuple[str, ...] = ("dense", "conv")
     environment: tuple[tuple[str, str], ...] = ()
+    on_gpu: bool = False
 
 
+NETWORKS = ("dense", "conv", "vae", "denoiser")
+OWN, LOOP = ("narrows", "torch"), ("torch",)
 ENTRIES = {
-    "plain": Entry("plain", "Plain", ("torch",)),
-    "narrows": Entry("own", "Default", ("narrows", "torch")),
-    "narrows-same": Entry("own", "SameNetwork", ("narrows", "torch")),
+    "plain": Entry("plain", "Plain", LOOP, NETWORKS, on_gpu=True),
+    "good": Entry("good", "Good", LOOP, NETWORKS, on_gpu=True),
+    "good-512": Entry("good", "Good512", LOOP, NETWORKS, on_gpu=True),
+    "narrows": Entry("own", "Default", OWN, NETWORKS, on_gpu=True),
+    "narrows-same": Entry("own", "SameNetwork", OWN, NETWORKS, on_gpu=True),
+    "pca": Entry("with_sklearn", "Components", ("scikit-learn",)),
     "keras-torch": Entry(
         "with_keras", "Keras", ("keras", "torch"), environment=(("KERAS_BACKEND", "torch"),)
     ),
@@ -45,14 +52,18 @@ ENTRIES = {
 }
 
 
-def find(name: str) -> type[Contender]:
-    """Import one contender, and with it its library."""
+def find(name: str, used: bool = True) -> type[Contender]:
+    """Import one contender, and with it its library.
+
+    ``used``: and all that it imports only when it is first used.
+    """
     entry = ENTRIES[name]
     os.environ.update(entry.environment)
     module = importlib.import_module(f"contenders.{entry.module}")
-    if "torch" in sys.modules:
-        _first_step()
-    getattr(module, "first_use", lambda: None)()
+    if used:
+        if "torch" in sys.modules:
+            _first_step()
+        getattr(module, "first_use", lambda: None)()
     contender: type[Contender] = getattr(module, entry.cls)
     return contender
 

@@ -10,19 +10,20 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from contenders.common import BATCH, RATE, Monitor, Task
+from contenders.common import BATCH, RATE, Contender, Monitor, Task
 from sets import Split
 
 
 def build(task: Task) -> Any:
     """The same layers; images have their channel last, as in Keras."""
     keras.utils.set_random_seed(task.seed)
+    end = "sigmoid" if task.bounded else None
     if task.network == "dense":
         stack = [layers.Input((task.features,))]
         stack += [layers.Dense(w, activation="relu") for w in task.widths]
         stack.append(layers.Dense(task.latent))
         stack += [layers.Dense(w, activation="relu") for w in task.widths[::-1]]
-        stack.append(layers.Dense(task.features, activation="sigmoid"))
+        stack.append(layers.Dense(task.features, activation=end))
         return keras.Sequential(stack)
     small = (*task.sizes[-1], task.channels[-1])
     stack = [layers.Input((*task.shape, 1))]
@@ -39,7 +40,7 @@ def build(task: Task) -> Any:
             strides=2,
             padding="same",
             output_padding=task.extra[i],
-            activation="sigmoid" if last else "relu",
+            activation=end if last else "relu",
         )
         stack.append(up)
     return keras.Sequential(stack)
@@ -64,7 +65,7 @@ class Deadline(Timer):
         self.model.stop_training = self.watch.over()
 
 
-class Keras:
+class Keras(Contender):
     """``compile`` and ``fit``."""
 
     def __init__(self, task: Task, train: Split) -> None:
@@ -91,3 +92,9 @@ class Keras:
     def reconstruct(self, rows: Split) -> NDArray[np.float32]:
         out = self.model.predict(self._own(rows), batch_size=1000, verbose=0)
         return np.asarray(out, np.float32).reshape(rows.ready.shape)
+
+    def weights(self) -> Any:
+        return self.model.get_weights()
+
+    def restore(self, weights: Any) -> None:
+        self.model.set_weights(weights)

@@ -7,14 +7,12 @@ import warnings
 from typing import Any
 
 import lightning as pl
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from contenders.common import BATCH, RATE, Monitor, Task
-from contenders.plain import answer, build, tensor
+from contenders.plain import TorchContender, build, tensor
 from sets import Split
 
 
@@ -46,7 +44,7 @@ class Timer(pl.Callback):
             self.watch.mark()
 
 
-class Lightning:
+class Lightning(TorchContender):
     """``Trainer.fit``."""
 
     def __init__(self, task: Task, train: Split) -> None:
@@ -66,6 +64,3 @@ class Lightning:
             callbacks=[Timer(watch)],
         )
         trainer.fit(Module(self.net), self.loader)
-
-    def reconstruct(self, rows: Split) -> NDArray[np.float32]:
-        return answer(self.net, rows)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from pyod.models.auto_encoder import AutoEncoder
 
-from contenders.common import BATCH, RATE, Monitor, Task, TimeIsUp
+from contenders.common import BATCH, RATE, Contender, Monitor, Task, TimeIsUp
 from sets import Split
 
 
@@ -34,7 +34,7 @@ class Timed(AutoEncoder):
         return super().training_forward(batch_data)
 
 
-class Detector:
+class Detector(Contender):
     """The same widths; its code and all hidden layers have ReLU, its output has no sigmoid."""
 
     def __init__(self, task: Task, train: Split) -> None:
@@ -66,3 +66,9 @@ class Detector:
             out = torch.cat([network(x) for x in flat.split(1000)])
         shaped: NDArray[np.float32] = out.numpy().reshape(rows.ready.shape)
         return shaped
+
+    def weights(self) -> Any:
+        return {name: value.clone() for name, value in self.model.model.state_dict().items()}
+
+    def restore(self, weights: Any) -> None:
+        self.model.model.load_state_dict(weights)

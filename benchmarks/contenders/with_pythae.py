@@ -7,9 +7,7 @@ import logging
 import tempfile
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pythae.data.datasets import BaseDataset
 from pythae.models import AE, AEConfig
 from pythae.models.base.base_utils import ModelOutput
@@ -19,7 +17,7 @@ from pythae.trainers.training_callbacks import TrainingCallback
 from torch import Tensor, nn
 
 from contenders.common import BATCH, RATE, Monitor, Task, TimeIsUp
-from contenders.plain import answer, build, tensor
+from contenders.plain import TorchContender, build, tensor
 from sets import Split
 
 
@@ -55,7 +53,7 @@ class Timer(TrainingCallback):
         self.watch.mark()
 
 
-class Pythae:
+class Pythae(TorchContender):
     """``BaseTrainer.train``, which ends by writing the best model."""
 
     def __init__(self, task: Task, train: Split) -> None:
@@ -83,6 +81,3 @@ class Pythae:
             with contextlib.suppress(TimeIsUp):
                 trainer.train()
             watch.stop()
-
-    def reconstruct(self, rows: Split) -> NDArray[np.float32]:
-        return answer(self.net, rows)

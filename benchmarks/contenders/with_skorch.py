@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from skorch import NeuralNetRegressor
 from skorch.callbacks import Callback
 
 from contenders.common import BATCH, RATE, Monitor, Task
-from contenders.plain import answer, build, tensor
+from contenders.plain import TorchContender, build, tensor
 from sets import Split
 
 
@@ -29,7 +27,7 @@ class Timer(Callback):
         self.watch.mark()
 
 
-class Skorch:
+class Skorch(TorchContender):
     """``fit`` without a validation split."""
 
     def __init__(self, task: Task, train: Split) -> None:
@@ -50,6 +48,3 @@ class Skorch:
         )
         model.fit(self.rows, self.rows)
         self.net = model.module_
-
-    def reconstruct(self, rows: Split) -> NDArray[np.float32]:
-        return answer(self.net, rows)
