@@ -11,6 +11,7 @@ import torch
 from helpers.small_data import curve
 from narrows import Autoencoder, BetaTCVAE
 from narrows._types import Clock
+from narrows.estimators.fit_and_resume import usual_batch
 from narrows.estimators.fit_setup import split_indices
 from narrows.estimators.validation import Layout
 
@@ -85,3 +86,23 @@ def test_a_reconstruction_of_integers_is_the_nearest_one(dtype: str) -> None:
     far = ae.inverse_transform(1e4 * Z).astype(float)  # decoded far outside of 0 ... 99
     assert far.min() >= np.iinfo(dtype).min and far.max() <= np.iinfo(dtype).max
     assert np.unique(np.sign(far - exact.mean())).size == 2  # and on its own side: nothing wraps
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "max_epochs", "size"),
+    [
+        (50, 100, 16),
+        (900, 100, 90),
+        (9_999, 100, 128),
+        (10_000, 100, 256),
+        (10_000, 51, 128),
+        (20_000, 52, 512),
+        (20_000, 100, 512),
+        (60_000, 1, 128),
+        (10**6, 0, 128),
+    ],
+)
+def test_batches_grow_with_the_rows_where_steps_are_left(
+    n_rows: int, max_epochs: int, size: int
+) -> None:
+    assert usual_batch(n_rows, max_epochs) == size

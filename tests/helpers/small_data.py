@@ -23,3 +23,11 @@ def plane(n: int = 1000, d: int = 6, k: int = 2, noise: float = 0.3) -> NDArray[
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(k, d)) * np.array([[2.0], [1.0]][:k])
     return rng.normal(size=(n, k)) @ mixing + noise * rng.normal(size=(n, d)) + 1.0
+
+
+def chirps(n: int = 1500, d: int = 120, seed: int = 0) -> NDArray[np.float64]:
+    """Waves of random phase whose frequency rises: PCA of them is a saddle of the loss."""
+    rng = np.random.default_rng(seed)
+    first, rise, phase = (rng.uniform(0, high, (n, 1)) for high in (3, 10, 2 * np.pi))
+    t = np.linspace(0, 1, d)
+    return np.sin(2 * np.pi * ((first + 1) * t + rise * t**2 / 2) + phase)

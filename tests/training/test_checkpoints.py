@@ -15,7 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 import narrows
-from helpers.small_data import curve
+from helpers.small_data import chirps, curve
 from narrows.io import write as writing
 from narrows.training.monitor import Monitor
 from narrows.training.train_state import StepRecord
@@ -45,6 +45,7 @@ RUNS: dict[str, tuple[Callable[..., Any], Any]] = {
     ),
     "variational": (narrows.VariationalAutoencoder, X),
     "denoising": (narrows.DenoisingAutoencoder, X),
+    "second start": (narrows.Autoencoder, chirps(300, 40)),
     "own with dropout": (lambda **kw: narrows.Autoencoder(**NETWORKS, **kw), X),
 }
 

@@ -41,7 +41,7 @@ def test_the_best_model_on_validation_is_the_one_kept() -> None:
 
 def test_early_stopping_stops() -> None:
     noise = np.random.default_rng(0).normal(size=(80, 10))
-    kwargs = {**KWARGS, "max_epochs": 200, "n_iter_no_change": 3}
+    kwargs = {**KWARGS, "max_epochs": 200, "n_iter_no_change": 3, "linear_path": False}
     ae = narrows.Autoencoder(**kwargs).fit(noise)
     assert ae.n_iter_ < 200
     assert ae.n_iter_ == ae.best_epoch_ + 3

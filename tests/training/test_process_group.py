@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import narrows
-from helpers.small_data import curve
+from helpers.small_data import chirps, curve
 from helpers.started_processes import training
 from narrows.exceptions import InputError, ParameterError, WorkerError
 from narrows.training.launcher import run_workers
@@ -34,6 +34,7 @@ PLAIN = narrows.Autoencoder(precision="float32", linear_path=False, **KWARGS)
 FITS = {
     "dense": (PLAIN, X),
     "conv": (narrows.Autoencoder(architecture="conv", **KWARGS), IMAGES),
+    "second start": (narrows.Autoencoder(**KWARGS), chirps(301, 40)),
     "vae": (narrows.VariationalAutoencoder(**KWARGS), X),
     "conv vae": (narrows.VariationalAutoencoder(architecture="conv", **KWARGS), IMAGES),
 }

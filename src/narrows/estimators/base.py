@@ -102,8 +102,8 @@ class Learner(RunParameters, Generic[S]):
         raise NotImplementedError
 
     def _batch_size(self, training: Training[S]) -> int:
-        """Default batch size: n_rows // 10, clipped to 16..128."""
-        return max(16, min(128, len(training.rows) // 10))
+        """Default batch size."""
+        return fit_and_resume.usual_batch(len(training.rows))
 
     def _finalize(self, training: Training[S], history: History, group: Group) -> S:
         """The state after training; the model holds the best weights."""
@@ -465,7 +465,7 @@ class Estimator(
             config = fit_and_resume.train_config(
                 self,
                 training.start.config.precision,
-                self._batch_size(training),
+                fit_and_resume.usual_batch(len(training.rows)),
                 self._usual_rate,
                 constant=True,
             )
@@ -536,6 +536,10 @@ class Estimator(
         if name != "none":
             validate_sampler(name, parts.q, parts.p is not None)
         return parts
+
+    def _batch_size(self, training: Training[EstimatorState]) -> int:
+        dense = training.start.config.architecture == "dense"
+        return fit_and_resume.usual_batch(len(training.rows), self.max_epochs if dense else 0)
 
     def _setup(
         self, data: FitData[Given], group: Group, *, bounded: bool = True

@@ -35,7 +35,7 @@ from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
-from narrows.parts.networks.linear_path import lr_multipliers
+from narrows.parts.networks.linear_path import lr_multipliers, start_over
 from narrows.training import launched
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import (
@@ -50,6 +50,7 @@ from narrows.training.listeners import Listeners
 from narrows.training.loop import train
 from narrows.training.monitor import Monitor, average_score
 from narrows.training.process_group import Group, current_group, refuse_devices
+from narrows.training.second_start import SecondStart
 from narrows.training.train_state import (
     Budget,
     StepRecord,
@@ -60,7 +61,20 @@ from narrows.training.train_state import (
 
 SHORT_RUN = 10  # epochs up to which half a run keeps the full learning rate
 LR_BACKOFF = 0.1  # times the learning rate, for the one new try after a loss that is not finite
+# Rows from which larger batches reach a lower error in the same time, where steps are left to take
+LARGE_BATCHES = {10_000: 256, 20_000: 512}
+FEWEST_STEPS = 2000
 Content = tuple[Tensors, dict[str, Any]]  # of a model file: tensors and header
+
+
+def usual_batch(n_rows: int, max_epochs: int = 0) -> int:
+    """What batch_size="auto" becomes; ``max_epochs=0``: no large batches."""
+    enough = [
+        size
+        for least, size in LARGE_BATCHES.items()
+        if n_rows >= least and n_rows * max_epochs >= size * FEWEST_STEPS
+    ]
+    return max(enough, default=max(16, min(128, n_rows // 10)))
 
 
 def train_config(
@@ -146,6 +160,14 @@ class Run:
             self._notify,
             objective.in_words,
             math.ceil(objective.settled * budget.max_epochs),
+            lambda: training.state.trial.phase == "over",
+        )
+        start = training.start
+        self.second_start = SecondStart(
+            training.state,
+            self.monitor,
+            lambda: start_over(start.model.f, start.model.g, start.seed + 1),
+            self.monitor.patience,
         )
         self.checkpoint = CheckpointWriter(
             params, training, self.monitor, marks, content if first else None
@@ -199,12 +221,15 @@ class Run:
                     n_batches(len(training.rows), self.config.batch_size),
                     self.budget.max_epochs,
                 )
+                self.budget = self.budget.from_now()
                 self.budget.started -= training.saved[1]["seconds"]
                 if self.group.rank > 0:  # the file holds the generator of rank 0
                     state.rng.manual_seed(self.group.rank_seed(start.seed + state.step))
             else:
                 state.begin(self.budget.max_epochs)
+                state.trial.phase = "first" if training.at_pca and monitor.keep_best else "over"
                 monitor.start()
+                self.budget = self.budget.from_now()
             try:
                 self._train(stop)
             except KeyboardInterrupt:
@@ -233,6 +258,7 @@ class Run:
                     load_state_dict(good, state, monitor)
                     state.lr_backoff = LR_BACKOFF
                     break
+                self.second_start.update(record)
                 self.checkpoint.consider(record)
                 # a signal may come while the processes agree: then it counts after the next step
                 reason = self.group.all_reduce_reason(stop.reason)

@@ -171,6 +171,7 @@ class Training(Generic[S]):
     state: TrainState
     rows: Rows | Stream | Patches
     validation: Rows | Stream
+    at_pca: bool = False  # whether it starts there and may need a second start
     saved: Saved | None = None  # where an interrupted run goes on
 
 
@@ -233,7 +234,9 @@ def setup(
         start_at_pca(model, pca, error)
     init_parts_from_data(parts, model, rows, rng)
     state = replace(state.to(device), model=channels_last(model))
-    return Training(state, new_train_state(seed, device, group), rows, validation)
+    squared = distance == "mse" and parts.q.start == "point"
+    at_pca = config.linear_path and squared and bounded
+    return Training(state, new_train_state(seed, device, group), rows, validation, at_pca)
 
 
 ERRORS = ("validation_error", "validation_error_pca")  # measured on the validation rows

@@ -148,7 +148,8 @@ class RunParameters:
     )
     batch_size: int | str = parameter(
         "auto",
-        "Rows per step. auto: a tenth of the training rows, at least 16, at most 128.",
+        "Rows per step. auto: a tenth of the training rows, at least 16, at most 128; for dense "
+        "networks 256 from 10,000 rows and 512 from 20,000, where that leaves 2,000 steps.",
         kind=int,
         low=1,
         auto=True,

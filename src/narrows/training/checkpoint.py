@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from narrows.exceptions import FileError, in_one_line
 from narrows.training.monitor import Monitor
-from narrows.training.train_state import TrainState
+from narrows.training.train_state import TrainState, Trial
 
 Saved = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and plain JSON
 
@@ -33,6 +33,7 @@ MAX_EPOCHS = 2**20  # of which a file keeps the history
 EPOCHS = {"each": {"each": SCORE, "named": True, "most": 64}, "most": MAX_EPOCHS}
 SCORES = {"each": SCORE, "most": MAX_EPOCHS + 1}
 # ... and the state of a run in a checkpoint
+PHASES = ("first", "second", "over")  # of a Trial
 MARK = {
     "fields": {
         "n": COUNT,
@@ -56,7 +57,16 @@ RUN = {
                 "scores": SCORES,
                 "stop_reason": TEXT,
                 "seconds": SECONDS,
-            }
+                "trial": {
+                    "fields": {
+                        "phase": {"kind": str, "choices": PHASES},
+                        **dict.fromkeys(("step", "epoch"), COUNT),
+                        "progress": {"kind": float, "low": 0, "high": 1},
+                        "score": {"kind": float},
+                    }
+                },
+            },
+            "optional": {"trial"},  # older files do not have it
         },
         "seed": {"kind": int, "low": 0, "high": 2**63 - 1},
         "mark": MARKS,
@@ -65,8 +75,8 @@ RUN = {
 }
 SLOTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
 _KNOWN = re.compile(
-    r"rng|order|order_then|global|sum\.[^.]+|(last|best)\.(model|objective)\..+|"
-    rf"optimizer\.\w+\.\d+\.({'|'.join(SLOTS)})"
+    r"rng|order|order_then|global|sum\.[^.]+|(first\.last|last|best)\.(model|objective)\..+|"
+    rf"(first\.)?optimizer\.\w+\.\d+\.({'|'.join(SLOTS)})"
 )
 
 
@@ -81,8 +91,9 @@ def refuse_unknown(tensors: dict[str, Tensor], run: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} is no number")
         if name.endswith(("exp_avg_sq", ".step")) and bool((tensor < 0).any()):
             raise ValueError(f"{name} is below 0")
-        if name.startswith(("last.", "best.")):
-            own = tensors[name.split(".", 1)[1]]
+        place = name.removeprefix("first.")
+        if place.startswith(("last.", "best.")):
+            own = tensors[place.split(".", 1)[1]]
             if (own.shape, own.dtype) != (tensor.shape, tensor.dtype):
                 raise ValueError(f"{name} has another shape or dtype than the model's tensor")
 
@@ -101,6 +112,8 @@ def state_dict(state: TrainState, monitor: Monitor) -> Saved:
         tensors |= _add_prefix(f"last.{name}", module.state_dict())
         tensors |= _add_prefix(f"best.{name}", monitor.best.get(name, {}))
     tensors |= _add_prefix("sum", monitor.sums)
+    trial = dict(vars(state.trial))
+    tensors |= _add_prefix("first", trial.pop("kept"))
     numbers = {
         **{name: vars(state)[name] for name in COUNTERS},
         "slower": state.lr_backoff,
@@ -110,6 +123,7 @@ def state_dict(state: TrainState, monitor: Monitor) -> Saved:
         "steps": monitor.steps,
         "stop_reason": monitor.stop_reason,
         "seconds": monitor.seconds,
+        "trial": trial,
     }
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}, numbers
 
@@ -118,6 +132,7 @@ def load_state_dict(saved: Saved, state: TrainState, monitor: Monitor) -> None:
     """Put a run back to where ``state_dict`` was taken; its optimizers must have been made."""
     tensors = {name: tensor.clone() for name, tensor in saved[0].items()}
     numbers = saved[1]
+    load_weights(tensors, state, monitor)
     state.rng.set_state(tensors["rng"])
     state.order.set_state(tensors["order"])
     state.epoch_order = tensors.get("order_then")
@@ -125,10 +140,7 @@ def load_state_dict(saved: Saved, state: TrainState, monitor: Monitor) -> None:
         torch.Generator().set_state(state.epoch_order)  # raises now if it is damaged
     if state.global_draws:
         torch.set_rng_state(tensors["global"])
-    for player, optimizer in state.optimizers.items():
-        _load_optimizer(optimizer, _strip_prefix(f"optimizer.{player}", tensors))
     for name, module in monitor.modules.items():
-        module.load_state_dict(_strip_prefix(f"last.{name}", tensors))
         monitor.best[name] = _strip_prefix(f"best.{name}", tensors)
         if monitor.best[name].keys() != module.state_dict().keys():
             raise ValueError(f"its best {name} is not whole")
@@ -144,6 +156,21 @@ def load_state_dict(saved: Saved, state: TrainState, monitor: Monitor) -> None:
     ]
     monitor.best_epoch, monitor.steps = numbers["best_epoch"], numbers["steps"]
     monitor.stop_reason = numbers["stop_reason"]
+    state.trial = Trial(**numbers.get("trial", {}), kept=_strip_prefix("first", tensors))
+
+
+def weights(state: TrainState, monitor: Monitor) -> dict[str, Tensor]:
+    """The weights now, and the state of their optimizers, copied."""
+    kept = state_dict(state, monitor)[0].items()
+    return {name: tensor for name, tensor in kept if name.startswith(("last.", "optimizer."))}
+
+
+def load_weights(tensors: dict[str, Tensor], state: TrainState, monitor: Monitor) -> None:
+    """Put back what ``weights`` returned."""
+    for player, optimizer in state.optimizers.items():
+        _load_optimizer(optimizer, _strip_prefix(f"optimizer.{player}", tensors))
+    for name, module in monitor.modules.items():
+        module.load_state_dict(_strip_prefix(f"last.{name}", tensors))
 
 
 def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -107,7 +107,8 @@ def train(
             # progress in the middle of the step: 0 at the first or 1 at the last would waste it
             done = state.step - state.first_step
             progress = budget.progress((done + 0.5) / steps_per_epoch, group)
-            rate = config.rate(state.step if config.constant else done, progress)
+            steps = state.step if config.constant else done - state.trial.step
+            rate = config.rate(steps, progress, state.trial.progress)
             rate *= state.lr_backoff
             for optimizer in state.optimizers.values():
                 for entry in optimizer.param_groups:

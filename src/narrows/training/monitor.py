@@ -39,6 +39,8 @@ class Monitor:
     patience_starts : int
         The epoch from which patience counts. Before it the weights of the loss's terms still
         change towards those of the score.
+    may_stop : callable
+        Whether patience may stop the run now.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class Monitor:
         on_epoch: Callable[[dict[str, float]], bool] = lambda entry: False,
         format_score: Callable[[float], str] = "{:.4g}".format,
         patience_starts: int = 0,
+        may_stop: Callable[[], bool] = lambda: True,
     ) -> None:
         self.modules = modules
         self.evaluate, self.patience, self.keep_best = evaluate, patience, keep_best
         self.on_epoch, self.format_score = on_epoch, format_score
-        self.patience_starts = patience_starts
+        self.patience_starts, self.may_stop = patience_starts, may_stop
         self.history: list[dict[str, float]] = []
         self.scores: list[float] = []  # of the untrained model and after each epoch
         self.best: dict[str, dict[str, Tensor]] = {}
@@ -131,7 +134,7 @@ class Monitor:
         waited = len(self.scores) - 1 - max(self.best_epoch, self.patience_starts)
         if self.diverged:
             self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
-        elif self.patience and waited >= self.patience:
+        elif self.patience and waited >= self.patience and self.may_stop():
             self.stop_reason = f"no better validation loss in {self.patience} epoch" + "s" * (
                 self.patience != 1
             )

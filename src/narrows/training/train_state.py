@@ -30,13 +30,16 @@ class TrainConfig:
     constant: bool = False  # partial_fit: the end is not known, so the rate never falls
     precision: str = "float32"  # or "bfloat16": products only; weights and sums stay float32
 
-    def rate(self, step: int, progress: float) -> float:
-        """The learning rate of one step; ``progress`` is in [0, 1]."""
+    def rate(self, step: int, progress: float, begun: float = 0.0) -> float:
+        """The learning rate of one step; ``progress`` is in [0, 1].
+
+        ``step`` counts from the start of the networks, which was at progress ``begun``.
+        """
         warmup = (step + 1) / self.warmup_steps
         if self.constant:
             return self.learning_rate * min(1.0, warmup)
         # done after a tenth of the run at the latest: a short run must not only warm up
-        warmup = min(1.0, max(warmup, progress / 0.1))
+        warmup = min(1.0, max(warmup, (progress - begun) / 0.1))
         return self.learning_rate * min(warmup, (1.0 - progress) / (1.0 - self.hold_fraction))
 
 
@@ -52,9 +55,28 @@ class Budget:
         """The larger of the shares of epochs and of time used, in [0, 1]; the same in all ranks."""
         share = epochs / self.max_epochs if self.max_epochs else 1.0
         if self.max_time is not None:
-            elapsed, _ = group.all_reduce_stop(time.monotonic() - self.started)
-            share = max(share, elapsed / self.max_time)
+            used, _ = group.all_reduce_stop((time.monotonic() - self.started) / self.max_time)
+            share = max(share, used)
         return min(1.0, share)
+
+    def from_now(self) -> Budget:
+        """What is left of the time: the schedule of the learning rate begins with the loop."""
+        now = time.monotonic()
+        used = now - self.started
+        left = None if self.max_time is None else max(1e-9, self.max_time - used)
+        return Budget(self.max_epochs, left, now)
+
+
+@dataclass
+class Trial:
+    """Where a run stands with the second start of its networks (see ``second_start``)."""
+
+    phase: str = "over"  # "first": not judged yet; "second": under trial; "over"
+    step: int = 0  # steps of the run, progress and epochs when the current start began
+    progress: float = 0.0
+    epoch: int = 0
+    score: float = 0.0  # of the first start, put aside
+    kept: dict[str, Tensor] = field(default_factory=dict)  # its weights and optimizers
 
 
 @dataclass
@@ -71,11 +93,12 @@ class TrainState:
     first_step: int = 0  # of the current run
     last_epoch: int | None = None  # of the current run; None before the first
     lr_backoff: float = 1.0  # factor of every learning rate; below 1 after a loss became NaN
+    trial: Trial = field(default_factory=Trial)
     global_draws: bool = False  # the user's own layers draw from torch's global generator
 
     def begin(self, max_epochs: int) -> None:
         """Start a new run of ``max_epochs`` epochs from what was learned before."""
-        self.batch, self.lr_backoff = 0, 1.0
+        self.batch, self.lr_backoff, self.trial = 0, 1.0, Trial()
         self.first_step, self.last_epoch = self.step, self.epoch + max_epochs
 
     @property

@@ -6,13 +6,14 @@ With the last layers of f and g at zero, z = A(x − m) and x' = B z + m: the mo
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from narrows.parts.networks.architectures import zero_last
+from narrows.parts.networks.architectures import initialise, zero_last
 
 # features × latent_dim: above this the path's two matrices (128 MiB each) outweigh the networks
 MAX_PATH_SIZE = 2**25
@@ -39,12 +40,12 @@ def _zeros(into: int, out: int) -> nn.Linear:
     return layer
 
 
-def encoder_path(features: int, numbers: int) -> nn.Module:
+def encoder_path(features: int, numbers: int) -> nn.Sequential:
     """x ↦ A x + b for x of any shape, with A and b zero."""
     return nn.Sequential(nn.Flatten(), _zeros(features, numbers))
 
 
-def decoder_path(latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
+def decoder_path(latent_dim: int, shape: tuple[int, ...]) -> nn.Sequential:
     """z ↦ B z + m, reshaped to ``shape``, with B and m zero."""
     return nn.Sequential(_zeros(latent_dim, math.prod(shape)), nn.Unflatten(1, shape))
 
@@ -52,6 +53,21 @@ def decoder_path(latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
 def path_fits(shape: tuple[int, ...], latent_dim: int) -> bool:
     """Whether a linear path of this size is worth its memory."""
     return math.prod(shape) * latent_dim <= MAX_PATH_SIZE
+
+
+@torch.no_grad()
+def start_over(f: nn.Module, g: nn.Module, seed: int) -> None:
+    """Draw f and g anew: A, b and B are zero, and g's path gives the mean alone."""
+    rng = torch.Generator().manual_seed(seed)
+    for net in (f, g):
+        part = next(module for module in net.modules() if isinstance(module, WithPath))
+        drawn = copy.deepcopy(part.net).cpu()
+        initialise(drawn, rng)
+        part.net.load_state_dict(drawn.state_dict())
+        layer = next(module for module in part.path.modules() if isinstance(module, nn.Linear))
+        nn.init.zeros_(layer.weight)
+        if net is f:
+            nn.init.zeros_(layer.bias)
 
 
 LEAK = 0.05  # share of the gradient outside the bounds
