@@ -6,10 +6,12 @@ z = top_n relu(W (x − b) + a),   g(z) = Σ_j z_j d_j + b,   ‖d_j‖ = 1
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from narrows._types import Node, Sizes, Trace
 from narrows.parts import Composition
@@ -18,6 +20,38 @@ from narrows.parts.networks.architectures import NetworkOptions, create, validat
 from narrows.parts.regularizers.base import Regularizer
 
 DEAD_AFTER_ROWS = 2000  # a number of the code that none of so many rows used counts as dead
+
+
+class UsedDirections(torch.autograd.Function):
+    """Σ_j z_j w_j / ‖w_j‖, of the directions alone that a row of the batch uses.
+
+    They are few where the dictionary is wide. Numbers of the code that no row uses get no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor) -> Tensor:
+        used = (z.abs().sum(0) != 0).nonzero()[:, 0]
+        w = weight.index_select(0, used)
+        lengths = torch.linalg.vector_norm(w, dim=1).clamp_min(1e-12)
+        # z_j / ‖w_j‖: dividing w, which has more elements, would take longer than the product
+        scaled = z.index_select(1, used) / lengths
+        output = scaled @ w
+        ctx.save_for_backward(used, w.to(output.dtype), lengths, scaled)
+        ctx.shapes = z, weight
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
+        used, w, lengths, scaled = ctx.saved_tensors
+        z, weight = ctx.shapes
+        along = (slope @ w.T).float()
+        of_z, of_weight = z.new_zeros(z.shape), torch.zeros_like(weight)
+        of_z[:, used] = (along / lengths).to(of_z.dtype)
+        # minus the part along w_j, which changes only its length
+        stretch = (scaled * along).sum(0) / lengths.square()
+        of_weight[used] = (scaled.to(slope.dtype).T @ slope).float() - stretch[:, None] * w
+        return of_z, of_weight
 
 
 class DictionaryDecoder(nn.Module):
@@ -36,8 +70,14 @@ class DictionaryDecoder(nn.Module):
         """d, (latent_dim, features), each row of unit length."""
         return F.normalize(self.weight, dim=1)
 
+    def combine(self, z: Tensor) -> Tensor:
+        """Σ_j z_j d_j of codes (B, latent_dim): (B, features); in training see `UsedDirections`."""
+        if self.training or not z.requires_grad:
+            return cast(Tensor, UsedDirections.apply(z, self.weight))
+        return z @ self.directions()
+
     def forward(self, z: Tensor) -> Tensor:
-        return (z @ self.directions() + self.bias).view(-1, *self.shape)
+        return (self.combine(z) + self.bias).view(-1, *self.shape)
 
 
 class DictionaryEncoder(nn.Module):
@@ -130,7 +170,7 @@ class DeadLatentLoss(Regularizer):
         residual = (trace.x - trace.output[0]).detach().flatten(1)
         few = h.masked_fill(~dead, -torch.inf).topk(min(self.n_active, h.shape[1]), dim=1)
         z = torch.zeros_like(h).scatter(1, few.indices, few.values.nan_to_num(neginf=0.0))
-        left = residual - z @ model.g.directions()
+        left = residual - model.g.combine(z)
         if trace.mask is not None:
             left = left * trace.mask.flatten(1)
         mean = 0.5 * left.square().sum(1).mean()
