@@ -23,35 +23,36 @@ DEAD_AFTER_ROWS = 2000  # a number of the code that none of so many rows used co
 
 
 class UsedDirections(torch.autograd.Function):
-    """Σ_j z_j w_j / ‖w_j‖, of the directions alone that a row of the batch uses.
+    """Σ_j z_j w_j / ‖w_j‖ over the directions ``used`` (U,), for z (B, U) and all weights w.
 
-    They are few where the dictionary is wide. Numbers of the code that no row uses get no gradient.
+    A batch uses few directions of a wide dictionary. ``sparse``: the gradient of w is a sparse
+    tensor, which is added to another term's in place.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor) -> Tensor:
-        used = (z.abs().sum(0) != 0).nonzero()[:, 0]
+    def forward(ctx: Any, z: Tensor, weight: Tensor, used: Tensor, sparse: bool) -> Tensor:
         w = weight.index_select(0, used)
         lengths = torch.linalg.vector_norm(w, dim=1).clamp_min(1e-12)
         # z_j / ‖w_j‖: dividing w, which has more elements, would take longer than the product
-        scaled = z.index_select(1, used) / lengths
-        output = scaled @ w
-        ctx.save_for_backward(used, w.to(output.dtype), lengths, scaled)
-        ctx.shapes = z, weight
-        return output
+        scaled = z / lengths
+        ctx.save_for_backward(w, lengths, scaled, used)
+        ctx.shape, ctx.sparse = weight.shape, sparse
+        return scaled @ w
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
-        used, w, lengths, scaled = ctx.saved_tensors
-        z, weight = ctx.shapes
-        along = (slope @ w.T).float()
-        of_z, of_weight = z.new_zeros(z.shape), torch.zeros_like(weight)
-        of_z[:, used] = (along / lengths).to(of_z.dtype)
-        # minus the part along w_j, which changes only its length
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        w, lengths, scaled, used = ctx.saved_tensors
+        along = slope @ w.T
+        # a change along w_j changes its length alone
         stretch = (scaled * along).sum(0) / lengths.square()
-        of_weight[used] = (scaled.to(slope.dtype).T @ slope).float() - stretch[:, None] * w
-        return of_z, of_weight
+        of_w = torch.addcmul(scaled.T @ slope, stretch[:, None], w, value=-1)
+        if ctx.sparse:
+            known = {"is_coalesced": True, "check_invariants": False}
+            whole = torch.sparse_coo_tensor(used[None], of_w, ctx.shape, **known)
+        else:
+            whole = of_w.new_zeros(ctx.shape).index_copy_(0, used, of_w)
+        return along / lengths, whole, None, None
 
 
 class DictionaryDecoder(nn.Module):
@@ -70,14 +71,27 @@ class DictionaryDecoder(nn.Module):
         """d, (latent_dim, features), each row of unit length."""
         return F.normalize(self.weight, dim=1)
 
-    def combine(self, z: Tensor) -> Tensor:
-        """Σ_j z_j d_j of codes (B, latent_dim): (B, features); in training see `UsedDirections`."""
-        if self.training or not z.requires_grad:
-            return cast(Tensor, UsedDirections.apply(z, self.weight))
-        return z @ self.directions()
-
     def forward(self, z: Tensor) -> Tensor:
-        return (self.combine(z) + self.bias).view(-1, *self.shape)
+        if z.requires_grad and not self.training:  # then numbers that are 0 get a gradient, too
+            return (z @ self.directions() + self.bias).view(-1, *self.shape)
+        used = (z.abs().sum(0) != 0).nonzero()[:, 0]
+        return (self._combine(z.index_select(1, used), used) + self.bias).view(-1, *self.shape)
+
+    def combine_few(self, values: Tensor, indices: Tensor) -> Tensor:
+        """Σ_i values_i d_indices_i, from two tensors (B, n): (B, features).
+
+        The gradient of the weights is sparse.
+        """
+        is_used = torch.zeros(len(self.weight), dtype=torch.bool, device=values.device)
+        is_used[indices.flatten()] = True
+        used, position = is_used.nonzero()[:, 0], is_used.cumsum(0) - 1
+        z = values.new_zeros(len(values), len(used)).scatter(1, position[indices], values)
+        return self._combine(z, used, sparse=True)
+
+    def _combine(self, z: Tensor, used: Tensor, sparse: bool = False) -> Tensor:
+        # so few numbers take longer to be cast to bfloat16 than to be multiplied
+        with torch.autocast(z.device.type, enabled=False):
+            return cast(Tensor, UsedDirections.apply(z.float(), self.weight, used, sparse))
 
 
 class DictionaryEncoder(nn.Module):
@@ -90,7 +104,11 @@ class DictionaryEncoder(nn.Module):
         self._g = (g,)  # in a tuple, so that g's parameters are not registered a second time
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.flatten(1) - self._g[0].bias, self.weight, self.bias)
+        b = self._g[0].bias
+        # minus W (b − b): b's gradient is that of W (x − b), from one product with a vector
+        with torch.autocast(x.device.type, enabled=False):
+            a = self.bias - self.weight.detach() @ (b - b.detach())
+        return F.linear(x.flatten(1) - b.detach(), self.weight, a)
 
 
 def dictionary_networks(
@@ -132,7 +150,9 @@ class TopKReLU(TopK):
         return min(self.n_active, latent_dim)
 
     def mode(self, h: Tensor) -> Tensor:
-        return super().mode(h.relu())
+        """The code with its largest numbers only, none of them below 0."""
+        top = h.topk(min(self.n_active, h.shape[-1]), dim=-1)
+        return torch.zeros_like(h).scatter(-1, top.indices, top.values.relu())
 
     def forward(self, h: Tensor, K: int, rng: Generator | None) -> Node:
         node = super().forward(h, K, rng)
@@ -142,7 +162,7 @@ class TopKReLU(TopK):
     @torch.no_grad()
     def after_step(self, trace: Trace) -> None:
         """Count the rows since each number of the code was last used."""
-        used = (trace.z[0] != 0).any(0)
+        used = trace.z[0].amax(0) != 0
         self.idle.copy_(torch.where(used, 0.0, self.idle + len(trace.x)))
 
 
@@ -166,11 +186,11 @@ class DeadLatentLoss(Regularizer):
 
     def forward(self, model: Composition, trace: Trace) -> Tensor:
         dead = model.q.idle >= DEAD_AFTER_ROWS
-        h = trace.nodes[0].extras["h"].float()
+        h = trace.nodes[0].extras["h"]
         residual = (trace.x - trace.output[0]).detach().flatten(1)
-        few = h.masked_fill(~dead, -torch.inf).topk(min(self.n_active, h.shape[1]), dim=1)
-        z = torch.zeros_like(h).scatter(1, few.indices, few.values.nan_to_num(neginf=0.0))
-        left = residual - model.g.combine(z)
+        few = torch.where(dead, h, -torch.inf).topk(min(self.n_active, h.shape[1]), dim=1)
+        values = few.values.nan_to_num(neginf=0.0)
+        left = residual - model.g.combine_few(values, few.indices)
         if trace.mask is not None:
             left = left * trace.mask.flatten(1)
         mean = 0.5 * left.square().sum(1).mean()
