@@ -6,7 +6,7 @@ z = top_n relu(W (x − b) + a),   g(z) = Σ_j z_j d_j + b,   ‖d_j‖ = 1
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,8 @@ class UsedDirections(torch.autograd.Function):
         scaled = z / lengths
         ctx.save_for_backward(w, lengths, scaled, used)
         ctx.shape, ctx.sparse = weight.shape, sparse
-        return scaled @ w
+        output: Tensor = scaled @ w
+        return output
 
     @staticmethod
     @once_differentiable
@@ -48,8 +49,9 @@ class UsedDirections(torch.autograd.Function):
         stretch = (scaled * along).sum(0) / lengths.square()
         of_w = torch.addcmul(scaled.T @ slope, stretch[:, None], w, value=-1)
         if ctx.sparse:
-            known = {"is_coalesced": True, "check_invariants": False}
-            whole = torch.sparse_coo_tensor(used[None], of_w, ctx.shape, **known)
+            whole = torch.sparse_coo_tensor(
+                used[None], of_w, ctx.shape, check_invariants=False, is_coalesced=True
+            )
         else:
             whole = of_w.new_zeros(ctx.shape).index_copy_(0, used, of_w)
         return along / lengths, whole, None, None
@@ -91,7 +93,8 @@ class DictionaryDecoder(nn.Module):
     def _combine(self, z: Tensor, used: Tensor, sparse: bool = False) -> Tensor:
         # so few numbers take longer to be cast to bfloat16 than to be multiplied
         with torch.autocast(z.device.type, enabled=False):
-            return cast(Tensor, UsedDirections.apply(z.float(), self.weight, used, sparse))
+            x: Tensor = UsedDirections.apply(z.float(), self.weight, used, sparse)  # type: ignore[no-untyped-call]
+        return x
 
 
 class DictionaryEncoder(nn.Module):
