@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import narrows
+import narrows.denoising.denoiser as denoiser_file
 from narrows import Denoiser, InputError, ParameterError
 from narrows.denoising.denoiser import TRAINING_LEVEL
 from narrows.exceptions import FileError
@@ -50,6 +52,25 @@ def test_noise_of_any_level_is_removed(fitted: Denoiser, photograph: np.ndarray)
         restored = fitted.denoise(noisy)
         assert restored.dtype == np.uint8 and restored.shape == noisy.shape
         assert psnr(photograph, restored) > psnr(photograph, noisy) + 3
+
+
+def test_products_in_bfloat16_change_images_of_8_bits_little_and_no_others(
+    fitted: Denoiser, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, rng = copy.copy(fitted), np.random.default_rng(0)
+    noisy = (photograph + rng.normal(0, 25, photograph.shape)).round().clip(0, 255).astype(np.uint8)
+    deep = noisy.astype(np.uint16) * 257
+    found = {}
+    for precision, hardware in (("float32", True), ("auto", True), ("auto", False)):
+        fitted.set_params(precision=precision)
+        monkeypatch.setattr(denoiser_file, "multiplies_bfloat16", lambda device, has=hardware: has)
+        found[precision, hardware] = fitted.denoise(noisy), fitted.denoise(deep)
+    exact, rounded, without = (pair[0].astype(int) for pair in found.values())
+    assert 0 < np.abs(rounded - exact).max() <= 2
+    np.testing.assert_array_equal(without, exact)
+    assert all((pair[1] == found["float32", True][1]).all() for pair in found.values())
+    asked = fitted.set_params(precision="bfloat16").denoise(deep)  # as asked, whatever the image
+    assert 0 < np.abs(asked - found["float32", True][1].astype(float)).max() < 2 * 257
 
 
 def test_one_noisy_image_is_enough_to_learn_from(photograph: np.ndarray) -> None:

@@ -6,7 +6,13 @@ import torch
 
 from narrows import ParameterError, SparseDictionary
 from narrows._types import Clock, Node, Trace
-from narrows.parts.latents.dictionary import DEAD_AFTER_ROWS, DeadLatentLoss, DictionaryDecoder
+from narrows.parts.latents.dictionary import (
+    DEAD_AFTER_ROWS,
+    DeadLatentLoss,
+    DictionaryDecoder,
+    dictionary_networks,
+)
+from narrows.parts.networks.architectures import NetworkOptions
 
 
 def mixtures(n: int = 600, d: int = 12, k: int = 24, active: int = 2) -> tuple[np.ndarray, ...]:
@@ -92,7 +98,7 @@ def test_the_revival_does_not_see_what_is_missing() -> None:
     hidden = trace(h, x, output, torch.tensor([1.0, 0, 1]).expand(5, 3))
     (slope,) = torch.autograd.grad(DeadLatentLoss(2)(Toy(idle, g), hidden), g.weight)
     plain = torch.autograd.grad(DeadLatentLoss(2)(Toy(idle, g), trace(h, x, output)), g.weight)[0]
-    assert not torch.allclose(slope, plain)
+    assert not torch.allclose(slope.to_dense(), plain.to_dense())
 
 
 def test_a_dead_number_comes_back() -> None:
@@ -109,6 +115,30 @@ def test_a_dead_number_comes_back() -> None:
         alive[weight] = int((model.transform(X)[:, :16] != 0).any(0).sum())
     assert alive[0.0] == 0
     assert alive[1.0] >= 4
+
+
+def test_sums_of_few_directions_have_the_gradients_of_the_whole_sum() -> None:
+    rng = torch.Generator().manual_seed(0)
+    f, g = dictionary_networks("dense", NetworkOptions(shape=(5,), latent_dim=9), rng)
+    torch.nn.init.normal_(g.weight, generator=rng)  # of any length
+    torch.nn.init.normal_(g.bias, generator=rng)
+    values, x = torch.randn(4, 2, generator=rng).requires_grad_(), torch.randn(4, 5, generator=rng)
+    indices = torch.tensor([[0, 3], [3, 7], [7, 0], [3, 0]])
+    z = torch.zeros(4, 9).scatter(1, indices, values)
+    slope, given = torch.randn(4, 5, generator=rng), (values, g.weight)
+    wanted = torch.autograd.grad(z @ g.directions(), given, slope, retain_graph=True)
+    for found in (g(z) - g.bias, g.combine_few(values, indices)):
+        torch.testing.assert_close(found, z @ g.directions())
+        for ours, exact in zip(
+            torch.autograd.grad(found, given, slope, retain_graph=True), wanted, strict=True
+        ):
+            torch.testing.assert_close(ours.to_dense(), exact)
+    assert (torch.autograd.grad(g.eval()(z), z, slope)[0] != 0).all()  # not in training alone
+    plain = torch.nn.functional.linear(x - g.bias, f.weight, f.bias)
+    torch.testing.assert_close(f(x), plain)
+    given, slope = (f.weight, f.bias, g.bias), torch.randn(4, 9, generator=rng)
+    ours, wanted = (torch.autograd.grad(h, given, slope) for h in (f(x), plain))
+    torch.testing.assert_close(ours, wanted)
 
 
 def test_classes_have_no_directions() -> None:

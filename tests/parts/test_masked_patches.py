@@ -16,6 +16,7 @@ from narrows.parts.masked_patches import (
     PatchMask,
     TransformerBlock,
     VisibleEncoder,
+    attention,
     patch_side,
 )
 
@@ -155,3 +156,16 @@ def test_a_hidden_patch_with_missing_elements_stays_hidden(monkeypatch: Any) -> 
         model.model_(x, Clock(), torch.Generator().manual_seed(0))
     _, hidden = c(model.model_.fill_missing(x)[0], torch.Generator().manual_seed(0))
     assert float(hidden.gather(1, shown[0]).sum()) == 0.0
+
+
+def test_attention_is_that_of_the_formula_where_products_are_in_bfloat16() -> None:
+    rng = torch.Generator().manual_seed(0)
+    given = torch.randn(3, 2, 4, 25, 16, generator=rng).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(*given)
+    queries, keys, values = given.double()
+    wanted = torch.softmax(queries @ keys.mT / 4.0, -1) @ values
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+    slope = torch.randn(wanted.shape, generator=rng, dtype=torch.float64)
+    exact, ours = (torch.autograd.grad((out * slope).sum(), given)[0] for out in (wanted, found))
+    torch.testing.assert_close(ours, exact)

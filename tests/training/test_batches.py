@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from narrows.training.batches import Scaling, as_tensor
+from narrows.training.batches import Scaling, as_tensor, inference_batch
 
 INTEGERS = [torch.uint8, torch.int8, torch.int16]
 
@@ -59,3 +59,9 @@ def test_undo_takes_apply_back(dtype: torch.dtype) -> None:
     assert units.undo_narrow(torch.full((1, 1), np.pi), torch.float32).item() == pytest.approx(
         np.pi * 31 - 250, rel=1e-6
     )
+
+
+def test_batches_of_wide_tables_do_not_become_small() -> None:
+    """Each reads all weights; images, whose layers are small, stay in the cache."""
+    shapes = [(50,), (3072,), (10_000,), (1_000_000,), (3, 128, 128)]
+    assert [inference_batch(shape) for shape in shapes] == [7864, 128, 128, 16, 8]

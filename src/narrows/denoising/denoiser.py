@@ -20,7 +20,13 @@ from narrows.denoising.denoiser_model import DenoiserModel, PSNRObjective, size_
 from narrows.denoising.noise_level import AnscombeTransform, estimate_noise_level, fit_anscombe
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
-from narrows.estimators.fit_setup import FitData, Training, new_train_state, start_history
+from narrows.estimators.fit_setup import (
+    FitData,
+    Training,
+    multiplies_bfloat16,
+    new_train_state,
+    start_history,
+)
 from narrows.estimators.fitted_state import (
     FittedState,
     History,
@@ -197,6 +203,14 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         "1: denoise once. 8: mean over the image's eight rotations and mirror images, which is "
         "better and takes eight times as long. auto: 8 for images of up to 4 million pixels.",
         choices=("auto", 1, 8),
+        scope=FIT,
+    )
+    precision: str = parameter(
+        "auto",
+        "Precision of the products of denoise; training has float32. auto: for images of 8 bits "
+        "bfloat16 on hardware made for it (AMX, AVX512-BF16, CUDA), about 2.5 times as fast; "
+        "pixels differ by at most 2 of 255. Else float32.",
+        choices=("auto", "float32", "bfloat16"),
         scope=FIT,
     )
     batch_size: int | str = parameter(
@@ -474,25 +488,38 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
                 )
             planes = planes.expand(3, -1, -1)  # training from clean images has grey ones too
         parts = planes.split(n_channels)  # a model of grey images takes the channels one by one
-        restored = torch.cat([self._denoise_planes(p, level) for p in parts]) * white
+        precision = self.precision
+        if precision == "auto":  # rounding would be seen in 16 bits and in floats, not in 8 bits
+            coarse = raw.dtype.itemsize == 1 and multiplies_bfloat16(planes.device)
+            precision = "bfloat16" if coarse else "float32"
+        half = precision == "bfloat16"
+        restored = torch.cat([self._denoise_planes(p, level, half) for p in parts]) * white
         return as_stored(checked_answer(restored), raw)
 
-    def _denoise_planes(self, planes: Tensor, level: float | None) -> Tensor:
-        """Planes (C, H, W) with white = 1 without their noise; ``level`` is as in ``denoise``."""
+    def _denoise_planes(self, planes: Tensor, level: float | None, half: bool) -> Tensor:
+        """Planes (C, H, W) with white = 1 without their noise; ``level`` is as in ``denoise``.
+
+        ``half``: products in bfloat16.
+        """
         views = self.sides
         if isinstance(views, str):
             views = 8 if planes[0].numel() <= MAX_PIXELS_FOR_8_VIEWS else 1
+
+        def restore(image: Tensor, level: float) -> Tensor:
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+                return self.state_.model.restore_image(image, level, views)
+
         transform = fit_anscombe(planes) if self.noise == "photon" else None
         if transform is not None:
             stabilized = transform.forward(planes)
             white = stabilized.max()  # as the noise has standard deviation 1, its level is 1/white
             scaled = stabilized / white
-            restored = self.state_.model.restore_image(scaled, float(1 / white), views)
+            restored = restore(scaled, float(1 / white))
             return transform.inverse(restored * white)
         if level is None and self.noisy_targets and not isinstance(self.noise_level, str | tuple):
             level = float(self.noise_level)
         s = estimate_noise_level(planes) if level is None else level / 255
-        return self.state_.model.restore_image(planes, s, views) if s > 0 else planes
+        return restore(planes, s) if s > 0 else planes
 
     def estimate_noise(self, X: object) -> Any:
         """Estimate the standard deviation of the noise in X, white being 255; needs no fit.

@@ -108,12 +108,18 @@ def _patches(plane: Tensor) -> tuple[Tensor, Tensor]:
     )
     squares = ((down[:, None] + across) % 2 == 1).flatten()
     patches = grid.reshape(-1, side * side)
-    noisy = patches.amax(1) > patches.amin(1)  # a border of one colour has no noise
+    low, high = patches.amin(1), patches.amax(1)
+    noisy = high > low  # a border of one colour has no noise
     # noise that was clipped makes several pixels of a patch black or white
-    extreme = (patches == plane.min()) | (patches == plane.max())
-    unclipped = noisy & (extreme.sum(1) <= 1)
+    ends = plane.aminmax()
+    extreme = ((low == ends.min) | (high == ends.max)).nonzero()[:, 0]
+    some = patches.index_select(0, extreme)
+    unclipped = noisy.clone()
+    unclipped[extreme] &= ((some == ends.min) | (some == ends.max)).sum(1) <= 1
     kept = unclipped if unclipped.sum() >= 4 * side * side else noisy
-    return patches[kept], squares[kept]
+    if not kept.all():
+        patches, squares = patches[kept], squares[kept]
+    return patches, squares
 
 
 def _noise_variance(patches: Tensor, squares: Tensor) -> tuple[float, float]:
@@ -128,9 +134,10 @@ def _noise_variance(patches: Tensor, squares: Tensor) -> tuple[float, float]:
     basis = torch.cos(math.pi / side * place[:, None] * (place + 0.5)) * math.sqrt(2 / side)
     basis[0] /= math.sqrt(2)
     brightness = patches.mean(1)
-    energies = ((patches - brightness[:, None]) @ torch.kron(basis, basis).T).square()
+    energies = ((patches - brightness[:, None]) @ torch.kron(basis, basis).T).square_()
     order = (place[:, None] + place).flatten()
-    by_texture = energies[:, order < side].sum(1).argsort()  # the mean, order 0, is zero
+    texture = energies.index_select(1, (order < side).nonzero()[:, 0])
+    by_texture = texture.sum(1).argsort()  # the mean, order 0, is zero
     few = max(MIN_QUIETEST, round(QUIETEST * n))
     (v, mean), (wider, wider_mean) = (
         (

@@ -51,13 +51,20 @@ class Scaling:
         """Whether ``shift`` in float32 would be off by much of what rows differ in."""
         return bool((self.shift.abs() > MAX_FLOAT32_SHIFT * self.scale).any())
 
+    @cached_property
+    def _float32(self) -> tuple[Tensor, Tensor]:
+        return self.shift.float(), self.scale.float()
+
     def apply(self, rows: Tensor) -> Tensor:
         """Scaled float32."""
         # float32 holds narrow dtypes exactly; it loses integers above 2**24 and digits of float64,
         # so wide dtypes are centred first
         if rows.dtype in WIDE or self._is_far:
             return ((rows.double() - self.shift) / self.scale).float()
-        return (rows.float() - self.shift.float()).div_(self.scale.float())
+        shift, scale = self._float32
+        # small integers are copied anyway; in place saves a pass over fresh memory
+        centred = rows - shift if rows.dtype == torch.float32 else rows.float().sub_(shift)
+        return centred.div_(scale)
 
     def undo(self, scaled: Tensor) -> Tensor:
         """Back to the data's units, in float64."""
@@ -68,7 +75,8 @@ class Scaling:
         if self._is_far:
             rows = self.undo(scaled).float()
         else:
-            rows = scaled * self.scale.float() + self.shift.float()
+            shift, scale = self._float32
+            rows = scaled * scale + shift
         if dtype.is_floating_point:
             return rows
         ends = torch.iinfo(dtype)
@@ -186,5 +194,10 @@ def _part(n: int, count: int, i: int) -> tuple[int, int]:
 
 
 def inference_batch(shape: tuple[int, ...]) -> int:
-    """Rows a batch without gradients: 1.5 MiB of float32 input, so that layers fit the cache."""
-    return max(1, min(8192, 3 * 2**17 // max(1, math.prod(shape))))
+    """Rows a batch without gradients: 1.5 MiB of float32 input, so that layers fit the cache.
+
+    Of wide tables 128 rows, as long as they take 64 MiB at most: a batch reads all weights.
+    """
+    size = max(1, math.prod(shape))
+    least = min(128, 2**24 // size) if len(shape) == 1 else 1
+    return max(1, least, min(8192, 3 * 2**17 // size))

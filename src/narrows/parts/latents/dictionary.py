@@ -6,10 +6,12 @@ z = top_n relu(W (x − b) + a),   g(z) = Σ_j z_j d_j + b,   ‖d_j‖ = 1
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from narrows._types import Node, Sizes, Trace
 from narrows.parts import Composition
@@ -18,6 +20,41 @@ from narrows.parts.networks.architectures import NetworkOptions, create, validat
 from narrows.parts.regularizers.base import Regularizer
 
 DEAD_AFTER_ROWS = 2000  # a number of the code that none of so many rows used counts as dead
+
+
+class UsedDirections(torch.autograd.Function):
+    """Σ_j z_j w_j / ‖w_j‖ over the directions ``used`` (U,), for z (B, U) and all weights w.
+
+    A batch uses few directions of a wide dictionary. ``sparse``: the gradient of w is a sparse
+    tensor, which is added to another term's in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor, used: Tensor, sparse: bool) -> Tensor:
+        w = weight.index_select(0, used)
+        lengths = torch.linalg.vector_norm(w, dim=1).clamp_min(1e-12)
+        # z_j / ‖w_j‖: dividing w, which has more elements, would take longer than the product
+        scaled = z / lengths
+        ctx.save_for_backward(w, lengths, scaled, used)
+        ctx.shape, ctx.sparse = weight.shape, sparse
+        output: Tensor = scaled @ w
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        w, lengths, scaled, used = ctx.saved_tensors
+        along = slope @ w.T
+        # a change along w_j changes its length alone
+        stretch = (scaled * along).sum(0) / lengths.square()
+        of_w = torch.addcmul(scaled.T @ slope, stretch[:, None], w, value=-1)
+        if ctx.sparse:
+            whole = torch.sparse_coo_tensor(
+                used[None], of_w, ctx.shape, check_invariants=False, is_coalesced=True
+            )
+        else:
+            whole = of_w.new_zeros(ctx.shape).index_copy_(0, used, of_w)
+        return along / lengths, whole, None, None
 
 
 class DictionaryDecoder(nn.Module):
@@ -37,7 +74,27 @@ class DictionaryDecoder(nn.Module):
         return F.normalize(self.weight, dim=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        return (z @ self.directions() + self.bias).view(-1, *self.shape)
+        if z.requires_grad and not self.training:  # then numbers that are 0 get a gradient, too
+            return (z @ self.directions() + self.bias).view(-1, *self.shape)
+        used = (z.abs().sum(0) != 0).nonzero()[:, 0]
+        return (self._combine(z.index_select(1, used), used) + self.bias).view(-1, *self.shape)
+
+    def combine_few(self, values: Tensor, indices: Tensor) -> Tensor:
+        """Σ_i values_i d_indices_i, from two tensors (B, n): (B, features).
+
+        The gradient of the weights is sparse.
+        """
+        is_used = torch.zeros(len(self.weight), dtype=torch.bool, device=values.device)
+        is_used[indices.flatten()] = True
+        used, position = is_used.nonzero()[:, 0], is_used.cumsum(0) - 1
+        z = values.new_zeros(len(values), len(used)).scatter(1, position[indices], values)
+        return self._combine(z, used, sparse=True)
+
+    def _combine(self, z: Tensor, used: Tensor, sparse: bool = False) -> Tensor:
+        # so few numbers take longer to be cast to bfloat16 than to be multiplied
+        with torch.autocast(z.device.type, enabled=False):
+            x: Tensor = UsedDirections.apply(z.float(), self.weight, used, sparse)  # type: ignore[no-untyped-call]
+        return x
 
 
 class DictionaryEncoder(nn.Module):
@@ -50,7 +107,11 @@ class DictionaryEncoder(nn.Module):
         self._g = (g,)  # in a tuple, so that g's parameters are not registered a second time
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.flatten(1) - self._g[0].bias, self.weight, self.bias)
+        b = self._g[0].bias
+        # minus W (b − b): b's gradient is that of W (x − b), from one product with a vector
+        with torch.autocast(x.device.type, enabled=False):
+            a = self.bias - self.weight.detach() @ (b - b.detach())
+        return F.linear(x.flatten(1) - b.detach(), self.weight, a)
 
 
 def dictionary_networks(
@@ -92,7 +153,9 @@ class TopKReLU(TopK):
         return min(self.n_active, latent_dim)
 
     def mode(self, h: Tensor) -> Tensor:
-        return super().mode(h.relu())
+        """The code with its largest numbers only, none of them below 0."""
+        top = h.topk(min(self.n_active, h.shape[-1]), dim=-1)
+        return torch.zeros_like(h).scatter(-1, top.indices, top.values.relu())
 
     def forward(self, h: Tensor, K: int, rng: Generator | None) -> Node:
         node = super().forward(h, K, rng)
@@ -102,7 +165,7 @@ class TopKReLU(TopK):
     @torch.no_grad()
     def after_step(self, trace: Trace) -> None:
         """Count the rows since each number of the code was last used."""
-        used = (trace.z[0] != 0).any(0)
+        used = trace.z[0].amax(0) != 0
         self.idle.copy_(torch.where(used, 0.0, self.idle + len(trace.x)))
 
 
@@ -126,11 +189,11 @@ class DeadLatentLoss(Regularizer):
 
     def forward(self, model: Composition, trace: Trace) -> Tensor:
         dead = model.q.idle >= DEAD_AFTER_ROWS
-        h = trace.nodes[0].extras["h"].float()
+        h = trace.nodes[0].extras["h"]
         residual = (trace.x - trace.output[0]).detach().flatten(1)
-        few = h.masked_fill(~dead, -torch.inf).topk(min(self.n_active, h.shape[1]), dim=1)
-        z = torch.zeros_like(h).scatter(1, few.indices, few.values.nan_to_num(neginf=0.0))
-        left = residual - z @ model.g.directions()
+        few = torch.where(dead, h, -torch.inf).topk(min(self.n_active, h.shape[1]), dim=1)
+        values = few.values.nan_to_num(neginf=0.0)
+        left = residual - model.g.combine_few(values, few.indices)
         if trace.mask is not None:
             left = left * trace.mask.flatten(1)
         mean = 0.5 * left.square().sum(1).mean()

@@ -73,9 +73,12 @@ def piece_size(name: str, value: int | str, latent_dim: int, default: int) -> in
 
 def sums_and_counts(points: Tensor, nearest: Tensor, n: int) -> Tensor:
     """Of n vectors, the sum and the number of points nearest to each: (n, width + 1)."""
+    counted = F.pad(points, (0, 1), value=1.0)
+    if points.device.type == "cpu":
+        return counted.new_zeros(n, counted.shape[1]).index_add_(0, nearest, counted)
     # a matrix product, because scattered sums have no fixed order on a GPU
     one_hot = (nearest[:, None] == torch.arange(n, device=nearest.device)).float()
-    return one_hot.T @ F.pad(points, (0, 1), value=1.0)
+    return one_hot.T @ counted
 
 
 def k_means(points: Tensor, n: int, rng: Generator, steps: int = 10) -> Tensor:
@@ -197,7 +200,10 @@ class VectorQuantizer(Quantizer):
         for book in self.book:
             distances = torch.cdist(residual.flatten(0, 1), book, compute_mode=EXACT)
             distances = distances.view(len(points), -1)
-            best = distances.topk(min(beam, distances.shape[1]), largest=False).indices
+            if beam == 1:  # twice as fast as topk
+                best = distances.min(1, keepdim=True).indices
+            else:
+                best = distances.topk(min(beam, distances.shape[1]), largest=False).indices
             candidate, j = best[..., None] // self.n_values, best[..., None] % self.n_values
             residual = residual.take_along_dim(candidate, 1) - book[j[..., 0]]
             found = torch.cat([found.take_along_dim(candidate, 1), j], -1)
