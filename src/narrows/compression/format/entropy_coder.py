@@ -154,18 +154,19 @@ class Encoder:
         frequencies = np.concatenate([empty, *self._frequencies])
         n = len(starts)
         lanes = lanes or n_lanes(n, self.bits / 8)
-        states = np.full(lanes, MIN_STATE, np.uint64)
+        states = np.full(lanes, MIN_STATE, np.int64)
         words: list[Array] = []
         for first in reversed(range(0, n, lanes)):
-            f = frequencies[first : first + lanes].astype(np.uint64)
+            f = frequencies[first : first + lanes].astype(np.int64)
             x = states[: len(f)]
-            over = x >> np.uint64(16) >= f  # x ≥ f·2¹⁶
+            over = x >= f << BITS
             if over.any():
-                words.append((x[over] & np.uint64(0xFFFF)).astype("<u2")[::-1])
-                x = np.where(over, x >> np.uint64(16), x)
-            quotient = x // f
-            rest = x - quotient * f
-            states[: len(f)] = (quotient << np.uint64(16)) + rest + starts[first : first + lanes]
+                words.append(x[over].astype("<u2")[::-1])  # the low 16 bits
+                x >>= BITS * over
+            # ⌊x / f⌋ in float64, exact for x below 2³²: faster than a division of integers
+            quotient = (x / f).astype(np.int64)
+            x += quotient * (TOTAL - f)  # quotient · 2¹⁶ + (x − quotient · f)
+            x += starts[first : first + lanes]
         stream = np.concatenate([np.empty(0, "<u2"), *words])[::-1]
         return HEAD.pack(lanes, len(stream)) + states.astype("<u4").tobytes() + stream.tobytes()
 
