@@ -377,6 +377,5 @@ def test_a_layer_is_whole_numbers_in_the_smallest_floats_that_hold_its_largest_s
     x, values = draw.integers(-255, 256, (8, 5)), draw.integers(0, near[1], (near[0], 8))
     sums = x @ w + half + arrays["at"][2]
     sums = sums + sum(arrays["near"][i][values[i]] for i in range(near[0]))
-    added = layer.tables["at"][2] + layer.half
-    found = layer(x, added, "near", values)
+    found = layer(x, layer.tables["at"][2], layer.tables["near"], values)
     np.testing.assert_array_equal(found.astype(np.int64), sums >> arrays["s1"])

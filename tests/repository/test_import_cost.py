@@ -1,4 +1,4 @@
-"""What an import may cost: the command answers ``--help`` without importing torch."""
+"""What is imported when: not torch for ``--help``, not torch.compile for a first fit."""
 
 from __future__ import annotations
 
@@ -68,6 +68,18 @@ def test_nothing_heavy_is_imported_before_it_is_needed(question: str) -> None:
     code = (
         f"import sys\ntry:\n    {question}\nexcept SystemExit as end:\n    assert not end.code\n"
         f"print('heavy:', *sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1].strip() == "heavy:"
+
+
+def test_a_first_fit_does_not_import_what_only_torch_compile_needs() -> None:
+    code = (
+        "import sys, numpy as np, narrows\n"
+        "X = np.random.default_rng(0).normal(size=(60, 8)).astype('f4')\n"
+        "for model in (narrows.Autoencoder, narrows.VariationalAutoencoder, narrows.Codec):\n"
+        "    model(max_epochs=1).fit(X)\n"
+        "print('heavy:', *sorted({'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.splitlines()[-1].strip() == "heavy:"

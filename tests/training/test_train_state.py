@@ -50,6 +50,17 @@ def test_a_state_that_was_loaded_continues_to_the_same_bits() -> None:
         assert torch.equal(a, b)
 
 
+def test_steps_are_those_of_torch_s_fused_adamw() -> None:
+    net, other = network(), network()
+    ours, groups = adamw(net), adamw(other).param_groups
+    theirs = torch.optim.AdamW([{**group} for group in groups], fused=True)
+    trained(ours, net, 5)
+    trained(theirs, other, 5)
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert ours.state_dict()["param_groups"] == theirs.state_dict()["param_groups"]
+
+
 def test_a_parameter_group_for_each_multiplier() -> None:
     net = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 6))
     made = make_optimizers(

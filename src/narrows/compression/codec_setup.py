@@ -37,7 +37,7 @@ from narrows.estimators.pca import MAX_COMPONENTS, PCA, fit_pca
 from narrows.estimators.validation import Given
 from narrows.exceptions import InputError, ParameterError
 from narrows.io.photographs import Images
-from narrows.parts.networks.architectures import dense_widths
+from narrows.parts.networks.architectures import allocate, dense_widths
 from narrows.parts.objective import Term, WeightedObjective
 from narrows.training.batches import Rows, Scaling, fit_scaling
 from narrows.training.patches import Patches
@@ -105,7 +105,7 @@ def _build_network(config: CodecConfig, rng: Generator | None) -> CodecNetwork:
         )
     if rng is None:
         return network
-    network.to_empty(device="cpu")
+    allocate(network)
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
     low, high = config.scaled_bounds()

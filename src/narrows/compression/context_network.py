@@ -25,10 +25,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
-from torch.nn.utils import skip_init
 
 from narrows.estimators.parameters import MAX_SIDE, stored
-from narrows.parts.networks.architectures import initialise
+from narrows.parts.networks.architectures import allocate, initialise
 
 UP, ASIDE = 5, 5  # how far the window of pixels before reaches
 AROUND = 2  # how far windows reach where all pixels are known: earlier planes, approximations
@@ -131,11 +130,13 @@ class ContextNetwork(nn.Module):
         n_groups, n_low = len(self.firsts), int(self.sizes.max())
         n_near = len(self.near_at)
         # without torch's own initial weights, which would be drawn from the global generator
-        self.first = skip_init(nn.Linear, len(self.scale), one, bias=False)
-        self.second = skip_init(nn.Linear, one, two)
-        self.group = skip_init(nn.Linear, two, n_groups)
-        self.third = skip_init(nn.Linear, two, three, bias=False)
-        self.low = skip_init(nn.Linear, three, n_low)
+        with torch.device("meta"):
+            self.first = nn.Linear(len(self.scale), one, bias=False)
+            self.second = nn.Linear(one, two)
+            self.group = nn.Linear(two, n_groups)
+            self.third = nn.Linear(two, three, bias=False)
+            self.low = nn.Linear(three, n_low)
+        allocate(self)
         # rows of these are added to what a layer sums: biases that depend on something
         self.row_bias = nn.Parameter(torch.empty(H, one))
         self.column_bias = nn.Parameter(torch.empty(W, one))

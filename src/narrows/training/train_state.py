@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Generator, Tensor
 from torch.nn import Parameter
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from narrows.training.process_group import Group
 
@@ -126,6 +128,19 @@ class StepRecord:
     terms: Mapping[str, Tensor]
     losses: Mapping[str, Tensor]
     end_of_epoch: bool
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW without the wrappers of its methods, which only torch.compile needs.
+
+    At the first call they import torch._dynamo and sympy, which takes most of a second.
+    """
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
 
 
 def make_optimizers(

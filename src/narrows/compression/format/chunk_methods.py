@@ -174,7 +174,8 @@ class ModelCoder:
     def pixels(self, chunk: Array, grid: Grid) -> CodedChunk:
         """Pixels by the context network, with or without codes as well, whichever takes less.
 
-        The level of the codes is chosen on a part of the images; they must pay for themselves.
+        The level of the codes is chosen on a part of the images; they must pay for themselves. From
+        the coarsest level on, finer ones are tried while they take less than the one before.
         """
         model, context, images = self.model, self.model.context, self.model.planes(chunk, grid)
         assert context is not None
@@ -185,6 +186,8 @@ class ModelCoder:
             codes, encoder = self.codes(latents, level)
             side = model.approximation(codes, level)
             costs[level] = 8 * len(encoder.finish()) + context.bits(sample, side)
+            if level and costs[level] > costs[level - 1]:
+                break
         level = min(costs, key=costs.__getitem__)
         data, known = b"", None
         if level != NO_CODES:

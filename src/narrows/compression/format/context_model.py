@@ -12,9 +12,9 @@ trains the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product as all_pairs
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,22 +32,48 @@ MAX_SHIFT = 30
 MAX_NEAR = 64
 IMAGES_AT_ONCE = 1 << 14  # coded side by side; bounds the memory
 ROWS_AT_ONCE = 2048  # that pass the layers together: the results stay in the processor's cache
+MAX_SHARED = 0.75  # of the rows: with more, it takes longer to leave out the others than it saves
+UNLIKELY = -(2.0**30)  # the logit of a symbol that its group does not have
 
 
-@dataclass
-class Place:
-    """What is expected of one pixel in all n images.
+@dataclass(frozen=True)
+class Tables:
+    """Frequency tables, one a column: symbol q has ⌊sums[q] / total⌋ to ⌊sums[q + 1] / total⌋."""
 
-    ``row_of`` is the row of ``hidden`` and ``tables`` of each image: images whose surroundings are
-    all 0 share one.
+    sums: Array  # (symbols + 1, n), whole numbers in float64
+    totals: Array  # (n,)
+
+    def put(self, encoder: Encoder, columns: Array, symbols: Array) -> None:
+        """Put symbols by the table of each."""
+        ends = self.sums[np.stack([symbols, symbols + 1]), columns] / self.totals[columns]
+        starts, ends = ends.astype(np.int64)
+        encoder.put(starts, ends - starts)
+
+    def get(self, decoder: Decoder, columns: Array | None) -> Array:
+        """The next symbols, by the table of each; None: one for each table."""
+        if columns is None:
+            return decoder.get_by(self.sums, self.totals)
+        return decoder.get_by(self.sums.take(columns, axis=1), self.totals[columns])
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What is expected of k pixels in all n images, one pixel after another.
+
+    ``row_of`` is the row of ``hidden`` and the column of ``tables`` for each of the k · n: those
+    whose surroundings are all 0 may share one. None: each has its own.
     """
 
-    at: int  # index on the canvas
-    offset: Array  # (n,): a symbol is the value minus this, mod 256
-    near: Array  # (k, rows): the values of the nearest pixels
-    row_of: Array  # (n,)
+    at: Array  # (k,): indices on the canvas
+    offset: Array  # (k, n): a symbol is the value minus this, mod 256
+    near: Array  # (nearest, rows): the values of the nearest pixels
+    row_of: Array | None
     hidden: Array  # (rows, width)
-    tables: Array  # (rows, groups + 1)
+    tables: Tables
+
+    def rows(self, which: Array) -> Array:
+        """The rows of some of the k · n."""
+        return which if self.row_of is None else self.row_of[which]
 
 
 class ContextModel:
@@ -87,15 +113,19 @@ class ContextModel:
         self._check(images, side, len(images))
         for some in _batches(len(images)):
             canvas = self._canvas(images[some])
-            for place in self._places(canvas, None if side is None else side[some]):
-                symbols = (canvas[place.at] - place.offset) & 255
+            # all pixels are known, so of few images many pixels pass the network together
+            at_once, n = max(1, ROWS_AT_ONCE // canvas.shape[1]), canvas.shape[1]
+            for found in self._pixels(canvas, None if side is None else side[some], at_once):
+                symbols = ((canvas[found.at] - found.offset) & 255).ravel()
                 groups = self._groups[symbols]
-                _put(encoder, place.tables, place.row_of, groups)
                 more = np.flatnonzero(self._sizes[groups] > 1)
-                if len(more):
-                    tables, inside = self._tables_within(place, groups, more), symbols[more]
-                    inside = inside - self._firsts[groups[more]]
-                    _put(encoder, tables, np.arange(len(more)), inside)
+                within = self._tables_within(found, groups, more)
+                inside = symbols[more] - self._firsts[groups[more]]
+                ends = np.searchsorted(more, n * np.arange(len(found.at) + 1))
+                for i, (start, end) in enumerate(pairwise(ends)):
+                    all_n = np.arange(i * n, (i + 1) * n)
+                    found.tables.put(encoder, found.rows(all_n), groups[all_n])
+                    within.put(encoder, np.arange(start, end), inside[start:end])
 
     def decode(self, decoder: Decoder, n: int, side: Array | None) -> Array:
         """The next ``n`` images, uint8 (n, C, H, W); ``side`` as it was given to ``encode``."""
@@ -103,16 +133,15 @@ class ContextModel:
         self._check(images, side, n)
         for some in _batches(n):
             canvas = self._canvas(images[some])
-            for place in self._places(canvas, None if side is None else side[some]):
-                groups = decoder.get_by(place.tables[place.row_of])
+            for found in self._pixels(canvas, None if side is None else side[some]):
+                groups = found.tables.get(decoder, found.row_of)
                 symbols = self._firsts[groups]
                 more = np.flatnonzero(self._sizes[groups] > 1)
-                if len(more):
-                    found = decoder.get_by(self._tables_within(place, groups, more))
-                    if (found >= self._sizes[groups[more]]).any():
-                        raise Corrupt("a pixel's value is not in its group")
-                    symbols[more] += found
-                canvas[place.at] = (symbols + place.offset) & 255
+                inside = self._tables_within(found, groups, more).get(decoder, None)
+                if (inside >= self._sizes[groups[more]]).any():
+                    raise Corrupt("a pixel's value is not in its group")
+                symbols[more] += inside
+                canvas[found.at] = (symbols + found.offset) & 255
             images[some] = self._inside(canvas).transpose(3, 0, 1, 2)
         return images
 
@@ -192,48 +221,58 @@ class ContextModel:
         planes = canvas.reshape(C, self._tall, self._wide, -1)
         return planes[:, self._up : self._up + H, self._aside : self._aside + W]
 
-    def _places(self, canvas: Array, side: Array | None) -> Iterator[Place]:
-        """Every pixel in coding order; the canvas must hold all pixels before it by then."""
+    def _pixels(self, canvas: Array, side: Array | None, at_once: int = 1) -> Iterator[Pixels]:
+        """Every pixel in coding order; the canvas must hold all pixels before those by then."""
         approximation = None if side is None else self._canvas(side)
-        for c, i, j in all_pairs(*map(range, self.shape)):
-            at = (c * self._tall + self._up + i) * self._wide + self._aside + j
-            yield self._place(canvas, approximation, at, (c, i, j))
+        C, H, W = self.shape
+        for c in range(C):
+            for first in range(0, H * W, at_once):
+                i, j = np.divmod(np.arange(first, min(H * W, first + at_once)), W)
+                yield self._expected(canvas, approximation, c, i, j)
 
-    def _place(
-        self, canvas: Array, approximation: Array | None, at: int, where: tuple[int, int, int]
-    ) -> Place:
-        seen = self._seen(canvas, approximation, at, where[0])
-        prediction = self._prediction(canvas, at, where[0])
-        # where all around is 0, as in most of MNIST, the images share one row
-        busy = np.bitwise_or.reduce(seen, axis=0) | prediction
-        rows = np.flatnonzero(busy)
-        row_of = np.full(len(busy), len(rows), np.intp)
-        row_of[rows] = np.arange(len(rows))
-        if len(rows) < len(busy):
-            rows = np.append(rows, busy.argmin())
+    def _expected(
+        self, canvas: Array, approximation: Array | None, c: int, i: Array, j: Array
+    ) -> Pixels:
+        at = (c * self._tall + self._up + i) * self._wide + self._aside + j
+        seen = self._seen(canvas, approximation, at, c)
+        prediction = self._prediction(canvas, at, c)
+        n, row_of = canvas.shape[1], None
+        rows: Array | slice = slice(None)
+        # where all around is 0, as in most of MNIST, the images share one row for each pixel
+        busy = np.bitwise_or.reduce(seen, axis=0) | prediction.ravel()
+        several = np.flatnonzero(busy)
+        if len(several) < MAX_SHARED * len(busy):
+            row_of = np.repeat(np.arange(len(several), len(several) + len(at)), n)
+            row_of[several] = np.arange(len(several))
+            shared = np.arange(len(at)) * n + busy.reshape(-1, n).argmin(axis=1)
+            rows = np.append(several, shared)
         given = approximation is not None
-        x = self._inputs(seen[:, rows], prediction[rows], where[0], given)
-        near = canvas[at + self._near][:, rows]
-        hidden, tables = self._network.groups(x, near, where, given)
+        x = self._inputs(seen[:, rows], prediction.ravel()[rows], c, given)
+        near = canvas[at + self._near[:, None]].reshape(len(self._near), len(busy))
+        near = near[:, rows].astype(np.intp)
+        place = self._network.places(c, i, j, given)
+        added = place[0] if len(at) == 1 else place[np.arange(len(busy))[rows] // n]
+        hidden, tables = self._network.groups(x, near, added)
         offset = prediction.astype(np.int64) - (128 if self._residual else 0)
-        return Place(at, offset, near, row_of, hidden, tables)
+        return Pixels(at, offset, near, row_of, hidden, tables)
 
-    def _seen(self, canvas: Array, approximation: Array | None, at: int, c: int) -> Array:
-        """The values around a pixel: (own + other · planes, n), 0 where there is none."""
+    def _seen(self, canvas: Array, approximation: Array | None, at: Array, c: int) -> Array:
+        """The values around k pixels: (own + other · planes, k · n), 0 where there is none."""
         plane, other = self._tall * self._wide, len(self._other)
-        seen = np.zeros((self._n_inputs - self._residual, canvas.shape[1]), np.uint8)
-        seen[: len(self._own)] = canvas[at + self._own]
+        own, others = at + self._own[:, None], at + self._other[:, None]
+        seen = np.zeros((self._n_inputs - self._residual, len(at), canvas.shape[1]), np.uint8)
+        seen[: len(own)] = canvas[own]
         for back in range(1, min(c, self._before) + 1):
-            first = len(self._own) + (back - 1) * other
-            seen[first : first + other] = canvas[at - back * plane + self._other]
+            first = len(own) + (back - 1) * other
+            seen[first : first + other] = canvas[others - back * plane]
         if approximation is not None:
-            seen[-other:] = approximation[at + self._other]
-        return seen
+            seen[-other:] = approximation[others]
+        return seen.reshape(len(seen), -1)
 
-    def _prediction(self, canvas: Array, at: int, c: int) -> Array:
-        """The predicted value of a pixel, uint8 (n,); 0 where values are coded as they are."""
+    def _prediction(self, canvas: Array, at: Array, c: int) -> Array:
+        """The predicted values of k pixels, uint8 (k, n); 0 where values are coded as they are."""
         if not self._residual:
-            return np.zeros(canvas.shape[1], np.uint8)
+            return np.zeros((len(at), canvas.shape[1]), np.uint8)
         found = _median(canvas, at, self._wide)
         if c:
             before = at - self._tall * self._wide
@@ -241,24 +280,24 @@ class ContextModel:
         return np.clip(found, 0, 255).astype(np.uint8)
 
     def _inputs(self, seen: Array, prediction: Array, c: int, given: bool) -> Array:
-        """x: the values seen; with a prediction, their differences from it, and then itself."""
+        """x, (inputs, rows): the values seen; or their differences from the prediction, and it."""
         if not self._residual:
-            return np.ascontiguousarray(seen.T, np.float32)
+            return seen
         x = np.empty((len(seen) + 1, seen.shape[1]), np.float32)
         x[:-1], x[-1] = seen, prediction
         there = len(self._own) + len(self._other) * min(c, self._before)
         x[:there] -= x[-1]
         if given:
             x[-1 - len(self._other) : -1] -= x[-1]
-        return np.ascontiguousarray(x.T)
+        return x
 
-    def _tables_within(self, place: Place, groups: Array, more: Array) -> Array:
-        """The tables within the groups of the images ``more``."""
-        rows = place.row_of[more]
-        return self._network.within(place.hidden[rows], groups[more], place.near[:, rows])
+    def _tables_within(self, found: Pixels, groups: Array, more: Array) -> Tables:
+        """The tables within the groups of those pixels of images that ``more`` lists."""
+        rows = found.rows(more)
+        return self._network.within(found.hidden[rows], groups[more], found.near[:, rows])
 
 
-def _median(canvas: Array, at: int, wide: int) -> Array:
+def _median(canvas: Array, at: Array, wide: int) -> Array:
     """The median of left, above and left + above − above left: the predictor of LOCO-I."""
     left, above, corner = (canvas[at - k].astype(np.int64) for k in (1, wide, wide + 1))
     low, high = np.minimum(left, above), np.maximum(left, above)
@@ -269,16 +308,12 @@ def _batches(n: int) -> Iterator[slice]:
     return (slice(i, min(n, i + IMAGES_AT_ONCE)) for i in range(0, n, IMAGES_AT_ONCE))
 
 
-def _put(encoder: Encoder, tables: Array, rows: Array, symbols: Array) -> None:
-    starts = tables[rows, symbols]
-    encoder.put(starts, tables[rows, symbols + 1] - starts)
-
-
 class ContextLayer:
     """x ↦ ⌊(x·W + tables + 2^(s−1)) / 2^s⌋, for |x| ≤ ``max_input``, with a shift s per output.
 
-    All numbers are held as the smallest floats that are exact for this layer. Of each of the
-    ``tables``, of shape (*rows, width), one row is added, or one row for each of rows[0].
+    All numbers are held divided by 2^s, as the smallest floats that are exact for this layer. Of
+    each of the ``tables``, of shape (*rows, width), one row is added, or one row for each of
+    rows[0]; the rows of the first table have 2^(s−1) added to them.
     """
 
     def __init__(
@@ -311,17 +346,23 @@ class ContextLayer:
         kind = exact_kind(int(bound.max()))
         if kind is None:
             raise Corrupt("the context model's numbers are too large to be summed exactly")
-        self.kind, self.weights, self.half = kind, weights.astype(kind), half.astype(kind)
-        self.scale = np.exp2(-shifts.astype(np.int64)).astype(kind)
-        self.tables = {table: arrays[table].astype(kind) for table in tables}
+        scale = np.exp2(-shifts.astype(np.int64)).astype(kind)
+        self.kind, self.weights = kind, weights.astype(kind) * scale
+        self.tables = {table: arrays[table].astype(kind) * scale for table in tables}
+        self.tables[next(iter(tables))] += half.astype(kind) * scale
 
-    def __call__(self, x: Array, added: Array, near: str, values: Array) -> Array:
-        """The layer for x, with ``added`` and the rows of tables ``near`` for ``values`` (k, n)."""
+    def __call__(self, x: Array, added: Array, tables: Sequence[Array], rows: Array) -> Array:
+        """The layer for x (n, inputs), with ``added`` and for each table its ``rows`` (k, n)."""
         sums = product(x.astype(self.kind, copy=False), self.weights)
         sums += added
-        for table, row in zip(self.tables[near] if near else (), values, strict=False):
+        for table, row in zip(tables, rows, strict=False):
             sums += table.take(row, axis=0)
-        sums *= self.scale
+        return np.floor(sums, out=sums)
+
+    def logits(self, h: Array, bias: str) -> Array:
+        """The last layer of a table, (outputs, n): what follows goes along the outputs."""
+        sums = product(self.weights.T, h.astype(self.kind, copy=False).T)
+        sums += self.tables[bias][:, None]
         return np.floor(sums, out=sums)
 
 
@@ -348,68 +389,71 @@ class ContextLayers:
         if n_third > n_near:
             raise Corrupt("the context model uses more nearest pixels than it has")
         C, H, W = shape
-        places = {"row": (H,), "column": (W,), "channel": (C,), "given": (), "near1": (n_near, 256)}
+        places = {"channel": (C,), "row": (H,), "column": (W,), "given": (), "near1": (n_near, 256)}
         groups = {"group3": (n_groups,), "near3": (n_third, 256)}
         self.first = ContextLayer(arrays, "1", n_inputs, 255, places)
         self.second = ContextLayer(arrays, "2", self.first.width, ceiling, {"b2": ()})
         self.group = ContextLayer(arrays, "g", self.second.width, ceiling, {"bg": ()}, n_groups)
         self.third = ContextLayer(arrays, "3", self.second.width, ceiling, groups)
         self.low = ContextLayer(arrays, "l", self.third.width, ceiling, {"bl": ()}, n_low)
-        self._member = np.arange(n_low) < sizes[:, None]
+        self._member, self._small = np.arange(n_low)[:, None] < sizes, sizes < n_low
         self._ceiling = ceiling
         self._exponentials = _exponentials(arrays["exponentials"])
 
-    def groups(
-        self, x: Array, near: Array, at: tuple[int, int, int], given: bool
-    ) -> tuple[Array, Array]:
-        """h₂ and the groups' cumulative tables of rows x (n, inputs), near (k, n), at one place."""
+    def places(self, c: int, i: Array, j: Array, given: bool) -> Array:
+        """What the first layer adds for pixels (c, i, j) of any image, (pixels, width)."""
         tables = self.first.tables
-        place = tables["channel"][at[0]] + tables["row"][at[1]] + tables["column"][at[2]]
-        place = place + self.first.half + (tables["given"] if given else 0)
-        hidden = np.empty((len(x), self.second.width), self.second.kind)
-        found = np.empty((len(x), self.group.width + 1), np.int32)
-        for i in range(0, len(x), ROWS_AT_ONCE):
+        place = tables["channel"][c] + tables["row"][i] + tables["column"][j]
+        return np.asarray(place + tables["given"] if given else place)
+
+    def groups(self, x: Array, near: Array, added: Array) -> tuple[Array, Tables]:
+        """h₂ (n, width) and the groups' tables of inputs x (inputs, n), near (k, n)."""
+        n = x.shape[1]
+        hidden = np.empty((n, self.second.width), self.second.kind)
+        sums, totals = np.zeros((self.group.width + 1, n)), np.empty(n)
+        for i in range(0, n, ROWS_AT_ONCE):
             part = slice(i, i + ROWS_AT_ONCE)
-            h = self._clipped(self.first(x[part], place, "near1", near[:, part]))
-            h = self._clipped(self._plain(self.second, "b2", h))
+            own = added if added.ndim == 1 else added[part]
+            values = x[:, part].astype(self.first.kind, copy=False).T
+            h = self._clipped(self.first(values, own, self.first.tables["near1"], near[:, part]))
+            h = self._clipped(self.second(h, self.second.tables["b2"], (), near))
             hidden[part] = h
-            found[part] = self._cumulative(self._plain(self.group, "bg", h))
-        return hidden, found
+            totals[part] = self._add_up(self.group.logits(h, "bg"), sums[:, part])
+        return hidden, Tables(sums, totals)
 
-    def within(self, hidden: Array, groups: Array, near: Array) -> Array:
-        """The cumulative tables within each row's group."""
-        found = np.empty((len(hidden), self.low.width + 1), np.int32)
-        for i in range(0, len(hidden), ROWS_AT_ONCE):
+    def within(self, hidden: Array, groups: Array, near: Array) -> Tables:
+        """The tables within each row's group."""
+        n, tables = len(hidden), self.third.tables
+        sums, totals = np.zeros((self.low.width + 1, n)), np.empty(n)
+        for i in range(0, n, ROWS_AT_ONCE):
             part = slice(i, i + ROWS_AT_ONCE)
-            added = self.third.tables["group3"][groups[part]] + self.third.half
-            h = self._clipped(self.third(hidden[part], added, "near3", near[:, part]))
-            logits = self._plain(self.low, "bl", h)
-            found[part] = self._cumulative(np.where(self._member[groups[part]], logits, -np.inf))
-        return found
-
-    def _plain(self, layer: ContextLayer, bias: str, h: Array) -> Array:
-        return layer(h, layer.tables[bias] + layer.half, "", h)
+            mine = groups[part]
+            h = self.third(hidden[part], tables["group3"][mine], tables["near3"], near[:, part])
+            logits = self.low.logits(self._clipped(h), "bl")
+            small = np.flatnonzero(self._small[mine])
+            member = self._member[:, mine[small]]
+            logits[:, small] = np.where(member, logits[:, small], UNLIKELY)
+            totals[part] = self._add_up(logits, sums[:, part])
+        return Tables(sums, totals)
 
     def _clipped(self, h: Array) -> Array:
-        np.maximum(h, 0, out=h)
-        return np.minimum(h, self._ceiling, out=h)
+        return np.clip(h, 0, self._ceiling, out=h)
 
-    def _cumulative(self, logits: Array) -> Array:
-        """Logits (n, A) → rows that rise strictly from 0 to 2¹⁶, (n, A + 1).
+    def _add_up(self, logits: Array, sums: Array) -> Array:
+        """Logits (A, n) → Σ E, (n,); ``sums`` (A + 1, n) become those of the tables.
 
-        cᵢ = ⌊(Σ_{j<i} E_j)·(2¹⁶ − A) / Σ E⌋ + i, where E_j = exponentials[max ℓ − ℓ_j].
+        sums[q] = Σ_{j<q} (E_j·(2¹⁶ − A) + Σ E), where E_j = exponentials[max ℓ − ℓ_j], so that the
+        tables rise strictly from 0 to 2¹⁶. All stay below 2⁵³, and a quotient that is not whole is
+        farther from the next whole number than float64 can round: its floor is exact.
         """
-        width = logits.shape[1]
-        below = logits.max(axis=1, keepdims=True) - logits
-        last = len(self._exponentials) - 1
-        weights = self._exponentials[np.minimum(below, last, out=below).astype(np.int32)]
-        # sums stay below 2⁵³, and a quotient that is not whole is farther from the next whole
-        # number than float64 can round: the floor is exact
-        sums = np.cumsum(weights, axis=1)
-        rows = np.zeros((len(logits), width + 1), np.int32)
-        rows[:, 1:] = np.floor(sums * (TOTAL - width) / sums[:, -1:])
-        rows += np.arange(width + 1, dtype=np.int32)
-        return rows
+        share = TOTAL - len(logits)
+        below = (logits.max(axis=0) - logits).astype(np.intp)
+        weights = (self._exponentials * share).take(below, mode="clip")
+        totals = weights.sum(axis=0) / share
+        weights += totals
+        for row, before, after in zip(weights, sums, sums[1:], strict=False):
+            np.add(before, row, out=after)
+        return np.asarray(totals)
 
 
 def _exponentials(table: Array) -> Array:

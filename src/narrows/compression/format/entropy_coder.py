@@ -154,18 +154,19 @@ class Encoder:
         frequencies = np.concatenate([empty, *self._frequencies])
         n = len(starts)
         lanes = lanes or n_lanes(n, self.bits / 8)
-        states = np.full(lanes, MIN_STATE, np.uint64)
+        states = np.full(lanes, MIN_STATE, np.int64)
         words: list[Array] = []
         for first in reversed(range(0, n, lanes)):
-            f = frequencies[first : first + lanes].astype(np.uint64)
+            f = frequencies[first : first + lanes].astype(np.int64)
             x = states[: len(f)]
-            over = x >> np.uint64(16) >= f  # x ≥ f·2¹⁶
+            over = x >= f << BITS
             if over.any():
-                words.append((x[over] & np.uint64(0xFFFF)).astype("<u2")[::-1])
-                x = np.where(over, x >> np.uint64(16), x)
-            quotient = x // f
-            rest = x - quotient * f
-            states[: len(f)] = (quotient << np.uint64(16)) + rest + starts[first : first + lanes]
+                words.append(x[over].astype("<u2")[::-1])  # the low 16 bits
+                x >>= BITS * over
+            # ⌊x / f⌋ in float64, exact for x below 2³²: faster than a division of integers
+            quotient = (x / f).astype(np.int64)
+            x += quotient * (TOTAL - f)  # quotient · 2¹⁶ + (x − quotient · f)
+            x += starts[first : first + lanes]
         stream = np.concatenate([np.empty(0, "<u2"), *words])[::-1]
         return HEAD.pack(lanes, len(stream)) + states.astype("<u4").tobytes() + stream.tobytes()
 
@@ -216,20 +217,23 @@ class Decoder:
             self._advance(x, slots, value * one, one)
         return values
 
-    def get_by(self, cumulative: Array) -> Array:
-        """The next symbols, one for each row of ``cumulative``, (count, symbols + 1).
+    def get_by(self, sums: Array, totals: Array) -> Array:
+        """The next symbols, one for each column of ``sums``, (symbols + 1, count), in float64.
 
-        A row rises strictly from 0 to 2¹⁶: a frequency table made for this symbol alone.
+        Symbol q of a column has the interval from ⌊sums[q] / total⌋ to ⌊sums[q + 1] / total⌋. These
+        are whole numbers that rise from 0 to 2¹⁶ · total: a frequency table for this symbol alone.
         """
-        count, width = cumulative.shape
+        width, count = sums.shape
         self._count(count)
         symbols = np.empty(count, np.int64)
+        column, flat = np.arange(count), sums.ravel()
         for now, x, slots in self._steps(count):
-            slots, rows = slots.astype(cumulative.dtype), cumulative[now]
-            found = (rows[:, 1 : width - 1] <= slots[:, None]).sum(axis=1)
-            low = np.take_along_axis(rows, found[:, None], 1)[:, 0]
-            high = np.take_along_axis(rows, found[:, None] + 1, 1)[:, 0]
-            symbols[now] = found
+            total = totals[now]
+            passed = sums[1 : width - 1, now] < (slots + 1) * total  # ⌊a / b⌋ ≤ c: a < (c + 1)·b
+            symbols[now] = passed.view(np.uint8).sum(axis=0, dtype=np.uint16)
+            at = symbols[now] * count + column[now]
+            low = (flat.take(at) / total).astype(np.int64)
+            high = (flat.take(at + count) / total).astype(np.int64)
             self._advance(x, slots, low, high - low)
         return symbols
 

@@ -76,7 +76,7 @@ class FiniteScalar(Quantizer):
                 f"n_values has {len(levels)} numbers, but latent_dim={sizes.latent_dim}; give one "
                 "for each number of the code, or a single one for all."
             )
-        self.register_buffer("reach", (torch.tensor(levels, dtype=torch.float32) - 1) / 2)
+        self.register_buffer("reach", torch.tensor([(n - 1) / 2 for n in levels]))
 
     def mode(self, h: Tensor) -> Tensor:
         """The nearest values."""

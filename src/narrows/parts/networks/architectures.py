@@ -302,9 +302,18 @@ def create(build: Callable[[], M], rng: Generator | None) -> M:
     with torch.device("meta"):
         net = build().float()
     if rng is not None:
-        net.to_empty(device="cpu")
+        allocate(net)
         initialise(net, rng)
     return net
+
+
+def allocate(net: nn.Module) -> None:
+    """Give a module on "meta" memory on the CPU, its numbers undefined.
+
+    As ``net.to_empty(device="cpu")``, which would import sympy for it: half a second.
+    """
+    empty = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in net.state_dict().items()}
+    net.load_state_dict(empty, assign=True)
 
 
 def mlp(widths: Sequence[int], rng: Generator | None) -> nn.Sequential:

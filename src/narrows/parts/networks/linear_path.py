@@ -32,11 +32,10 @@ class WithPath(nn.Module):
 
 
 def _zeros(into: int, out: int) -> nn.Linear:
-    device = torch.zeros(()).device  # the caller's: "meta" while a model is read from a file
     # created on "meta", because nn.Linear would draw from the global random generator
-    layer = nn.Linear(into, out, device="meta").to_empty(device=device)
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
+    layer = nn.Linear(into, out, device="meta")
+    # zeros on the caller's device: "meta" again while a model is read from a file
+    layer.load_state_dict({"weight": torch.zeros(out, into), "bias": torch.zeros(out)}, assign=True)
     return layer
 
 

@@ -299,8 +299,14 @@ class AutoregressiveSampler(Sampler):
 
     def build(self, rng: Generator | None) -> None:
         # one more value: "nothing yet", before the first index
-        self.before = create(lambda: nn.Embedding(self.n_values + 1, self.width), rng)
-        self.place = create(lambda: nn.Embedding(self.n_positions, self.width), rng)
+        def embedding(n: int) -> nn.Embedding:  # a plain one draws: torch imports torch._dynamo
+            made: nn.Embedding = nn.Embedding.from_pretrained(
+                torch.empty(n, self.width), freeze=False
+            )
+            return made
+
+        self.before = create(lambda: embedding(self.n_values + 1), rng)
+        self.place = create(lambda: embedding(self.n_positions), rng)
         self.net = create(lambda: nn.GRU(self.width, self.width, batch_first=True), rng)
         self.answer = create(lambda: nn.Linear(2 * self.width, self.n_values), rng)
 
