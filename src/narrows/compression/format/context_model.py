@@ -37,7 +37,7 @@ UNLIKELY = -(2.0**30)  # the logit of a symbol that its group does not have
 
 
 @dataclass(frozen=True)
-class Tables:
+class PixelTables:
     """Frequency tables, one a column: symbol q has ⌊sums[q] / total⌋ to ⌊sums[q + 1] / total⌋."""
 
     sums: Array  # (symbols + 1, n), whole numbers in float64
@@ -69,7 +69,7 @@ class Pixels:
     near: Array  # (nearest, rows): the values of the nearest pixels
     row_of: Array | None
     hidden: Array  # (rows, width)
-    tables: Tables
+    tables: PixelTables
 
     def rows(self, which: Array) -> Array:
         """The rows of some of the k · n."""
@@ -291,7 +291,7 @@ class ContextModel:
             x[-1 - len(self._other) : -1] -= x[-1]
         return x
 
-    def _tables_within(self, found: Pixels, groups: Array, more: Array) -> Tables:
+    def _tables_within(self, found: Pixels, groups: Array, more: Array) -> PixelTables:
         """The tables within the groups of those pixels of images that ``more`` lists."""
         rows = found.rows(more)
         return self._network.within(found.hidden[rows], groups[more], found.near[:, rows])
@@ -406,7 +406,7 @@ class ContextLayers:
         place = tables["channel"][c] + tables["row"][i] + tables["column"][j]
         return np.asarray(place + tables["given"] if given else place)
 
-    def groups(self, x: Array, near: Array, added: Array) -> tuple[Array, Tables]:
+    def groups(self, x: Array, near: Array, added: Array) -> tuple[Array, PixelTables]:
         """h₂ (n, width) and the groups' tables of inputs x (inputs, n), near (k, n)."""
         n = x.shape[1]
         hidden = np.empty((n, self.second.width), self.second.kind)
@@ -419,9 +419,9 @@ class ContextLayers:
             h = self._clipped(self.second(h, self.second.tables["b2"], (), near))
             hidden[part] = h
             totals[part] = self._add_up(self.group.logits(h, "bg"), sums[:, part])
-        return hidden, Tables(sums, totals)
+        return hidden, PixelTables(sums, totals)
 
-    def within(self, hidden: Array, groups: Array, near: Array) -> Tables:
+    def within(self, hidden: Array, groups: Array, near: Array) -> PixelTables:
         """The tables within each row's group."""
         n, tables = len(hidden), self.third.tables
         sums, totals = np.zeros((self.low.width + 1, n)), np.empty(n)
@@ -434,7 +434,7 @@ class ContextLayers:
             member = self._member[:, mine[small]]
             logits[:, small] = np.where(member, logits[:, small], UNLIKELY)
             totals[part] = self._add_up(logits, sums[:, part])
-        return Tables(sums, totals)
+        return PixelTables(sums, totals)
 
     def _clipped(self, h: Array) -> Array:
         return np.clip(h, 0, self._ceiling, out=h)
