@@ -247,6 +247,24 @@ def test_the_gradient_goes_through_the_dynamics(cls: type[Hamiltonian]) -> None:
     assert float(found) == pytest.approx(float(wanted), rel=1e-5)
 
 
+def test_products_in_bfloat16_change_the_gradient_by_rounding_only() -> None:
+    """g is computed in bfloat16 in each leapfrog step too, codes and densities in float32."""
+    model, x, _ = toy(Hamiltonian(3, 0.2, 0.4))
+    objective, found, seen = WeightedObjective([Term("kl", KL())]), [], []
+    model.g.register_forward_hook(lambda g, given, output: seen.append(output.dtype))
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            trace = model(x, Clock(), torch.Generator().manual_seed(6))
+        node = trace.nodes[0]
+        assert {node.z.dtype, node.log_q.dtype, trace.distance.dtype} == {torch.float32}
+        loss = objective(model, trace)["model"]
+        slopes = torch.autograd.grad(loss, [*model.f.parameters(), *model.g.parameters()])
+        found.append(torch.cat([slope.flatten() for slope in slopes]))
+    assert seen == [torch.float32] * 5 + [torch.bfloat16] * 5
+    exact, rounded = found
+    assert 0 < float((rounded - exact).norm()) < 0.02 * float(exact.norm())
+
+
 def test_the_dynamics_beat_the_best_gaussian_with_independent_numbers() -> None:
     model, x, log_p = toy(Hamiltonian(4, 0.25, 0.7))
     W, b = model.g.weight.detach(), model.g.bias.detach()

@@ -209,7 +209,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
         "auto",
         "Precision of the products of denoise; training has float32. auto: for images of 8 bits "
         "bfloat16 on hardware made for it (AMX, AVX512-BF16, CUDA), about 2.5 times as fast; "
-        "pixels differ by at most 2 of 255. Else float32.",
+        "pixels differed by at most 2 of 255 in photographs. Else float32.",
         choices=("auto", "float32", "bfloat16"),
         scope=FIT,
     )

@@ -136,10 +136,13 @@ class Model(nn.Module):
         """log p(x, z) as a function of z, (K, B, latent_dim) → (K, B), if q takes it."""
         if not self.q.needs_joint:
             return ()
+        # q computes in float32, but g's products here are as precise as those of the whole pass
+        autocast = torch.is_autocast_enabled(given.x.device.type)
 
         def joint(z: Tensor) -> Tensor:
             assert self.p is not None
-            output = self._decoder(z, given.condition)
+            with torch.autocast(z.device.type, enabled=autocast):
+                output = self._decoder(z, given.condition)
             with torch.autocast(z.device.type, enabled=False):
                 return self.p.log_prob(z, self) - self.D.distance(given.x, output, given.mask)
 

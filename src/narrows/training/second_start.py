@@ -19,7 +19,7 @@ from narrows.training.train_state import StepRecord, TrainState, Trial
 JUDGED, FIRST_STEPS = 0.05, 20  # share of the run, and steps, after which its start is judged ...
 LEAST_GAIN = 0.02  # ... by the share of PCA's error that it must have gained
 TRIED, SECOND_STEPS = 0.10, 120  # that the second start has to become better than the first
-LONGEST = 0.3  # share of the run that the steps above may take at most
+LONGEST = 0.3  # share of the run that these steps may take at most
 
 
 class SecondStart:
@@ -55,8 +55,9 @@ class SecondStart:
         steps = self.state.step - self.state.first_step - trial.step
         epochs = self.state.epoch - trial.epoch if record.end_of_epoch and patience else 0
         if trial.phase == "first":
-            enough = steps >= FIRST_STEPS or share >= LONGEST
-            if (share >= JUDGED and enough) or epochs >= max(1, patience // 2):
+            if share >= LONGEST:  # a run of so few steps has none for a second start
+                self.state.trial = Trial("over")
+            elif steps >= FIRST_STEPS and (share >= JUDGED or epochs >= max(1, patience // 2)):
                 self._judge(record)
         else:
             enough = steps >= SECOND_STEPS or share >= LONGEST
