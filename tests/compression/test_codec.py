@@ -70,7 +70,12 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOW = {"fsq", "a table for each number"}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in KINDS]
+)
 def test_every_mode_keeps_its_promise(kind: str, tmp_path: Path) -> None:
     X, kwargs = KINDS[kind]
     codec = tiny(X, **kwargs)

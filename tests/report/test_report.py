@@ -42,6 +42,7 @@ def fit(model: Any, X: Any, **given: Any) -> Any:
 
 
 # what is reported on: (model, its parameters, X, y, feature names)
+SLOW = {"wide table", "table to one number"}
 CASES: dict[str, tuple[Any, dict[str, Any], Any, Any, Any]] = {
     "table with words": (
         VariationalAutoencoder, {}, WINE.data,
@@ -84,7 +85,9 @@ def est() -> Autoencoder:
     return fit(Autoencoder, DIGITS.images[:150], latent_dim=5, max_epochs=5)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in CASES]
+)
 @pytest.mark.filterwarnings("ignore:latent_dim")  # a code as wide as the data is told apart there
 def test_any_data_gives_a_whole_page(name: str, tmp_path: Path) -> None:
     model, given, X, y, names = CASES[name]

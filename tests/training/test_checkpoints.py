@@ -45,7 +45,7 @@ RUNS: dict[str, tuple[Callable[..., Any], Any]] = {
     ),
     "variational": (narrows.VariationalAutoencoder, X),
     "denoising": (narrows.DenoisingAutoencoder, X),
-    "second start": (narrows.Autoencoder, chirps(300, 40)),
+    "second start": (narrows.Autoencoder, chirps(600, 40)),
     "own with dropout": (lambda **kw: narrows.Autoencoder(**NETWORKS, **kw), X),
 }
 

@@ -34,7 +34,7 @@ PLAIN = narrows.Autoencoder(precision="float32", linear_path=False, **KWARGS)
 FITS = {
     "dense": (PLAIN, X),
     "conv": (narrows.Autoencoder(architecture="conv", **KWARGS), IMAGES),
-    "second start": (narrows.Autoencoder(**KWARGS), chirps(301, 40)),
+    "second start": (narrows.Autoencoder(**{**KWARGS, "max_epochs": 12}), chirps(301, 40)),
     "vae": (narrows.VariationalAutoencoder(**KWARGS), X),
     "conv vae": (narrows.VariationalAutoencoder(architecture="conv", **KWARGS), IMAGES),
 }
@@ -323,6 +323,7 @@ def torchrun(*words: str) -> list[str]:
     return [*start, *words]
 
 
+@pytest.mark.slow
 def test_torchrun_writes_one_file_and_prints_once(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     model = tmp_path / "m.safetensors"
