@@ -41,8 +41,8 @@ def fit(model: Any, X: Any, **given: Any) -> Any:
     return model(**(SMALL | {"latent_dim": 2} | given)).fit(X)
 
 
-# what is reported on: (model, its parameters, X, y, feature names)
 SLOW = {"wide table", "table to one number"}
+# what is reported on: (model, its parameters, X, y, feature names)
 CASES: dict[str, tuple[Any, dict[str, Any], Any, Any, Any]] = {
     "table with words": (
         VariationalAutoencoder, {}, WINE.data,
