@@ -158,6 +158,7 @@ def _edited(path: Path, edit: Any) -> Path:
         (lambda h, t: h.update(surprise=1), "unknown fields: surprise"),
         (lambda h, t: h.pop("versions"), "missing: versions"),
         (lambda h, t: h["fitted"].update(hook=1), "unknown fields: hook"),
+        (lambda h, t: h["fitted"].update({"ho\nok": 1}), "unknown fields: ho ok"),
         (lambda h, t: h.update({"class": "os.system"}), "called 'os.system'"),
         (lambda h, t: h["parameters"].update(latent_dim=-1), "parameters this narrows cannot take"),
         (lambda h, t: h["parameters"].update(evil=1), "parameters this narrows cannot take"),

@@ -123,6 +123,7 @@ def read(path: Path) -> tuple[Tensors, dict[str, Any]]:
     fitted = {"fields": model_class(name)._file_keys}
     fault = find_fault(header, {"fields": {**HEADER, "fitted": fitted}, "optional": OPTIONAL})
     if fault:
+        fault = "".join(c if c.isprintable() else " " for c in fault)  # names in it are the file's
         raise FileError(
             f"'{path}' has a header this narrows cannot read, as it was damaged or comes from "
             f"another version: {fault.removeprefix('.').strip()}."
