@@ -147,6 +147,7 @@ class Codec(Learner[CodecState], BaseEstimator):
 
     _file_keys: ClassVar = CodecState.keys
     _usual_rate: ClassVar[float] = 4e-3
+    _usual_decay: ClassVar[float] = 0.01
 
     rate: float | str = parameter(
         "auto",

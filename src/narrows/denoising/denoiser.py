@@ -140,6 +140,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
 
     _file_keys: ClassVar = {**FittedState.keys, "choices": rules_of(DenoiserConfig)}
     _usual_rate: ClassVar = 8.5e-3
+    _usual_decay: ClassVar = 0.01
 
     noisy_targets: bool = parameter(
         False, "Learn from noisy images only; X contains them.", kind=bool

@@ -69,6 +69,7 @@ class Learner(RunParameters, Generic[S]):
     """
 
     _usual_rate: ClassVar[float] = 4e-3  # learning_rate="auto", for batches of 128
+    _usual_decay: ClassVar[float] = 0.3  # weight_decay="auto"
     _file_keys: ClassVar[Mapping[str, Rule]]  # of "fitted" in the header of a file
     _draw_probe: ClassVar[Callable[..., Tensor]] = torch.rand  # inputs like those of training
     test_size: float = 0.0  # a parameter of the models that know rows
@@ -167,7 +168,11 @@ class Learner(RunParameters, Generic[S]):
             else:
                 training = self._setup(data, group)
             config = fit_and_resume.train_config(
-                self, training.start.config.precision, self._batch_size(training), self._usual_rate
+                self,
+                training.start.config.precision,
+                self._batch_size(training),
+                self._usual_rate,
+                self._usual_decay,
             )
             budget = fit_and_resume.time_budget(self, started)
             run = fit_and_resume.Run(
@@ -467,6 +472,7 @@ class Estimator(
                 training.start.config.precision,
                 fit_and_resume.usual_batch(len(training.rows)),
                 self._usual_rate,
+                self._usual_decay,
                 constant=True,
             )
             reason = "partial_fit: one pass"

@@ -35,7 +35,7 @@ from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
-from narrows.parts.networks.linear_path import lr_multipliers, start_over
+from narrows.parts.networks.linear_path import lr_multipliers, start_over, undecayed
 from narrows.training import launched
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import (
@@ -45,6 +45,7 @@ from narrows.training.checkpoint import (
     load_state_dict,
     state_dict,
 )
+from narrows.training.cooldown import Cooldown
 from narrows.training.launcher import Interrupt, catch_interrupts
 from narrows.training.listeners import Listeners
 from narrows.training.loop import train
@@ -64,6 +65,8 @@ LR_BACKOFF = 0.1  # times the learning rate, for the one new try after a loss th
 # Rows from which larger batches reach a lower error in the same time, where steps are left to take
 LARGE_BATCHES = {10_000: 256, 20_000: 512}
 FEWEST_STEPS = 2000
+# Epochs and steps of patience, if not asked for; 20 epochs of few steps are too noisy to judge by
+PATIENCE, PATIENT_STEPS = 20, 2000
 Content = tuple[Tensors, dict[str, Any]]  # of a model file: tensors and header
 
 
@@ -82,21 +85,22 @@ def train_config(
     precision: str,
     batch_size: int,
     usual_rate: float,
+    usual_decay: float,
     *,
     constant: bool = False,
 ) -> TrainConfig:
     """The default configuration with the user's parameters.
 
-    ``batch_size`` and ``usual_rate`` (for batches of 128) are what "auto" means; ``constant``:
-    partial_fit, which has no schedule.
+    ``batch_size``, ``usual_rate`` (for batches of 128) and ``usual_decay`` are what "auto" means;
+    ``constant``: partial_fit, which has no schedule.
     """
     batch = batch_size if isinstance(params.batch_size, str) else int(params.batch_size)
-    rate = params.learning_rate
+    rate, decay = params.learning_rate, params.weight_decay
     if isinstance(rate, str):
         rate = usual_rate * math.sqrt(batch / 128)  # small batches give noisier steps
     return TrainConfig(
         learning_rate=float(rate),
-        weight_decay=float(params.weight_decay),
+        weight_decay=usual_decay if isinstance(decay, str) else float(decay),
         batch_size=batch,
         # a short run has no time to lose at low rates; a long one over few rows must not overfit
         hold_fraction=0.5 * min(1.0, SHORT_RUN / max(1, params.max_epochs)),
@@ -104,6 +108,13 @@ def train_config(
         precision=precision,
         warmup_steps=20 if constant else 200,  # calls of partial_fit may be few and small
     )
+
+
+def patience_epochs(asked: int | str, steps_per_epoch: int) -> tuple[int, int]:
+    """Epochs of patience: of a run that has gained hardly anything, and of one that has."""
+    if isinstance(asked, str):
+        return PATIENCE, max(PATIENCE, math.ceil(PATIENT_STEPS / steps_per_epoch))
+    return asked, asked
 
 
 def time_budget(params: RunParameters, started: float) -> Budget:
@@ -148,20 +159,23 @@ class Run:
         modules = {"model": training.start.model, "objective": objective}
         first = group.rank == 0  # of several processes, the one that reports
         n_rows = len(training.rows)
-        group.check_batches(n_rows, n_batches(n_rows, config.batch_size), config.batch_size)
+        steps_per_epoch = n_batches(n_rows, config.batch_size)
+        group.check_batches(n_rows, steps_per_epoch, config.batch_size)
+        patience = patience_epochs(params.n_iter_no_change, steps_per_epoch)
         group.broadcast_(t for module in modules.values() for t in module.state_dict().values())
         self.listeners = Listeners(params.listeners if first else None)
         self.monitor = Monitor(
             modules,
             lambda: selection_score(training, group),
-            params.n_iter_no_change if params.early_stopping else None,
+            patience[0] if params.early_stopping else None,
             params.verbose and first,
             marks is not None and objective.settles,
             self._notify,
             objective.in_words,
             math.ceil(objective.settled * budget.max_epochs),
-            lambda: training.state.trial.phase == "over",
+            lambda: self.cooldown.ends(),
         )
+        self.cooldown = Cooldown(training.state, self.monitor, patience[1])
         start = training.start
         self.second_start = SecondStart(
             training.state,
@@ -190,7 +204,7 @@ class Run:
             with catch_interrupts(stop, on_terminate=self.params.checkpoint is not None):
                 self._start_and_train(stop)
             stopped = stop.reason if self.interrupted else ""
-            monitor.finish(stopped or self.reason)
+            monitor.finish(stopped or self.cooldown.reason or self.reason)
             for optimizer in training.state.optimizers.values():
                 optimizer.zero_grad()  # frees their memory
             if not stopped:
@@ -208,6 +222,7 @@ class Run:
             start.objective.players(start.model),
             self.config,
             lr_multipliers(start.model, start.objective),
+            undecayed(start.model),
         )
         start.model.train()
         monitor.started = time.monotonic()

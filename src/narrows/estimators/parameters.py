@@ -169,18 +169,33 @@ class RunParameters:
         "auto",
         "Precision of products in training; weights, sums and everything after training are "
         "float32. auto: bfloat16 on hardware made for it (AMX, AVX512-BF16, CUDA), unless PCA "
-        "already explains 99.9 % of the variance.",
+        "already explains 99.9 % of the variance or, on a CPU, the networks are small.",
         choices=("auto", "float32", "bfloat16"),
     )
-    weight_decay: float = parameter(0.01, "AdamW's weight decay.", kind=float, low=0, scope=FIT)
+    weight_decay: float | str = parameter(
+        "auto",
+        "AdamW's weight decay, of the networks' matrices. The linear path has none: a model is "
+        "drawn towards PCA. auto: 0.3; of Codec, Denoiser and VAEGAN 0.01.",
+        kind=float,
+        low=0,
+        auto=True,
+        scope=FIT,
+    )
     early_stopping: bool = parameter(
         True,
-        "Stop when the validation loss no longer falls; the best model is kept.",
+        "Stop when the validation loss no longer falls: the learning rate falls to zero from the "
+        "best model, which is kept.",
         kind=bool,
         scope=FIT,
     )
-    n_iter_no_change: int = parameter(
-        20, "Epochs without a better validation loss before stopping.", kind=int, low=1, scope=FIT
+    n_iter_no_change: int | str = parameter(
+        "auto",
+        "Epochs without a better validation loss before stopping. auto: 20, or as many as take "
+        "2,000 steps once the loss is well below that of the start.",
+        kind=int,
+        low=1,
+        auto=True,
+        scope=FIT,
     )
     validation_fraction: float = parameter(
         0.1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
@@ -130,6 +131,7 @@ class VAEGAN(Estimator):
     """
 
     _generates = True
+    _usual_decay: ClassVar[float] = 0.01  # more makes its critic, and so φ, weak
 
     beta: float = nonnegative(1.0, "Weight of the KL divergence.")
     gamma: float = nonnegative(1.0, "Weight of the features, for g.")

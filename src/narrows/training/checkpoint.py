@@ -57,6 +57,7 @@ RUN = {
                 "scores": SCORES,
                 "stop_reason": TEXT,
                 "seconds": SECONDS,
+                "cooldown": {"each": COUNT, "most": 2},
                 "trial": {
                     "fields": {
                         "phase": {"kind": str, "choices": PHASES},
@@ -66,7 +67,7 @@ RUN = {
                     }
                 },
             },
-            "optional": {"trial"},  # older files do not have it
+            "optional": {"trial", "cooldown"},  # older files do not have it
         },
         "seed": {"kind": int, "low": 0, "high": 2**63 - 1},
         "mark": MARKS,
@@ -117,6 +118,7 @@ def state_dict(state: TrainState, monitor: Monitor) -> Saved:
     numbers = {
         **{name: vars(state)[name] for name in COUNTERS},
         "slower": state.lr_backoff,
+        "cooldown": list(state.cooldown or ()),
         "history": list(monitor.history),
         "scores": list(monitor.scores),
         "best_epoch": monitor.best_epoch,
@@ -148,6 +150,8 @@ def load_state_dict(saved: Saved, state: TrainState, monitor: Monitor) -> None:
     for name in COUNTERS:
         setattr(state, name, numbers[name])
     state.lr_backoff = numbers["slower"]
+    epochs = numbers.get("cooldown", [])
+    state.cooldown = (epochs[0], epochs[1]) if epochs else None
     # JSON has no NaN: it is null in a file
     monitor.scores = [math.nan if score is None else score for score in numbers["scores"]]
     monitor.history = [
@@ -217,6 +221,9 @@ def load_from_file(
             batch and "order_then" not in tensors
         ):
             raise ValueError("it lacks the state of its last epoch")
+        cooldown = numbers.get("cooldown") or [0, 1]
+        if not (len(cooldown) == 2 and cooldown[0] < cooldown[1]):
+            raise ValueError("its cooldown has no epochs")
         load_state_dict(saved, state, monitor)
         present = state_dict(state, monitor)[0]
         if present.keys() != tensors.keys():

@@ -109,11 +109,11 @@ def train(
             progress = budget.progress((done + 0.5) / steps_per_epoch, group)
             steps = state.step if config.constant else done - state.trial.step
             rate = config.rate(steps, progress, state.trial.progress)
-            rate *= state.lr_backoff
+            rate *= state.rate_factor(steps_per_epoch)
             for optimizer in state.optimizers.values():
                 for entry in optimizer.param_groups:
                     entry["lr"] = rate * entry["lr_multiplier"]
-                    entry["weight_decay"] = config.weight_decay
+                    entry["weight_decay"] = config.weight_decay * entry["decay_multiplier"]
             trace, losses = take_step(x, Clock(state.step, progress, len(rows)))
             state.step, state.batch = state.step + 1, state.batch + 1
             end_of_epoch = state.batch == steps_per_epoch

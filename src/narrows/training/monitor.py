@@ -39,8 +39,8 @@ class Monitor:
     patience_starts : int
         The epoch from which patience counts. Before it the weights of the loss's terms still
         change towards those of the score.
-    may_stop : callable
-        Whether patience may stop the run now.
+    out_of_patience : callable
+        Called when patience has run out; whether the run stops now.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Monitor:
         on_epoch: Callable[[dict[str, float]], bool] = lambda entry: False,
         format_score: Callable[[float], str] = "{:.4g}".format,
         patience_starts: int = 0,
-        may_stop: Callable[[], bool] = lambda: True,
+        out_of_patience: Callable[[], bool] = lambda: True,
     ) -> None:
         self.modules = modules
         self.evaluate, self.patience, self.keep_best = evaluate, patience, keep_best
         self.on_epoch, self.format_score = on_epoch, format_score
-        self.patience_starts, self.may_stop = patience_starts, may_stop
+        self.patience_starts, self.out_of_patience = patience_starts, out_of_patience
         self.history: list[dict[str, float]] = []
         self.scores: list[float] = []  # of the untrained model and after each epoch
         self.best: dict[str, dict[str, Tensor]] = {}
@@ -74,6 +74,17 @@ class Monitor:
     def best_score(self) -> float:
         """The lowest selection score so far."""
         return self.scores[self.best_epoch]
+
+    @property
+    def epochs_left(self) -> float:
+        """About how many epochs the budget lasts on."""
+        done = self._last.progress if self._last is not None else 0.0
+        return (len(self.scores) - 1) * (1.0 - done) / max(done, 1e-9)
+
+    @property
+    def waited(self) -> int:
+        """Epochs without a better score."""
+        return len(self.scores) - 1 - max(self.best_epoch, self.patience_starts)
 
     @property
     def seconds(self) -> float:
@@ -131,13 +142,10 @@ class Monitor:
         self._bar.set_postfix_str(
             f"epoch {len(self.history)}, loss {means['loss']:.4g}, validation {last} (best {best})"
         )
-        waited = len(self.scores) - 1 - max(self.best_epoch, self.patience_starts)
         if self.diverged:
             self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
-        elif self.patience and waited >= self.patience and self.may_stop():
-            self.stop_reason = f"no better validation loss in {self.patience} epoch" + "s" * (
-                self.patience != 1
-            )
+        elif self.patience and self.waited >= self.patience and self.out_of_patience():
+            self.stop_reason = no_better(self.waited)
         if self.on_epoch(entry):
             self.stop_reason = self.stop_reason or "a listener asked to stop"
 
@@ -158,6 +166,11 @@ class Monitor:
         for name, module in self.modules.items():
             module.load_state_dict(self.best[name])
         self._bar.close()
+
+
+def no_better(epochs: int) -> str:
+    """Why early stopping ended a run."""
+    return f"no better validation loss in {epochs} epoch{'s' * (epochs != 1)}"
 
 
 def _progress_bar(verbose: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -94,19 +94,29 @@ class TrainState:
     epoch_order: Tensor | None = None  # the state of ``order`` when the current epoch began
     first_step: int = 0  # of the current run
     last_epoch: int | None = None  # of the current run; None before the first
+    cooldown: tuple[int, int] | None = None  # the epochs in which the rate falls to zero early
     lr_backoff: float = 1.0  # factor of every learning rate; below 1 after a loss became NaN
     trial: Trial = field(default_factory=Trial)
     global_draws: bool = False  # the user's own layers draw from torch's global generator
 
     def begin(self, max_epochs: int) -> None:
         """Start a new run of ``max_epochs`` epochs from what was learned before."""
-        self.batch, self.lr_backoff, self.trial = 0, 1.0, Trial()
+        self.batch, self.lr_backoff, self.trial, self.cooldown = 0, 1.0, Trial(), None
         self.first_step, self.last_epoch = self.step, self.epoch + max_epochs
 
     @property
     def finished(self) -> bool:
         """Whether the current run has used its epochs."""
-        return self.last_epoch is not None and self.epoch >= self.last_epoch
+        last = self.last_epoch if self.cooldown is None else self.cooldown[1]
+        return last is not None and self.epoch >= last
+
+    def rate_factor(self, steps_per_epoch: int) -> float:
+        """What the next step's learning rate is multiplied by: 1, but for a cooldown or NaN."""
+        if self.cooldown is None:
+            return self.lr_backoff
+        first, last = self.cooldown
+        done = self.epoch + (self.batch + 0.5) / steps_per_epoch
+        return self.lr_backoff * (last - done) / (last - first)
 
     def draw_order(self) -> Generator:
         """The generator for the current epoch's order: the same again if it was interrupted."""
@@ -147,16 +157,25 @@ def make_optimizers(
     players: Mapping[str, list[Parameter]],
     config: TrainConfig,
     lr_multipliers: Mapping[Parameter, float] | None = None,
+    undecayed: Container[Parameter] = (),
 ) -> dict[str, Optimizer]:
-    """One AdamW a player, with a parameter group for each of ``lr_multipliers`` (default: 1)."""
+    """One AdamW a player, with a parameter group for each of ``lr_multipliers`` (default: 1).
+
+    Weight decay shrinks all parameters alike, whatever their rate, but for those in ``undecayed``.
+    """
     multipliers = lr_multipliers or {}
     made: dict[str, Optimizer] = {}
     for name, parameters in players.items():
-        groups: dict[float, list[Parameter]] = {}
+        groups: dict[tuple[float, float], list[Parameter]] = {}
         for parameter in parameters:
-            groups.setdefault(multipliers.get(parameter, 1.0), []).append(parameter)
+            rate = multipliers.get(parameter, 1.0)
+            decay = 0.0 if parameter in undecayed else 1.0 / rate
+            groups.setdefault((rate, decay), []).append(parameter)
         made[name] = AdamW(
-            [{"params": members, "lr_multiplier": factor} for factor, members in groups.items()],
+            [
+                {"params": members, "lr_multiplier": rate, "decay_multiplier": decay}
+                for (rate, decay), members in groups.items()
+            ],
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
