@@ -14,7 +14,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from helpers.small_data import TABLES
 from narrows.estimators.registry import model_class
 
-ESTIMATORS = [model_class(name)(max_epochs=2, random_state=0) for name in TABLES]
+# its errors after 2 epochs are so large that float32 rounds them by more than a check's 1e-7
+LONGER = {"SphericalVAE": 4}
+ESTIMATORS = [model_class(name)(max_epochs=LONGER.get(name, 2), random_state=0) for name in TABLES]
 
 
 @parametrize_with_checks(ESTIMATORS)  # no expected failure is declared: there is none

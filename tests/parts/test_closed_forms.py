@@ -24,6 +24,7 @@ LINEAR = {
     "early_stopping": False,
     "random_state": 0,
     "validation_fraction": 0.0,
+    "weight_decay": 0.0,
 }
 
 

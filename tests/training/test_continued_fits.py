@@ -32,17 +32,14 @@ class ByHand:
     """A linear autoencoder trained by torch alone: x scaled to mean 0 and deviation 1, ½ Σ error².
 
     Matrices with six or two inputs get three times the rate (√(512 / n), at most 3), but no more
-    weight decay for it; biases have none.
+    weight decay for it.
     """
 
     def __init__(self, nets: dict[str, nn.Module], first: np.ndarray) -> None:
         self.nets = [copy.deepcopy(nets[name]) for name in "fg"]
         self.mean, self.deviation = first.mean(0), first.std(0)
         ps = [p for net in self.nets for p in net.parameters()]
-        groups = [
-            {"params": [p], "times": 3.0 if p.ndim > 1 else 1.0, "decay": (p.ndim > 1) / 3}
-            for p in ps
-        ]
+        groups = [{"params": [p], "times": 3.0 if p.ndim > 1 else 1.0} for p in ps]
         self.optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95))
         self.order = torch.Generator().manual_seed(0)
         self.losses: list[float] = []
@@ -55,7 +52,7 @@ class ByHand:
             for index in torch.randperm(len(x), generator=self.order).split(BATCH):
                 rate = next(rates)
                 for group in self.optimizer.param_groups:
-                    shrunk = decay * group["decay"]
+                    shrunk = decay / group["times"]
                     group |= {"lr": rate * group["times"], "weight_decay": shrunk}
                 self.optimizer.zero_grad()
                 loss = 0.5 * (x[index] - g(f(x[index]))).square().sum(1).mean()

@@ -35,6 +35,12 @@ FITS = {
     "dense": (PLAIN, X),
     "conv": (narrows.Autoencoder(architecture="conv", **KWARGS), IMAGES),
     "second start": (narrows.Autoencoder(**{**KWARGS, "max_epochs": 12}), chirps(301, 40)),
+    "cooldown": (
+        narrows.Autoencoder(
+            **{**KWARGS, "max_epochs": 60}, batch_size=32, learning_rate=0.05, n_iter_no_change=2
+        ),
+        X,
+    ),
     "vae": (narrows.VariationalAutoencoder(**KWARGS), X),
     "conv vae": (narrows.VariationalAutoencoder(architecture="conv", **KWARGS), IMAGES),
 }
@@ -148,6 +154,7 @@ def test_a_variational_model_learns_as_well_as_in_one_process(two: dict[str, Any
 def test_all_processes_end_with_the_same_bits(name: str, two: dict[str, Any]) -> None:
     first, second = two[f"{name} bits"]
     assert first == second
+    assert (len(two[name][0]) < FITS[name][0].max_epochs) == (name == "cooldown")
 
 
 @pytest.mark.parametrize("i", [0, 1], ids=["all players", "one sits out"])

@@ -43,6 +43,7 @@ from narrows.compression.format.pack import Summary, pack, range_of, row_axes
 from narrows.compression.quantize_weights import measure_levels, quantize_model, sample_batches
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
+from narrows.estimators.fit_and_resume import Usual
 from narrows.estimators.fit_setup import FitData, Training, new_train_state, start_history
 from narrows.estimators.fitted_state import (
     FittedState,
@@ -146,8 +147,7 @@ class Codec(Learner[CodecState], BaseEstimator):
     """
 
     _file_keys: ClassVar = CodecState.keys
-    _usual_rate: ClassVar[float] = 4e-3
-    _usual_decay: ClassVar[float] = 0.01
+    _usual: ClassVar = Usual(weight_decay=0.01)
 
     rate: float | str = parameter(
         "auto",

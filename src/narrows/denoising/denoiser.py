@@ -20,6 +20,7 @@ from narrows.denoising.denoiser_model import DenoiserModel, PSNRObjective, size_
 from narrows.denoising.noise_level import AnscombeTransform, estimate_noise_level, fit_anscombe
 from narrows.estimators.base import Learner
 from narrows.estimators.build import Networks
+from narrows.estimators.fit_and_resume import Usual
 from narrows.estimators.fit_setup import (
     FitData,
     Training,
@@ -139,8 +140,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
     """
 
     _file_keys: ClassVar = {**FittedState.keys, "choices": rules_of(DenoiserConfig)}
-    _usual_rate: ClassVar = 8.5e-3
-    _usual_decay: ClassVar = 0.01
+    _usual: ClassVar = Usual(learning_rate=8.5e-3, weight_decay=0.01)
 
     noisy_targets: bool = parameter(
         False, "Learn from noisy images only; X contains them.", kind=bool

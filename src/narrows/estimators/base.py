@@ -68,8 +68,7 @@ class Learner(RunParameters, Generic[S]):
     and makes the final state (``_finalize``).
     """
 
-    _usual_rate: ClassVar[float] = 4e-3  # learning_rate="auto", for batches of 128
-    _usual_decay: ClassVar[float] = 0.3  # weight_decay="auto"
+    _usual: ClassVar = fit_and_resume.Usual()
     _file_keys: ClassVar[Mapping[str, Rule]]  # of "fitted" in the header of a file
     _draw_probe: ClassVar[Callable[..., Tensor]] = torch.rand  # inputs like those of training
     test_size: float = 0.0  # a parameter of the models that know rows
@@ -167,13 +166,8 @@ class Learner(RunParameters, Generic[S]):
                 training = self._resume(fitted.copy(), data, group)
             else:
                 training = self._setup(data, group)
-            config = fit_and_resume.train_config(
-                self,
-                training.start.config.precision,
-                self._batch_size(training),
-                self._usual_rate,
-                self._usual_decay,
-            )
+            precision, batch_size = training.start.config.precision, self._batch_size(training)
+            config = fit_and_resume.train_config(self, precision, batch_size, self._usual)
             budget = fit_and_resume.time_budget(self, started)
             run = fit_and_resume.Run(
                 self, training, budget, config, data.marks, self._content, group
@@ -471,8 +465,7 @@ class Estimator(
                 self,
                 training.start.config.precision,
                 fit_and_resume.usual_batch(len(training.rows)),
-                self._usual_rate,
-                self._usual_decay,
+                self._usual,
                 constant=True,
             )
             reason = "partial_fit: one pass"

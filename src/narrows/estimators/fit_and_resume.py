@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from narrows.estimators.summary import describe_run
 from narrows.exceptions import FileError, InputError, ParameterError
 from narrows.io.safetensors_file import write_file
 from narrows.io.write import check_output
-from narrows.parts.networks.linear_path import lr_multipliers, start_over, undecayed
+from narrows.parts.networks.linear_path import lr_multipliers, start_over
 from narrows.training import launched
 from narrows.training.batches import inference_batch, n_batches
 from narrows.training.checkpoint import (
@@ -80,27 +80,34 @@ def usual_batch(n_rows: int, max_epochs: int = 0) -> int:
     return max(enough, default=max(16, min(128, n_rows // 10)))
 
 
+@dataclass(frozen=True)
+class Usual:
+    """What "auto" means for the models of a class."""
+
+    learning_rate: float = 4e-3  # for batches of 128
+    weight_decay: float = 0.3
+
+
 def train_config(
     params: RunParameters,
     precision: str,
     batch_size: int,
-    usual_rate: float,
-    usual_decay: float,
+    usual: Usual,
     *,
     constant: bool = False,
 ) -> TrainConfig:
     """The default configuration with the user's parameters.
 
-    ``batch_size``, ``usual_rate`` (for batches of 128) and ``usual_decay`` are what "auto" means;
-    ``constant``: partial_fit, which has no schedule.
+    ``batch_size`` and ``usual`` are what "auto" means; ``constant``: partial_fit, which has no
+    schedule.
     """
     batch = batch_size if isinstance(params.batch_size, str) else int(params.batch_size)
     rate, decay = params.learning_rate, params.weight_decay
     if isinstance(rate, str):
-        rate = usual_rate * math.sqrt(batch / 128)  # small batches give noisier steps
+        rate = usual.learning_rate * math.sqrt(batch / 128)  # small batches give noisier steps
     return TrainConfig(
         learning_rate=float(rate),
-        weight_decay=usual_decay if isinstance(decay, str) else float(decay),
+        weight_decay=usual.weight_decay if isinstance(decay, str) else float(decay),
         batch_size=batch,
         # a short run has no time to lose at low rates; a long one over few rows must not overfit
         hold_fraction=0.5 * min(1.0, SHORT_RUN / max(1, params.max_epochs)),
@@ -222,7 +229,6 @@ class Run:
             start.objective.players(start.model),
             self.config,
             lr_multipliers(start.model, start.objective),
-            undecayed(start.model),
         )
         start.model.train()
         monitor.started = time.monotonic()

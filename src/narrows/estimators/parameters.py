@@ -174,8 +174,7 @@ class RunParameters:
     )
     weight_decay: float | str = parameter(
         "auto",
-        "AdamW's weight decay, of the networks' matrices. The linear path has none: a model is "
-        "drawn towards PCA. auto: 0.3; of Codec, Denoiser and VAEGAN 0.01.",
+        "AdamW's weight decay. auto: 0.3; of Codec, Denoiser and VAEGAN 0.01.",
         kind=float,
         low=0,
         auto=True,

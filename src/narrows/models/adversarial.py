@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.build import Parts
+from narrows.estimators.fit_and_resume import Usual
 from narrows.estimators.parameters import MAX_LAYER_WIDTH, as_ints, nonnegative, parameter
 from narrows.models.variational import vae_parts
 from narrows.parts.latents.gaussian import Point
@@ -131,7 +132,7 @@ class VAEGAN(Estimator):
     """
 
     _generates = True
-    _usual_decay: ClassVar[float] = 0.01  # more makes its critic, and so φ, weak
+    _usual: ClassVar = Usual(weight_decay=0.01)  # more makes its critic, and so φ, weak
 
     beta: float = nonnegative(1.0, "Weight of the KL divergence.")
     gamma: float = nonnegative(1.0, "Weight of the features, for g.")

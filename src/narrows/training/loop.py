@@ -88,6 +88,7 @@ def train(
     state.optimizers = state.optimizers or make_optimizers(players, config)
     if state.last_epoch is None:
         state.begin(budget.max_epochs)
+    decay = config.weight_decay
     steps_per_epoch = n_batches(len(rows), config.batch_size)
 
     @torch.enable_grad()  # the caller may be in no_grad
@@ -112,8 +113,9 @@ def train(
             rate *= state.rate_factor(steps_per_epoch)
             for optimizer in state.optimizers.values():
                 for entry in optimizer.param_groups:
-                    entry["lr"] = rate * entry["lr_multiplier"]
-                    entry["weight_decay"] = config.weight_decay * entry["decay_multiplier"]
+                    times = entry["lr_multiplier"]
+                    # AdamW shrinks by lr × decay: a larger rate is not to shrink a matrix more
+                    entry["lr"], entry["weight_decay"] = rate * times, decay / max(1.0, times)
             trace, losses = take_step(x, Clock(state.step, progress, len(rows)))
             state.step, state.batch = state.step + 1, state.batch + 1
             end_of_epoch = state.batch == steps_per_epoch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -157,25 +157,16 @@ def make_optimizers(
     players: Mapping[str, list[Parameter]],
     config: TrainConfig,
     lr_multipliers: Mapping[Parameter, float] | None = None,
-    undecayed: Container[Parameter] = (),
 ) -> dict[str, Optimizer]:
-    """One AdamW a player, with a parameter group for each of ``lr_multipliers`` (default: 1).
-
-    Weight decay shrinks all parameters alike, whatever their rate, but for those in ``undecayed``.
-    """
+    """One AdamW a player, with a parameter group for each of ``lr_multipliers`` (default: 1)."""
     multipliers = lr_multipliers or {}
     made: dict[str, Optimizer] = {}
     for name, parameters in players.items():
-        groups: dict[tuple[float, float], list[Parameter]] = {}
+        groups: dict[float, list[Parameter]] = {}
         for parameter in parameters:
-            rate = multipliers.get(parameter, 1.0)
-            decay = 0.0 if parameter in undecayed else 1.0 / rate
-            groups.setdefault((rate, decay), []).append(parameter)
+            groups.setdefault(multipliers.get(parameter, 1.0), []).append(parameter)
         made[name] = AdamW(
-            [
-                {"params": members, "lr_multiplier": rate, "decay_multiplier": decay}
-                for (rate, decay), members in groups.items()
-            ],
+            [{"params": members, "lr_multiplier": factor} for factor, members in groups.items()],
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,

@@ -147,10 +147,3 @@ def lr_multipliers(*modules: nn.Module) -> dict[nn.Parameter, float]:
             wanted = math.sqrt(FULL_RATE_INPUTS / n_inputs)
             found[parameter] = min(MAX_MULTIPLIER, max(1.0, wanted))
     return found
-
-
-def undecayed(model: nn.Module) -> set[nn.Parameter]:
-    """What weight decay leaves alone: biases, and the path, so that it draws a model to PCA."""
-    paths = [part.path for part in model.modules() if isinstance(part, WithPath)]
-    kept = {parameter for path in paths for parameter in path.parameters()}
-    return kept | {parameter for parameter in model.parameters() if parameter.ndim < 2}
