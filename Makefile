@@ -23,7 +23,7 @@ test-all: $(STAMP)  ## run all tests, slow ones too, and five fuzzers for five m
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,fuzz]'
 	$(BIN)/python -m pytest -m "" $(TWO)
 
-mutants: $(STAMP)  ## plant 104 defects and check that the tests find each
+mutants: $(STAMP)  ## plant 106 defects and check that the tests find each
 	$(BIN)/python tests/mutants.py
 
 check: $(STAMP)  ## check lint, format and types

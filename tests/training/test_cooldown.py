@@ -11,7 +11,7 @@ from helpers.small_data import curve
 from narrows.estimators import fit_and_resume
 from narrows.exceptions import FileError
 from narrows.io.safetensors_file import read_file, write_file
-from narrows.training.cooldown import Cooldown
+from narrows.training.cooldown import Cooldown, Patience
 from training.test_checkpoints import killed_at, same
 
 X = curve(300)
@@ -85,7 +85,7 @@ def test_a_run_killed_in_its_cooldown_goes_on_to_the_same_bits(
     whole = narrows.Autoencoder(**RUN).fit(X)
     killed_at(9 * begun[0][0] + 14, monkeypatch, lambda: narrows.Autoencoder(**kept).fit(X))
     tensors, header = read_file(path)
-    for wrong in ([5], [9, 3], [1, 2, 3]):
+    for wrong in ([5], [9, 3], [1, 2, 3], [1, RUN["max_epochs"] + 1], [150, 160]):
         header["training"]["numbers"]["cooldown"] = wrong
         write_file(path, tensors, header, overwrite=True)
         with pytest.raises(FileError, match="cooldown"):
@@ -105,6 +105,6 @@ def test_a_run_that_has_gained_waits_for_steps_rather_than_epochs(
     best = int(np.argmin(ae.validation_curve_[: epoch + 1]))
     assert epoch - best == np.ceil(200 / 9)
     monkeypatch.undo()
-    assert fit_and_resume.patience_epochs("auto", 99) == (20, 21)
-    assert fit_and_resume.patience_epochs("auto", 500) == (20, 20)
-    assert fit_and_resume.patience_epochs(4, 9) == (4, 4)
+    assert fit_and_resume.patience_of("auto", 99) == Patience(20, 8, 21)
+    assert fit_and_resume.patience_of("auto", 500) == Patience(20, 8, 20)
+    assert fit_and_resume.patience_of(4, 9) == Patience(4, 4, 4)

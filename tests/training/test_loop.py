@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 import narrows
 from helpers.small_data import curve
 from narrows._types import Clock
+from narrows.estimators.fit_and_resume import epochs_of
 from narrows.training.batches import Rows
 from narrows.training.loop import train
 from narrows.training.monitor import Monitor
@@ -48,6 +49,25 @@ def test_early_stopping_stops() -> None:
     assert "no better validation loss in 3 epochs" in ae.stop_reason_
     free = narrows.Autoencoder(**{**kwargs, "max_epochs": 12}, early_stopping=False).fit(noise)
     assert free.n_iter_ == 12
+
+
+def test_weight_decay_is_less_where_rows_are_many_for_the_parameters() -> None:
+    found = []
+    for n in (1000, 50_000, 100_000):
+        rows = np.random.default_rng(0).normal(size=(n, 6)).astype(np.float32)
+        ae = narrows.Autoencoder(**KWARGS, max_epochs=1, validation_fraction=0.0).fit(rows)
+        [entry, *_] = ae.state_.train_state.optimizers["model"].param_groups
+        parameters = sum(p.numel() for p in ae.model_.parameters())
+        decay = entry["weight_decay"] * max(1.0, entry["lr_multiplier"])
+        assert decay == pytest.approx(min(0.3, 10 * parameters / rows.size))
+        found.append(decay)
+    assert found[0] == 0.3 > found[1] > found[2]
+
+
+def test_many_rows_are_passed_over_fewer_times() -> None:
+    rows = [1000, 128 * 400, 10**6, 10**9]
+    assert [epochs_of("auto", n, 128) for n in rows] == [100, 100, 5, 1]
+    assert epochs_of(7, 10**9, 128) == 7
 
 
 def test_a_time_budget_is_kept_and_the_schedule_follows_it() -> None:

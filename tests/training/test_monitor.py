@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from narrows.training import monitor as monitor_file
 from narrows.training.monitor import Monitor, average_score
 from narrows.training.process_group import Group
 from narrows.training.train_state import StepRecord
@@ -79,7 +82,8 @@ class Bar:
     def update(self, more: int) -> None:
         self.n += more
 
-    def set_postfix_str(self, words: str) -> None:
+    def set_postfix_str(self, words: str, refresh: bool) -> None:
+        assert not refresh  # it would show the bar before its delay is over
         self.words = words
 
 
@@ -88,11 +92,34 @@ def test_the_bar_shows_the_share_done_and_the_last_and_best_score() -> None:
     monitor = Monitor({}, lambda: next(scores), None, False)
     bar = monitor._bar = Bar()
     monitor.start()
-    for progress, percent in ((0.256, 26), (0.5, 50), (1.0, 100)):
+    for progress, percent in ((0.256, 25), (0.5, 50), (1.0, 100)):
         loss = {"model": torch.tensor(0.5)}
         monitor.update(StepRecord(1, 1.0, progress, 0.1, {}, loss, True))
         assert bar.n == percent
     assert bar.words == "epoch 3, loss 0.5, validation 4 (best 1)"
+
+
+@pytest.mark.parametrize(
+    ("verbose", "delay", "shown"),
+    [("auto", 0.0, True), ("auto", 1e9, False), (True, 1e9, True), (False, 0.0, False)],
+)
+def test_a_run_that_takes_long_shows_its_progress_and_the_time_left_on_a_terminal(
+    verbose: bool | str, delay: float, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(monitor_file, "SHOWN_AFTER", delay)
+    bar = monitor_file._progress_bar(verbose)
+    bar.mininterval = 0.0
+    bar.update(20)
+    bar.update(20)
+    words = screen.getvalue()
+    bar.close()
+    assert ("fit  40%" in words, " left" in words) == (shown, shown)
 
 
 def test_the_reason_says_what_ended_the_run() -> None:

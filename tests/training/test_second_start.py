@@ -72,7 +72,7 @@ def test_where_pca_is_best_the_first_start_goes_on_and_no_time_is_lost(phases: l
     ae = narrows.Autoencoder(latent_dim=4, random_state=0).fit(noise)
     assert phases == ["first", "second", "over"]
     assert ae.best_loss_ <= ae.validation_curve_[0]
-    assert ae.n_iter_ <= 25 < ae.max_epochs  # 20 of patience, and the trial in it
+    assert ae.n_iter_ <= 25  # 20 of patience, and the trial in it
     # the second start was undone: what follows is no worse than where it was tried
     assert ae.validation_curve_[-1] < 1.5 * ae.validation_curve_[0]
 

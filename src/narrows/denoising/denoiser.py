@@ -269,7 +269,7 @@ class Denoiser(Learner[DenoiserState], BaseEstimator):
             A parameter is out of range.
         """
         self._fit(X, X_val)
-        if self.best_epoch_ == 0 < self.max_epochs:
+        if self.best_epoch_ == 0 != self.max_epochs:
             warnings.warn(
                 f"Nothing was learned ({self.stop_reason_}), so denoise returns images unchanged; "
                 "give more time (max_time) or more epochs (max_epochs).",

@@ -166,9 +166,9 @@ class Learner(RunParameters, Generic[S]):
                 training = self._resume(fitted.copy(), data, group)
             else:
                 training = self._setup(data, group)
-            precision, batch_size = training.start.config.precision, self._batch_size(training)
-            config = fit_and_resume.train_config(self, precision, batch_size, self._usual)
-            budget = fit_and_resume.time_budget(self, started)
+            batch_size = self._batch_size(training)
+            config = fit_and_resume.train_config(self, training, batch_size, self._usual)
+            budget = fit_and_resume.run_budget(self, training, config.batch_size, started)
             run = fit_and_resume.Run(
                 self, training, budget, config, data.marks, self._content, group
             )
@@ -463,7 +463,7 @@ class Estimator(
                 training = self._resume(fitted.copy(), data, group)
             config = fit_and_resume.train_config(
                 self,
-                training.start.config.precision,
+                training,
                 fit_and_resume.usual_batch(len(training.rows)),
                 self._usual,
                 constant=True,

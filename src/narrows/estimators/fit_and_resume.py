@@ -45,7 +45,7 @@ from narrows.training.checkpoint import (
     load_state_dict,
     state_dict,
 )
-from narrows.training.cooldown import Cooldown
+from narrows.training.cooldown import Cooldown, Patience
 from narrows.training.launcher import Interrupt, catch_interrupts
 from narrows.training.listeners import Listeners
 from narrows.training.loop import train
@@ -65,19 +65,36 @@ LR_BACKOFF = 0.1  # times the learning rate, for the one new try after a loss th
 # Rows from which larger batches reach a lower error in the same time, where steps are left to take
 LARGE_BATCHES = {10_000: 256, 20_000: 512}
 FEWEST_STEPS = 2000
-# Epochs and steps of patience, if not asked for; 20 epochs of few steps are too noisy to judge by
-PATIENCE, PATIENT_STEPS = 20, 2000
+LEAST_DECAY = 0.01  # of partial_fit: how many rows will come is not known
+MOST_EPOCHS, MOST_STEPS = 100, 40_000  # that max_epochs="auto" takes
+# Patience, if not asked for; as many epochs of few steps are too noisy to judge by
+IDLE_EPOCHS, OVERFIT_EPOCHS, PATIENT_STEPS = 20, 8, 2000
 Content = tuple[Tensors, dict[str, Any]]  # of a model file: tensors and header
 
 
-def usual_batch(n_rows: int, max_epochs: int = 0) -> int:
+def usual_batch(n_rows: int, max_epochs: int | str = 0) -> int:
     """What batch_size="auto" becomes; ``max_epochs=0``: no large batches."""
+    epochs = MOST_EPOCHS if isinstance(max_epochs, str) else max_epochs
     enough = [
         size
         for least, size in LARGE_BATCHES.items()
-        if n_rows >= least and n_rows * max_epochs >= size * FEWEST_STEPS
+        if n_rows >= least and n_rows * epochs >= size * FEWEST_STEPS
     ]
     return max(enough, default=max(16, min(128, n_rows // 10)))
+
+
+def epochs_of(asked: int | str, n_rows: int, batch_size: int) -> int:
+    """The largest number of epochs: as asked, or what "auto" becomes."""
+    if isinstance(asked, str):
+        return max(1, min(MOST_EPOCHS, MOST_STEPS // n_batches(n_rows, batch_size)))
+    return int(asked)
+
+
+def usual_decay(training: Training[Any], most: float) -> float:
+    """What weight_decay="auto" becomes: less for networks too small to learn all rows by heart."""
+    numbers = len(training.rows) * math.prod(training.rows.shape)
+    n_parameters = sum(parameter.numel() for parameter in training.start.model.parameters())
+    return min(most, 10.0 * float(n_parameters) / max(1, numbers))
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,7 @@ class Usual:
 
 def train_config(
     params: RunParameters,
-    precision: str,
+    training: Training[Any],
     batch_size: int,
     usual: Usual,
     *,
@@ -103,32 +120,40 @@ def train_config(
     """
     batch = batch_size if isinstance(params.batch_size, str) else int(params.batch_size)
     rate, decay = params.learning_rate, params.weight_decay
+    epochs = epochs_of(params.max_epochs, len(training.rows), batch)
+    if isinstance(decay, str):
+        most = min(usual.weight_decay, LEAST_DECAY) if constant else usual.weight_decay
+        decay = usual_decay(training, most)
     if isinstance(rate, str):
         rate = usual.learning_rate * math.sqrt(batch / 128)  # small batches give noisier steps
     return TrainConfig(
         learning_rate=float(rate),
-        weight_decay=usual.weight_decay if isinstance(decay, str) else float(decay),
+        weight_decay=float(decay),
         batch_size=batch,
         # a short run has no time to lose at low rates; a long one over few rows must not overfit
-        hold_fraction=0.5 * min(1.0, SHORT_RUN / max(1, params.max_epochs)),
+        hold_fraction=0.5 * min(1.0, SHORT_RUN / max(1, epochs)),
         constant=constant,
-        precision=precision,
+        precision=training.start.config.precision,
         warmup_steps=20 if constant else 200,  # calls of partial_fit may be few and small
     )
 
 
-def patience_epochs(asked: int | str, steps_per_epoch: int) -> tuple[int, int]:
-    """Epochs of patience: of a run that has gained hardly anything, and of one that has."""
+def patience_of(asked: int | str, steps_per_epoch: int) -> Patience:
+    """The patience of early stopping: as asked, or what "auto" becomes."""
     if isinstance(asked, str):
-        return PATIENCE, max(PATIENCE, math.ceil(PATIENT_STEPS / steps_per_epoch))
-    return asked, asked
+        usual = max(IDLE_EPOCHS, math.ceil(PATIENT_STEPS / steps_per_epoch))
+        return Patience(IDLE_EPOCHS, OVERFIT_EPOCHS, usual)
+    return Patience(asked, asked, asked)
 
 
-def time_budget(params: RunParameters, started: float) -> Budget:
-    """The budget that the user gave, from ``started`` on (of ``time.monotonic``)."""
+def run_budget(
+    params: RunParameters, training: Training[Any], batch_size: int, started: float
+) -> Budget:
+    """Of epochs and, if given, of seconds from ``started`` on (of ``time.monotonic``)."""
     limit = params.max_time
     seconds = parse_time(limit) if isinstance(limit, str) else limit
-    return Budget(int(params.max_epochs), None if seconds is None else float(seconds), started)
+    epochs = epochs_of(params.max_epochs, len(training.rows), batch_size)
+    return Budget(epochs, None if seconds is None else float(seconds), started)
 
 
 class Run:
@@ -168,27 +193,27 @@ class Run:
         n_rows = len(training.rows)
         steps_per_epoch = n_batches(n_rows, config.batch_size)
         group.check_batches(n_rows, steps_per_epoch, config.batch_size)
-        patience = patience_epochs(params.n_iter_no_change, steps_per_epoch)
+        patience = patience_of(params.n_iter_no_change, steps_per_epoch)
         group.broadcast_(t for module in modules.values() for t in module.state_dict().values())
         self.listeners = Listeners(params.listeners if first else None)
         self.monitor = Monitor(
             modules,
             lambda: selection_score(training, group),
-            patience[0] if params.early_stopping else None,
-            params.verbose and first,
+            patience.least if params.early_stopping else None,
+            params.verbose if first else False,
             marks is not None and objective.settles,
             self._notify,
             objective.in_words,
             math.ceil(objective.settled * budget.max_epochs),
             lambda: self.cooldown.ends(),
         )
-        self.cooldown = Cooldown(training.state, self.monitor, patience[1])
+        self.cooldown = Cooldown(training.state, self.monitor, patience)
         start = training.start
         self.second_start = SecondStart(
             training.state,
             self.monitor,
             lambda: start_over(start.model.f, start.model.g, start.seed + 1),
-            self.monitor.patience,
+            patience.idle if params.early_stopping else None,
         )
         self.checkpoint = CheckpointWriter(
             params, training, self.monitor, marks, content if first else None

@@ -136,8 +136,14 @@ def names_in_scope(owner: RunParameters | type[RunParameters], *scopes: str) -> 
 class RunParameters:
     """Parameters of training: the same for every estimator."""
 
-    max_epochs: int = parameter(
-        100, "Largest number of passes over the training rows.", kind=int, low=0, scope=FIT
+    max_epochs: int | str = parameter(
+        "auto",
+        "Largest number of passes over the training rows. auto: 100, or as many as take 40,000 "
+        "steps.",
+        kind=int,
+        low=0,
+        auto=True,
+        scope=FIT,
     )
     max_time: float | str | None = parameter(
         None,
@@ -174,7 +180,9 @@ class RunParameters:
     )
     weight_decay: float | str = parameter(
         "auto",
-        "AdamW's weight decay. auto: 0.3; of Codec, Denoiser and VAEGAN 0.01.",
+        "AdamW's weight decay. auto: 0.3, or less where the networks are too small to learn all "
+        "rows by heart: 10 times their parameters by the numbers in X; 0.01 in partial_fit, of "
+        "Codec, Denoiser and VAEGAN.",
         kind=float,
         low=0,
         auto=True,
@@ -189,8 +197,9 @@ class RunParameters:
     )
     n_iter_no_change: int | str = parameter(
         "auto",
-        "Epochs without a better validation loss before stopping. auto: 20, or as many as take "
-        "2,000 steps once the loss is well below that of the start.",
+        "Epochs without a better validation loss before stopping. auto: 20; as many as take 2,000 "
+        "steps once the loss is well below that of the start; 8 where the training loss has fallen "
+        "much further.",
         kind=int,
         low=1,
         auto=True,
@@ -250,7 +259,13 @@ class RunParameters:
         kind=bool,
         scope=PLACE,
     )
-    verbose: bool = parameter(False, "Show a progress bar (on a terminal).", kind=bool, scope=CALL)
+    verbose: bool | str = parameter(
+        "auto",
+        "Show a progress bar (on a terminal). auto: after 3 seconds.",
+        kind=bool,
+        auto=True,
+        scope=CALL,
+    )
     listeners: object = parameter(
         None,
         "Called at the start, after every epoch and at the end of a fit: a Listener (JsonLines, "

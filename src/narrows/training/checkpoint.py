@@ -221,9 +221,13 @@ def load_from_file(
             batch and "order_then" not in tensors
         ):
             raise ValueError("it lacks the state of its last epoch")
-        cooldown = numbers.get("cooldown") or [0, 1]
-        if not (len(cooldown) == 2 and cooldown[0] < cooldown[1]):
-            raise ValueError("its cooldown has no epochs")
+        cooldown = numbers.get("cooldown")
+        if cooldown and not (
+            len(cooldown) == 2
+            and cooldown[0] <= numbers["epoch"]
+            and cooldown[0] < cooldown[1] <= numbers["last_epoch"]
+        ):
+            raise ValueError("its cooldown is not within the run")
         load_state_dict(saved, state, monitor)
         present = state_dict(state, monitor)[0]
         if present.keys() != tensors.keys():

@@ -4,28 +4,46 @@ Patience runs out while the learning rate is still high, and weights at a high r
 minimum they are near. So the run goes back to its best weights and lets the rate fall to zero over
 as many epochs as it waited (the "cooldown" of Hägele et al. 2024, arXiv:2405.18392), for which it
 keeps time. A run that has gained hardly anything on its start, PCA, ends at once: the data are
-linear, or noise.
+linear, or noise. One that learns its training rows by heart waits for fewer epochs: from there on
+a high rate only leads away.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from narrows.training.monitor import Monitor, no_better
 from narrows.training.second_start import LEAST_GAIN
 from narrows.training.train_state import TrainState
 
+BY_HEART = 1.2  # times what was gained on validation rows, gained on training rows
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Epochs without a better score that a run waits."""
+
+    idle: int  # that has gained hardly anything on its start
+    overfit: int  # that learns its training rows by heart
+    usual: int
+
+    @property
+    def least(self) -> int:
+        """The epochs from which a run may end."""
+        return min(self.idle, self.overfit, self.usual)
+
 
 class Cooldown:
-    """Decide what a run does whose patience has run out; see the module.
+    """Decide what a run does that has waited for a better score; see the module.
 
     Parameters
     ----------
     state : TrainState
     monitor : Monitor
-    patience : int
-        Epochs without a better score that a run waits which has gained on its start.
+    patience : Patience
     """
 
-    def __init__(self, state: TrainState, monitor: Monitor, patience: int) -> None:
+    def __init__(self, state: TrainState, monitor: Monitor, patience: Patience) -> None:
         self.state, self.monitor, self.patience = state, monitor, patience
 
     def ends(self) -> bool:
@@ -35,9 +53,12 @@ class Cooldown:
         if state.trial.phase != "over" or state.cooldown is not None:
             return False
         first = monitor.scores[0]
-        if monitor.best_score > first - LEAST_GAIN * abs(first):
-            return True
-        if monitor.waited < min(self.patience, monitor.epochs_left):
+        gain = first - monitor.best_score
+        if gain < LEAST_GAIN * abs(first):
+            return monitor.waited >= self.patience.idle
+        by_heart = first - monitor.history[-1]["loss"] > BY_HEART * gain
+        wait = self.patience.overfit if by_heart else self.patience.usual
+        if monitor.waited < min(wait, monitor.epochs_left):
             return False
         assert state.last_epoch is not None
         for name, module in monitor.modules.items():

@@ -28,8 +28,8 @@ class Monitor:
         Returns the selection score, in nats a row; lower is better.
     patience : int or None
         Epochs without a better score after which to stop; None never stops.
-    verbose : bool
-        Show a progress bar if standard error is a terminal.
+    verbose : bool or "auto"
+        Show a progress bar if standard error is a terminal; "auto": of a run that takes long.
     keep_best : bool
         If False, the last weights with a finite score count as the best.
     on_epoch : callable
@@ -48,7 +48,7 @@ class Monitor:
         modules: Mapping[str, nn.Module],
         evaluate: Callable[[], float],
         patience: int | None,
-        verbose: bool,
+        verbose: bool | str,
         keep_best: bool = True,
         on_epoch: Callable[[dict[str, float]], bool] = lambda entry: False,
         format_score: Callable[[float], str] = "{:.4g}".format,
@@ -109,6 +109,9 @@ class Monitor:
             total = self.sums.get(name)
             value = value.detach()
             self.sums[name] = value if total is None else total + value
+        percent = int(100 * record.progress)
+        if percent > self._bar.n:
+            self._bar.update(percent - self._bar.n)
         if record.end_of_epoch:
             self._close_epoch(record)
         return record.end_of_epoch and bool(self.stop_reason)
@@ -137,10 +140,10 @@ class Monitor:
             "validation": self.scores[-1],
         }
         self.history.append(entry)
-        self._bar.update(round(100 * record.progress) - self._bar.n)
         last, best = self.format_score(self.scores[-1]), self.format_score(self.best_score)
         self._bar.set_postfix_str(
-            f"epoch {len(self.history)}, loss {means['loss']:.4g}, validation {last} (best {best})"
+            f"epoch {len(self.history)}, loss {means['loss']:.4g}, validation {last} (best {best})",
+            refresh=False,  # else it shows before its delay is over
         )
         if self.diverged:
             self.stop_reason = f"the loss was no longer a number in epoch {len(self.history)}"
@@ -173,7 +176,10 @@ def no_better(epochs: int) -> str:
     return f"no better validation loss in {epochs} epoch{'s' * (epochs != 1)}"
 
 
-def _progress_bar(verbose: bool) -> Any:
+SHOWN_AFTER = 3.0  # seconds, from which verbose="auto" shows progress
+
+
+def _progress_bar(verbose: bool | str) -> Any:
     from tqdm import tqdm
 
     # disable=None: shown on a terminal, not in a file or a pipe
@@ -182,7 +188,9 @@ def _progress_bar(verbose: bool) -> Any:
         disable=None if verbose else True,
         desc="fit",
         unit="%",
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} {postfix}",
+        delay=SHOWN_AFTER if verbose == "auto" else 0.0,
+        smoothing=0.0,  # the time left follows the whole run, not its last epoch
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
         leave=False,
     )
 
