@@ -110,7 +110,7 @@ def fit(
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # only now that DATA could be read
         estimator = _fitted(estimator, source, classes)
-        estimator.verbose = False  # printing is no property of the model
+        estimator.verbose = "auto"  # printing is no property of the model
         with group.all_or_none():
             estimator.save(path, overwrite=may)
     if estimator.stop_reason_ != "interrupted":
