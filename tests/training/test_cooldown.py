@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import narrows
 from helpers.small_data import curve
@@ -12,6 +13,8 @@ from narrows.estimators import fit_and_resume
 from narrows.exceptions import FileError
 from narrows.io.safetensors_file import read_file, write_file
 from narrows.training.cooldown import Cooldown, Patience
+from narrows.training.monitor import Monitor
+from narrows.training.train_state import StepRecord, TrainState
 from training.test_checkpoints import killed_at, same
 
 X = curve(300)
@@ -108,3 +111,25 @@ def test_a_run_that_has_gained_waits_for_steps_rather_than_epochs(
     assert fit_and_resume.patience_of("auto", 99) == Patience(20, 8, 21)
     assert fit_and_resume.patience_of("auto", 500) == Patience(20, 8, 20)
     assert fit_and_resume.patience_of(4, 9) == Patience(4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("first", "best", "loss", "wanted"),
+    [
+        (10.0, 5.0, 4.1, None),  # the training loss has gained 1.18 times as much
+        (10.0, 5.0, 3.9, (3, 5)),  # 1.22 times: by heart
+        (-90.0, -95.0, -96.1, (3, 5)),  # nats may be negative
+        (10.0, 9.9, 0.0, None),  # hardly a gain on the start
+    ],
+)
+def test_a_run_that_learns_rows_by_heart_waits_for_fewer_epochs(
+    first: float, best: float, loss: float, wanted: tuple[int, int] | None
+) -> None:
+    monitor = Monitor({}, lambda: 0.0, 2, False)
+    monitor.scores, monitor.best_epoch = [first, best, best + 1, best + 1], 1
+    monitor.history = [{"loss": loss}] * 3
+    monitor._last = StepRecord(3, 3.0, 0.1, 0.1, {}, {}, True)
+    state = TrainState(torch.Generator(), torch.Generator(), epoch=3, last_epoch=99)
+    cooldown = Cooldown(state, monitor, Patience(idle=3, overfit=2, usual=9))
+    assert not cooldown.ends()
+    assert state.cooldown == wanted
