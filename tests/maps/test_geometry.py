@@ -32,7 +32,7 @@ class Chart(nn.Module):
 
 def charted(function: Callable[..., list[Tensor]], k: int = 2, d: int = 3) -> Autoencoder:
     """A fitted autoencoder whose decoder is replaced by a chart."""
-    X = np.random.default_rng(0).normal(size=(20, d))
+    X = np.random.default_rng(0).normal(size=(20, max(d, k + 1)))
     fitted = Autoencoder(latent_dim=k, max_epochs=1, random_state=0).fit(X)
     model = fitted.state_.model.only("f", "q", "D")
     model.g = Chart(function)
@@ -65,15 +65,18 @@ def test_paths_on_a_sphere_are_great_circles() -> None:
         path = maps.geodesic(model, a, b)
         ends = np.array([np.stack(sphere(*torch.tensor(end))) for end in (a, b)]) / 2
         angle = np.arccos(ends[0] @ ends[1])
-        assert path.length == pytest.approx(2 * angle, rel=1e-4)
+        assert path.length == pytest.approx(2 * angle, rel=5e-4)
+        finer = maps.geodesic(model, a, b, n_points=65).length
+        assert finer == pytest.approx(2 * angle, rel=1e-4)
         points = np.stack(sphere(*torch.from_numpy(path.codes.T)), 1) / 2
         normal = np.cross(*ends)
         assert np.abs(points @ normal).max() < 1e-2  # all points lie in the plane of the circle
         steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
         assert steps.max() / steps.min() < 1.01  # constant speed
-    assert maps.path_length(model, [[-1.0, 0.8], [1.2, 0.9]]) > 1.1 * maps.geodesic(
-        model, [-1.0, 0.8], [1.2, 0.9]
-    ).length
+    assert (
+        maps.path_length(model, [[-1.0, 0.8], [1.2, 0.9]])
+        > 1.1 * maps.geodesic(model, [-1.0, 0.8], [1.2, 0.9]).length
+    )
 
 
 def test_paths_on_a_cylinder_are_helices() -> None:
@@ -103,20 +106,14 @@ def test_a_path_goes_round_a_hill_even_if_both_ends_face_it() -> None:
     assert maps.geodesic(model, a, b).length == pytest.approx(path.length, rel=1e-3)
 
 
-def test_a_path_goes_round_a_hole_between_annulus_and_wall() -> None:
-    """A ring of radius 1 around 0, in polar form: inside it the map is stretched hundredfold."""
+def test_a_path_round_a_hole_is_a_string_round_a_disk() -> None:
+    def hole(u: Tensor, v: Tensor) -> list[Tensor]:
+        return [u, v, 50 * torch.sigmoid((1 - (u * u + v * v).sqrt()) / 0.02)]
 
-    def ring(u: Tensor, v: Tensor) -> list[Tensor]:
-        wall = 50 * torch.sigmoid(-((u * u + v * v).sqrt() - 1) / 0.02)
-        return [u, v, wall]
-
-    path = maps.geodesic(charted(ring), [-1.5, 0.1], [1.5, 0.1], codes=[[-2, -2], [2, 2]])
-    tangent = np.sqrt(1.51**2 + 0 - 1)  # of the free circle, in the limit of a steep wall
-    d = np.hypot(1.5, 0.1)
-    turn = np.pi - 2 * np.arctan2(0.1, 1.5) - 2 * np.arccos(1 / d)
-    taut = 2 * np.sqrt(d * d - 1) + turn  # a string around a disk of radius 1
-    assert tangent > 0
-    assert taut < path.length < 1.2 * taut
+    path = maps.geodesic(charted(hole), [-1.5, 0.1], [1.5, 0.1], codes=[[-2, -2], [2, 2]])
+    d = np.hypot(1.5, 0.1)  # two tangents of the unit circle, and the arc between them
+    taut = 2 * np.sqrt(d * d - 1) + np.pi - 2 * np.arctan2(0.1, 1.5) - 2 * np.arccos(1 / d)
+    assert taut < path.length < 1.2 * taut  # the wall has a width
 
 
 def test_a_code_of_one_number_has_one_path_walked_at_constant_speed() -> None:
@@ -134,7 +131,7 @@ def test_paths_between_codes_of_many_numbers_are_found_too() -> None:
     a, b = np.random.default_rng(1).uniform(-2, 2, size=(2, 6))
     true = np.linalg.norm((np.sinh(a) - np.sinh(b)) @ B.numpy())  # sinh z is a flat chart
     assert maps.geodesic(model, a, b).length == pytest.approx(true, rel=1e-3)
-    assert maps.path_length(model, [a, b]) > 1.01 * true
+    assert maps.path_length(model, [a, b]) > 1.003 * true
 
 
 def test_a_path_to_itself_and_one_through_a_point_have_no_length() -> None:
@@ -157,14 +154,14 @@ def test_the_length_of_a_line_is_that_of_its_curve() -> None:
 def test_the_magnification_of_charts_is_their_closed_form() -> None:
     Z = np.random.default_rng(0).uniform(0.1, 1.4, size=(700, 2))
     polar = charted(lambda r, t: [r * t.cos(), r * t.sin(), 0 * r])
-    np.testing.assert_allclose(maps.magnification(polar, Z), Z[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(maps.magnification(polar, Z), Z[:, 0], rtol=1e-8)
     np.testing.assert_allclose(
-        maps.magnification(charted(sphere), Z), 4 * np.cos(Z[:, 1]), rtol=1e-12
+        maps.magnification(charted(sphere), Z), 4 * np.cos(Z[:, 1]), rtol=1e-8
     )
     stretched = np.sqrt(1 + Z[:, 0] ** 2) * 3
-    np.testing.assert_allclose(maps.magnification(charted(roll), Z), stretched, rtol=1e-12)
+    np.testing.assert_allclose(maps.magnification(charted(roll), Z), stretched, rtol=1e-8)
     flat = charted(lambda u, v: [u + v, u + v, u + v])
-    np.testing.assert_allclose(maps.magnification(flat, Z), 0, atol=1e-12)
+    np.testing.assert_allclose(maps.magnification(flat, Z), 0, atol=1e-8)
     wide = charted(lambda a, b, c: [a, b], k=3, d=2)
     assert (maps.magnification(wide, np.ones((4, 3))) == 0).all()
 
@@ -175,7 +172,7 @@ def test_the_magnification_of_a_linear_decoder_is_its_determinant() -> None:
     model = charted(lambda *z: list((torch.stack(z, 1) @ columns.T.to(z[0])).unbind(1)), 3, 5)
     expected = np.sqrt(np.linalg.det(B.T @ B))
     found = maps.magnification(model, np.random.default_rng(1).normal(size=(10, 3)))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
 
 
 @pytest.fixture(scope="module")
@@ -184,21 +181,18 @@ def images() -> Autoencoder:
     return Autoencoder(latent_dim=2, architecture="conv", max_epochs=2, random_state=0).fit(X)
 
 
-def test_a_fitted_models_jacobian_is_that_of_differences(images: Autoencoder) -> None:
+def test_a_fitted_models_jacobian_is_that_of_autograd_within_the_bounds(
+    images: Autoencoder,
+) -> None:
     assert any(isinstance(part, BoundedHead) for part in images.state_.model.modules())
-    g, Z = _Decoder(images, flat=True), images.transform(load_digits().images[:9].astype(np.uint8))
-    h, codes = 1e-5, torch.from_numpy(Z.astype(np.float64))
-    shifts = h * torch.eye(2, dtype=torch.float64)
-    with torch.no_grad():
-        expected = torch.stack([(g(codes + s) - g(codes - s)) / (2 * h) for s in shifts], -1)
-    torch.testing.assert_close(g.jacobian(codes), expected, rtol=1e-5, atol=1e-6)
-    rows = expected.clone()
-    for i in (0, 1):  # and so is the gradient of the path energy, where pixels leave the bounds
-        z = codes.clone().requires_grad_()
-        target = torch.randn(rows.shape[:2], dtype=torch.float64)
-        (slope,) = torch.autograd.grad((g(z) * target).sum(), z)
-        found = torch.einsum("bdk,bd->bk", expected, target)
-        torch.testing.assert_close(slope[:, i], found[:, i], rtol=1e-5, atol=1e-5)
+    g, rng = _Decoder(images, flat=True), np.random.default_rng(0)
+    z = torch.from_numpy(3 * rng.normal(size=(9, 2))).requires_grad_()
+    rows = g(z)
+    assert any((rows == bound).any() for bound in rows.aminmax())  # pixels at their bounds
+    target = torch.from_numpy(rng.normal(size=rows.shape))
+    (slope,) = torch.autograd.grad((rows * target).sum(), z)  # as in the path energy
+    expected = torch.einsum("bdk,bd->bk", g.jacobian(z.detach()), target)
+    torch.testing.assert_close(slope, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_it_is_the_decoder_of_inverse_transform_and_the_model_stays(images: Autoencoder) -> None:

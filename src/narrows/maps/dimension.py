@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from narrows.estimators.parameters import check_value
 from narrows.exceptions import InputError
-from narrows.maps.map_quality import flat_rows, nearest, sampled
+from narrows.maps.map_quality import flat_rows, nearest, sampled_rows
 
 KEPT_RATIOS = 0.9  # of the ratios r₂/r₁; Facco et al. leave out the largest tenth
 
@@ -80,7 +80,8 @@ def intrinsic_dimension(
     """
     check_value("n_neighbors", n_neighbors, kind=int, low=3)
     check_value("max_rows", max_rows, kind=int, low=n_neighbors + 1)
-    rows = sampled(_different(flat_rows(X, "X")), max_rows, random_state)
+    rows = _different(flat_rows(X, "X"))
+    rows = rows[sampled_rows(len(rows), max_rows, random_state)]
     if len(rows) <= n_neighbors:
         raise InputError(
             f"X has {len(rows)} different rows; n_neighbors={n_neighbors} needs at least "

@@ -195,12 +195,14 @@ def distance_correlation(
     1.0
     """
     check_value("max_rows", max_rows, kind=int, low=3)
-    X, Z = (sampled(rows, max_rows, random_state) for rows in _same_rows(X, Z))
+    X, Z = _same_rows(X, Z)
+    rows = sampled_rows(len(X), max_rows, random_state)
+    X, Z = X[rows], Z[rows]
     if len(X) < 3:
         raise InputError(f"X has {len(X)} rows; distances have an order from 3 rows on.")
     ranks = []
-    for name, rows in (("X", X), ("Z", Z)):
-        rank = rankdata(pdist(rows.astype(np.float64)))
+    for name, points in (("X", X), ("Z", Z)):
+        rank = rankdata(pdist(points.astype(np.float64)))
         if rank.min() == rank.max():
             raise InputError(f"All distances in {name} are equal: they have no order.")
         ranks.append(rank)
@@ -265,12 +267,12 @@ def flat_rows(X: ArrayLike, name: str) -> NDArray[Any]:
     return rows
 
 
-def sampled(rows: NDArray[Any], max_rows: int, random_state: Any) -> NDArray[Any]:
-    """At most ``max_rows`` rows drawn at random, in their order."""
-    if len(rows) <= max_rows:
-        return rows
+def sampled_rows(n: int, max_rows: int, random_state: Any) -> NDArray[np.intp]:
+    """The numbers of at most ``max_rows`` of n rows, drawn at random, in order."""
+    if n <= max_rows:
+        return np.arange(n)
     rng = np.random.default_rng(seed_of(random_state))
-    return rows[np.sort(rng.choice(len(rows), max_rows, replace=False))]
+    return np.sort(rng.choice(n, max_rows, replace=False))
 
 
 def _same_rows(X: ArrayLike, Z: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
