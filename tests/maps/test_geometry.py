@@ -181,7 +181,7 @@ def images() -> Autoencoder:
     return Autoencoder(latent_dim=2, architecture="conv", max_epochs=2, random_state=0).fit(X)
 
 
-def test_a_fitted_models_jacobian_is_that_of_autograd_within_the_bounds(
+def test_a_jacobian_is_autograds_also_where_rows_are_bounded(
     images: Autoencoder,
 ) -> None:
     assert any(isinstance(part, BoundedHead) for part in images.state_.model.modules())

@@ -1,4 +1,4 @@
-"""Measures of maps: equal to scikit-learn's and scipy's, 1 for a perfect map, chance for a random one."""
+"""Measures of maps: scikit-learn's and scipy's; 1 for a perfect map, chance for a random one."""
 
 from __future__ import annotations
 

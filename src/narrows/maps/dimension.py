@@ -76,7 +76,7 @@ def intrinsic_dimension(
     >>> rng = np.random.default_rng(0)
     >>> plane = rng.normal(size=(2000, 2)) @ rng.normal(size=(2, 50))
     >>> [round(d, 1) for d in intrinsic_dimension(plane)]
-    [2.0, 1.9]
+    [2.0, 2.0]
     """
     check_value("n_neighbors", n_neighbors, kind=int, low=3)
     check_value("max_rows", max_rows, kind=int, low=n_neighbors + 1)

@@ -9,7 +9,7 @@ and g is the decoder that ``inverse_transform`` uses, in float64.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -102,9 +102,9 @@ def geodesic(
     check_value("n_points", n_points, kind=int, low=3)
     g = _Decoder(model, flat=True)
     ends = np.concatenate([g.check(np.reshape(end, (1, -1)), n) for end, n in ((a, "a"), (b, "b"))])
-    starts = [np.linspace(*ends, n_points)]
-    if g.width == 2 and not np.array_equal(*ends):
-        reach = np.abs(np.subtract(*ends)).max()
+    starts = [np.linspace(ends[0], ends[1], n_points)]
+    if g.width == 2 and (ends[0] != ends[1]).any():
+        reach = np.abs(ends[0] - ends[1]).max()
         shown = np.concatenate([ends - reach, ends + reach]) if codes is None else codes
         starts.append(_path_on_grid(g, ends, g.check(shown, "codes"), n_points))
     paths = [_shortened(g, start) for start in starts]
@@ -156,7 +156,8 @@ def magnification(model: Any, Z: ArrayLike) -> Array:
 
     For two numbers in a code it is the area in scaled units that a unit of area on the map decodes
     to. J, (d, k), is the Jacobian of g by central differences in float64, right to about nine
-    digits, and the root is the product of its singular values. Where it is large, rows that are close on the map differ much.
+    digits, and the root is the product of its singular values. Where it is large, rows that are
+    close on the map differ much.
 
     Source: Bishop, Svensén and Williams, "Magnification factors for the SOM and GTM algorithms",
     WSOM 1997.
@@ -233,7 +234,8 @@ class _Decoder:
         self.batch = max(1, inference_batch(state.config.shape) // self.width)
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.model._decode(z).flatten(1).double()
+        rows: Tensor = self.model._decode(z)
+        return rows.flatten(1).double()
 
     @torch.no_grad()
     def jacobian(self, z: Tensor) -> Tensor:

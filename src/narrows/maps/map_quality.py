@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from sklearn.neighbors import NearestNeighbors
 
 from narrows.estimators.parameters import check_value, seed_of
-from narrows.exceptions import InputError, InputTypeError, ParameterError
+from narrows.exceptions import InputError, InputTypeError
 from narrows.report.probe import check_labels
 
 MAX_BLOCK = 2**23  # squared distances held at a time: 64 MiB
@@ -98,7 +98,7 @@ def continuity(X: ArrayLike, Z: ArrayLike, *, n_neighbors: int = 15) -> float:
     >>> X = np.random.default_rng(0).normal(size=(200, 3))  # a ball, and its shadow on a plane
     >>> Z = X[:, :2]
     >>> round(trustworthiness(X, Z), 2), round(continuity(X, Z), 2)
-    (0.9, 0.95)
+    (0.85, 0.96)
     """
     X, Z = _same_rows(X, Z)
     return 1.0 - _intrusion(Z, X, n_neighbors)
@@ -227,7 +227,7 @@ def _intrusion(X: NDArray[Any], Z: NDArray[Any], k: int) -> float:
             # which NumPy counts several times as fast as a matrix
             closer = (np.count_nonzero(row < bound) for bound in bounds)
             total += sum(max(0, 1 + count - k) for count in closer)
-    return 2.0 * total / (n * k * (2 * n - 3 * k - 1))
+    return float(2 * total / (n * k * (2 * n - 3 * k - 1)))
 
 
 def nearest(rows: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.intp]]:
