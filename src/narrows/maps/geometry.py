@@ -243,8 +243,8 @@ class _Decoder:
         step = DIFFERENCE_STEP * z.abs().clamp(min=1.0)
         moves = torch.diag_embed(step)  # (B, k, k): a row moves one number
         ahead, behind = (self((z[:, None] + s * moves).flatten(0, 1)) for s in (1.0, -1.0))
-        slopes = (ahead - behind).unflatten(0, (len(z), self.width)) / (2 * step[..., None])
-        return slopes.mT
+        slopes: Tensor = (ahead - behind).unflatten(0, (len(z), self.width))
+        return (slopes / (2 * step[..., None])).transpose(1, 2)
 
     @torch.no_grad()
     def rows(self, codes: Array) -> Iterator[Array]:

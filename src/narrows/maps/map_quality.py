@@ -225,7 +225,7 @@ def _intrusion(X: NDArray[Any], Z: NDArray[Any], k: int) -> float:
         for row, bounds in zip(distances, limits, strict=True):
             # the rank is 1 + the number of rows that are nearer; one contiguous row at a time,
             # which NumPy counts several times as fast as a matrix
-            closer = (np.count_nonzero(row < bound) for bound in bounds)
+            closer = (int(np.count_nonzero(row < bound)) for bound in bounds)
             total += sum(max(0, 1 + count - k) for count in closer)
     return float(2 * total / (n * k * (2 * n - 3 * k - 1)))
 
