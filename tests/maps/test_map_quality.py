@@ -143,6 +143,11 @@ def test_parameters_out_of_range_are_named() -> None:
         maps.distance_correlation(X, Z, max_rows=20, random_state="a")
 
 
+def test_large_numbers_do_not_overflow() -> None:
+    large = (1e25 * X).astype(np.float32)
+    assert maps.trustworthiness(large, Z) == pytest.approx(maps.trustworthiness(X, Z), abs=1e-4)
+
+
 def test_a_map_of_one_number_is_measured_too() -> None:
     line = np.arange(50.0)[:, None] ** 1.5
     assert maps.trustworthiness(np.hstack([line, line]), line, n_neighbors=3) == 1

@@ -85,8 +85,8 @@ def geodesic(
     InputError
         a, b or codes are of another width than the model's, or hold NaN or no numbers.
     ParameterError
-        The model is no estimator with codes that a decoder maps smoothly to rows, or n_points is
-        too small.
+        The model is no estimator with plain codes that a decoder maps smoothly to rows, or n_points
+        is too small.
 
     Examples
     --------
@@ -102,11 +102,12 @@ def geodesic(
     check_value("n_points", n_points, kind=int, low=3)
     g = _Decoder(model, flat=True)
     ends = np.concatenate([g.check(np.reshape(end, (1, -1)), n) for end, n in ((a, "a"), (b, "b"))])
+    reach = np.abs(ends[0] - ends[1]).max()
+    shown = np.concatenate([ends - reach, ends + reach]) if codes is None else codes
+    shown = np.concatenate([g.check(shown, "codes"), ends])
     starts = [np.linspace(ends[0], ends[1], n_points)]
-    if g.width == 2 and (ends[0] != ends[1]).any():
-        reach = np.abs(ends[0] - ends[1]).max()
-        shown = np.concatenate([ends - reach, ends + reach]) if codes is None else codes
-        starts.append(_path_on_grid(g, ends, g.check(shown, "codes"), n_points))
+    if g.width == 2 and reach > 0:
+        starts.append(_path_on_grid(g, ends, shown.min(0), shown.max(0), n_points))
     paths = [_shortened(g, start) for start in starts]
     return min((Geodesic(path, _length(g, path)) for path in paths), key=lambda found: found.length)
 
@@ -315,9 +316,8 @@ def _shortened(g: _Decoder, start: Array) -> Array:
     return moved(minimize(energy, zeros, jac=True, method="L-BFGS-B", options=options).x)
 
 
-def _path_on_grid(g: _Decoder, ends: Array, codes: Array, n_points: int) -> Array:
-    """The shortest path on a grid over the range of the codes, with points evenly spaced on it."""
-    low, high = (edge(np.concatenate([codes, ends]), axis=0) for edge in (np.min, np.max))
+def _path_on_grid(g: _Decoder, ends: Array, low: Array, high: Array, n_points: int) -> Array:
+    """The shortest path on a grid from low to high, with points evenly spaced on it."""
     high = np.where(high > low, high, low + 1e-9)
     axes = [np.linspace(low[i], high[i], GRID) for i in range(2)]
     nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)

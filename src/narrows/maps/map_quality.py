@@ -19,6 +19,7 @@ from narrows.exceptions import InputError, InputTypeError
 from narrows.report.probe import check_labels
 
 MAX_BLOCK = 2**23  # squared distances held at a time: 64 MiB
+MAX_NARROW = 1e15  # the squares of larger numbers overflow float32
 
 
 def trustworthiness(X: ArrayLike, Z: ArrayLike, *, n_neighbors: int = 15) -> float:
@@ -239,7 +240,7 @@ def nearest(rows: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.intp]]
 def flat_rows(X: ArrayLike, name: str) -> NDArray[Any]:
     """X as a matrix (n, d) of finite floats; ``name`` stands in the messages.
 
-    float32 stays, as it halves the time and the memory; everything else becomes float64.
+    float32 stays, as it halves time and memory; everything else becomes float64.
 
     Raises `InputError`.
     """
@@ -257,14 +258,14 @@ def flat_rows(X: ArrayLike, name: str) -> NDArray[Any]:
     if rows.size == 0:
         raise InputError(f"{name} has shape {rows.shape} and holds no numbers.")
     rows = rows.reshape(len(rows), -1)
-    rows = rows if rows.dtype == np.float32 else rows.astype(np.float64)
     finite = np.isfinite(rows).all(1)
     if not finite.all():
         raise InputError(
             f"{name} contains NaN or infinity in row {int(finite.argmin())}; drop such rows, or "
             "fill them in."
         )
-    return rows
+    narrow = rows.dtype == np.float32 and np.abs(rows).max() < MAX_NARROW
+    return rows if narrow else rows.astype(np.float64)
 
 
 def sampled_rows(n: int, max_rows: int, random_state: Any) -> NDArray[np.intp]:
