@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import narrows
 from narrows import Autoencoder, InputError, ParameterError, maps
+from narrows.maps import geometry
 from narrows.maps.geometry import _Decoder
 from narrows.parts.networks.linear_path import BoundedHead
 
@@ -99,7 +100,7 @@ def test_paths_on_a_roll_have_the_length_of_the_unrolled_line(seed: int) -> None
 
 def test_a_path_goes_round_a_hill_even_if_both_ends_face_it() -> None:
     model = charted(hill)
-    a, b = [-1.0, 0.01], [1.0, 0.0]
+    a, b = [-1.0, 0.0], [1.0, 0.0]  # the straight line is a saddle: L-BFGS alone stays on it
     path = maps.geodesic(model, a, b, codes=[[-1.5, -1.5], [1.5, 1.5]])
     assert np.linalg.norm(path.codes, axis=1).min() > 0.5
     assert path.length < 2.5 < 10 < maps.path_length(model, [a, b])
@@ -149,6 +150,14 @@ def test_the_length_of_a_line_is_that_of_its_curve() -> None:
     assert maps.path_length(model, line) == pytest.approx(spiral(8) - spiral(2), rel=1e-4)
     cut = np.linspace(*line, 400)
     assert maps.path_length(model, cut) == pytest.approx(spiral(8) - spiral(2), rel=1e-4)
+
+
+def test_lengths_do_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, path = charted(roll), [[2.0, 0.0], [8.0, 0.0], [8.0, 5.0]]
+    expected = maps.path_length(model, path), maps.magnification(model, path)
+    monkeypatch.setattr(geometry, "inference_batch", lambda shape: 4)
+    assert maps.path_length(model, path) == pytest.approx(expected[0], rel=1e-12)
+    np.testing.assert_allclose(maps.magnification(model, path), expected[1], rtol=1e-12)
 
 
 def test_the_magnification_of_charts_is_their_closed_form() -> None:

@@ -60,6 +60,13 @@ def test_rows_that_are_equal_are_no_error_of_the_map() -> None:
     assert maps.trustworthiness(X, Z) == 1
 
 
+def test_of_rows_at_the_same_distance_none_is_farther() -> None:
+    angles = np.linspace(0, 2 * np.pi, 101)[:-1, None]
+    X = np.hstack([np.cos(angles), np.sin(angles)])  # the two neighbours of each are equally far
+    Z = np.hstack([np.cos(angles + 1), np.sin(angles + 1)])
+    assert maps.trustworthiness(X, Z, n_neighbors=1) == 1
+
+
 def test_a_random_map_has_the_value_of_chance() -> None:
     n, k = 400, 15
     X, Z = data(n)
