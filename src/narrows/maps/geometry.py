@@ -57,7 +57,8 @@ def geodesic(
     length. L-BFGS starts from the straight line; where codes have two numbers also from the
     shortest path on a grid (Dijkstra), and the shorter result is taken, so that the path goes round
     what is dear to cross. It is a local minimum: on a code of more numbers it is one near the
-    straight line.
+    straight line. The decoder alone decides: where it is smooth across a gap in the data, the path
+    may cross the gap.
 
     Source: Shao, Kumar and Fletcher, "The Riemannian geometry of deep generative models",
     arXiv:1711.08014; Chen et al., "Metrics for deep generative models", arXiv:1711.01204.
