@@ -27,6 +27,7 @@ from narrows.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from narrows import maps
     from narrows.compression import Codec
     from narrows.denoising import Denoiser
     from narrows.io import photographs
@@ -103,11 +104,12 @@ __all__ = [
     "__version__",
     "decompress",
     "load",
+    "maps",
     "photographs",
 ]
 
 # what is imported when first used, beside models, and from where
-OTHERS = {"photographs": "narrows.io.photographs"} | dict.fromkeys(
+OTHERS = {"maps": "narrows.maps", "photographs": "narrows.io.photographs"} | dict.fromkeys(
     ("JsonLines", "Listener", "MLflow", "TensorBoard", "WandB"), "narrows.training.listeners"
 )
 
@@ -163,7 +165,7 @@ def __getattr__(name: str) -> Any:
 
     if name in OTHERS:
         module = import_module(OTHERS[name])
-        found: Any = vars(module).get(name, module)  # photographs is the module itself
+        found: Any = vars(module).get(name, module)  # maps, photographs: the module itself
     elif name in KNOWN:
         found = model_class(name)
     else:

@@ -45,6 +45,7 @@ def light(path: Path) -> bool:
         "narrows.estimators.registry",
         "narrows.estimators.parameters",
         "narrows.report",
+        "narrows.maps",
     }
 
 
@@ -56,7 +57,7 @@ def test_what_the_command_imports_is_light(path: Path) -> None:
 
 QUESTIONS = {
     "import": "import narrows",
-    "dir": "import narrows; dir(narrows); narrows.__version__",
+    "dir": "import narrows; dir(narrows); narrows.__version__; dir(narrows.maps)",
     "help": "import narrows.cli; narrows.cli.main(['--help'])",
     "fit help": "import narrows.cli; narrows.cli.main(['fit', '--help'])",
     "models": "import narrows.cli; narrows.cli.main(['models'])",

@@ -118,7 +118,7 @@ class WrappedNormal(DiagonalGaussian):
 
     def decoder_input(self, z: Tensor) -> Tensor:
         """log_0(z)."""
-        return log_0(z, self.c).float()
+        return log_0(z, self.c).to(z.dtype)
 
     def between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         """Along the geodesic, at constant hyperbolic speed."""

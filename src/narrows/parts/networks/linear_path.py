@@ -76,19 +76,19 @@ class _Clamp(torch.autograd.Function):
     """min(max(x, low), high); outside, a part of the gradient passes, so that x can come back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: Any, high: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, low: Any, high: Any, leak: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.bounds = low, high
+        ctx.bounds, ctx.leak = (low, high), leak
         return torch.clamp(x, low, high)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (x,), (low, high) = ctx.saved_tensors, ctx.bounds
         if isinstance(low, float):  # one pass, but for numbers only
             inside = torch.ops.aten.hardtanh_backward(grads[0], x, low, high)
         else:
             inside = grads[0] * ((x > low) & (x < high))
-        return torch.lerp(inside, grads[0], LEAK), None, None
+        return torch.lerp(inside, grads[0], ctx.leak), None, None, None
 
 
 class BoundedHead(nn.Module):
@@ -101,6 +101,7 @@ class BoundedHead(nn.Module):
 
     low: Tensor
     high: Tensor
+    leak = LEAK  # 0 for the true gradient
 
     def __init__(self, low: Tensor, high: Tensor) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class BoundedHead(nn.Module):
         if self.low.numel() == 1 and not self.low.is_cuda:  # on a GPU this would wait
             low, high = self.low.item(), self.high.item()
         if torch.is_grad_enabled():
-            clamped: Tensor = _Clamp.apply(x, low, high)  # type: ignore[no-untyped-call]
+            clamped: Tensor = _Clamp.apply(x, low, high, self.leak)  # type: ignore[no-untyped-call]
             return clamped
         return torch.clamp(x, low, high)
 
