@@ -33,8 +33,8 @@ OUT = Path(__file__).parent / "results" / "neighbors.jsonl"
 EPOCHS = {"digits": 150, "mnist": 12}
 MEASURES = {"trust": "trustworthiness", "cont": "continuity", "error": "error / PCA", "s": "s"}
 WEIGHTS: list[dict[str, float]] = [{"neighbor_weight": w} for w in (3, 10, 30, 100)]
-OTHERS: list[dict[str, float]] = [{"n_neighbors": k} for k in (3, 6, 20)]
-OTHERS += [{"batch_size": size} for size in (256, 512, 1024)] + [{"distance_weight": 10}]
+OTHERS: list[dict[str, float]] = [{"n_neighbors": k} for k in (6, 10)]
+OTHERS += [{"batch_size": size} for size in (256, 512)] + [{"distance_weight": 10}]
 
 
 def read_rows(name: str, folder: Path, seed: int) -> tuple[Rows, Rows]:
@@ -69,9 +69,9 @@ def measure(name: str, options: dict[str, float] | None, X: Rows, held: Rows, se
         "set": name,
         "options": options,
         "seed": seed,
-        "trust": trustworthiness(flat, Z, n_neighbors=15),
-        "cont": trustworthiness(Z, flat, n_neighbors=15),
-        "error": errors[0] / errors[1],
+        "trust": float(trustworthiness(flat, Z, n_neighbors=15)),
+        "cont": float(trustworthiness(Z, flat, n_neighbors=15)),
+        "error": float(errors[0] / errors[1]),
         "s": seconds,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

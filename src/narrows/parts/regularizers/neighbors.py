@@ -105,4 +105,5 @@ class DistanceCorrelation(ComparesRows):
             # the root has no gradient at 0: equal rows count as very near
             d = d.clamp_min(1e-8 * d.detach().mean() + 1e-30).sqrt()
             found.append(d - d.mean(-1, keepdim=True))
-        return -F.cosine_similarity(*found, dim=-1).mean()
+        a, b = found
+        return -F.cosine_similarity(a, b, dim=-1).mean()
