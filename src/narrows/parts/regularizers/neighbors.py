@@ -2,7 +2,8 @@
 
 Both terms compare every row with the others of its block, ``N_COMPARED`` rows in the order of the
 batch (the last block has the rest). An encoder trained with them still computes the code of a row
-from that row alone. With several processes each compares the rows of its own share of a batch.
+from that row alone. With several processes each compares the rows of its own share of a batch, in
+training and in validation: scores of runs with other numbers of processes cannot be compared.
 """
 
 from __future__ import annotations
