@@ -33,8 +33,8 @@ OUT = Path(__file__).parent / "results" / "neighbors.jsonl"
 EPOCHS = {"digits": 150, "mnist": 12}
 MEASURES = {"trust": "trustworthiness", "cont": "continuity", "error": "error / PCA", "s": "s"}
 NOTE = (
-    "Written by `benchmarks/neighbors.py`, whose docstring describes the columns. What is not named "
-    "is the default: `neighbor_weight=10`, `n_neighbors=3`, batches of 128 for so few steps."
+    "Written by `benchmarks/neighbors.py`, whose docstring describes the columns. What is not "
+    "named is the default: `neighbor_weight=10`, `n_neighbors=3`, batches of 128 for so few steps."
 )
 WEIGHTS: list[dict[str, float]] = [{"neighbor_weight": w} for w in (3, 10, 30, 100)]
 OTHERS: list[dict[str, float]] = [{"n_neighbors": k} for k in (6, 10)]
