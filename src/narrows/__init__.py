@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from narrows.models.disentangling import AnnealedVAE, BetaTCVAE, BetaVAE
     from narrows.models.hamiltonian import HamiltonianVAE, RiemannianHamiltonianVAE
     from narrows.models.importance_weighted import CIWAE, IWAE, MIWAE, PIWAE
+    from narrows.models.neighbor_autoencoder import NeighborAutoencoder
     from narrows.models.quantized import FSQVAE, VQVAE, GumbelVAE, ResidualVQVAE
     from narrows.models.regularized import (
         ContractiveAutoencoder,
@@ -87,6 +88,7 @@ __all__ = [
     "MLflow",
     "MaskedAutoencoder",
     "NarrowsError",
+    "NeighborAutoencoder",
     "ParameterError",
     "PoincareVAE",
     "RegularizedAE",

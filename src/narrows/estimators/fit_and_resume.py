@@ -377,10 +377,12 @@ def selection_score(training: Training[Any], group: Group) -> float:
         return found
 
     rows = training.validation.part(group.share)
+    together = objective.n_compared
+    batch = math.ceil(inference_batch(rows.shape) / together) * together
     group.broadcast_buffers([model, objective])
     model.eval()  # the user's own layers may behave otherwise while training
     try:
-        return average_score(score, rows.in_order(inference_batch(rows.shape)), n_rows, group)
+        return average_score(score, rows.in_order(batch), n_rows, group)
     finally:
         model.train()
 

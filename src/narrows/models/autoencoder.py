@@ -65,6 +65,8 @@ REGULARIZERS = {
     "contractive": LazyPart("regularizers.penalties", "Contractive"),
     "gradient_penalty": LazyPart("regularizers.penalties", "GradientPenalty"),
     "decoder_weight_decay": LazyPart("regularizers.penalties", "DecoderWeightDecay"),
+    "neighbors": LazyPart("regularizers.neighbors", "NeighborContrast"),
+    "distances": LazyPart("regularizers.neighbors", "DistanceCorrelation"),
     "commitment": LazyPart("regularizers.penalties", "Commitment"),
 }
 BOUNDS = {

@@ -107,6 +107,11 @@ class WeightedObjective(nn.Module):
         """Whether the score shows which model is best; if not, the last model is kept."""
         return all(term.regularizer.settles for term in self.terms)
 
+    @property
+    def n_compared(self) -> int:
+        """The largest number of rows that a term compares with each other."""
+        return max([1, *(term.regularizer.n_compared for term in self.terms)])
+
     def in_words(self, score: float) -> str:
         """A score as a progress bar shows it."""
         return f"{score:.4g}"
