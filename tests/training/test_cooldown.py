@@ -108,9 +108,9 @@ def test_a_run_that_has_gained_waits_for_steps_rather_than_epochs(
     best = int(np.argmin(ae.validation_curve_[: epoch + 1]))
     assert epoch - best == np.ceil(200 / 9)
     monkeypatch.undo()
-    assert fit_and_resume.patience_of("auto", 99) == Patience(20, 8, 21)
-    assert fit_and_resume.patience_of("auto", 500) == Patience(20, 8, 20)
-    assert fit_and_resume.patience_of(4, 9) == Patience(4, 4, 4)
+    assert fit_and_resume.patience_of("auto", 99, False) == Patience(20, 8, 21)
+    assert fit_and_resume.patience_of("auto", 500, True) == Patience(20, 20, 20)
+    assert fit_and_resume.patience_of(4, 9, False) == Patience(4, 4, 4)
 
 
 @pytest.mark.parametrize(

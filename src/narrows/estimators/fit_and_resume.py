@@ -138,11 +138,15 @@ def train_config(
     )
 
 
-def patience_of(asked: int | str, steps_per_epoch: int) -> Patience:
-    """The patience of early stopping: as asked, or what "auto" becomes."""
+def patience_of(asked: int | str, steps_per_epoch: int, compares_rows: bool) -> Patience:
+    """The patience of early stopping: as asked, or what "auto" becomes.
+
+    ``compares_rows``: a loss of small batches is another than that of large blocks of validation
+    rows, and does not tell whether rows are learned by heart.
+    """
     if isinstance(asked, str):
         usual = max(IDLE_EPOCHS, math.ceil(PATIENT_STEPS / steps_per_epoch))
-        return Patience(IDLE_EPOCHS, OVERFIT_EPOCHS, usual)
+        return Patience(IDLE_EPOCHS, usual if compares_rows else OVERFIT_EPOCHS, usual)
     return Patience(asked, asked, asked)
 
 
@@ -193,7 +197,8 @@ class Run:
         n_rows = len(training.rows)
         steps_per_epoch = n_batches(n_rows, config.batch_size)
         group.check_batches(n_rows, steps_per_epoch, config.batch_size)
-        patience = patience_of(params.n_iter_no_change, steps_per_epoch)
+        compares_rows = objective.n_compared > 1
+        patience = patience_of(params.n_iter_no_change, steps_per_epoch, compares_rows)
         group.broadcast_(t for module in modules.values() for t in module.state_dict().values())
         self.listeners = Listeners(params.listeners if first else None)
         self.monitor = Monitor(
