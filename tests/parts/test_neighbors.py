@@ -14,13 +14,11 @@ from helpers.small_data import curve
 from narrows import NeighborAutoencoder, ParameterError
 from narrows._types import Clock, Node, Trace
 from narrows.estimators import fit_and_resume
-from narrows.estimators.fit_and_resume import selection_score
 from narrows.parts.regularizers.neighbors import (
-    N_COMPARED,
+    BLOCK_ROWS,
     DistanceCorrelation,
     NeighborContrast,
 )
-from narrows.training.process_group import Group
 
 TERMS = [NeighborContrast(3), DistanceCorrelation()]
 
@@ -132,33 +130,28 @@ def test_distances_are_in_full_precision_under_autocast(term: Any) -> None:
 
 
 def test_a_term_is_the_mean_over_the_rows_of_blocks() -> None:
-    n = N_COMPARED + 10
+    n = BLOCK_ROWS + 10
     x, z, term = drawn(n, 5), drawn(n, 2, seed=1), NeighborContrast(3)
     first, rest = (float(value(term, x[s], z[s])) for s in (slice(-10), slice(-10, None)))
-    expected = (N_COMPARED * first + 10 * rest) / n
+    expected = (BLOCK_ROWS * first + 10 * rest) / n
     assert float(value(term, x, z)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_score_does_not_depend_on_how_validation_is_cut(monkeypatch: Any) -> None:
-    """Whatever fits the cache, blocks begin at the same rows; the term is part of the score."""
-    X, kept = curve(1200), []
-    real = selection_score
-
-    def scored(training: Any, group: Group) -> float:
-        found = []
-        for size in (100, N_COMPARED, 5000):
-            monkeypatch.setattr(fit_and_resume, "inference_batch", lambda shape, size=size: size)
-            found.append(real(training, group))
-        kept.append(found)
-        return found[0]
-
-    monkeypatch.setattr(fit_and_resume, "selection_score", scored)
-    model = NeighborAutoencoder(latent_dim=2, max_epochs=1, neighbor_weight=100, random_state=0)
-    model.fit(X, X_val=X)
-    for found in kept:
-        assert found == pytest.approx([found[0]] * 3, rel=1e-5)
-        assert found[0] > 10.0  # most of it is the loss of neighbours
-    assert model.best_epoch_ == int(np.argmin(model.validation_curve_))
+def test_validation_rows_are_compared_in_batches_as_large_as_those_of_training(
+    monkeypatch: Any,
+) -> None:
+    """Whatever fits the cache: fewer rows in a comparison have a smaller loss of neighbours."""
+    X, scores = curve(640), []
+    kwargs: dict[str, Any] = {"latent_dim": 2, "max_epochs": 1, "random_state": 0}
+    for cached in (5, 100, 5000):
+        monkeypatch.setattr(fit_and_resume, "inference_batch", lambda shape, n=cached: n)
+        model = NeighborAutoencoder(**kwargs, batch_size=64, neighbor_weight=100).fit(X, X_val=X)
+        scores.append(model.validation_curve_)
+    assert scores[0] == scores[1] == scores[2]
+    larger = NeighborAutoencoder(**kwargs, batch_size=320, neighbor_weight=100).fit(X, X_val=X)
+    # the start is the same model; each row has five times as many others: ln 5, times the weight
+    more = (larger.validation_curve_[0] - scores[0][0]) / 100
+    assert more == pytest.approx(np.log(5), rel=0.4)
 
 
 def test_a_code_does_not_depend_on_the_other_rows() -> None:

@@ -108,28 +108,35 @@ def test_a_run_that_has_gained_waits_for_steps_rather_than_epochs(
     best = int(np.argmin(ae.validation_curve_[: epoch + 1]))
     assert epoch - best == np.ceil(200 / 9)
     monkeypatch.undo()
-    assert fit_and_resume.patience_of("auto", 99, False) == Patience(20, 8, 21)
-    assert fit_and_resume.patience_of("auto", 500, True) == Patience(20, 20, 20)
-    assert fit_and_resume.patience_of(4, 9, False) == Patience(4, 4, 4)
+    assert fit_and_resume.patience_of("auto", 99) == Patience(20, 8, 21)
+    assert fit_and_resume.patience_of("auto", 500) == Patience(20, 8, 20)
+    assert fit_and_resume.patience_of(4, 9) == Patience(4, 4, 4)
 
 
 @pytest.mark.parametrize(
-    ("first", "best", "loss", "wanted"),
+    ("first", "best", "loss", "progress", "last_epoch", "wanted"),
     [
-        (10.0, 5.0, 4.1, None),  # the training loss has gained 1.18 times as much
-        (10.0, 5.0, 3.9, (3, 5)),  # 1.22 times: by heart
-        (-90.0, -95.0, -96.1, (3, 5)),  # nats may be negative
-        (10.0, 9.9, 0.0, None),  # hardly a gain on the start
+        (10.0, 5.0, 4.1, 0.1, 99, None),  # the training loss has gained 1.18 times as much
+        (10.0, 5.0, 3.9, 0.1, 99, (3, 5)),  # 1.22 times: by heart
+        (-90.0, -95.0, -96.1, 0.1, 99, (3, 5)),  # nats may be negative
+        (10.0, 9.9, 0.0, 0.1, 99, None),  # hardly a gain on the start
+        (10.0, 5.0, 4.1, 0.61, 99, (3, 5)),  # three epochs took .61: the time left is for two
+        (10.0, 5.0, 3.9, 0.1, 4, (3, 4)),  # no more epochs than the run has
     ],
 )
-def test_a_run_that_learns_rows_by_heart_waits_for_fewer_epochs(
-    first: float, best: float, loss: float, wanted: tuple[int, int] | None
+def test_whether_a_run_that_waited_two_epochs_begins_its_cooldown(
+    first: float,
+    best: float,
+    loss: float,
+    progress: float,
+    last_epoch: int,
+    wanted: tuple[int, int] | None,
 ) -> None:
     monitor = Monitor({}, lambda: 0.0, 2, False)
     monitor.scores, monitor.best_epoch = [first, best, best + 1, best + 1], 1
     monitor.history = [{"loss": loss}] * 3
-    monitor._last = StepRecord(3, 3.0, 0.1, 0.1, {}, {}, True)
-    state = TrainState(torch.Generator(), torch.Generator(), epoch=3, last_epoch=99)
+    monitor._last = StepRecord(3, 3.0, progress, 0.1, {}, {}, True)
+    state = TrainState(torch.Generator(), torch.Generator(), epoch=3, last_epoch=last_epoch)
     cooldown = Cooldown(state, monitor, Patience(idle=3, overfit=2, usual=9))
     assert not cooldown.ends()
     assert state.cooldown == wanted

@@ -65,7 +65,9 @@ LR_BACKOFF = 0.1  # times the learning rate, for the one new try after a loss th
 # Rows from which larger batches reach a lower error in the same time, where steps are left to take
 LARGE_BATCHES = {10_000: 256, 20_000: 512}
 FEWEST_STEPS = 2000
-LEAST_DECAY = 0.01  # of partial_fit: how many rows will come is not known
+# Weight decay: parameters ÷ numbers in X, times this: networks that are small for the data cannot
+# learn rows by heart. In partial_fit how many rows will come is not known: at most so much.
+DECAY_PER_PARAMETER, PARTIAL_FIT_DECAY = 10.0, 0.01
 MOST_EPOCHS, MOST_STEPS = 100, 40_000  # that max_epochs="auto" takes
 # Patience, if not asked for; as many epochs of few steps are too noisy to judge by
 IDLE_EPOCHS, OVERFIT_EPOCHS, PATIENT_STEPS = 20, 8, 2000
@@ -94,7 +96,7 @@ def usual_decay(training: Training[Any], most: float) -> float:
     """What weight_decay="auto" becomes: less for networks too small to learn all rows by heart."""
     numbers = len(training.rows) * math.prod(training.rows.shape)
     n_parameters = sum(parameter.numel() for parameter in training.start.model.parameters())
-    return min(most, 10.0 * float(n_parameters) / max(1, numbers))
+    return min(most, DECAY_PER_PARAMETER * float(n_parameters) / max(1, numbers))
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def train_config(
     rate, decay = params.learning_rate, params.weight_decay
     epochs = epochs_of(params.max_epochs, len(training.rows), batch)
     if isinstance(decay, str):
-        most = min(usual.weight_decay, LEAST_DECAY) if constant else usual.weight_decay
+        most = min(usual.weight_decay, PARTIAL_FIT_DECAY) if constant else usual.weight_decay
         decay = usual_decay(training, most)
     if isinstance(rate, str):
         rate = usual.learning_rate * math.sqrt(batch / 128)  # small batches give noisier steps
@@ -138,15 +140,11 @@ def train_config(
     )
 
 
-def patience_of(asked: int | str, steps_per_epoch: int, compares_rows: bool) -> Patience:
-    """The patience of early stopping: as asked, or what "auto" becomes.
-
-    ``compares_rows``: a loss of small batches is another than that of large blocks of validation
-    rows, and does not tell whether rows are learned by heart.
-    """
+def patience_of(asked: int | str, steps_per_epoch: int) -> Patience:
+    """The patience of early stopping: as asked, or what "auto" becomes."""
     if isinstance(asked, str):
         usual = max(IDLE_EPOCHS, math.ceil(PATIENT_STEPS / steps_per_epoch))
-        return Patience(IDLE_EPOCHS, usual if compares_rows else OVERFIT_EPOCHS, usual)
+        return Patience(IDLE_EPOCHS, OVERFIT_EPOCHS, usual)
     return Patience(asked, asked, asked)
 
 
@@ -197,13 +195,12 @@ class Run:
         n_rows = len(training.rows)
         steps_per_epoch = n_batches(n_rows, config.batch_size)
         group.check_batches(n_rows, steps_per_epoch, config.batch_size)
-        compares_rows = objective.n_compared > 1
-        patience = patience_of(params.n_iter_no_change, steps_per_epoch, compares_rows)
+        patience = patience_of(params.n_iter_no_change, steps_per_epoch)
         group.broadcast_(t for module in modules.values() for t in module.state_dict().values())
         self.listeners = Listeners(params.listeners if first else None)
         self.monitor = Monitor(
             modules,
-            lambda: selection_score(training, group),
+            lambda: selection_score(training, group, config.batch_size),
             patience.least if params.early_stopping else None,
             params.verbose if first else False,
             marks is not None and objective.settles,
@@ -368,8 +365,11 @@ def _forked(seed: int) -> Iterator[None]:
         yield
 
 
-def selection_score(training: Training[Any], group: Group) -> float:
-    """Nats per validation row, with the same draws every time and the weights of the end."""
+def selection_score(training: Training[Any], group: Group, batch_size: int) -> float:
+    """Nats per validation row, with the same draws every time and the weights of the end.
+
+    ``batch_size`` is that of training, for terms that compare the rows of a batch.
+    """
     start = training.start
     model, objective = start.model, start.objective
     rng = torch.Generator(training.state.rng.device).manual_seed(group.rank_seed(start.seed))
@@ -382,8 +382,8 @@ def selection_score(training: Training[Any], group: Group) -> float:
         return found
 
     rows = training.validation.part(group.share)
-    together = objective.n_compared
-    batch = math.ceil(inference_batch(rows.shape) / together) * together
+    compared = max(1, batch_size // group.size)  # of this process
+    batch = compared if objective.compares_rows else inference_batch(rows.shape)
     group.broadcast_buffers([model, objective])
     model.eval()  # the user's own layers may behave otherwise while training
     try:

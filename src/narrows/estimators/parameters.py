@@ -180,9 +180,9 @@ class RunParameters:
     )
     weight_decay: float | str = parameter(
         "auto",
-        "AdamW's weight decay. auto: 0.3, or less where the networks are too small to learn all "
-        "rows by heart: 10 times their parameters by the numbers in X; 0.01 in partial_fit, of "
-        "Codec, Denoiser and VAEGAN.",
+        "AdamW's weight decay. auto: 10 × parameters of the networks ÷ numbers in X, at most 0.3, "
+        "as networks that are small for the data cannot learn rows by heart; at most 0.01 in "
+        "partial_fit and for Codec, Denoiser and VAEGAN.",
         kind=float,
         low=0,
         auto=True,

@@ -47,7 +47,12 @@ class Geodesic(NamedTuple):
 
 
 def geodesic(
-    model: Any, a: ArrayLike, b: ArrayLike, *, codes: ArrayLike | None = None, n_points: int = 33
+    model: Estimator,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    codes: ArrayLike | None = None,
+    n_points: int = 33,
 ) -> Geodesic:
     """The shortest path between two codes, by the length of what it decodes to.
 
@@ -113,7 +118,7 @@ def geodesic(
     return min((Geodesic(path, _length(g, path)) for path in paths), key=lambda found: found.length)
 
 
-def path_length(model: Any, codes: ArrayLike) -> float:
+def path_length(model: Estimator, codes: ArrayLike) -> float:
     """The length of the decoded path through codes, along straight lines from one to the next.
 
         Σ ‖g(z_{i+1}) − g(z_i)‖, with every line cut into equal pieces, at least 256 in all
@@ -153,7 +158,7 @@ def path_length(model: Any, codes: ArrayLike) -> float:
     return _length(g, path)
 
 
-def magnification(model: Any, Z: ArrayLike) -> Array:
+def magnification(model: Estimator, Z: ArrayLike) -> Array:
     """By how much the decoder stretches the map at each code: √det JᵀJ.
 
     For two numbers in a code it is the area in scaled units that a unit of area on the map decodes
@@ -210,7 +215,7 @@ class _Decoder:
     numbers, or end at a border.
     """
 
-    def __init__(self, model: Any, *, flat: bool) -> None:
+    def __init__(self, model: Estimator, *, flat: bool) -> None:
         if not isinstance(model, Estimator):
             raise ParameterError(
                 f"model is a {type(model).__name__}; give a fitted estimator of narrows that has "

@@ -108,9 +108,9 @@ class WeightedObjective(nn.Module):
         return all(term.regularizer.settles for term in self.terms)
 
     @property
-    def n_compared(self) -> int:
-        """The largest number of rows that a term compares with each other."""
-        return max([1, *(term.regularizer.n_compared for term in self.terms)])
+    def compares_rows(self) -> bool:
+        """Whether a term compares the rows of a batch with each other."""
+        return any(term.regularizer.compares_rows for term in self.terms)
 
     def in_words(self, score: float) -> str:
         """A score as a progress bar shows it."""

@@ -25,9 +25,9 @@ class Regularizer(Part):
     settles : bool
         Whether validation without this term still shows which model is best. False where the term
         is the purpose of the model.
-    n_compared : int
-        Rows that it compares with each other, the rows of a batch in order; validation batches are
-        multiples of it, so that the score does not depend on their size.
+    compares_rows : bool
+        Whether it compares the rows of a batch with each other. Batches of validation rows are then
+        as large as those of training, so that the score and the loss are of the same kind.
     has_critic : bool
         Whether ``critic`` and ``own_loss`` exist: the critic is then a player of its own.
     """
@@ -35,7 +35,7 @@ class Regularizer(Part):
     needs: ClassVar[frozenset[str]] = frozenset()
     any_bound: ClassVar[bool] = False
     settles: ClassVar[bool] = True
-    n_compared: ClassVar[int] = 1
+    compares_rows: ClassVar[bool] = False
     has_critic: ClassVar[bool] = False
     critic: nn.Sequential  # only where has_critic
 

@@ -1,6 +1,6 @@
 """R that compares the rows of a batch: neighbours stay neighbours in the code, distances distances.
 
-Both terms compare every row with the others of its block, ``N_COMPARED`` rows in the order of the
+Both terms compare every row with the others of its block, ``BLOCK_ROWS`` rows in the order of the
 batch (the last block has the rest). An encoder trained with them still computes the code of a row
 from that row alone. With several processes each compares the rows of its own share of a batch, in
 training and in validation: scores of runs with other numbers of processes cannot be compared.
@@ -17,7 +17,7 @@ from narrows.exceptions import ParameterError
 from narrows.parts import Composition
 from narrows.parts.regularizers.base import Regularizer
 
-N_COMPARED = 512  # rows of a block: time and memory grow with the square
+BLOCK_ROWS = 512  # time and memory grow with the square
 
 
 def squared_distances(a: Tensor) -> Tensor:
@@ -30,14 +30,14 @@ def squared_distances(a: Tensor) -> Tensor:
 class ComparesRows(Regularizer):
     """A term of the squared distances between rows, averaged over the rows of all blocks."""
 
-    needs, n_compared = frozenset({"smooth"}), N_COMPARED
+    needs, compares_rows = frozenset({"smooth"}), True
 
     def forward(self, model: Composition, trace: Trace) -> Tensor:
         # no autocast: a difference of squares in bfloat16 would be noise
         with torch.autocast(trace.x.device.type, enabled=False):
             x = trace.x.detach().flatten(1)
             x, z = (a if a.dtype == torch.float64 else a.float() for a in (x, trace.z.flatten(2)))
-            parts = zip(x.split(N_COMPARED), z.split(N_COMPARED, 1), strict=True)
+            parts = zip(x.split(BLOCK_ROWS), z.split(BLOCK_ROWS, 1), strict=True)
             nats = [
                 len(a) * self.of_distances(squared_distances(a), squared_distances(b))
                 for a, b in parts
