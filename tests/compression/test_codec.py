@@ -172,6 +172,7 @@ def test_threads_change_no_bit(blocks: Codec) -> None:
     assert same(*answers)
 
 
+@pytest.mark.slow
 def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, or parts of rows: the result has the same shape, and errors stay within their bound."""
     for at_once in (3500, 1500):

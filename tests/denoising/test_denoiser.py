@@ -246,6 +246,7 @@ def test_grey_stored_in_three_channels_is_treated_as_grey(photograph: np.ndarray
     np.testing.assert_array_equal(model.fit([three]).denoise(three), np.dstack([alone] * 3))
 
 
+@pytest.mark.slow
 def test_a_model_of_colour_images_denoises_grey_ones(photograph: np.ndarray) -> None:
     colour = load_sample_image("flower.jpg")[100:228, 150:278]
     model = Denoiser(channels=(8, 16), max_epochs=5, patch_size=32, random_state=0)
@@ -282,6 +283,7 @@ def test_a_fit_that_learned_nothing_warns(photograph: np.ndarray) -> None:
         Denoiser(max_epochs=5, max_time=1e-6, random_state=0).fit([photograph])
 
 
+@pytest.mark.slow
 def test_ten_bits_stored_in_sixteen_can_be_learned_from(photograph: np.ndarray) -> None:
     deep = (photograph * 2.0 + np.random.default_rng(0).normal(0, 50, photograph.shape)).clip(0)
     noisy = deep.round().astype(np.uint16)  # ten bits kept in sixteen

@@ -41,7 +41,7 @@ def fit(model: Any, X: Any, **given: Any) -> Any:
     return model(**(SMALL | {"latent_dim": 2} | given)).fit(X)
 
 
-SLOW = {"wide table", "table to one number"}
+SLOW = {"wide table", "table to one number", "table with words"}
 # what is reported on: (model, its parameters, X, y, feature names)
 CASES: dict[str, tuple[Any, dict[str, Any], Any, Any, Any]] = {
     "table with words": (
@@ -322,6 +322,7 @@ def test_many_rows_are_thinned_on_the_map_and_the_page_says_so(
     assert "Drawn: 40 random rows of 1,500." in page.text
 
 
+@pytest.mark.slow
 def test_frames_and_their_names(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(WINE.data, columns=WINE.feature_names)

@@ -23,7 +23,7 @@ RUN: dict[str, Any] = {
     "latent_dim": 2,
     "batch_size": 32,
     "learning_rate": 0.05,
-    "max_epochs": 200,
+    "max_epochs": 60,
     "n_iter_no_change": 4,
     "random_state": 0,
 }
@@ -88,7 +88,7 @@ def test_a_run_killed_in_its_cooldown_goes_on_to_the_same_bits(
     whole = narrows.Autoencoder(**RUN).fit(X)
     killed_at(9 * begun[0][0] + 14, monkeypatch, lambda: narrows.Autoencoder(**kept).fit(X))
     tensors, header = read_file(path)
-    for wrong in ([5], [9, 3], [1, 2, 3], [1, RUN["max_epochs"] + 1], [150, 160]):
+    for wrong in ([5], [9, 3], [1, 2, 3], [1, RUN["max_epochs"] + 1], [50, 55]):
         header["training"]["numbers"]["cooldown"] = wrong
         write_file(path, tensors, header, overwrite=True)
         with pytest.raises(FileError, match="cooldown"):
@@ -103,7 +103,7 @@ def test_a_run_that_has_gained_waits_for_steps_rather_than_epochs(
 ) -> None:
     """20 epochs of 9 steps are too few to judge by."""
     monkeypatch.setattr(fit_and_resume, "PATIENT_STEPS", 200)
-    ae = narrows.Autoencoder(**{**RUN, "n_iter_no_change": "auto"}).fit(X)
+    ae = narrows.Autoencoder(**{**RUN, "max_epochs": 200, "n_iter_no_change": "auto"}).fit(X)
     [(epoch, *_)] = begun
     best = int(np.argmin(ae.validation_curve_[: epoch + 1]))
     assert epoch - best == np.ceil(200 / 9)
