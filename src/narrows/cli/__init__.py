@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from narrows.cli import apply, compress, denoise, fit, show
+from narrows.cli import apply, compress, denoise, fit, map_verbs, show
 from narrows.exceptions import NarrowsError
 from narrows.training import given_rank, launched
 from narrows.version import __version__
@@ -55,7 +55,7 @@ for verb in (
     *(show.demo, fit.fit, apply.encode, apply.decode, apply.reconstruct),
     *(apply.impute, apply.interpolate, apply.sample),
     *(denoise.denoise, compress.compress, compress.decompress, compress.inspect),
-    *(show.info, show.report, show.models),
+    *(show.info, show.report, map_verbs.map_, map_verbs.explore, show.models),
 ):
     commands.add_command(verb)
 

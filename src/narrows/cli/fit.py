@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from narrows.estimators.base import Learner
     from narrows.io.read import Data
 
-__all__ = ["fit"]
+__all__ = ["fit", "fit_rows", "rows_to_fit"]
 
 
 @click.command(cls=ModelCommand)
@@ -96,7 +96,7 @@ def fit(
 
     with join_group() as group:
         with group.all_or_none():
-            source = _read(estimator, data, resize)
+            source = rows_to_fit(estimator, data, resize)
             classes = _classes(estimator, source, labels)
             other = difference(estimator, path, source.X, classes) if earlier else None
         if other == "":
@@ -109,7 +109,7 @@ def fit(
             raise FileError(f"{other}; give --overwrite to fit again, or choose another name.")
         if overwrite and not estimator.resume:
             run.unlink(missing_ok=True)  # only now that DATA could be read
-        estimator = _fitted(estimator, source, classes)
+        estimator = fit_rows(estimator, source, classes)
         estimator.verbose = "auto"  # printing is no property of the model
         with group.all_or_none():
             estimator.save(path, overwrite=may)
@@ -120,7 +120,7 @@ def fit(
         click.echo(f"next: {_next_command(type(estimator).__name__, data, path, resize)}")
 
 
-def _read(estimator: Learner[Any], data: str, resize: str | None) -> Data:
+def rows_to_fit(estimator: Learner[Any], data: str, resize: str | None) -> Data:
     """DATA as rows, whose axes the estimator gets; a path for models of images of any size."""
     from narrows.estimators.base import Estimator
     from narrows.io.image_files import SUFFIXES, find_images
@@ -157,7 +157,7 @@ def _classes(estimator: Learner[Any], source: Data, labels: str | None) -> objec
     return None
 
 
-def _fitted(estimator: Learner[Any], source: Data, classes: object) -> Learner[Any]:
+def fit_rows(estimator: Learner[Any], source: Data, classes: object) -> Learner[Any]:
     """The estimator fitted on the rows; its file keeps the names of their columns."""
     from narrows.io.sources import NamedRows
 

@@ -106,7 +106,7 @@ def report(
         estimator,
         source.X,
         out,
-        y=_labels(source) if labels is None else read_labels(labels),
+        y=labels_of(source) if labels is None else read_labels(labels),
         commands=[fit_command(estimator.info(), model), shlex.join(["narrows", *words])],
         feature_names=source.feature_names,
         overwrite=overwrite,
@@ -115,7 +115,7 @@ def report(
     click.echo(f"wrote {path}, measured on {measured}")
 
 
-def _labels(source: Data) -> NDArray[Any] | None:
+def labels_of(source: Data) -> NDArray[Any] | None:
     """The labels that came with the data, as names if there are names."""
     if source.y is None or source.y_names is None:
         return source.y

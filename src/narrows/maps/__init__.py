@@ -8,8 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from narrows.maps.compare_maps import MapScore, compare_maps
     from narrows.maps.dimension import Dimension, intrinsic_dimension
+    from narrows.maps.explorer import Explorer
     from narrows.maps.geometry import Geodesic, geodesic, magnification, path_length
+    from narrows.maps.map_page import write_map
     from narrows.maps.map_quality import (
         continuity,
         distance_correlation,
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dimension",
+    "Explorer",
     "Geodesic",
+    "MapScore",
+    "compare_maps",
     "continuity",
     "distance_correlation",
     "geodesic",
@@ -28,9 +34,13 @@ __all__ = [
     "neighbourhood_hit",
     "path_length",
     "trustworthiness",
+    "write_map",
 ]
 
 FILES = {
+    "compare_maps": "MapScore compare_maps",
+    "map_page": "write_map",
+    "explorer": "Explorer",
     "dimension": "Dimension intrinsic_dimension",
     "geometry": "Geodesic geodesic magnification path_length",
     "map_quality": "continuity distance_correlation neighbourhood_hit trustworthiness",

@@ -208,6 +208,44 @@ def magnification(model: Estimator, Z: ArrayLike) -> Array:
     return np.concatenate(found)
 
 
+class MetricGrid(NamedTuple):
+    """What the decoder does on a grid of a map of two numbers, for a page that shows it.
+
+    ``lengths`` (8, GRID, GRID) is how far the reconstruction moves from each node along each of
+    ``STEPS``, infinite where a step leaves the grid; ``stretch`` (GRID, GRID) is √det JᵀJ by
+    differences between nodes. The first axis of the grid is that of the code's first number, from
+    ``low`` to ``high``, (2,).
+    """
+
+    low: Array
+    high: Array
+    lengths: NDArray[np.float32]
+    stretch: NDArray[np.float32]
+
+
+def metric_grid(model: Estimator, codes: ArrayLike) -> MetricGrid:
+    """The decoder's metric on a grid over the range of the codes (n, 2).
+
+    Raises `ParameterError` for a model whose codes are not two plain numbers, or not decoded to
+    rows smoothly, see `geodesic`.
+    """
+    g = _Decoder(model, flat=True)
+    if g.width != 2:
+        raise ParameterError(f"A grid needs codes of two numbers; those of this have {g.width}.")
+    shown = g.check(codes, "codes")
+    low, high = shown.min(0), shown.max(0)
+    high = np.where(high > low, high, low + 1e-9)
+    nodes, decoded = _decoded_nodes(g, low, high)
+    lengths = np.full((len(STEPS), GRID * GRID), np.inf, np.float32)
+    for kept, step in zip(lengths, STEPS, strict=True):
+        begin, _, length = _edges(nodes, decoded, *step)
+        kept[begin] = length
+    a, b = (np.gradient(decoded, (high[i] - low[i]) / (GRID - 1), axis=i) for i in range(2))
+    square = (a * a).sum(-1) * (b * b).sum(-1) - (a * b).sum(-1) ** 2
+    stretch = np.sqrt(np.maximum(square, 0)).astype(np.float32)
+    return MetricGrid(low, high, lengths.reshape(-1, GRID, GRID), stretch)
+
+
 class _Decoder:
     """g of a fitted estimator in float64: codes (B, k) → rows (B, d), flat and in scaled units.
 
@@ -325,11 +363,8 @@ def _shortened(g: _Decoder, start: Array) -> Array:
 def _path_on_grid(g: _Decoder, ends: Array, low: Array, high: Array, n_points: int) -> Array:
     """The shortest path on a grid from low to high, with points evenly spaced on it."""
     high = np.where(high > low, high, low + 1e-9)
-    axes = [np.linspace(low[i], high[i], GRID) for i in range(2)]
-    nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-    decoded = np.concatenate([rows.astype(np.float32) for rows in g.rows(nodes)])
-    decoded = decoded.reshape(GRID, GRID, -1)
-    numbers = np.arange(GRID * GRID).reshape(GRID, GRID)
+    numbers, decoded = _decoded_nodes(g, low, high)
+    nodes = _nodes(low, high)
     edges = [_edges(numbers, decoded, *step) for step in STEPS]
     begin, end, cost = (np.concatenate(part) for part in zip(*edges, strict=True))
     cost = np.maximum(cost, np.finfo(np.float32).tiny)  # scipy takes 0 for no edge
@@ -343,6 +378,20 @@ def _path_on_grid(g: _Decoder, ends: Array, low: Array, high: Array, n_points: i
     lengths = _norms(np.diff(np.concatenate(list(g.rows(path))), axis=0))
     at = np.concatenate([[0.0], lengths.cumsum()])
     return _along(path, at, np.linspace(0, at[-1], n_points))
+
+
+def _nodes(low: Array, high: Array) -> Array:
+    """The codes of a grid's nodes, (GRID², 2)."""
+    axes = [np.linspace(low[i], high[i], GRID) for i in range(2)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+
+
+def _decoded_nodes(
+    g: _Decoder, low: Array, high: Array
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Numbers of a grid's nodes, (GRID, GRID), and what they decode to, (GRID, GRID, d)."""
+    decoded = np.concatenate([rows.astype(np.float32) for rows in g.rows(_nodes(low, high))])
+    return np.arange(GRID * GRID).reshape(GRID, GRID), decoded.reshape(GRID, GRID, -1)
 
 
 def _edges(

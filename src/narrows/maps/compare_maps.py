@@ -1,0 +1,137 @@
+"""How good a model's map is, beside PCA's, t-SNE's and UMAP's maps of the same rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from narrows.estimators.base import Estimator
+from narrows.maps.map_quality import (
+    continuity,
+    distance_correlation,
+    neighbourhood_hit,
+    trustworthiness,
+)
+from narrows.report.manifold import CodeMap, code_map
+
+N_NEIGHBORS = 15
+MIN_ROWS = 40  # of fewer rows 15 neighbours are most of all rows
+
+
+@dataclass(frozen=True)
+class MapScore:
+    """The measures of one map; None: the method or the rows do not have it."""
+
+    name: str
+    trustworthiness: float
+    continuity: float
+    neighbourhood_hit: float | None
+    distance_correlation: float
+    error: float | None  # mean squared error per number, scaled units
+    places_new_rows: bool  # False: the rows measured are those it was fitted on
+
+
+def compare_maps(
+    model: Estimator,
+    X: Any,
+    y: ArrayLike | None = None,
+    *,
+    view: CodeMap | None = None,
+    random_state: int = 0,
+) -> list[MapScore]:
+    """The measures of a model's map of rows X, and of maps that others make of them.
+
+    Distances in the data are those between rows in scaled units. PCA is the one fitted with the
+    model; t-SNE, and UMAP where it is installed, are fitted on X itself, as neither places new rows
+    as it places those it was fitted on. A code of more than two numbers is measured as it is
+    shown: projected on two principal directions.
+
+    Parameters
+    ----------
+    model : fitted estimator
+    X : array of shape (n, \\*input_shape_), n at least 40
+        Rows that were not trained on.
+    y : array of shape (n,), optional
+        Classes, for the neighbourhood hit.
+    view : CodeMap, optional
+        The projection of the model's codes. Default: that of the codes of X.
+    random_state : int
+        Seed of t-SNE and UMAP.
+
+    Returns
+    -------
+    list of MapScore
+        The model first, then PCA, t-SNE and UMAP.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from narrows import NeighborAutoencoder
+    >>> from narrows.maps import compare_maps
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = NeighborAutoencoder(latent_dim=2, max_epochs=2, random_state=0).fit(X[:300])
+    >>> [score.name for score in compare_maps(model, X[300:400], y[300:400])][:3]
+    ['NeighborAutoencoder', 'PCA', 't-SNE']
+    """
+    scaled = _scaled_rows(model, X)
+    whole = np.isfinite(scaled).all(1)
+    scaled, codes = scaled[whole], np.asarray(model._codes(X))[whole]
+    labels = None if y is None else np.asarray(y)[whole]
+    view = view or code_map(codes)
+
+    def score(name: str, Z: NDArray[Any], error: float | None, new_rows: bool) -> MapScore:
+        k = min(N_NEIGHBORS, (len(Z) - 1) // 2)
+        return MapScore(
+            name,
+            trustworthiness(scaled, Z, n_neighbors=k),
+            continuity(scaled, Z, n_neighbors=k),
+            None if labels is None else neighbourhood_hit(Z, labels, n_neighbors=k),
+            distance_correlation(scaled, Z),
+            error,
+            new_rows,
+        )
+
+    def error(method: Any) -> float:
+        return float(-np.mean(method.score_samples(X)))
+
+    found = [score(type(model).__name__, view.points(codes), error(model), True)]
+    if model.pca_ is not None:
+        projected = np.asarray(model.pca_._codes(X))[whole]
+        found.append(score("PCA", code_map(projected).points(projected), error(model.pca_), True))
+    for name, layout in (("t-SNE", _tsne), ("UMAP", _umap)):
+        Z = layout(scaled, random_state)
+        if Z is not None:
+            found.append(score(name, Z, None, False))
+    return found
+
+
+def _scaled_rows(model: Estimator, X: Any) -> NDArray[np.float32]:
+    """The rows in scaled units, flat."""
+    parts = [x.flatten(1) for x in model._scaled(model._validate(X))]
+    return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
+
+
+def _tsne(rows: NDArray[Any], seed: int) -> NDArray[Any] | None:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(rows)
+    return np.asarray(found)
+
+
+def _umap(rows: NDArray[Any], seed: int) -> NDArray[Any] | None:
+    if importlib.util.find_spec("umap") is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        return np.asarray(UMAP(random_state=seed).fit_transform(rows))
