@@ -43,6 +43,7 @@ def compare_maps(
     y: ArrayLike | None = None,
     *,
     view: CodeMap | None = None,
+    layouts: bool = True,
     random_state: int = 0,
 ) -> list[MapScore]:
     """The measures of a model's map of rows X, and of maps that others make of them.
@@ -61,6 +62,8 @@ def compare_maps(
         Classes, for the neighbourhood hit.
     view : CodeMap, optional
         The projection of the model's codes. Default: that of the codes of X.
+    layouts : bool
+        Whether t-SNE and UMAP are compared, which takes seconds.
     random_state : int
         Seed of t-SNE and UMAP.
 
@@ -104,7 +107,7 @@ def compare_maps(
     if model.pca_ is not None:
         projected = np.asarray(model.pca_._codes(X))[whole]
         found.append(score("PCA", code_map(projected).points(projected), error(model.pca_), True))
-    for name, layout in (("t-SNE", _tsne), ("UMAP", _umap)):
+    for name, layout in (("t-SNE", _tsne), ("UMAP", _umap)) if layouts else ():
         Z = layout(scaled, random_state)
         if Z is not None:
             found.append(score(name, Z, None, False))

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from narrows.estimators.base import Estimator
+from narrows.estimators.base import Estimator, with_feature_names
 from narrows.exceptions import ParameterError
+from narrows.io.sources import has_any
 from narrows.io.write import PAGES, atomic_write, check_output
 from narrows.maps.compare_maps import MIN_ROWS, MapScore, compare_maps
 from narrows.maps.geometry import GRID, STEPS, metric_grid
-from narrows.maps.map_points import MapPoints, collect_points
-from narrows.maps.page_decoder import page_decoder
+from narrows.maps.map_points import MapPoints, collect_points, column_names
+from narrows.maps.page_decoder import page_decoder, per_element
 from narrows.report.figures import CLASSES
 from narrows.report.formatting import count, percent, significant
 from narrows.report.measures import measured_rows
@@ -124,9 +125,15 @@ def map_html(
     live: dict[str, Any] | None = None,
     random_state: int = 0,
 ) -> str:
-    """The page that `write_map` writes; with ``live`` it also asks a server, see live.js."""
-    points = collect_points(model, X, y, feature_names, random_state)
-    scores = _scores(model, X, points, random_state)
+    """The page that `write_map` writes; with ``live`` it also asks a server, see live.js.
+
+    A live page is compared with PCA alone: it should open at once.
+    """
+    names = column_names(model, X, feature_names)
+    if not has_any(X, "columns"):  # scikit-learn warns when a model of a frame is given arrays
+        model = with_feature_names(model, None)
+    points = collect_points(model, X, y, names, random_state)
+    scores = _scores(model, X, points, random_state, layouts=live is None)
     arrays = _Arrays()
     spec: dict[str, Any] = {"live": live, **_spec(model, points, arrays), "arrays": arrays.places}
     script = "".join(asset(name, PACKAGE) for name in PROGRAM)
@@ -158,7 +165,7 @@ class Scores(NamedTuple):
     note: str
 
 
-def _scores(model: Estimator, X: Any, points: MapPoints, seed: int) -> Scores:
+def _scores(model: Estimator, X: Any, points: MapPoints, seed: int, *, layouts: bool) -> Scores:
     """The map's quality on rows held out, and which rows these are, in words."""
     from sklearn.utils import _safe_indexing
 
@@ -171,7 +178,9 @@ def _scores(model: Estimator, X: Any, points: MapPoints, seed: int) -> Scores:
         return Scores([], f"Quality is measured from {MIN_ROWS} rows on; here are {len(rows)}.")
     labels = points.all_labels
     y = labels.index[rows] if labels is not None and labels.names else None
-    found = compare_maps(model, _safe_indexing(X, rows), y, view=points.view, random_state=seed)
+    found = compare_maps(
+        model, _safe_indexing(X, rows), y, view=points.view, layouts=layouts, random_state=seed
+    )
     what = measured.in_words(points.n_given)
     sampled = (
         f"{count(len(rows), 'row')} drawn at random of " if len(rows) < len(measured.rows) else ""
@@ -202,6 +211,7 @@ def _spec(model: Estimator, points: MapPoints, arrays: _Arrays) -> dict[str, Any
         },
         "code": {"mean": points.mean.tolist(), "deviation": points.deviation.tolist()},
         "painter": points.painter,
+        "scale": per_element(model.state_.scaling.scale, model.state_.spec.layout.shape),
         "label_title": "class" if labels is not None and labels.names else "label",
         "label_names": None,
         "ramp": RAMP,

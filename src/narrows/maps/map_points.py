@@ -93,16 +93,15 @@ def collect_points(
     model: Estimator,
     X: Any,
     y: ArrayLike | None,
-    feature_names: Sequence[str] | None,
+    names: list[str] | None,
     seed: int,
 ) -> MapPoints:
     """Codes, errors and originals of the rows of X, or of a sample of very many.
 
-    Raises `InputError` for labels or names that do not fit, and without any row with a value.
+    Raises `InputError` for labels that do not fit, and without any row with a value.
     """
     rows = model._validate(X)
     labels = None if y is None else parse_labels(y, len(rows))
-    names = _names(model, X, feature_names)
     full = np.delete(np.arange(len(rows)), unobserved(rows))
     if not len(full):
         raise InputError("X has no row with a value; a map needs at least one.")
@@ -142,8 +141,11 @@ def _most_points(model: Estimator) -> int:
     return min(MAX_POINTS, MAX_NUMBERS // model._code_width(), MAX_PIXELS // pixels)
 
 
-def _names(model: Estimator, X: Any, given: Sequence[str] | None) -> list[str] | None:
-    """The names of a table's columns: those given, of a frame, or of the fit."""
+def column_names(model: Estimator, X: Any, given: Sequence[str] | None) -> list[str] | None:
+    """The names of a table's columns: those given, of a frame, or of the fit.
+
+    Raises `InputError` unless there is one for each column.
+    """
     names = X.columns if given is None and has_any(X, "columns") else given
     names = model.state_.spec.feature_names if names is None else names
     n = model.state_.spec.layout.n_features

@@ -83,13 +83,10 @@ def page_decoder(model: Estimator) -> PageDecoder:
 def _units(model: Estimator) -> list[Layer]:
     """From scaled units to the user's; whole numbers are rounded and kept within their dtype."""
     scaling, layout = model.state_.scaling, model.state_.spec.layout
-    numbers = {}
-    for name, values in (("scale", scaling.scale), ("shift", scaling.shift)):
-        event = values.reshape([1] * (len(layout.shape) - values.ndim) + list(values.shape))
-        if event.numel() != 1:  # of each channel, or of each element
-            shared = math.prod(event.shape[1:]) == 1 < math.prod(layout.shape[1:])
-            event = event.flatten() if shared else event.expand(layout.shape).flatten()
-        numbers[name] = [float(value) for value in event.flatten()]
+    numbers = {
+        "scale": per_element(scaling.scale, layout.shape),
+        "shift": per_element(scaling.shift, layout.shape),
+    }
     layers: list[Layer] = [{"op": "affine", **numbers}]
     dtype = np.dtype(layout.dtype)
     if dtype.kind == "b":
@@ -98,6 +95,16 @@ def _units(model: Estimator) -> list[Layer]:
         ends = np.iinfo(dtype)
         layers.append({"op": "round", "low": float(ends.min), "high": float(ends.max)})
     return layers
+
+
+def per_element(values: Tensor, shape: tuple[int, ...]) -> list[float]:
+    """Numbers of a scaling: one for all elements of a row, one for each channel, or for each."""
+    if values.numel() == 1:
+        return [float(values)]
+    event = values.reshape([1] * (len(shape) - values.ndim) + list(values.shape))
+    if math.prod(event.shape[1:]) > 1:
+        event = event.expand(shape)
+    return [float(value) for value in event.flatten()]
 
 
 @dataclass

@@ -111,12 +111,16 @@ class Live {
   show(page, words, code, row, restored, caption) {
     byId("what").textContent = words;
     paintCode(byId("code"), code, page.spec.code.mean, page.spec.code.deviation);
-    const canvas = document.createElement("canvas");
-    page.painter.paint(canvas, row);
-    page.showOriginal(canvas, caption);
+    const both = Boolean(page.painter.original && restored); // one picture shows both
+    byId("original-figure").hidden = both;
+    if (!both) {
+      const canvas = document.createElement("canvas");
+      page.painter.paint(canvas, row);
+      page.showOriginal(canvas, caption);
+    }
     byId("restored-figure").hidden = !restored;
-    if (restored) page.painter.paint(byId("restored"), restored);
-    byId("restored-caption").textContent = "restored";
+    if (restored) page.painter.paint(byId("restored"), restored, both ? row : null);
+    byId("restored-caption").textContent = both ? `${caption} and restored` : "restored";
     page.drawOverlay();
   }
 }

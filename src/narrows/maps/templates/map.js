@@ -31,6 +31,10 @@ function lazySheets() { // each sheet of thumbnails is decoded when it is first 
 }
 
 const PALETTE_SIZE = 256;
+const BOTH = { // what one picture of the original and the reconstruction shows
+  table: "original (mark) and reconstruction (bar)",
+  signal: "original (thin) and reconstruction (blue)",
+};
 const DARK = window.matchMedia("(prefers-color-scheme: dark)");
 const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -289,7 +293,7 @@ class MapPage {
         if (this.gridOf !== key) return; // the view has changed meanwhile
         this.gridCells = cells.map((cell, i) => {
           const picture = document.createElement("canvas");
-          this.painter.paint(picture, found[i]);
+          this.painter.paintSmall(picture, found[i]);
           return { ...cell, picture };
         });
         this.drawOverlay();
@@ -299,6 +303,7 @@ class MapPage {
       const shrink = (0.62 * step) / Math.max(picture.width, picture.height);
       const width = picture.width * shrink, height = picture.height * shrink;
       this.pen.imageSmoothingEnabled = shrink < 1;
+      this.pen.imageSmoothingQuality = "high";
       this.pen.drawImage(picture, left - width / 2, top - height / 2, width, height);
     }
   }
@@ -312,7 +317,13 @@ class MapPage {
     const words = `row ${this.rowNumber(point).toLocaleString("en-US")}`
       + (label === "" ? "" : ` · ${this.spec.label_title} ${label}`)
       + (Number.isFinite(error) ? ` · error ${number(error)}` : "");
-    const ticket = this.show(words, this.codeOf(point), "reconstruction", this.painter.original?.(point));
+    if (this.painter.original) { // of tables and signals one picture shows both
+      const row = this.painter.original(point);
+      this.show(words, this.codeOf(point), BOTH[this.spec.painter.kind], row);
+      if (!this.decodes) this.painter.paint(byId("restored"), row);
+      return;
+    }
+    const ticket = this.show(words, this.codeOf(point), "reconstruction");
     const canvas = document.createElement("canvas");
     const found = await this.painter.paintOriginal(canvas, point);
     if (ticket === this.ticket) this.showOriginal(found ? canvas : null);
@@ -341,11 +352,11 @@ class MapPage {
     const numbers = code.map(number).join(", ");
     byId("code").setAttribute("aria-label", `code ${numbers}`);
     byId("code-caption").textContent = this.k < 4 ? `code ${numbers}` : "code";
-    byId("restored-figure").hidden = !this.decodes;
+    byId("restored-figure").hidden = !this.decodes && !original;
+    byId("restored-caption").textContent = this.decodes ? caption : "original";
     this.drawOverlay();
     const paint = (row) => {
       this.painter.paint(byId("restored"), row, original);
-      byId("restored-caption").textContent = caption;
       this.lastDecode = performance.now() - start;
     };
     if (this.decode) paint(this.decode(code));
@@ -359,7 +370,7 @@ class MapPage {
     const place = this.cursor || (this.hovered >= 0 ? this.placeOf(this.hovered) : null);
     if (!place) return;
     const code = this.cursor ? this.codeAt(place) : this.codeOf(this.hovered);
-    this.pins.push({ place, code, text: byId("what").textContent });
+    this.pins.push({ place, code, text: this.cursor ? "a place" : byId("what").textContent });
     this.listPins();
   }
 
@@ -370,7 +381,7 @@ class MapPage {
       const item = document.createElement("li");
       const picture = document.createElement("canvas");
       if (this.decodes) {
-        this.rowsOf([pin.code]).then(([row]) => this.painter.paint(picture, row));
+        this.rowsOf([pin.code]).then(([row]) => this.painter.paintSmall(picture, row));
         item.append(picture);
       }
       const remove = document.createElement("button");
@@ -399,20 +410,21 @@ class MapPage {
     if (kind === "spherical") codes = spherical(a.code, b.code, steps);
     if (kind === "shortest") codes = along(shortest(grid, this.arrays.edges, a.code, b.code), steps);
     const rows = await this.rowsOf(codes);
-    const length = pathLength(rows), plain = pathLength(await this.rowsOf(straight));
+    const { scale } = this.spec, length = pathLength(rows, scale);
+    const plain = pathLength(await this.rowsOf(straight), scale);
     const places = codes.map((code, i) => this.spec.view.exact
       ? [code[0], this.k === 1 ? 0 : code[1]]
       : this.projected(code));
     this.path = { places, codes, rows };
     byId("path-note").textContent = kind === "straight"
       ? "The pictures change along a straight line of codes."
-      : `The reconstruction changes by ${number(length)} along it, by ${number(plain)} along the straight line.`;
+      : `Along it the reconstruction changes by ${number(length)}, along the straight line by ${number(plain)} (scaled units).`;
     const strip = byId("strip");
     strip.replaceChildren();
     const frames = [0, 4, 8, 12, 16, 20, 24, 28, 32];
     for (const at of frames) {
       const picture = document.createElement("canvas");
-      this.painter.paint(picture, rows[at]);
+      this.painter.paintSmall(picture, rows[at]);
       strip.append(picture);
     }
     this.drawOverlay();
@@ -696,10 +708,13 @@ function ramp(colors, t) {
   return mixed(rgb(colors[low]), rgb(colors[next]), place - low);
 }
 
-function pathLength(rows) {
+function pathLength(rows, scale) { // in scaled units: `scale` has one number, or one for each channel or element
   let total = 0;
+  const each = rows[0].length / scale.length;
   for (let i = 1; i < rows.length; i++) {
-    total += Math.sqrt(rows[i].reduce((sum, value, j) => sum + (value - rows[i - 1][j]) ** 2, 0));
+    const step = rows[i].reduce(
+      (sum, value, j) => sum + ((value - rows[i - 1][j]) / scale[Math.floor(j / each)]) ** 2, 0);
+    total += Math.sqrt(step);
   }
   return total;
 }

@@ -55,6 +55,10 @@ class ImagePainter {
     canvas.getContext("2d").putImageData(this.pixels(values), 0, 0);
   }
 
+  paintSmall(canvas, values) {
+    this.paint(canvas, values);
+  }
+
   async paintOriginal(canvas, point) { // false: the page does not hold it
     const { width, height, columns, n, on_sheet: most } = this.thumbnails;
     if (point >= n) return false;
@@ -78,11 +82,6 @@ class LinePainter { // what tables and signals share: originals are numbers of t
     return this.originals.subarray(point * this.d, (point + 1) * this.d);
   }
 
-  async paintOriginal(canvas, point) {
-    this.paint(canvas, this.original(point));
-    return true;
-  }
-
   prepared(canvas, width, height) {
     const ratio = Math.min(2, window.devicePixelRatio || 1), pen = canvas.getContext("2d");
     canvas.width = Math.round(width * ratio);
@@ -98,29 +97,43 @@ const BAR = 17; // CSS pixels of a column's line
 
 class TablePainter extends LinePainter {
   paint(canvas, values, beside = null) { // `beside`: the original, as a mark on each bar
-    const wide = 280, { ink, soft, line, accent } = theme();
-    const shown = this.columns; // the columns drawn
-    const pen = this.prepared(canvas, wide, BAR * shown.length + 2);
-    shown.forEach((column, place) => {
-      const y = BAR * place + BAR / 2 + 1, from = 104, room = 112;
-      const at = (value) => from + room * Math.min(1, Math.max(0, (value - this.low[column]) / (this.high[column] - this.low[column] || 1)));
+    const { ink, soft, line, accent } = theme(), from = 92, room = beside ? 76 : 112;
+    const pen = this.prepared(canvas, 288, BAR * this.columns.length + 2);
+    this.columns.forEach((column, place) => {
+      const y = BAR * place + BAR / 2 + 1, at = (value) => from + room * this.share(column, value);
       pen.fillStyle = soft;
       pen.textAlign = "right";
-      pen.fillText(clipped(pen, this.names[column], 96), 98, y);
+      pen.fillText(clipped(pen, this.names[column], 86), 87, y);
       pen.fillStyle = line;
       pen.fillRect(from, y - 1, room, 2);
       if (Number.isFinite(values[column])) {
-        pen.fillStyle = beside ? accent : ink;
+        pen.fillStyle = accent;
         pen.fillRect(from, y - 4, Math.max(1.5, at(values[column]) - from), 8);
       }
       if (beside && Number.isFinite(beside[column])) {
         pen.fillStyle = ink;
         pen.fillRect(at(beside[column]) - 1, y - 7, 2, 14);
       }
-      pen.fillStyle = ink;
       pen.textAlign = "left";
-      pen.fillText(number(values[column]), from + room + 8, y);
+      pen.fillStyle = ink;
+      if (beside) pen.fillText(number(beside[column]), from + room + 8, y);
+      pen.fillStyle = accent;
+      pen.fillText(number(values[column]), from + room + (beside ? 64 : 8), y);
     });
+  }
+
+  paintSmall(canvas, values) { // bars alone
+    const columns = this.columns.slice(0, 12), { accent } = theme();
+    const pen = this.prepared(canvas, 44, 4 * columns.length);
+    pen.fillStyle = accent;
+    columns.forEach((column, place) => {
+      pen.fillRect(0, 4 * place, Math.max(1, 44 * this.share(column, values[column])), 3);
+    });
+  }
+
+  share(column, value) { // of the column's range
+    const low = this.low[column], span = this.high[column] - low || 1;
+    return Math.min(1, Math.max(0, (value - low) / span));
   }
 }
 
@@ -133,28 +146,35 @@ function clipped(pen, text, width) {
 
 class SignalPainter extends LinePainter {
   paint(canvas, values, beside = null) {
-    const wide = 280, tall = 120, [channels, length] = this.shape;
-    const { ink, soft, line, accent } = theme();
-    const pen = this.prepared(canvas, wide, tall);
-    const low = this.low[0], high = this.high[0], span = high - low || 1;
-    const x = (i) => 40 + (wide - 44) * (i / Math.max(1, length - 1));
-    const y = (value) => 6 + (tall - 14) * (1 - (value - low) / span);
+    const wide = 288, tall = 130, { ink, soft, line, accent } = theme();
+    const pen = this.prepared(canvas, wide, tall), box = [40, 6, wide - 44, tall - 14];
     pen.fillStyle = soft;
     pen.textAlign = "right";
-    for (const value of [low, high]) pen.fillText(number(value), 36, y(value));
+    pen.fillText(number(this.high[0]), 36, 10);
+    pen.fillText(number(this.low[0]), 36, tall - 12);
     pen.strokeStyle = line;
-    pen.strokeRect(40, 6, wide - 44, tall - 14);
-    const curve = (row, color, width) => {
-      pen.strokeStyle = color;
-      pen.lineWidth = width;
-      for (let c = 0; c < channels; c++) {
-        pen.beginPath();
-        for (let i = 0; i < length; i++) pen.lineTo(x(i), y(row[c * length + i]));
-        pen.stroke();
+    pen.strokeRect(...box);
+    if (beside) this.curves(pen, beside, ink, 1, box);
+    this.curves(pen, values, accent, 1.6, box);
+  }
+
+  paintSmall(canvas, values) { // the curves alone
+    const pen = this.prepared(canvas, 60, 28);
+    this.curves(pen, values, theme().accent, 1.6, [1, 1, 58, 26]);
+  }
+
+  curves(pen, row, color, width, [left, top, wide, tall]) {
+    const [channels, length] = this.shape, low = this.low[0], span = this.high[0] - low || 1;
+    pen.strokeStyle = color;
+    pen.lineWidth = width;
+    for (let c = 0; c < channels; c++) {
+      pen.beginPath();
+      for (let i = 0; i < length; i++) {
+        const share = (row[c * length + i] - low) / span;
+        pen.lineTo(left + (wide * i) / Math.max(1, length - 1), top + tall * (1 - share));
       }
-    };
-    if (beside) curve(beside, soft, 1);
-    curve(values, beside ? accent : ink, 1.5);
+      pen.stroke();
+    }
   }
 }
 
