@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from narrows.maps.compare_maps import MapScore, compare_maps
     from narrows.maps.dimension import Dimension, intrinsic_dimension
     from narrows.maps.explorer import Explorer
     from narrows.maps.geometry import Geodesic, geodesic, magnification, path_length
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         neighbourhood_hit,
         trustworthiness,
     )
+    from narrows.maps.map_scores import MapScore, compare_maps
 
 __all__ = [
     "Dimension",
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 FILES = {
-    "compare_maps": "MapScore compare_maps",
+    "map_scores": "MapScore compare_maps",
     "map_page": "write_map",
     "explorer": "Explorer",
     "dimension": "Dimension intrinsic_dimension",

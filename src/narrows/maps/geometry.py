@@ -32,6 +32,7 @@ from narrows.training.batches import inference_batch
 
 Array = NDArray[np.float64]
 GRID = 48  # points along each side of the grid on which a path starts
+MAX_GRID_NUMBERS = 2**27  # decoded numbers of all nodes together: 512 MiB
 MEASURED_PIECES = 256  # chords at least in a length: its error falls with their square
 # of a number of a code: ∛ε, where truncation and float64's rounding are alike, about 1e-10
 DIFFERENCE_STEP = 6e-6
@@ -227,11 +228,14 @@ def metric_grid(model: Estimator, codes: ArrayLike) -> MetricGrid:
     """The decoder's metric on a grid over the range of the codes (n, 2).
 
     Raises `ParameterError` for a model whose codes are not two plain numbers, or not decoded to
-    rows smoothly, see `geodesic`.
+    rows smoothly, see `geodesic`, and for rows so large that the grid's would not fit in memory.
     """
     g = _Decoder(model, flat=True)
     if g.width != 2:
         raise ParameterError(f"A grid needs codes of two numbers; those of this have {g.width}.")
+    n_features = model.state_.spec.layout.n_features
+    if n_features * GRID**2 > MAX_GRID_NUMBERS:
+        raise ParameterError(f"Rows of {n_features:,} numbers are too large for a grid of them.")
     shown = g.check(codes, "codes")
     low, high = shown.min(0), shown.max(0)
     high = np.where(high > low, high, low + 1e-9)

@@ -24,9 +24,9 @@ from narrows.estimators.base import Estimator, with_feature_names
 from narrows.exceptions import ParameterError
 from narrows.io.sources import has_any
 from narrows.io.write import PAGES, atomic_write, check_output
-from narrows.maps.compare_maps import MIN_ROWS, MapScore, compare_maps
 from narrows.maps.geometry import GRID, STEPS, metric_grid
 from narrows.maps.map_points import MapPoints, collect_points, column_names
+from narrows.maps.map_scores import MIN_ROWS, MapScore, compare_maps
 from narrows.maps.page_decoder import page_decoder, per_element
 from narrows.report.figures import CLASSES
 from narrows.report.formatting import count, percent, significant
@@ -129,9 +129,11 @@ def map_html(
 
     A live page is compared with PCA alone: it should open at once.
     """
-    names = column_names(model, X, feature_names)
+    fitted = model
     if not has_any(X, "columns"):  # scikit-learn warns when a model of a frame is given arrays
         model = with_feature_names(model, None)
+    model._validate(X)  # raises before anything else is said of X
+    names = column_names(fitted, X, feature_names)
     points = collect_points(model, X, y, names, random_state)
     scores = _scores(model, X, points, random_state, layouts=live is None)
     arrays = _Arrays()
@@ -294,9 +296,13 @@ def _headline(points: MapPoints, scores: Scores) -> str:
         return first
     model, *others = scores.maps
     pca = next((score for score in others if score.name == "PCA"), None)
-    kept = f"Near points are alike: trustworthiness {model.trustworthiness:.2f}"
-    beside = "" if pca is None else f", where PCA's map has {pca.trustworthiness:.2f}"
-    return f"{first} {kept}{beside}."
+    kept = f"trustworthiness {model.trustworthiness:.2f}"
+    if pca is None:
+        return f"{first} Near points are alike: {kept}."
+    theirs = f"{pca.trustworthiness:.2f}"
+    if round(model.trustworthiness, 2) < round(pca.trustworthiness, 2):
+        return f"{first} PCA's map keeps neighbours better: {kept} here, {theirs} there."
+    return f"{first} Near points are alike: {kept}, where PCA's map has {theirs}."
 
 
 def _notes(model: Estimator, points: MapPoints, spec: dict[str, Any]) -> list[str]:
