@@ -225,12 +225,41 @@ def test_a_report_on_labelled_data(digits: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "page_files").glob("*.png"))
 
 
+def test_map_fits_a_model_and_writes_a_page(tmp_path: Path) -> None:
+    page, model = tmp_path / "map.html", tmp_path / "m.safetensors"
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    (tmp_path / "rows.csv").write_text("a,b,c,d\n" + "\n".join(",".join(map(str, r)) for r in rows))
+    words = ["map", tmp_path / "rows.csv", "-o", page]
+    said = done(*words, "--save-model", model, "--max-time", "1s")
+    assert "warning" not in said and f"wrote {page}" in said and model.exists()
+    assert '"names":["a","b","c","d"]' in page.read_text(encoding="utf-8")
+    assert "--overwrite" in refused(*words, "-m", model)
+    assert "--save-model" in refused(*words, "-m", model, "--save-model", model, "--overwrite")
+    done(*words, "-m", model, "--overwrite", "-q")
+
+
+def test_explore_prints_its_address_and_ends_by_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done("fit", "digits", "-o", tmp_path / "m.safetensors", "--max-epochs", "0", "-q")
+
+    def interrupted(explorer: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("narrows.maps.explorer.Explorer.serve", interrupted)
+    monkeypatch.setattr("webbrowser.open", lambda address: False)
+    said = done("explore", tmp_path / "m.safetensors", "digits")
+    assert "http://127.0.0.1:" in said and "No browser could be opened" in said
+
+
 def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr("narrows.report.demo.run_demo", lambda folder, **more: given.update(more))
-    done("demo", "-o", tmp_path / "here", "--max-epochs", "3", "--overwrite")
+    done("demo", "-o", tmp_path, "--max-epochs", "3", "--overwrite")
     assert (given["overwrite"], given["max_epochs"]) == (True, 3)
     given["echo"]("said")
+    (name, _), *_ = given["more_pages"]
+    assert "NeighborAutoencoder" in (tmp_path / name).read_text(encoding="utf-8")
 
 
 def test_demo_refuses_before_any_work(tmp_path: Path) -> None:

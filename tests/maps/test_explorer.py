@@ -28,6 +28,7 @@ def started(explorer: Explorer) -> Iterator[Explorer]:
     yield explorer
     explorer.close()
     thread.join()
+    explorer.server.server_close()
 
 
 @pytest.fixture(scope="module")

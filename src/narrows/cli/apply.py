@@ -258,6 +258,15 @@ def rows_for(estimator: Estimator, data: str, resize: str | None, lazy: Lazy = F
     return rows
 
 
+def labels_of(source: Data) -> NDArray[Any] | None:
+    """The labels that came with the data, as names if there are names."""
+    if source.y is None or source.y_names is None:
+        return source.y
+    import numpy as np
+
+    return np.take(source.y_names, source.y)
+
+
 def _few(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from narrows.cli.apply import loaded, rows_for
+from narrows.cli.apply import labels_of, loaded, rows_for
 from narrows.cli.fit import fit_rows, rows_to_fit
 from narrows.cli.options import literal, output_option, overwrite_option, resize_option
-from narrows.cli.show import labels_of
 from narrows.io.write import PAGES, check_output
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ def map_(
     that come with DATA are used unless --labels gives others.
     """
     from narrows.io.read import read_labels
-    from narrows.maps import write_map
 
     path = check_output(out, PAGES, overwrite=overwrite)
     if model is None:
@@ -72,17 +70,20 @@ def map_(
     else:
         estimator = loaded(model, "reconstruct")
         source = rows_for(estimator, data, resize)
-    write_map(
-        estimator,
-        source.X,
-        path,
-        y=labels_of(source) if labels is None else read_labels(labels),
-        feature_names=source.feature_names,
-        title=f"{Path(data).name} by {type(estimator).__name__}",
-        overwrite=overwrite,
-    )
+    y = labels_of(source) if labels is None else read_labels(labels)
+    title = f"{Path(data).name} by {type(estimator).__name__}"
+    _write(estimator, source, path, y, title, overwrite)
     if not quiet:
         click.echo(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+def _write(
+    estimator: Estimator, source: Data, path: Path, y: Any, title: str, overwrite: bool
+) -> None:
+    from narrows.maps import write_map
+
+    names = source.feature_names
+    write_map(estimator, source.X, path, y=y, feature_names=names, title=title, overwrite=overwrite)
 
 
 def _fitted(
@@ -152,8 +153,21 @@ def explore(
         title=f"{Path(data).name} by {type(estimator).__name__}",
         port=port,
     )
-    click.echo(f"{explorer.address}\nCtrl-C ends it.")
-    if not no_browser and not webbrowser.open(explorer.address):
-        click.echo("No browser could be opened; open the address above in one.")
-    with suppress(KeyboardInterrupt):
+    with explorer.server, suppress(KeyboardInterrupt):
+        click.echo(f"{explorer.address}\nCtrl-C ends it.")
+        if not no_browser and not webbrowser.open(explorer.address):
+            click.echo("No browser could be opened; open the address above in one.")
         explorer.serve()
+
+
+def write_demo_map(folder: str, max_epochs: int, overwrite: bool) -> None:
+    """The map of scikit-learn's digits for the page of `narrows demo`."""
+    from narrows import NeighborAutoencoder
+    from narrows.io.read import read
+
+    data, path = read("digits"), Path(folder) / "map.html"
+    model = NeighborAutoencoder(
+        latent_dim=2, max_epochs=max_epochs, test_size=TEST_SIZE, random_state=0, verbose=False
+    )
+    _write(model.fit(data.X), data, path, labels_of(data), "digits", overwrite)
+    click.echo(f"{path} is a map of all digits: drag on it.")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from narrows.cli.apply import loaded, rows_for
+from narrows.cli.apply import labels_of, loaded, rows_for
+from narrows.cli.map_verbs import write_demo_map
 from narrows.cli.options import option_words, output_option, overwrite_option, resize_option
 from narrows.io.write import PAGES, check_output
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
-    from narrows.io.read import Data
+    pass
 
 
 @click.command
@@ -115,15 +115,6 @@ def report(
     click.echo(f"wrote {path}, measured on {measured}")
 
 
-def labels_of(source: Data) -> NDArray[Any] | None:
-    """The labels that came with the data, as names if there are names."""
-    if source.y is None or source.y_names is None:
-        return source.y
-    import numpy as np
-
-    return np.take(source.y_names, source.y)
-
-
 def fit_command(card: dict[str, Any], path: str) -> str:
     """The command that fits a model with the parameters of ``card``; DATA stands for its data.
 
@@ -169,9 +160,13 @@ def models() -> None:
 def demo(folder: str, max_epochs: int, overwrite: bool) -> None:
     """Fit four models on data that comes with narrows.
 
-    Prints their errors and PCA's, and writes a page for each model and one for all. Needs no
-    network; takes a minute or two.
+    Prints their errors and PCA's, and writes a page for each model, one for all, and a map of the
+    data that decodes wherever you drag. Needs no network; takes a minute or two.
     """
     from narrows.report.demo import run_demo
 
-    run_demo(folder, echo=click.echo, overwrite=overwrite, max_epochs=max_epochs)
+    map_of = ("map.html", "A map of the digits: it decodes wherever you drag")
+    run_demo(
+        folder, echo=click.echo, overwrite=overwrite, max_epochs=max_epochs, more_pages=[map_of]
+    )
+    write_demo_map(folder, max_epochs, overwrite)

@@ -68,14 +68,6 @@ class Explorer:
         self.rows = model._validate(X)
         self.token = secrets.token_urlsafe(16)
         self.lock = threading.Lock()  # the model answers one question at a time
-        try:
-            self.server = _Server(("127.0.0.1", port), self)
-        except OSError as error:
-            raise ParameterError(
-                f"Port {port} cannot be used ({error.strerror}); give another --port, or 0 for one "
-                "that is free."
-            ) from error
-        self.port = int(self.server.server_address[1])
         self.questions: dict[str, Callable[[bytes], Answer]] = {
             "decode": self.decode,
             "encode": self.encode,
@@ -86,6 +78,14 @@ class Explorer:
         self.page = map_html(
             model, X, y=y, feature_names=feature_names, title=title, live=live
         ).encode()
+        try:
+            self.server = _Server(("127.0.0.1", port), self)
+        except OSError as error:
+            raise ParameterError(
+                f"Port {port} cannot be used ({error.strerror}); give another --port, or 0 for one "
+                "that is free."
+            ) from error
+        self.port = int(self.server.server_address[1])
 
     @property
     def address(self) -> str:
@@ -94,10 +94,7 @@ class Explorer:
 
     def serve(self) -> None:
         """Answer until `close` is called or Ctrl-C is pressed."""
-        try:
-            self.server.serve_forever(poll_interval=0.2)
-        finally:
-            self.server.server_close()
+        self.server.serve_forever(poll_interval=0.2)
 
     def close(self) -> None:
         """End `serve`, from another thread."""

@@ -64,6 +64,7 @@ def run_demo(
     echo: Callable[[str], None] = print,
     overwrite: bool = False,
     max_epochs: int = 100,
+    more_pages: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Fit four models on scikit-learn's digits; write tables, pictures, models and pages.
 
@@ -77,6 +78,8 @@ def run_demo(
         Replace the files of an earlier demo.
     max_epochs : int
         The largest number of epochs of each fit.
+    more_pages : list of (str, str)
+        Files in the folder that the caller writes, and the text that links each.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def run_demo(
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        index = _run(folder, echo, overwrite, max_epochs)
+        index = _run(folder, echo, overwrite, max_epochs, more_pages)
     finally:
         torch.set_num_threads(n_threads)
     echo(f"\nPages, pictures and model files are in {folder}; start with {index}.")
@@ -106,7 +109,13 @@ def run_demo(
     return index
 
 
-def _run(folder: Path, echo: Callable[[str], None], overwrite: bool, max_epochs: int) -> Path:
+def _run(
+    folder: Path,
+    echo: Callable[[str], None],
+    overwrite: bool,
+    max_epochs: int,
+    more_pages: Sequence[tuple[str, str]],
+) -> Path:
     data = load_split()
     n, held = len(data.X), len(data.X_test)
     echo(f"scikit-learn's digits, 8 × 8: {n:,} images to fit on, {held} held out (seed {SEED}).\n")
@@ -124,7 +133,8 @@ def _run(folder: Path, echo: Callable[[str], None], overwrite: bool, max_epochs:
     accuracies = classify(data, max_epochs)
     echo(f"\nLabels predicted by logistic regression, the same {FOLDS} folds (mean ± s.d.):\n")
     echo(as_text(("pipeline", "accuracy"), accuracies))
-    own = [_models_section(contents, errors), _classes_section(accuracies)]
+    links = [*more_pages, *((f"{stem}.html", f"The page of {label(stem)}") for stem in contents)]
+    own = [_models_section(contents, errors, links), _classes_section(accuracies)]
     return publish(folder / "index.html", _index(own, contents, pages))
 
 
@@ -261,7 +271,9 @@ def _index(own: list[Section], contents: dict[str, Content], pages: dict[str, Pa
     )
 
 
-def _models_section(contents: dict[str, Content], errors: list[list[str]]) -> Section:
+def _models_section(
+    contents: dict[str, Content], errors: list[list[str]], links: list[tuple[str, str]]
+) -> Section:
     ranked = ranking(contents["dense"].numbers.model.errors, N_SHOWN)
     captions = {
         "Typical": "Digits with typical errors of the dense autoencoder.",
@@ -276,7 +288,7 @@ def _models_section(contents: dict[str, Content], errors: list[list[str]]) -> Se
         f"All have {LATENT_DIM} numbers for 64 pixels.",
         pictures,
         [Table(caption, ("", *COLUMNS[1:]), errors, note, wide=True)],
-        links=[(f"{stem}.html", f"The page of {label(stem)}") for stem in contents],
+        links=links,
     )
 
 
