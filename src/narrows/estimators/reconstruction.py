@@ -301,13 +301,20 @@ class ReconstructionMixin(TransformerMixin):
 
         Missing elements do not count; a row without any observed one has 0.
         """
+        return -self._row_errors(X)
 
-        def score(x: Tensor) -> Array:
-            errors = _error(x, self._decoded(x)).square().flatten(1).sum(1)
+    @torch.no_grad()
+    def _row_errors(self, X: object, weight: Tensor | None = None) -> NDArray[np.float64]:
+        """The mean squared error per element of each row, in scaled units times ``weight``."""
+
+        def measure(x: Tensor) -> Array:
+            difference = _error(x, self._decoded(x))
+            difference = difference if weight is None else difference * weight
+            errors = difference.square().flatten(1).sum(1)
             observed = (~x.isnan()).flatten(1).sum(1).clamp(min=1)
             return checked_answer(errors / observed).cpu().numpy()
 
-        return -self._answers(X, score)
+        return self._answers(X, measure)
 
     @torch.no_grad()
     def _per_row(self, X: object, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:

@@ -1,0 +1,87 @@
+"""What a notebook shows of a fitted estimator: its error beside PCA's, and a few rows restored."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+from narrows.estimators.base import with_feature_names
+from narrows.estimators.fit_setup import ERRORS
+from narrows.report.content import restored_samples
+from narrows.report.figures import png_bytes
+from narrows.report.formatting import count, duration, significant
+from narrows.report.measures import ROUNDING
+from narrows.report.page import template
+from narrows.report.sample_figures import choose_plotter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from narrows.estimators.base import Estimator
+
+MAX_IMAGES = 6  # drawn; of other data fewer, which take more room
+NO_ROWS = (
+    "No rows to show: only the model that fit has just returned holds some. "
+    "narrows.plot.ReconstructionDisplay.from_estimator(model, X) draws rows of X."
+)
+
+
+def fitted_html(est: Estimator, parameters: str) -> str:
+    """One block of HTML that needs no other file; ``parameters`` is HTML, for its last part."""
+    info, state = est.info(), est.state_
+    shown: dict[str, Any] = {"png": "", "caption": NO_ROWS}
+    if state.shown_rows is not None:
+        shown = _picture(est, state.layout.from_model(state.shown_rows, state.shown_rows.dtype.str))
+    return template("notebook.html.jinja").render(
+        name=type(est).__name__,
+        shape=" × ".join(map(str, est.input_shape_)),
+        width=est.latent_dim_,
+        n_rows=info["training"]["rows"],
+        seconds=duration(est.fit_seconds_),
+        errors=_errors(est),
+        parts=info["parts"],
+        parameters=parameters,
+        **shown,
+    )
+
+
+def _errors(est: Estimator) -> str:
+    """The error on the rows that the fit measured, and PCA's."""
+    error, pca = (est.validation_errors_[name] for name in ERRORS)
+    if error is None:
+        return ""
+    rows = "fitted on" if _measured_on_fitted(est) else "held out for validation"
+    n = count(est.rows_["validation"], "row")
+    words = f"Mean squared error per element, scaled units, on {n} {rows}: {significant(error)}"
+    if pca is None:
+        return f"{words}; PCA of this width is too large to fit."
+    times = f", {significant(error / pca)} × PCA's" if pca > ROUNDING else ""
+    return f"{words}; PCA's of the same width: {significant(pca)}{times}."
+
+
+def _measured_on_fitted(est: Estimator) -> bool:
+    """Whether no rows were held out, so that the error is that of the rows trained on."""
+    given_apart = len(marks := est.state_.data or []) > 1 and marks[1] is not None
+    return est.rows_["validation"] == est.rows_["given"] and not given_apart
+
+
+def _picture(est: Estimator, X: NDArray[Any]) -> dict[str, Any]:
+    names = getattr(est, "feature_names_in_", None)
+    bare = est if names is None else with_feature_names(est, None)
+    plotter = choose_plotter(bare, X, None if names is None else [str(name) for name in names])
+    n = MAX_IMAGES if plotter.wide_walks else plotter.n_ranked
+    Z: NDArray[np.float64] = bare._codes(X).astype(float)
+    drawing = plotter.gallery(restored_samples(bare, X[:n], plotter, Z))
+    n, noun = len(X[:n]), plotter.noun
+    beside = "" if est.pca_ is None else ", and PCA's reconstruction"
+    rows = "the fit" if _measured_on_fitted(est) else "the validation rows"
+    return {
+        "png": base64.b64encode(png_bytes(drawing.figure())).decode("ascii"),
+        "inches": drawing.width,
+        "alt": f"{count(n, noun)} of {rows}: original, code, reconstruction{beside}.",
+        "caption": (
+            f"{count(n, noun)} of {rows}: original, code (in standard deviations among the rows "
+            f"kept), reconstruction{beside}; above each its error. Files do not hold these rows."
+        ),
+    }
