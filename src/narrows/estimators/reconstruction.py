@@ -175,7 +175,7 @@ class ReconstructionMixin(TransformerMixin):
     def _rows(self, Z: object, out: str | Path | None = None, overwrite: bool = False) -> Array:
         """The decoded codes as an array, whatever container ``set_output`` asks for."""
         _check_out(out, overwrite)
-        codes = _validate_codes(Z, self._code_width())
+        codes = validate_codes(Z, self._code_width())
         rows = (self._from_model(self._decode(z)) for z in self._code_batches(codes))
         return concatenate_to(rows, len(codes), out, overwrite=overwrite)
 
@@ -421,7 +421,7 @@ class CodesToRows(RowsToCodes):
 Codes = NDArray[np.float32] | LazyCodes
 
 
-def _validate_codes(Z: object, width: int) -> Codes:
+def validate_codes(Z: object, width: int) -> Codes:
     if isinstance(Z, Tensor):
         Z = Z.detach().cpu().numpy()
     source = as_source(Z)

@@ -200,7 +200,7 @@ class LatentDisplay(_Display):
             axes = split_axes(ax, [1.0] * len(self.maps), across=True) if several else [ax]
             for part, (title, (points, names)) in zip(axes, self.maps.items(), strict=True):
                 figures.draw_code_map(part, points, labels, names, title)
-            below = {"loc": "upper left", "bbox_to_anchor": (-0.05, -0.13)}
+            below = {"loc": "upper left", "bbox_to_anchor": (0.0, 0.0), "borderaxespad": 4.5}
             figures.class_legend(axes[0], axes[0], labels, **below)
 
         return Drawing(4.4 * len(self.maps), 4.3, draw)
@@ -267,7 +267,7 @@ class TraversalDisplay(_Display):
     >>> est = Autoencoder(latent_dim=3, max_epochs=1, random_state=0).fit(X)
     >>> shown = TraversalDisplay.from_estimator(est, X, ax=Figure().subplots())
     >>> shown.traversal.decoded.shape
-    (3, 7, 8, 8)
+    (3, 9, 8, 8)
     """
 
     def __init__(self, traversal: Traversal, plotter: Plotter) -> None:
@@ -294,7 +294,7 @@ class TraversalDisplay(_Display):
         y: object = None,
         *,
         n_numbers: int = 6,
-        steps: int = 7,
+        steps: int = 9,
         reach: float = 2.0,
         start: ArrayLike | None = None,
         feature_names: Sequence[str] | None = None,
@@ -417,8 +417,9 @@ class CompareDisplay(_Display):
         ax.set_yticks(range(len(named)), named)
         ax.set_xlim(0.0, 1.35 * max(*ends, 1e-12))  # room for the figures at the ends
         ax.set_ylim(len(named) - 0.45, -0.55)
-        figures.style_axes(ax, x="mean squared error per element, scaled units")
-        ax.set_title(self.rows_in_words, loc="right", y=-0.62 / (0.62 * len(named)), fontsize=8)
+        words = f"mean squared error per element, scaled units\n{self.rows_in_words}"
+        figures.style_axes(ax)
+        ax.set_xlabel(words, color=figures.MUTED, fontsize=8.5)
         ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8,
                   borderaxespad=0.2, labelcolor=figures.INK)  # fmt: skip
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from narrows.estimators.parameters import check_value
+from narrows.estimators.reconstruction import validate_codes
 from narrows.exceptions import InputError, ParameterError
 from narrows.report.formatting import percent, significant
 from narrows.report.measures import parse_labels
@@ -249,7 +251,7 @@ def traverse(
     Z: ArrayLike,
     *,
     n_numbers: int = 6,
-    steps: int = 7,
+    steps: int = 9,
     reach: float = 2.0,
     start: ArrayLike | None = None,
 ) -> Traversal:
@@ -364,9 +366,7 @@ def _evenly(n: int, most: int) -> NDArray[np.intp]:
 
 def _scaled_rows(est: ReconstructionMixin, Z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Codes decoded to scaled units, (n, elements)."""
-    import torch
-
+    codes = validate_codes(Z, est._code_width())
     with torch.no_grad():
-        batches = est._code_batches(Z.astype(np.float32))
-        rows = [est._decode(z).flatten(1).double().cpu() for z in batches]
+        rows = [est._decode(z).flatten(1).double().cpu() for z in est._code_batches(codes)]
     return torch.cat(rows).numpy()

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from narrows.estimators.base import Estimator
 
-MAX_IMAGES = 6  # drawn; of other data fewer, which take more room
+MAX_OTHERS = 2  # table rows or signals drawn, which take more room than images
 NO_ROWS = (
-    "No rows to show: only the model that fit has just returned holds some. "
+    "No rows are shown: fit keeps a few in memory, but files and pickles hold none. "
     "narrows.plot.ReconstructionDisplay.from_estimator(model, X) draws rows of X."
 )
 
@@ -70,18 +70,20 @@ def _picture(est: Estimator, X: NDArray[Any]) -> dict[str, Any]:
     names = getattr(est, "feature_names_in_", None)
     bare = est if names is None else with_feature_names(est, None)
     plotter = choose_plotter(bare, X, None if names is None else [str(name) for name in names])
-    n = MAX_IMAGES if plotter.wide_walks else plotter.n_ranked
+    n = len(X) if plotter.noun == "image" else min(len(X), MAX_OTHERS)
     Z: NDArray[np.float64] = bare._codes(X).astype(float)
     drawing = plotter.gallery(restored_samples(bare, X[:n], plotter, Z))
-    n, noun = len(X[:n]), plotter.noun
     beside = "" if est.pca_ is None else ", and PCA's reconstruction"
-    rows = "the fit" if _measured_on_fitted(est) else "the validation rows"
+    kind = "rows it was fitted on" if _measured_on_fitted(est) else "validation rows"
+    rows = f"{n} of {est.rows_['validation']:,} {kind}"
+    columns = ", columns between the lowest and the highest value" if plotter.noun == "row" else ""
     return {
         "png": base64.b64encode(png_bytes(drawing.figure())).decode("ascii"),
         "inches": drawing.width,
-        "alt": f"{count(n, noun)} of {rows}: original, code, reconstruction{beside}.",
+        "alt": f"{rows}: original, code, reconstruction{beside}.",
         "caption": (
-            f"{count(n, noun)} of {rows}: original, code (in standard deviations among the rows "
-            f"kept), reconstruction{beside}; above each its error. Files do not hold these rows."
+            f"{rows}: original, code, reconstruction{beside}; above each its error. Codes are in "
+            f"standard deviations{columns}, among {count(len(X), 'row')} kept in memory; files do "
+            "not hold them."
         ),
     }

@@ -178,7 +178,9 @@ class ImagePlotter:
         """One row for each number of the code, from low to high, in one drawing."""
         rows = zip(names, self.pixels(decoded), strict=True)
         strips = [Strip(name.replace(", ", "\n"), figures.INK, cells) for name, cells in rows]
-        titles = [f"{offset:+.2g} sd" if offset else "start" for offset in offsets]
+        titles = [
+            f"{offset:+.2g} sd".replace("-", "−") if offset else "start" for offset in offsets
+        ]
         return [self._sheet(strips, width=5.4, left=0.95, titles=titles)]
 
     def _sheet(
@@ -327,7 +329,7 @@ class OverlayPlotter:
         self, decoded: NDArray[Any], names: list[str], offsets: NDArray[np.float64]
     ) -> list[Drawing]:
         """A drawing for each number of the code, from low (dark) to high (light)."""
-        colors, height = self._way_colors(len(offsets)), self._height + self.walk_room + 0.2
+        colors, height = self._way_colors(len(offsets)), self._height + 0.6
 
         def draw(way: NDArray[Any], name: str, ax: Axes) -> None:
             self._draw_walk(ax, list(zip(way, colors, strict=True)), [])
