@@ -26,7 +26,7 @@ from narrows.report.sample_figures import Plotter, Samples, choose_plotter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 MAX_CODES = 4000  # rows whose codes give the spread of each number
 
@@ -35,7 +35,7 @@ class _Display:
     """Axes to draw into; a subclass has ``_drawing``."""
 
     ax_: Axes
-    figure_: Figure
+    figure_: Figure | SubFigure
 
     def _drawing(self) -> Drawing:
         raise NotImplementedError

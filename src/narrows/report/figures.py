@@ -16,6 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpecBase
     from numpy.typing import NDArray
 
     from narrows.report.measures import Histogram, Labels
@@ -87,14 +88,14 @@ def split_axes(ax: Axes, ratios: Sequence[float], *, across: bool = False) -> li
     """Axes in the place of ``ax``, which is hidden: below one another, or side by side."""
     ax.set_axis_off()
     n, spec, figure = len(ratios), ax.get_subplotspec(), ax.figure
-    shape = (1, n) if across else (n, 1)
-    shares = {"width_ratios" if across else "height_ratios": ratios}
+    shape, widths, heights = ((1, n), ratios, None) if across else ((n, 1), None, ratios)
+    grid: GridSpecBase
     if spec is None:  # axes at a place of their own
         box = ax.get_position()
         place = {"left": box.x0, "right": box.x1, "bottom": box.y0, "top": box.y1}
-        grid = figure.add_gridspec(*shape, **shares, **place)
+        grid = figure.add_gridspec(*shape, width_ratios=widths, height_ratios=heights, **place)
     else:
-        grid = spec.subgridspec(*shape, **shares)
+        grid = spec.subgridspec(*shape, width_ratios=widths, height_ratios=heights)
     return [figure.add_subplot(grid[i]) for i in range(n)]
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from narrows.estimators.reconstruction import ReconstructionMixin
 
+EFFECT_ROWS = 10_000  # of the numbers of a code together: a wide code must not take minutes
+
 
 @dataclass(frozen=True, slots=True)
 class CodeMap:
@@ -197,7 +199,7 @@ class Traversal:
 
 
 def code_effects(
-    est: ReconstructionMixin, Z: ArrayLike, *, max_rows: int = 500
+    est: ReconstructionMixin, Z: ArrayLike, *, max_rows: int | None = None
 ) -> NDArray[np.float64]:
     """How much the reconstruction changes when one number of the code moves.
 
@@ -213,8 +215,9 @@ def code_effects(
     est : fitted estimator, or its ``pca_``
     Z : array of shape (n, k)
         Codes, such as ``est.transform(X)``.
-    max_rows : int, at least 1
-        The mean is over so many evenly spaced rows of Z at most; each takes 2k + 1 decodings.
+    max_rows : int, at least 1, optional
+        The mean is over so many evenly spaced rows of Z at most, each of which is decoded 2k + 1
+        times. Default: 10,000 / k, from 8 to 500.
 
     Returns
     -------
@@ -235,8 +238,9 @@ def code_effects(
     >>> np.allclose(code_effects(est.pca_, Z), Z.var(axis=0) / 5, rtol=1e-4)
     True
     """
-    check_value("max_rows", max_rows, kind=int, low=1)
+    check_value("max_rows", max_rows, kind=int, low=1, none=True)
     Z = _checked(Z)
+    max_rows = max_rows or int(np.clip(EFFECT_ROWS // Z.shape[1], 8, 500))
     spread, some = Z.std(axis=0), Z[_evenly(len(Z), max_rows)]
     middle = _scaled_rows(est, some)
     effects = np.empty(len(spread))

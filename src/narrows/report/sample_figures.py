@@ -181,7 +181,7 @@ class ImagePlotter:
         titles = [
             f"{offset:+.2g} sd".replace("-", "−") if offset else "start" for offset in offsets
         ]
-        return [self._sheet(strips, width=5.4, left=0.95, titles=titles)]
+        return [self._sheet(strips, width=8.8, left=1.0, titles=titles)]
 
     def _sheet(
         self, strips: list[Strip], width: float, left: float, titles: Sequence[str] = ()
