@@ -56,6 +56,7 @@ def test_it_shows_the_errors_and_a_picture(est: Autoencoder) -> None:
     assert error is not None
     assert pca is not None
     words = [significant(number) for number in (error, pca, error / pca)]
+    assert "fitted on 108 rows in" in shown
     assert f"on 12 rows held out for validation: {words[0]}" in shown
     assert f"PCA&#39;s of the same width: {words[1]}, {words[2]} × PCA" in shown
     (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', shown)
@@ -90,6 +91,7 @@ def test_the_rows_are_copies_of_validation_rows(est: Autoencoder) -> None:
     np.testing.assert_array_equal(own.state_.shown_rows.reshape(-1, 8, 8), X[:4])
     assert not np.shares_memory(own.state_.shown_rows, X)
     assert 'alt="4 of 4 validation rows' in html(own)
+    assert "fitted on 120 rows in" in html(own)
 
 
 def test_files_and_pickles_hold_no_rows(est: Autoencoder, tmp_path: Path) -> None:

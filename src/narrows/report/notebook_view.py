@@ -37,7 +37,7 @@ def fitted_html(est: Estimator, parameters: str) -> str:
         name=type(est).__name__,
         shape=" × ".join(map(str, est.input_shape_)),
         width=est.latent_dim_,
-        n_rows=info["training"]["rows"],
+        n_rows=_counts(est)[0],
         seconds=duration(est.fit_seconds_),
         errors=_errors(est),
         parts=info["parts"],
@@ -47,11 +47,11 @@ def fitted_html(est: Estimator, parameters: str) -> str:
 
 
 def _errors(est: Estimator) -> str:
-    """The error on the rows that the fit measured, and PCA's."""
+    """The error on the rows that the fit measured at its end, and PCA's."""
     error, pca = (est.validation_errors_[name] for name in ERRORS)
     if error is None:
         return ""
-    rows = "fitted on" if _measured_on_fitted(est) else "held out for validation"
+    rows = "held out for validation" if _counts(est)[1] else "fitted on"
     n = count(est.rows_["validation"], "row")
     words = f"Mean squared error per element, scaled units, on {n} {rows}: {significant(error)}"
     if pca is None:
@@ -60,10 +60,13 @@ def _errors(est: Estimator) -> str:
     return f"{words}; PCA's of the same width: {significant(pca)}{times}."
 
 
-def _measured_on_fitted(est: Estimator) -> bool:
-    """Whether no rows were held out, so that the error is that of the rows trained on."""
-    given_apart = len(marks := est.state_.data or []) > 1 and marks[1] is not None
-    return est.rows_["validation"] == est.rows_["given"] and not given_apart
+def _counts(est: Estimator) -> tuple[int, int]:
+    """Rows trained on, and rows held out (0: validated on rows that were trained on)."""
+    given, held = est.rows_["given"], est.rows_["validation"]
+    marks = est.state_.data or []
+    if len(marks) > 1 and marks[1] is not None:  # X_val
+        return given, held
+    return (given, 0) if held == given or not est.validation_fraction else (given - held, held)
 
 
 def _picture(est: Estimator, X: NDArray[Any]) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def _picture(est: Estimator, X: NDArray[Any]) -> dict[str, Any]:
     Z: NDArray[np.float64] = bare._codes(X).astype(float)
     drawing = plotter.gallery(restored_samples(bare, X[:n], plotter, Z))
     beside = "" if est.pca_ is None else ", and PCA's reconstruction"
-    kind = "rows it was fitted on" if _measured_on_fitted(est) else "validation rows"
+    kind = "validation rows" if _counts(est)[1] else "rows it was fitted on"
     rows = f"{n} of {est.rows_['validation']:,} {kind}"
     columns = ", columns between the lowest and the highest value" if plotter.noun == "row" else ""
     return {
