@@ -27,7 +27,7 @@ from narrows.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from narrows import maps
+    from narrows import maps, plot
     from narrows.compression import Codec
     from narrows.denoising import Denoiser
     from narrows.io import photographs
@@ -108,10 +108,15 @@ __all__ = [
     "load",
     "maps",
     "photographs",
+    "plot",
 ]
 
 # what is imported when first used, beside models, and from where
-OTHERS = {"maps": "narrows.maps", "photographs": "narrows.io.photographs"} | dict.fromkeys(
+OTHERS = {
+    "maps": "narrows.maps",
+    "photographs": "narrows.io.photographs",
+    "plot": "narrows.plot",
+} | dict.fromkeys(
     ("JsonLines", "Listener", "MLflow", "TensorBoard", "WandB"), "narrows.training.listeners"
 )
 
@@ -167,7 +172,7 @@ def __getattr__(name: str) -> Any:
 
     if name in OTHERS:
         module = import_module(OTHERS[name])
-        found: Any = vars(module).get(name, module)  # maps, photographs: the module itself
+        found: Any = vars(module).get(name, module)  # maps, photographs, plot: the module itself
     elif name in KNOWN:
         found = model_class(name)
     else:

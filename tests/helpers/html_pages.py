@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 ALWAYS = [
-    "samples", "map", "grid", "interpolations", "training", "errors", "comparison", "cost", "model",
-    "commands",
+    "samples", "map", "grid", "traversals", "interpolations", "training", "errors", "comparison",
+    "cost", "model", "commands",
 ]  # fmt: skip
 
 

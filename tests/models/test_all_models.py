@@ -18,7 +18,7 @@ from narrows import ParameterError
 from narrows import models as family
 from narrows.cli import main
 from narrows.estimators.parameters import Parameters
-from narrows.estimators.registry import ANY_SIZE, KNOWN, MODELS, model_class
+from narrows.estimators.registry import ANY_SIZE, KNOWN, MODELS, model_class, notebook_html
 
 DIGITS = load_digits()
 X, Y = DIGITS.images[:120], DIGITS.target[:120]
@@ -43,6 +43,14 @@ def test_codes_do_not_depend_on_chance_or_on_other_rows(name: str, fitted: Any) 
     assert np.isfinite(Z).all()
     np.testing.assert_array_equal(model.transform(X), Z)
     np.testing.assert_allclose(model.transform(X[7:9]), Z[7:9], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_notebook_shows_it(name: str, fitted: Any) -> None:
+    shown = notebook_html(fitted[name], "parameters")
+    assert "data:image/png" in shown
+    assert "12 rows held out for validation" in shown
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -14,7 +15,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from narrows import Autoencoder, InputError, ParameterError
-from narrows.report.manifold import code_map, decoded_grid, interpolate
+from narrows.report.manifold import (
+    attribute_directions,
+    code_effects,
+    code_map,
+    decoded_grid,
+    interpolate,
+    traverse,
+)
 from narrows.report.probe import linear_probe, probe_features, stratified_rows
 
 rng = np.random.default_rng(0)
@@ -190,3 +198,104 @@ def test_walks_to_nowhere_are_refused(
 ) -> None:
     with pytest.raises(ParameterError, match=words):
         interpolate(est, digits[0], pairs, steps)
+
+
+# ---------------------------------------------------------------- numbers of the code
+
+
+@pytest.fixture(scope="module")
+def linear() -> Any:
+    """A model whose decoder is W z + b in scaled units, of columns in different units."""
+    X = rng.normal(size=(200, 6)) * [1, 10, 100, 1, 1, 1e-3] + 5
+    f, g = torch.nn.Linear(6, 3), torch.nn.Linear(3, 6)
+    model = Autoencoder(f=f, g=g, max_epochs=1, random_state=0).fit(X)
+    return model, X
+
+
+def test_effects_of_a_linear_decoder_have_a_closed_form(linear: Any) -> None:
+    model, X = linear
+    Z = model.transform(X).astype(np.float64)
+    b = model.inverse_transform(np.zeros((1, 3)))
+    W = (model.inverse_transform(np.eye(3)) - b) / model.scaling_.scale.numpy()  # rows: w_j
+    expected = Z.var(axis=0) * np.square(W).sum(axis=1) / 6
+    assert code_effects(model, Z) == pytest.approx(expected, rel=1e-4)
+    assert code_effects(model, Z, max_rows=3) == pytest.approx(expected, rel=1e-4)
+
+
+def test_effects_of_pca_are_its_variances(linear: Any) -> None:
+    model, X = linear
+    Z = model.pca_.transform(X)
+    assert code_effects(model.pca_, Z) == pytest.approx(Z.var(axis=0) / 6, rel=1e-4)
+
+
+def test_what_the_decoder_ignores_or_what_never_moves_has_no_effect(linear: Any) -> None:
+    model, X = linear
+    Z = model.transform(X)
+    still = np.c_[Z[:, :2], np.full(len(Z), 0.3)]
+    assert code_effects(model, still)[2] == 0
+    assert (code_effects(model, still)[:2] > 0).all()
+    assert code_effects(model, Z[:1]).tolist() == [0, 0, 0]
+
+
+def test_effects_are_means_over_rows_and_both_sides(est: Autoencoder, digits: Any) -> None:
+    Z = est.transform(digits[0])[:40].astype(np.float64)
+    scale, steps = float(est.scaling_.scale), Z.std(axis=0)
+    moved = [est.inverse_transform(Z + sign * steps * (np.arange(4) == 2)) for sign in (1, -1)]
+    changes = [(rows - est.inverse_transform(Z)) / scale for rows in moved]
+    assert code_effects(est, Z)[2] == pytest.approx(np.mean(np.square(changes)), rel=1e-4)
+
+
+def test_traversals_start_at_a_row_and_move_one_number(est: Autoencoder, digits: Any) -> None:
+    Z = est.transform(digits[0]).astype(np.float64)
+    found = traverse(est, Z, n_numbers=3, steps=5, reach=1.5)
+    effects = code_effects(est, Z)
+    assert found.numbers.tolist() == np.argsort(-effects)[:3].tolist()
+    assert np.all(np.diff(found.effects) <= 0)
+    assert found.effects == pytest.approx(effects[found.numbers])
+    distances = np.square((Z - Z.mean(0)) / Z.std(0)).sum(1)
+    assert found.start == pytest.approx(Z[distances.argmin()])
+    assert found.decoded.shape == (3, 5, 8, 8)
+    assert found.decoded[:, 2] == pytest.approx(found.decoded[[0, 0, 0], 2], abs=1e-5)
+    code = found.start.copy()
+    code[found.numbers[1]] += 0.75 * Z.std(axis=0)[found.numbers[1]]
+    assert found.decoded[1, 3] == pytest.approx(est.inverse_transform([code])[0], abs=1e-4)
+    given = traverse(est, Z, steps=3, start=np.zeros(4))
+    assert given.decoded[0, 1] == pytest.approx(est.inverse_transform(np.zeros((1, 4)))[0])
+    assert given.names[0] == f"code {given.numbers[0] + 1}, effect {given.effects[0]:#.3g}"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"n_numbers": 0}, "n_numbers"),
+        ({"steps": 1}, "steps"),
+        ({"reach": 0}, "reach"),
+        ({"start": [0.0]}, r"start has shape \(1,\); give one code, \(4,\)"),
+    ],
+)
+def test_a_traversal_that_cannot_be_is_refused(
+    est: Autoencoder, wrong: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ParameterError, match=words):
+        traverse(est, rng.normal(size=(5, 4)), **wrong)
+    with pytest.raises(InputError, match="expected"):
+        traverse(est, rng.normal(size=(5, 3)))
+
+
+def test_directions_of_shifted_gaussians_are_their_shifts() -> None:
+    shifts = np.array([[0.0, 0, 0], [3, 0, -1], [0, 2, 0]])
+    y = np.repeat([0, 1, 2], 4000)
+    Z = shifts[y] + rng.normal(size=(len(y), 3))
+    found = attribute_directions(Z, y)
+    assert list(found) == ["0", "1", "2"]
+    for i, name in enumerate(found):
+        others = np.delete(shifts, i, axis=0).mean(axis=0)
+        assert found[name] == pytest.approx(shifts[i] - others, abs=0.08)  # 4 standard errors
+    two = attribute_directions(Z, np.where(y == 1, "with", "without"))
+    assert two["with"] == pytest.approx(-two["without"])
+
+
+@pytest.mark.parametrize("y", [np.zeros(6), np.linspace(0, 1, 6), np.arange(5)])
+def test_directions_need_classes(y: Any) -> None:
+    with pytest.raises(InputError):
+        attribute_directions(rng.normal(size=(6, 2)), y)

@@ -426,7 +426,7 @@ def test_a_table_is_drawn_in_its_own_units_with_bars(d: int) -> None:
     np.testing.assert_allclose(widths, places[shown], atol=1e-6)
     labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
     assert labels == [names[c] for c in shown]
-    gallery = texts(plotter.gallery(found.samples([0])))
+    gallery = texts(plotter.gallery(found.samples([0])).figure())
     row, back = found.X[0], found.est.reconstruct(found.X[:1])[0]
     expected = f"{short_number(row[shown[0]])} → {short_number(back[shown[0]])}"
     assert expected in gallery

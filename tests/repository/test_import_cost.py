@@ -46,6 +46,7 @@ def light(path: Path) -> bool:
         "narrows.estimators.parameters",
         "narrows.report",
         "narrows.maps",
+        "narrows.plot",
     }
 
 
@@ -57,7 +58,7 @@ def test_what_the_command_imports_is_light(path: Path) -> None:
 
 QUESTIONS = {
     "import": "import narrows",
-    "dir": "import narrows; dir(narrows); narrows.__version__; dir(narrows.maps)",
+    "dir": "import narrows as n; dir(n); n.__version__; dir(n.maps); dir(n.plot)",
     "help": "import narrows.cli; narrows.cli.main(['--help'])",
     "fit help": "import narrows.cli; narrows.cli.main(['fit', '--help'])",
     "models": "import narrows.cli; narrows.cli.main(['models'])",

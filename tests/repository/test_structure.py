@@ -21,14 +21,14 @@ FLOORS = [
     {"estimators"},
     {"models"},
     {"report"},
-    {"denoising", "compression", "maps"},
+    {"denoising", "compression", "maps", "plot"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC = FLOOR["models"]  # the floor of `from narrows import Autoencoder`
 # Applications have a door for the package itself and cli; the registry names classes as text.
-APPLICATIONS = {"denoising", "compression", "maps"}
+APPLICATIONS = {"denoising", "compression", "maps", "plot"}
 MAX_DOOR_NAMES = 3  # imported through one door by all other rooms together
 # A slot and its named model may carry one paper's name.
 SHARED_FILES = {"__init__.py", "base.py", "hamiltonian.py"}

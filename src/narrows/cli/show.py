@@ -15,7 +15,6 @@ from narrows.cli.options import option_words, output_option, overwrite_option, r
 from narrows.io.write import PAGES, check_output
 
 if TYPE_CHECKING:
-
     pass
 
 

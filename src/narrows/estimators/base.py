@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from narrows.estimators.fit_setup import (
 )
 from narrows.estimators.fitted_state import EstimatorState, FittedState, History, pick_device
 from narrows.estimators.generation import GenerativeMixin, fit_sampler, rows_for_sampler
+from narrows.estimators.notebook import NotebookMixin, rows_to_show
 from narrows.estimators.parameters import (
     Rule,
     RunParameters,
@@ -393,7 +394,7 @@ class Estimator(
     Learner[EstimatorState],
     GenerativeMixin,
     ClassNamePrefixFeaturesOutMixin,
-    BaseEstimator,
+    NotebookMixin,
 ):
     """Fit, transform, invert, score and save; a named model adds fields and ``_parts``."""
 
@@ -559,7 +560,8 @@ class Estimator(
         fitted, seed = self._with_state(state), state.seed
         assert not isinstance(training.rows, Patches)  # those are of images of any size
         batches = rows_for_sampler(training.rows, seed)
-        return replace(state, sampler=fit_sampler(fitted, batches, seed, group))
+        shown = rows_to_show(training.validation, state.config.shape)
+        return replace(state, sampler=fit_sampler(fitted, batches, seed, group), shown_rows=shown)
 
     def _errors(self, training: Training[EstimatorState]) -> dict[str, float | None]:
         """The mean squared error on the validation rows, and PCA's."""

@@ -267,7 +267,7 @@ def resume(
     rows, validation = split.scaled(start.scaling)
     history = start_history(len(data.rows), len(validation), ERRORS)
     start = replace(start, history=history, sampler=None, versions=None, first_rows=None)
-    start = replace(start, parameters=lasting(params))
+    start = replace(start, parameters=lasting(params), shown_rows=None)
     state = start.train_state or new_train_state(start.seed, device, group)
     return Training(start, state, rows, validation)
 

@@ -207,11 +207,16 @@ class EstimatorState(FittedState):
     sampler: Sampler | None = None  # fitted to the codes after training
     classes: NDArray[Any] | None = None  # of a class-conditional model
     first_rows: NDArray[Any] | None = None  # of partial_fit, while too few to decide by for good
+    shown_rows: NDArray[Any] | None = field(default=None, repr=False)  # in memory only, after fit
 
     @property
     def layout(self) -> Layout:
         """The shape of a sample."""
         return self.spec.layout
+
+    def portable(self) -> Self:
+        """A copy on the CPU; optimizers, generators and the rows of the data stay behind."""
+        return replace(super().portable(), shown_rows=None)
 
     def modules(self) -> list[nn.Module]:
         """The modules that move to a device."""

@@ -175,7 +175,7 @@ class ReconstructionMixin(TransformerMixin):
     def _rows(self, Z: object, out: str | Path | None = None, overwrite: bool = False) -> Array:
         """The decoded codes as an array, whatever container ``set_output`` asks for."""
         _check_out(out, overwrite)
-        codes = _validate_codes(Z, self._code_width())
+        codes = validate_codes(Z, self._code_width())
         rows = (self._from_model(self._decode(z)) for z in self._code_batches(codes))
         return concatenate_to(rows, len(codes), out, overwrite=overwrite)
 
@@ -301,13 +301,20 @@ class ReconstructionMixin(TransformerMixin):
 
         Missing elements do not count; a row without any observed one has 0.
         """
+        return -self._row_errors(X)
 
-        def score(x: Tensor) -> Array:
-            errors = _error(x, self._decoded(x)).square().flatten(1).sum(1)
+    @torch.no_grad()
+    def _row_errors(self, X: object, weight: Tensor | None = None) -> NDArray[np.float64]:
+        """The mean squared error per element of each row, in scaled units times ``weight``."""
+
+        def measure(x: Tensor) -> Array:
+            difference = _error(x, self._decoded(x))
+            difference = difference if weight is None else difference * weight
+            errors = difference.square().flatten(1).sum(1)
             observed = (~x.isnan()).flatten(1).sum(1).clamp(min=1)
             return checked_answer(errors / observed).cpu().numpy()
 
-        return -self._answers(X, score)
+        return self._answers(X, measure)
 
     @torch.no_grad()
     def _per_row(self, X: object, measure: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
@@ -414,7 +421,7 @@ class CodesToRows(RowsToCodes):
 Codes = NDArray[np.float32] | LazyCodes
 
 
-def _validate_codes(Z: object, width: int) -> Codes:
+def validate_codes(Z: object, width: int) -> Codes:
     if isinstance(Z, Tensor):
         Z = Z.detach().cpu().numpy()
     source = as_source(Z)

@@ -51,3 +51,14 @@ def find_model(name: str) -> str:
 def model_class(name: str) -> Any:
     """The class called ``name`` (an exact class name of ``KNOWN``), imported now."""
     return getattr(importlib.import_module(KNOWN[name].module), name)
+
+
+def notebook_html(estimator: object, parameters: str) -> str:
+    """What a notebook shows of a fitted estimator; `report`, a higher room, is imported now.
+
+    ``parameters`` is scikit-learn's view, which is a part of it.
+    """
+    page: str = importlib.import_module("narrows.report.notebook_view").fitted_html(
+        estimator, parameters
+    )
+    return page

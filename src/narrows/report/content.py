@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from narrows.estimators.base import with_feature_names
+from narrows.exceptions import InputError
+from narrows.io.sources import has_any
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
-from narrows.report.manifold import CodeMap, code_map, decoded_grid, interpolate
-from narrows.report.measures import Labels, Measured, Numbers
+from narrows.report.manifold import (
+    CodeMap,
+    Traversal,
+    code_map,
+    decoded_grid,
+    interpolate,
+    traverse,
+)
+from narrows.report.measures import Labels, Measured, Numbers, measured_rows
 from narrows.report.sample_figures import Plotter, Samples
 
 if TYPE_CHECKING:
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_MAP_ROWS = 4000  # points on a map of codes
 N_WALKS = 4  # interpolations shown
+N_TRAVERSED = 4  # numbers of the code moved
 MAX_TRIED = 200  # rows tried as the end of an interpolation before any row is taken
 
 
@@ -74,15 +85,8 @@ class Content:
 
     def samples(self, rows: Sequence[int]) -> Samples:
         """The rows ``rows`` of X with their codes and reconstructions."""
-        X = self.X[list(rows)]
-        Z = np.asarray(self.est.transform(X), dtype=np.float64)
-        spread = self.codes.std(axis=0)
-        Z = (Z - self.codes.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        pca = None if self.est.pca_ is None else self.fold(self.est.pca_.reconstruct(X))
-        errors = self.numbers.model.errors
-        named = [f"{self.labels.name(row)} · " if self.labels else "" for row in rows]
-        titles = [f"{name}{errors[row]:.2g}" for name, row in zip(named, rows, strict=True)]
-        return Samples(self.fold(X), Z, self.fold(self.est.reconstruct(X)), pca, titles)
+        named = None if self.labels is None else [self.labels.name(row) for row in rows]
+        return restored_samples(self.est, self.X[list(rows)], self.plotter, self.codes, named)
 
     def denoised(self, n: int) -> dict[str, NDArray[Any]]:
         """``n`` rows with fresh noise, denoised, clean, and as PCA denoises them."""
@@ -97,6 +101,11 @@ class Content:
         if self.est.pca_ is not None:
             found["PCA"] = self.fold(self.est.pca_.reconstruct(noisy))
         return found
+
+    @cached_property
+    def traversal(self) -> Traversal:
+        """The numbers of the code with the largest effects, moved and decoded."""
+        return traverse(self.est, self.codes, n_numbers=N_TRAVERSED)
 
     def walks(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """(walks, starts, ends) of interpolations between pairs of rows, see ``_pairs``."""
@@ -141,3 +150,50 @@ class Content:
         if self.labels is None or not self.labels.names:
             return a != b
         return bool(self.labels.index[a] != self.labels.index[b])
+
+
+def rows_and_names(
+    est: Estimator, X: Any, names: Sequence[str] | None
+) -> tuple[Estimator, NDArray[Any], list[str] | None, Measured]:
+    """X checked and in memory: the estimator for arrays, X as one, its columns' names, `Measured`.
+
+    Raises `InputError` if X does not fit the estimator, or the names do not fit X.
+    """
+    is_frame = has_any(X, "columns")
+    fitted_names = getattr(est, "feature_names_in_", None)
+    # scikit-learn warns when a model fitted on named columns is given arrays
+    bare = est if fitted_names is None else with_feature_names(est, None)
+    measured = measured_rows(est if is_frame else bare, X)
+    if names is None:
+        names = X.columns if is_frame else fitted_names
+    rows = np.asarray(X)
+    if names is not None and len(names) != rows[0].size:
+        raise InputError(
+            f"There are {len(names)} feature names for {rows[0].size} features; give one for each."
+        )
+    return bare, rows, None if names is None else [str(name) for name in names], measured
+
+
+def restored_samples(
+    est: Estimator,
+    X: NDArray[Any],
+    plotter: Plotter,
+    codes: NDArray[np.float64],
+    named: Sequence[str] | None = None,
+) -> Samples:
+    """Rows with their codes, in standard deviations of ``codes``, and their reconstructions.
+
+    The titles are the rows' errors, after what they are ``named``.
+    """
+
+    def fold(rows: Any) -> NDArray[Any]:
+        return np.asarray(rows).reshape(len(X), *plotter.shape)
+
+    spread = codes.std(axis=0)
+    Z = np.asarray(est.transform(X), dtype=np.float64)
+    Z = (Z - codes.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    pca = None if est.pca_ is None else fold(est.pca_.reconstruct(X))
+    titles = [f"{error:.2g}" for error in -est.score_samples(X)]
+    if named is not None:
+        titles = [f"{name} · {title}" for name, title in zip(named, titles, strict=True)]
+    return Samples(fold(X), Z, fold(est.reconstruct(X)), pca, titles)

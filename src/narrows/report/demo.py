@@ -43,7 +43,7 @@ MODELS = {  # file stem: class and architecture
 SECTIONS = (
     ("conv", ("samples",)),
     ("denoising", ("denoising",)),
-    ("variational", ("map", "grid", "interpolations", "generated")),
+    ("variational", ("map", "grid", "traversals", "interpolations", "generated")),
     ("conv", ("training", "errors", "comparison", "cost", "model")),
 )
 COLUMNS = ("model", "error", "× PCA's", "R²", "seconds")

@@ -7,14 +7,16 @@ touched. They are drawn narrow (4.4 inches), because a page is also read on a ph
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpecBase
     from numpy.typing import NDArray
 
     from narrows.report.measures import Histogram, Labels
@@ -67,6 +69,36 @@ def full_axes(figure: Figure, title: str = "", color: str = INK) -> Axes:
     return ax
 
 
+class Drawing(NamedTuple):
+    """Something that ``draw`` draws into axes; ``width`` by ``height`` inches suit it."""
+
+    width: float
+    height: float
+    draw: Callable[[Axes], None]
+    full: bool = False  # in a figure of its own it covers all of it
+
+    def figure(self) -> Figure:
+        """It alone, in a new figure."""
+        figure = new_figure(self.width, self.height)
+        self.draw(full_axes(figure) if self.full else figure.subplots())
+        return figure
+
+
+def split_axes(ax: Axes, ratios: Sequence[float], *, across: bool = False) -> list[Axes]:
+    """Axes in the place of ``ax``, which is hidden: below one another, or side by side."""
+    ax.set_axis_off()
+    n, spec, figure = len(ratios), ax.get_subplotspec(), ax.figure
+    shape, widths, heights = ((1, n), ratios, None) if across else ((n, 1), None, ratios)
+    grid: GridSpecBase
+    if spec is None:  # axes at a place of their own
+        box = ax.get_position()
+        place = {"left": box.x0, "right": box.x1, "bottom": box.y0, "top": box.y1}
+        grid = figure.add_gridspec(*shape, width_ratios=widths, height_ratios=heights, **place)
+    else:
+        grid = spec.subgridspec(*shape, width_ratios=widths, height_ratios=heights)
+    return [figure.add_subplot(grid[i]) for i in range(n)]
+
+
 def style_axes(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     """Only the left and the bottom axis, in grey, with labels ``x`` and ``y``."""
     ax.spines[["top", "right"]].set_visible(False)
@@ -75,7 +107,12 @@ def style_axes(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     ax.set_xlabel(safe_text(x, 80), color=MUTED, fontsize=8.5)
     ax.set_ylabel(safe_text(y, 80), color=MUTED, fontsize=8.5)
     if title:
-        ax.set_title(safe_text(title, 60), color=INK, fontsize=9.5, loc="left")
+        style_title(ax, title)
+
+
+def style_title(ax: Axes, title: str) -> None:
+    """A title at the left end."""
+    ax.set_title(safe_text(title, 60), color=INK, fontsize=9.5, loc="left")
 
 
 def code_cells(code: NDArray[Any]) -> NDArray[np.float64]:
@@ -123,10 +160,22 @@ def code_map(
 
     Codes of one number, (n, 1), are shown as a histogram. ``names`` are those of the axes.
     """
-    from matplotlib.collections import PathCollection
+    figure, ax = new_axes(3.0 if points.shape[1] == 1 else 4.3)
+    draw_code_map(ax, points, labels, names, title, frame)
+    class_legend(figure, ax, labels, loc="outside lower center")
+    return figure
 
+
+def draw_code_map(
+    ax: Axes,
+    points: NDArray[np.float64],
+    labels: Labels | None,
+    names: list[str],
+    title: str,
+    frame: NDArray[np.float64] | None = None,
+) -> None:
+    """The map of `code_map` in given axes, without its legend."""
     one_number = points.shape[1] == 1
-    figure, ax = new_axes(3.0 if one_number else 4.3)
     if one_number:
         _histogram_by_class(ax, points[:, 0], labels)
     else:
@@ -135,17 +184,23 @@ def code_map(
         x, y = frame[0, [0, 1, 1, 0, 0]], frame[1, [0, 0, 1, 1, 0]]
         ax.plot(x, y, color=INK, lw=0.8, ls=DASHED)
     style_axes(ax, x=names[0], y="rows" if one_number else names[1], title=title)
+
+
+def class_legend(owner: Figure | Axes, ax: Axes, labels: Labels | None, **place: Any) -> None:
+    """The names of the classes drawn in ``ax``, as a legend of ``owner``."""
+    from matplotlib.collections import PathCollection
+
     handles, classes = ax.get_legend_handles_labels()
-    if labels is not None and labels.names and len(handles) > 1:
-        legend = figure.legend(
-            handles, classes, loc="outside lower center", ncols=5, frameon=False, fontsize=8,
-            labelcolor=INK, handletextpad=0.2, columnspacing=1.0,
-        )  # fmt: skip
-        for handle in legend.legend_handles:
-            if isinstance(handle, PathCollection):  # dots, too small to see their colour
-                handle.set_sizes([28])
-                handle.set_alpha(1.0)
-    return figure
+    if labels is None or not labels.names or len(handles) < 2:
+        return
+    legend = owner.legend(
+        handles, classes, ncols=5, frameon=False, fontsize=8, labelcolor=INK, handletextpad=0.2,
+        columnspacing=1.0, **place,
+    )  # fmt: skip
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):  # dots, too small to see their colour
+            handle.set_sizes([28])
+            handle.set_alpha(1.0)
 
 
 def _class_styles(labels: Labels) -> list[tuple[str, NDArray[np.intp], str, str]]:

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from narrows.estimators.base import with_feature_names
 from narrows.estimators.summary import SAME, advice_on_pca
-from narrows.exceptions import InputError
-from narrows.io.sources import has_any
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 from narrows.report import figures
-from narrows.report.content import Content
+from narrows.report.content import Content, rows_and_names
 from narrows.report.formatting import article, byte_size, count, duration, percent, significant
-from narrows.report.manifold import CodeMap, code_map, decoded_grid
-from narrows.report.measures import Method, Numbers, measure, measured_rows, parse_labels
+from narrows.report.manifold import code_map, decoded_grid
+from narrows.report.measures import Method, Numbers, measure, parse_labels
 from narrows.report.page import Page, Picture, Section, Table, check_page, draw, publish, template
 from narrows.report.sample_figures import choose_plotter
 from narrows.version import __version__
@@ -106,21 +103,8 @@ def prepare(
     est: Estimator, X: Any, y: ArrayLike | None, names: Sequence[str] | None, seed: int
 ) -> Content:
     """Check rows, labels and names of columns, and measure the model."""
-    is_frame = has_any(X, "columns")
-    fitted_names = getattr(est, "feature_names_in_", None)
-    # scikit-learn warns when a model fitted on named columns is given arrays
-    bare = est if fitted_names is None else with_feature_names(est, None)
-    # raises InputError if X does not fit the model
-    measured = measured_rows(est if is_frame else bare, X)
-    if names is None:
-        names = X.columns if is_frame else fitted_names
-    rows = np.asarray(X)
-    if names is not None and len(names) != rows[0].size:
-        raise InputError(
-            f"There are {len(names)} feature names for {rows[0].size} features; give one for each."
-        )
+    bare, rows, columns, measured = rows_and_names(est, X, names)
     labels = None if y is None else parse_labels(y, len(rows))
-    columns = None if names is None else [str(name) for name in names]
     plotter, at = choose_plotter(bare, rows, columns), measured.rows
     numbers = measure(bare, rows[at], rows, labels, n_show=plotter.n_ranked, seed=seed)
     shown = None if labels is None else labels[at]
@@ -170,7 +154,7 @@ def _sections(content: Content, commands: list[str]) -> list[Section]:
     makers: list[Callable[[Content], Section]] = [_samples]
     if isinstance(content.est, DenoisingAutoencoder):
         makers.append(_denoising)
-    makers += [_code_map, _grid, _interpolations]
+    makers += [_code_map, _grid, _traversals, _interpolations]
     if hasattr(content.est, "sample"):  # models with a prior, or with a fitted sampler
         makers.append(_generated)
     makers += [_training, _errors, _comparison, _cost, _parts]
@@ -254,7 +238,7 @@ def _samples(content: Content) -> Section:
             f"{kind} {content.plotter.noun}s: original, code, reconstruction and PCA's "
             f"reconstruction, of the rows {', '.join(map(str, rows))}."
         )
-        figure = content.plotter.gallery(content.samples(rows))
+        figure = content.plotter.gallery(content.samples(rows)).figure()
         pictures.append(Picture(f"samples-{kind.lower()}", figure, alt, captions[kind]))
     return _section("samples", "Original, compressed, restored", content, pictures)
 
@@ -279,22 +263,16 @@ def _code_map(content: Content) -> Section:
     if len(grid.y):
         frame = np.array([[grid.x[0], grid.x[-1]], [grid.y[-1], grid.y[0]]])
         caption = "The dashed frame marks what the decoded grid below covers."
-    points, names = content.view.points(content.codes), _axis_names(content.view)
-    figure = figures.code_map(points, labels, names, content.numbers.model.name, frame)
+    points, view = content.view.points(content.codes), content.view
+    figure = figures.code_map(points, labels, view.axis_names, content.numbers.model.name, frame)
     alt = f"The codes of {count(len(rows), 'row')}, a point each."
     pictures = [Picture("map", figure, alt, caption)]
     Z = content.pca_codes
     if Z is not None:
         view = code_map(Z)
-        figure = figures.code_map(view.points(Z), labels, _axis_names(view), "PCA")
+        figure = figures.code_map(view.points(Z), labels, view.axis_names, "PCA")
         pictures.append(Picture("map-pca", figure, "The same rows' codes by PCA."))
     return _section("map", "Map of the codes", content, pictures)
-
-
-def _axis_names(view: CodeMap) -> list[str]:
-    if view.exact:
-        return [f"code {i + 1}" for i in range(len(view.origin))]
-    return [f"direction {i + 1} ({percent(share)})" for i, share in enumerate(view.shares)]
 
 
 def _grid(content: Content) -> Section:
@@ -310,6 +288,19 @@ def _grid(content: Content) -> Section:
         figure = plotter.mosaic(cells, "PCA", figures.PCA)
         pictures.append(Picture("grid-pca", figure, "The same grid on PCA's map."))
     return _section("grid", "Decoded grid", content, pictures)
+
+
+def _traversals(content: Content) -> Section:
+    """Single numbers of the code, moved."""
+    plotter, found = content.plotter, content.traversal
+    decoded = found.decoded.reshape(*found.decoded.shape[:2], *plotter.shape)
+    drawings = plotter.traversals(decoded, found.names, found.offsets)
+    alt = f"A {plotter.noun} whose code is moved, one number at a time, from low to high."
+    pictures = [
+        Picture(f"traversals-{i + 1}", drawing.figure(), alt, wide=plotter.wide_walks)
+        for i, drawing in enumerate(drawings)
+    ]
+    return _section("traversals", "Numbers of the code", content, pictures)
 
 
 def _interpolations(content: Content) -> Section:

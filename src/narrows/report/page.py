@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # The pictures that a report writes: nothing else in its folder may be removed.
 PICTURE_FILES = re.compile(
-    r"(samples|denoising|map|grid|interpolations|generated|loss|validation|errors|models)"
+    r"(samples|denoising|map|grid|traversals|interpolations|generated|loss|validation|errors|models)"
     r"(-[\w-]+)?\.png"
 )
 

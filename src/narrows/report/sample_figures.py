@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from narrows.report import figures
-from narrows.report.figures import code_cells, full_axes, new_axes, new_figure, safe_text
+from narrows.report.figures import (
+    Drawing,
+    code_cells,
+    full_axes,
+    new_axes,
+    new_figure,
+    safe_text,
+    split_axes,
+)
 from narrows.report.formatting import short_number
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 MAX_NAMED = 24  # columns of a table drawn next to their names
 MAX_BARS = 16  # columns of a table drawn in each cell of a grid
 RANKED_ROWS = 200  # rows by which the columns to draw are chosen
+GAP = 0.05  # inches between two pictures
 MAX_CHANNELS = 4  # channels of a signal that are drawn
 MAX_GRID_NUMBERS = 2**22  # numbers in all pictures of a decoded grid, to save memory
 
@@ -40,6 +50,10 @@ class Samples:
     restored: NDArray[Any]
     pca: NDArray[Any] | None
     titles: list[str]
+
+    def without_pca(self) -> Samples:
+        """The same, to be drawn without PCA's reconstructions."""
+        return replace(self, pca=None)
 
 
 def choose_plotter(est: Estimator, X: NDArray[Any], names: list[str] | None) -> Plotter:
@@ -124,7 +138,7 @@ class ImagePlotter:
         difference = np.abs(self.pixels(a) - self.pixels(b))
         return difference if self.n_channels != 3 else difference.mean(axis=-1)
 
-    def gallery(self, samples: Samples) -> Figure:
+    def gallery(self, samples: Samples) -> Drawing:
         """Original, code, reconstruction and error, PCA's below, one column for each sample."""
         original, restored = samples.original, {"restored": (samples.restored, figures.MODEL)}
         if samples.pca is not None:
@@ -150,44 +164,68 @@ class ImagePlotter:
             Strip(name, colors.get(name, figures.INK), self.pixels(events))
             for name, events in named.items()
         ]
-        return self._sheet(strips, width=4.4, left=0.2 + 0.07 * max(map(len, named)))
+        return self._sheet(strips, width=4.4, left=0.2 + 0.07 * max(map(len, named))).figure()
 
     def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
         """One row for each interpolation, the two originals at its ends, in one figure."""
         pixels = self.pixels(np.concatenate([starts[:, None], walks, ends[:, None]], axis=1))
-        return [
-            self._sheet([Strip("", figures.INK, cells) for cells in pixels], width=8.8, left=0.0)
+        strips = [Strip("", figures.INK, cells) for cells in pixels]
+        return [self._sheet(strips, width=8.8, left=0.0).figure()]
+
+    def traversals(
+        self, decoded: NDArray[Any], names: list[str], offsets: NDArray[np.float64]
+    ) -> list[Drawing]:
+        """One row for each number of the code, from low to high, in one drawing."""
+        rows = zip(names, self.pixels(decoded), strict=True)
+        strips = [Strip(name.replace(", ", "\n"), figures.INK, cells) for name, cells in rows]
+        titles = [
+            f"{offset:+.2g} sd".replace("-", "−") if offset else "start" for offset in offsets
         ]
+        return [self._sheet(strips, width=8.8, left=1.0, titles=titles)]
 
     def _sheet(
         self, strips: list[Strip], width: float, left: float, titles: Sequence[str] = ()
-    ) -> Figure:
+    ) -> Drawing:
         """Rows of cells placed in inches, so that no picture is stretched."""
-        gap, columns, top = 0.05, len(strips[0].cells), 0.22 if titles else 0.0
-        side = (width - left) / max(columns, 4) - gap
-        height = top + sum(side * self._aspect * strip.height + gap for strip in strips)
-        figure = new_figure(left + (side + gap) * columns, height)
-        ax = full_axes(figure)
-        y = height - top
+        columns = len(strips[0].cells)
+        side = (width - left) / max(columns, 4) - GAP
+        height = 0.22 if titles else 0.0
+        height += sum(side * self._aspect * strip.height + GAP for strip in strips)
+        size = left + (side + GAP) * columns, height
+        draw = partial(self._draw_sheet, strips, titles, side, left, size)
+        return Drawing(*size, draw, full=True)
+
+    def _draw_sheet(
+        self,
+        strips: list[Strip],
+        titles: Sequence[str],
+        side: float,
+        left: float,
+        size: tuple[float, float],
+        ax: Axes,
+    ) -> None:
+        """Pictures as wide as ``side``, right of ``left``, of a sheet of a size in inches."""
+        height = size[1]
+        y = top = height - 0.22 if titles else height
         for strip in strips:
             tall = side * self._aspect * strip.height
-            y -= tall + gap
+            y -= tall + GAP
             ax.text(left - 0.07, y + tall / 2, safe_text(strip.name), ha="right", va="center",
                     color=strip.color, fontsize=8.5)  # fmt: skip
             low, high = strip.limits
             for column, cell in enumerate(strip.cells):
-                x = left + column * (side + gap)
+                x = left + column * (side + GAP)
                 box = (x, x + side, y, y + tall)
                 ax.imshow(cell, cmap=strip.colormap, vmin=low, vmax=high, extent=box, aspect="auto")
                 if strip.colormap != "gray":  # all but pictures get a thin frame
                     frame_x, frame_y = [x, x + side, x + side, x, x], [y, y, y + tall, y + tall, y]
                     ax.plot(frame_x, frame_y, color=figures.FAINT, lw=0.8)
         for column, title in enumerate(titles):
-            x = left + column * (side + gap) + side / 2
-            ax.text(x, height - top + 0.05, safe_text(title, 16), ha="center", fontsize=7.5,
+            x = left + column * (side + GAP) + side / 2
+            ax.text(x, top + 0.05, safe_text(title, 16), ha="center", fontsize=7.5,
                     color=figures.MUTED)  # fmt: skip
-        ax.set(xlim=(0, figure.get_figwidth()), ylim=(0, height))
-        return figure
+        ax.set_axis_off()
+        ax.set(xlim=(0, size[0]), ylim=(0, height), aspect="equal")
 
     def mosaic(self, events: NDArray[Any], title: str, color: str, width: float = 4.4) -> Figure:
         """Images (rows, columns, *shape) as one picture with thin gaps, under a title."""
@@ -252,20 +290,20 @@ class OverlayPlotter:
         """An interpolation: pairs of a row and its colour, for its steps and its two originals."""
         raise NotImplementedError
 
-    def gallery(self, samples: Samples) -> Figure:
+    def gallery(self, samples: Samples) -> Drawing:
         """Each sample with its reconstruction and PCA's over it, and its code below."""
-        n = len(samples.original)
-        figure = new_figure(3.8, 0.55 + n * (self._height + 0.45))
-        ratios = [self._height, 0.16] * n
-        axes = figure.subplots(2 * n, 1, gridspec_kw={"height_ratios": ratios})
+        height = 0.55 + len(samples.original) * (self._height + 0.45)
+        return Drawing(3.8, height, partial(self._draw_gallery, samples))
+
+    def _draw_gallery(self, samples: Samples, ax: Axes) -> None:
+        axes = split_axes(ax, [self._height, 0.16] * len(samples.original))
         drawn = {"original": samples.original, "restored": samples.restored}
         if samples.pca is not None:
             drawn["PCA"] = samples.pca
         for i, title in enumerate(samples.titles):
             self._overlay(axes[2 * i], {name: rows[i] for name, rows in drawn.items()}, title)
             self._draw_code(axes[2 * i + 1], samples.codes[i])
-        self._legend(figure, axes[0])
-        return figure
+        self._legend(axes[0], above=1.9 if any(samples.titles) else 0.2)
 
     def rows(self, named: dict[str, NDArray[Any]]) -> Figure:
         """The same samples under several names, drawn over one another."""
@@ -274,21 +312,37 @@ class OverlayPlotter:
         axes = figure.subplots(n, 1, squeeze=False)[:, 0]
         for i, ax in enumerate(axes):
             self._overlay(ax, {name: rows[i] for name, rows in named.items()})
-        self._legend(figure, axes[0])
+        self._legend(axes[0])
         return figure
 
     def walks(self, walks: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> list[Figure]:
         """Each interpolation in a figure of its own, from dark to light."""
-        import matplotlib
-
-        colors = matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, walks.shape[1]))
-        drawn = []
+        colors, drawn = self._way_colors(walks.shape[1]), []
         for walk, start, end in zip(walks, starts, ends, strict=True):
             figure, ax = new_axes(self._height + self.walk_room)
             originals = [(start, colors[0]), (end, colors[-1])]
             self._draw_walk(ax, list(zip(walk, colors, strict=True)), originals)
             drawn.append(figure)
         return drawn
+
+    def traversals(
+        self, decoded: NDArray[Any], names: list[str], offsets: NDArray[np.float64]
+    ) -> list[Drawing]:
+        """A drawing for each number of the code, from low (dark) to high (light)."""
+        colors, height = self._way_colors(len(offsets)), self._height + 0.6
+
+        def draw(way: NDArray[Any], name: str, ax: Axes) -> None:
+            self._draw_walk(ax, list(zip(way, colors, strict=True)), [])
+            figures.style_title(ax, name)
+
+        ways = zip(decoded, names, strict=True)
+        return [Drawing(4.4, height, partial(draw, way, name)) for way, name in ways]
+
+    def _way_colors(self, steps: int) -> NDArray[np.float64]:
+        """From dark to light."""
+        import matplotlib
+
+        return np.asarray(matplotlib.colormaps[figures.SEQUENTIAL](np.linspace(0, 0.92, steps)))
 
     def _draw_code(self, ax: Axes, code: NDArray[np.float64]) -> None:
         low, high = figures.CODE_RANGE
@@ -298,10 +352,11 @@ class OverlayPlotter:
         ax.set_ylabel("code", rotation=0, ha="right", va="center", color=figures.INK, fontsize=8.5,
                       labelpad=6)  # fmt: skip
 
-    def _legend(self, figure: Figure, ax: Axes) -> None:
-        handles, names = ax.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False,
-                      fontsize=8, labelcolor=figures.INK, markerscale=0.9)  # fmt: skip
+    def _legend(self, ax: Axes, above: float = 0.2) -> None:
+        """Over the axes, ``above`` them by so many lines, where a title stands between."""
+        n = len(ax.get_legend_handles_labels()[1])
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=above, ncols=n,
+                  frameon=False, fontsize=8, labelcolor=figures.INK, markerscale=0.9)  # fmt: skip
 
 
 @dataclass(frozen=True)
