@@ -163,3 +163,17 @@ def test_colours_and_layers_change_the_picture(digits: Opened) -> None:
         )
         seen.add(page.evaluate(picture))
     assert len(seen) == 5
+
+
+def test_numbers_of_the_code_and_steps_towards_a_class_move_the_code(digits: Opened) -> None:
+    page = digits.visit.page
+    page.evaluate("() => page.showPoint(3)")
+    before = page.evaluate("() => page.code")
+    page.locator("#numbers input").first.fill("1.5")
+    number = page.evaluate("() => page.sliders[0][0]")
+    assert page.evaluate("() => page.code")[number] == pytest.approx(1.5, abs=0.01)
+    page.evaluate("() => page.showPoint(3)")
+    page.click("#towards")
+    way = page.evaluate("() => Object.values(page.spec.directions)[0]")
+    moved = np.array(page.evaluate("() => page.code")) - before
+    assert np.allclose(moved, np.array(way) / 4, atol=1e-5)

@@ -30,6 +30,7 @@ from narrows.maps.map_scores import MIN_ROWS, MapScore, compare_maps
 from narrows.maps.page_decoder import page_decoder, per_element
 from narrows.report.figures import CLASSES
 from narrows.report.formatting import count, percent, significant
+from narrows.report.manifold import attribute_directions, code_effects
 from narrows.report.measures import measured_rows
 from narrows.report.page import asset, template
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 PACKAGE = "narrows.maps"
 PROGRAM = ("decoder.js", "points.js", "panel.js", "live.js", "map.js")
 QUALITY_ROWS = 2000  # on which maps are compared: t-SNE takes some seconds for them
+MAX_SLIDERS = 8  # numbers of the code that can be moved
+MAX_DIRECTIONS = 50  # classes to move towards
 MAX_COLORED_COLUMNS = 200  # of a table, offered as colours
 # viridis without its palest end, which is hard to see on white
 RAMP = ("#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39")
@@ -138,6 +141,8 @@ def map_html(
     scores = _scores(model, X, points, random_state, layouts=live is None)
     arrays = _Arrays()
     spec: dict[str, Any] = {"live": live, **_spec(model, points, arrays), "arrays": arrays.places}
+    decodes = bool(spec["decoder"] or live)
+    spec |= _walks(model, points) if decodes else {"effects": [], "directions": {}}
     script = "".join(asset(name, PACKAGE) for name in PROGRAM)
     script = f'(() => {{\n"use strict";\n{script}}})();\n'
     style = asset("page.css") + asset("map.css", PACKAGE)
@@ -154,7 +159,7 @@ def map_html(
         script=script,
         style_hash=_hash(f"\n{style}"),
         script_hash=_hash(f"\n{script}"),
-        decodes=bool(spec["decoder"] or live),
+        decodes=decodes,
         noun=points.noun,
         significant=significant,
     )
@@ -233,6 +238,22 @@ def _spec(model: Estimator, points: MapPoints, arrays: _Arrays) -> dict[str, Any
         return spec
     _add_grid(spec, model, points, arrays)
     return spec
+
+
+def _walks(model: Estimator, points: MapPoints) -> dict[str, Any]:
+    """The numbers of the code with the largest effects, and the directions of the classes."""
+    effects = code_effects(model, points.codes)
+    largest = np.argsort(-effects, kind="stable")[:MAX_SLIDERS]
+    directions: dict[str, list[float]] = {}
+    if points.labels is not None and 1 < len(points.labels.names) <= MAX_DIRECTIONS:
+        names = np.array(points.labels.names)[points.labels.index]
+        if len(np.unique(names)) > 1:
+            found = attribute_directions(points.codes, names)
+            directions = {name: way.tolist() for name, way in found.items()}
+    return {
+        "effects": [[int(j), float(effects[j])] for j in largest],
+        "directions": directions,
+    }
 
 
 def _add_labels(spec: dict[str, Any], labels: Labels | None, arrays: _Arrays) -> None:

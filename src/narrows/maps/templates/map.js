@@ -56,6 +56,7 @@ class MapPage {
     this.selection = null;
     this.path = null;
     this.ticket = 0; // of the latest original asked for: an older answer is not drawn
+    this.makeSliders();
     this.colorBy(spec.color_by[0].id);
     this.listen();
     if (this.live) this.live.listen(this);
@@ -347,6 +348,8 @@ class MapPage {
   // A code and what it decodes to; the answer is the ticket of what is shown now.
   show(words, code, caption, original = null) {
     const ticket = ++this.ticket, start = performance.now();
+    this.code = code;
+    for (const [j, slider] of this.sliders) slider.value = code[j];
     byId("what").textContent = words;
     paintCode(byId("code"), code, this.spec.code.mean, this.spec.code.deviation);
     const numbers = code.map(number).join(", ");
@@ -362,6 +365,42 @@ class MapPage {
     if (this.decode) paint(this.decode(code));
     else if (this.live) this.live.latest([code]).then((rows) => rows && ticket === this.ticket && paint(rows[0]));
     return ticket;
+  }
+
+  // ------------------------------------------------------------------ the numbers of the code
+
+  makeSliders() { // for the numbers with the largest effect on the reconstruction
+    const { mean, deviation } = this.spec.code, list = byId("numbers");
+    this.sliders = this.spec.effects.map(([j, effect]) => {
+      const label = document.createElement("label"), slider = document.createElement("input");
+      slider.type = "range";
+      slider.min = mean[j] - 3 * deviation[j];
+      slider.max = mean[j] + 3 * deviation[j];
+      slider.step = "any";
+      slider.title = `effect ${number(effect)}: the mean squared change of the reconstruction, in scaled units, by one standard deviation`;
+      slider.addEventListener("input", () => {
+        const code = this.code ? [...this.code] : [...mean];
+        code[j] = Number(slider.value);
+        this.showCode(code);
+      });
+      label.append(span(`z${j + 1}`), slider);
+      list.append(label);
+      return [j, slider];
+    });
+    const towards = byId("towards");
+    if (!towards) return;
+    towards.addEventListener("click", () => {
+      const way = this.spec.directions[byId("towards-class").value];
+      this.showCode((this.code || mean).map((value, j) => value + way[j] / 4));
+    });
+  }
+
+  showCode(code) { // a code that was made by hand
+    const place = this.projected(code);
+    this.cursor = this.k === 1 ? [place[0], 0] : place;
+    this.hovered = -1;
+    byId("original-figure").hidden = true;
+    this.show("a code made by hand", code, "decoded");
   }
 
   // ------------------------------------------------------------------ pins and paths
