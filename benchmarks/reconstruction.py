@@ -17,6 +17,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import narrows
 from narrows.io.read import read
-from narrows.parts.networks.architectures import conv_channels, dense_widths
+from narrows.parts.networks.architectures import conv_channels, default_widths
 
 Images = NDArray[np.float32]
 Result = tuple[Images, dict[str, Any]]
@@ -73,8 +74,8 @@ def with_narrows(architecture: str) -> Callable[..., Result]:
 
 def mlp(train: Images, test: Images, k: int, seconds: float, seed: int) -> Result:
     flat = train.reshape(len(train), -1)
-    wide, narrow = dense_widths(flat.shape[1])
-    model = MLPRegressor(hidden_layer_sizes=(wide, narrow, k, narrow, wide), random_state=seed)
+    widths = default_widths(flat.shape[1], k)
+    model = MLPRegressor(hidden_layer_sizes=(*widths, k, *widths[::-1]), random_state=seed)
     epochs = 0
     for _ in _until(seconds):
         model.partial_fit(flat, flat)
@@ -85,12 +86,13 @@ def mlp(train: Images, test: Images, k: int, seconds: float, seed: int) -> Resul
 
 def _plain_dense(shape: tuple[int, ...], k: int) -> nn.Module:
     d = int(np.prod(shape))
-    a, b = dense_widths(d)
-    return nn.Sequential(
-        *(nn.Flatten(), nn.Linear(d, a), nn.ReLU(), nn.Linear(a, b), nn.ReLU(), nn.Linear(b, k)),
-        *(nn.Linear(k, b), nn.ReLU(), nn.Linear(b, a), nn.ReLU(), nn.Linear(a, d), nn.Sigmoid()),
-        nn.Unflatten(1, (1, *shape)),
-    )
+    widths = (d, *default_widths(d, k), k)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for ends in (widths, widths[::-1]):
+        for into, out in pairwise(ends):
+            layers += [nn.Linear(into, out), nn.ReLU()]
+        layers.pop()  # neither the code nor the output has a ReLU
+    return nn.Sequential(*layers, nn.Sigmoid(), nn.Unflatten(1, (1, *shape)))
 
 
 def _plain_conv(shape: tuple[int, ...], k: int) -> nn.Module:

@@ -46,7 +46,7 @@ class Task:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Hidden widths of the dense encoder: 512 and 256 for 784 pixels, fewer for less."""
+        """Hidden widths of the dense encoder, for every contender: 512 and 256 for 784 pixels."""
         if self.hidden is not None:
             return self.hidden
         first = min(512, max(64, 2 ** math.ceil(math.log2(2 * self.features))))

@@ -52,9 +52,8 @@ class Default(Contender):
 
     def options(self) -> dict[str, Any]:
         """Parameters in addition to the task's."""
-        if self.task.network != "conv" and self.task.hidden is not None:
-            return {"hidden_layer_sizes": self.task.hidden}
-        return {}
+        dense = self.task.network in ("dense", "vae")
+        return {"hidden_layer_sizes": self.task.widths} if dense else {}  # those of all contenders
 
     def validation(self, watch: Monitor) -> Any:
         """Rows to validate on; None leaves it to narrows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,3 +178,27 @@ def test_numbers_of_the_code_and_steps_towards_a_class_move_the_code(digits: Ope
     way = page.evaluate("() => Object.values(page.spec.directions)[0]")
     moved = np.array(page.evaluate("() => page.code")) - before
     assert np.allclose(moved, np.array(way) / 4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_picture_in_the_docs(browser: Any, tmp_path: Path) -> None:
+    """With NARROWS_PICTURES=1 it is written again."""
+    X, y = DIGITS.images, DIGITS.target
+    model = NeighborAutoencoder(latent_dim=2, max_epochs=100, test_size=0.1, random_state=0).fit(X)
+    write_map(model, X, tmp_path / "map.html", y=y, title="digits")
+    visit = Visit(browser, viewport={"width": 1280, "height": 860}, color_scheme="light")
+    visit.open(tmp_path / "map.html")
+    page = visit.page
+    for row in (0, 1):
+        page.evaluate(f"() => page.showPoint({row})")
+        page.click("#pin")
+    page.select_option("#path-kind", "shortest")
+    page.click("#walk")
+    page.check("#grid")
+    page.wait_for_selector("#strip canvas")
+    page.evaluate("() => page.showPoint(1)")
+    page.evaluate(FRAMES)
+    picture = page.screenshot(path=tmp_path / "map.png")
+    assert visit.said == [] and len(picture) > 50_000
+    if os.environ.get("NARROWS_PICTURES"):
+        (Path(__file__).parents[2] / "docs" / "map.png").write_bytes(picture)

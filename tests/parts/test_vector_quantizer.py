@@ -343,6 +343,6 @@ def test_a_start_is_quantised_pca_and_training_improves_it() -> None:
     pca = start.pca_.score(X)
     assert 0.5 * pca < start.score(X) < pca
     for update in ("average", "gradient"):
-        assert narrows.VQVAE(max_epochs=15, update=update, **kwargs).fit(X).score(X) > start.score(
+        assert narrows.VQVAE(max_epochs=40, update=update, **kwargs).fit(X).score(X) > start.score(
             X
         )

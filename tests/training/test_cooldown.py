@@ -21,6 +21,7 @@ X = curve(300)
 # 9 steps an epoch at a rate so high that the validation loss soon jumps about
 RUN: dict[str, Any] = {
     "latent_dim": 2,
+    "hidden_layer_sizes": (64, 32),
     "batch_size": 32,
     "learning_rate": 0.05,
     "max_epochs": 60,

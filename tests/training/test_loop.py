@@ -55,7 +55,8 @@ def test_weight_decay_is_less_where_rows_are_many_for_the_parameters() -> None:
     found = []
     for n in (1000, 50_000, 100_000):
         rows = np.random.default_rng(0).normal(size=(n, 6)).astype(np.float32)
-        ae = narrows.Autoencoder(**KWARGS, max_epochs=1, validation_fraction=0.0).fit(rows)
+        options = {**KWARGS, "hidden_layer_sizes": (64, 32), "validation_fraction": 0.0}
+        ae = narrows.Autoencoder(**options, max_epochs=1).fit(rows)
         [entry, *_] = ae.state_.train_state.optimizers["model"].param_groups
         parameters = sum(p.numel() for p in ae.model_.parameters())
         decay = entry["weight_decay"] * max(1.0, entry["lr_multiplier"])

@@ -37,7 +37,7 @@ from narrows.io.photographs import Images
 from narrows.parts.likelihoods.base import Likelihood, Range
 from narrows.parts.likelihoods.continuous import LIKELIHOODS
 from narrows.parts.model import Model
-from narrows.parts.networks.architectures import dense_widths
+from narrows.parts.networks.architectures import default_widths, dense_widths
 from narrows.parts.networks.linear_path import path_fits
 from narrows.parts.objective import part_name
 from narrows.training.batches import Rows, Scaling, as_tensor, fit_scaling, shared_axes
@@ -450,11 +450,15 @@ def _resolve(
     """The configuration with every "auto" decided."""
     shape, given, n_given = sizes.shape, own is not None, parts.model.n_given(sizes)
     obstacle = _obstacle(parts, n_given, given)
+    architecture = choose_architecture(params.architecture, shape, given)
+    hidden = _widths(params.hidden_layer_sizes)
+    if hidden is None and architecture == "dense" and parts.networks is None:
+        hidden = default_widths(math.prod(shape), sizes.latent_dim)
     return ResolvedConfig(
         shape=shape,
         latent_dim=sizes.latent_dim,
-        architecture=choose_architecture(params.architecture, shape, given),
-        hidden=_widths(params.hidden_layer_sizes),
+        architecture=architecture,
+        hidden=hidden,
         channels=_widths(params.channels),
         down=params.down,
         up=params.up,

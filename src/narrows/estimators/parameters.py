@@ -331,8 +331,9 @@ class Parameters(RunParameters):
     hidden_layer_sizes: tuple[int, ...] | str = parameter(
         "auto",
         "Widths of the dense encoder's layers, such as 512,256; the decoder mirrors them. "
-        "In a conv network: dense layers between feature maps and code. auto: about twice the "
-        "input (64 to 512), then half of that; none in a conv network.",
+        "In a conv network: dense layers between feature maps and code. auto: w, w, w/2 with w "
+        "about twice the input, 128 to 512; with 512 and a code of more than 10 numbers w, w/2; "
+        "none in a conv network.",
         kind=tuple,
         low=1,
         high=MAX_LAYER_WIDTH,

@@ -58,9 +58,28 @@ class NetworkOptions:
 
 
 def dense_widths(features: int) -> tuple[int, ...]:
-    """Two hidden widths: at least twice the input (a power of 2, 64 to 512), then half of that."""
+    """Two hidden widths: at least twice the input (a power of 2, 64 to 512), then half of that.
+
+    They are those of models fitted before `default_widths`, whose files do not name them.
+    """
     first = min(512, max(64, 2 ** math.ceil(math.log2(2 * features))))
     return first, first // 2
+
+
+# At equal seconds (3 and 10, one core) tables have .68 to 1.05 of the error with ``dense_widths``;
+# with 512 units and wide codes a third layer costs more than it gains.
+MAX_NARROW_CODE = 10  # numbers
+
+
+def default_widths(features: int, latent_dim: int) -> tuple[int, ...]:
+    """The hidden widths of a dense encoder: w, w, w/2, with w about twice the input, 128 to 512.
+
+    With w = 512 and a code of more than ten numbers they are w, w/2, which train faster.
+    """
+    first = min(512, max(128, 2 ** math.ceil(math.log2(2 * features))))
+    if first == 512 and latent_dim > MAX_NARROW_CODE:
+        return first, first // 2
+    return first, first, first // 2
 
 
 class TiedLinear(nn.Module):
