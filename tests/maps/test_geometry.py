@@ -117,6 +117,28 @@ def test_a_path_round_a_hole_is_a_string_round_a_disk() -> None:
     assert taut < path.length < 1.2 * taut  # the wall has a width
 
 
+def test_a_path_that_avoids_gaps_goes_round_a_hole_in_the_data() -> None:
+    plane = charted(lambda u, v: [u, v, 0 * u])  # the decoder does not know of the hole
+    Z = np.random.default_rng(0).uniform(-2, 2, size=(6000, 2))
+    Z = Z[np.linalg.norm(Z, axis=1) > 1]
+    a, b = [-1.5, 0.1], [1.5, 0.1]
+    straight = maps.geodesic(plane, a, b, codes=Z)
+    assert straight.length == pytest.approx(3, rel=1e-6)
+    path = maps.geodesic(plane, a, b, codes=Z, avoid_gaps=True)
+    d = np.hypot(1.5, 0.1)
+    taut = 2 * np.sqrt(d * d - 1) + np.pi - 2 * np.arctan2(0.1, 1.5) - 2 * np.arccos(1 / d)
+    assert path.length == pytest.approx(taut, rel=0.03)  # it may cut into the hole by about r
+    assert np.linalg.norm(path.codes, axis=1).min() > 0.85
+    dense = np.random.default_rng(1).uniform(-2, 2, size=(6000, 2))
+    assert maps.geodesic(plane, a, b, codes=dense, avoid_gaps=True).length < 3.001
+
+
+@pytest.mark.parametrize("codes", [None, [[0.0, 0.0], [1.0, 1.0]]])
+def test_gaps_need_codes(codes: Any) -> None:
+    with pytest.raises((ParameterError, InputError), match=r"codes"):
+        maps.geodesic(charted(sphere), [0.0, 0.0], [1.0, 1.0], codes=codes, avoid_gaps=True)
+
+
 def test_a_code_of_one_number_has_one_path_walked_at_constant_speed() -> None:
     model = charted(lambda t: [t, t**2], k=1, d=2)
     path = maps.geodesic(model, [0.0], [2.0])

@@ -162,7 +162,7 @@ def test_a_frame_keeps_its_names_without_a_warning() -> None:
 
 def test_large_images_are_shown_smaller_and_the_page_says_so() -> None:
     X = RNG.integers(0, 256, (50, 56, 70, 3), np.uint8)
-    model = fitted(X, axes="HWC", architecture="dense", hidden_layer_sizes=(4,))
+    model = fitted(X, axes="HWC", architecture="dense", hidden_layer_sizes=(4,), latent_dim=3)
     page = Parsed(map_html(model, X))
     about = page.spec["painter"]["thumbnails"]
     assert (about["width"], about["height"]) == (64, 51)

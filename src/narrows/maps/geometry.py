@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from narrows.estimators.base import Estimator
@@ -32,6 +33,9 @@ from narrows.training.batches import inference_batch
 
 Array = NDArray[np.float64]
 GRID = 48  # points along each side of the grid on which a path starts
+GAP_NEIGHBOR = 5  # the neighbour by whose distance codes are dense or not
+GAP_WIDTH = 1.5  # times that distance: what is farther from all codes is a gap
+GAP_COST = 10.0  # of a path that lies twice as far away, as a multiple of its energy
 MAX_GRID_NUMBERS = 2**27  # decoded numbers of all nodes together: 512 MiB
 MEASURED_PIECES = 256  # chords at least in a length: its error falls with their square
 # of a number of a code: ∛ε, where truncation and float64's rounding are alike, about 1e-10
@@ -53,6 +57,7 @@ def geodesic(
     b: ArrayLike,
     *,
     codes: ArrayLike | None = None,
+    avoid_gaps: bool = False,
     n_points: int = 33,
 ) -> Geodesic:
     """The shortest path between two codes, by the length of what it decodes to.
@@ -64,7 +69,9 @@ def geodesic(
     shortest path on a grid (Dijkstra), and the shorter result is taken, so that the path goes round
     what is dear to cross. It is a local minimum: on a code of more numbers it is one near the
     straight line. The decoder alone decides: where it is smooth across a gap in the data, the path
-    may cross the gap.
+    may cross the gap. With ``avoid_gaps`` it keeps to the codes: each point of the path is also
+    charged (GAP_COST / m) (d / r − 1)² where its distance d from the nearest of ``codes`` is more
+    than r, one and a half times the median distance of a code from its fifth neighbour.
 
     Source: Shao, Kumar and Fletcher, "The Riemannian geometry of deep generative models",
     arXiv:1711.08014; Chen et al., "Metrics for deep generative models", arXiv:1711.01204.
@@ -78,6 +85,8 @@ def geodesic(
     codes : array of shape (n, k), optional
         The codes whose range the grid covers, such as ``model.transform(X)``. Without them it
         reaches beyond a and b by their distance, on each side.
+    avoid_gaps : bool
+        Whether the path keeps to ``codes``, which it then needs (at least 7).
     n_points : int, at least 3
         Codes along the path, with both ends.
 
@@ -90,10 +99,11 @@ def geodesic(
     Raises
     ------
     InputError
-        a, b or codes are of another width than the model's, or hold NaN or no numbers.
+        a, b or codes are of another width than the model's, or hold NaN or no numbers, or codes are
+        too few for ``avoid_gaps``.
     ParameterError
-        The model is no estimator with plain codes that a decoder maps smoothly to rows, or n_points
-        is too small.
+        ``avoid_gaps`` without codes; the model is no estimator with plain codes that a decoder maps
+        smoothly to rows, or n_points is too small.
 
     Examples
     --------
@@ -111,12 +121,17 @@ def geodesic(
     ends = np.concatenate([g.check(np.reshape(end, (1, -1)), n) for end, n in ((a, "a"), (b, "b"))])
     reach = np.abs(ends[0] - ends[1]).max()
     shown = np.concatenate([ends - reach, ends + reach]) if codes is None else codes
-    shown = np.concatenate([g.check(shown, "codes"), ends])
+    shown = g.check(shown, "codes")
+    if avoid_gaps and codes is None:
+        raise ParameterError("avoid_gaps=True needs codes, such as codes=model.transform(X).")
+    gaps = Gaps(np.concatenate([shown, ends])) if avoid_gaps else None
+    low, high = np.minimum(shown.min(0), ends.min(0)), np.maximum(shown.max(0), ends.max(0))
     starts = [np.linspace(ends[0], ends[1], n_points)]
     if g.width == 2 and reach > 0:
-        starts.append(_path_on_grid(g, ends, shown.min(0), shown.max(0), n_points))
-    paths = [_shortened(g, start) for start in starts]
-    return min((Geodesic(path, _length(g, path)) for path in paths), key=lambda found: found.length)
+        starts.append(_path_on_grid(g, ends, low, high, n_points, gaps))
+    found = [_shortened(g, start, gaps) for start in starts]
+    path = min(found, key=lambda one: _length(g, one) * (1 + _gap_cost(one, gaps)))
+    return Geodesic(path, _length(g, path))
 
 
 def path_length(model: Estimator, codes: ArrayLike) -> float:
@@ -209,19 +224,48 @@ def magnification(model: Estimator, Z: ArrayLike) -> Array:
     return np.concatenate(found)
 
 
+class Gaps:
+    """How far codes are from the data: 0 where data are, more in a gap.
+
+    For a code at the distance d from the nearest code of the data it is (d / r − 1)² from d = r on,
+    where r is ``GAP_WIDTH`` times the median distance of those codes from their fifth neighbour.
+
+    Raises `InputError` for fewer than 7 codes.
+    """
+
+    def __init__(self, codes: Array) -> None:
+        if len(codes) <= GAP_NEIGHBOR:
+            raise InputError(f"{len(codes)} codes are too few to know where gaps are; give more.")
+        self.codes, self.tree = codes, KDTree(codes)
+        far = self.tree.query(codes, GAP_NEIGHBOR + 1)[0][:, -1]
+        self.radius = max(GAP_WIDTH * float(np.median(far)), np.finfo(float).tiny)
+
+    def __call__(self, z: Array) -> tuple[Array, Array]:
+        """The measure at codes (n, k), and its gradient."""
+        distance, nearest = self.tree.query(z)
+        excess = np.maximum(distance / self.radius - 1, 0)
+        away = (z - self.codes[nearest]) / np.maximum(distance, 1e-300)[:, None]
+        return excess**2, (2 * excess / self.radius)[:, None] * away
+
+
+def _gap_cost(path: Array, gaps: Gaps | None) -> float:
+    return 0.0 if gaps is None else GAP_COST * float(gaps(path)[0].mean())
+
+
 class MetricGrid(NamedTuple):
     """What the decoder does on a grid of a map of two numbers, for a page that shows it.
 
     ``lengths`` (8, GRID, GRID) is how far the reconstruction moves from each node along each of
     ``STEPS``, infinite where a step leaves the grid; ``stretch`` (GRID, GRID) is √det JᵀJ by
-    differences between nodes. The first axis of the grid is that of the code's first number, from
-    ``low`` to ``high``, (2,).
+    differences between nodes, ``gaps`` (GRID, GRID) the measure of `Gaps`. The first axis of the
+    grid is that of the code's first number, from ``low`` to ``high``, (2,).
     """
 
     low: Array
     high: Array
     lengths: NDArray[np.float32]
     stretch: NDArray[np.float32]
+    gaps: NDArray[np.float32]
 
 
 def metric_grid(model: Estimator, codes: ArrayLike) -> MetricGrid:
@@ -247,7 +291,11 @@ def metric_grid(model: Estimator, codes: ArrayLike) -> MetricGrid:
     a, b = (np.gradient(decoded, (high[i] - low[i]) / (GRID - 1), axis=i) for i in range(2))
     square = (a * a).sum(-1) * (b * b).sum(-1) - (a * b).sum(-1) ** 2
     stretch = np.sqrt(np.maximum(square, 0)).astype(np.float32)
-    return MetricGrid(low, high, lengths.reshape(-1, GRID, GRID), stretch)
+    empty = np.zeros(GRID * GRID)
+    if len(shown) > GAP_NEIGHBOR:
+        empty = Gaps(shown)(_nodes(low, high))[0]
+    gaps = empty.reshape(GRID, GRID).astype(np.float32)
+    return MetricGrid(low, high, lengths.reshape(-1, GRID, GRID), stretch, gaps)
 
 
 class _Decoder:
@@ -337,8 +385,8 @@ def _along(path: Array, at: NDArray[Any], places: NDArray[Any]) -> Array:
     return np.stack([np.interp(places, at, column) for column in path.T], 1)
 
 
-def _shortened(g: _Decoder, start: Array) -> Array:
-    """The path of the least energy near ``start``, its ends kept."""
+def _shortened(g: _Decoder, start: Array, gaps: Gaps | None) -> Array:
+    """The path of the least energy near ``start``, its ends kept; what gaps cost is added."""
     m = len(start) - 1
     # inner codes = start + basis · numbers, in which the energy of a flat map has equal curvature
     # in all directions: L-BFGS then takes tens of steps in place of hundreds
@@ -352,19 +400,29 @@ def _shortened(g: _Decoder, start: Array) -> Array:
         return path
 
     def energy(numbers: Array) -> tuple[float, Array]:
-        z = torch.from_numpy(moved(numbers)).to(g.device).requires_grad_()
+        path = moved(numbers)
+        z = torch.from_numpy(path).to(g.device).requires_grad_()
         total = m * g(z).diff(dim=0).square().sum() / scale
         (slope,) = torch.autograd.grad(total, z)
-        return total.item(), (basis.T @ slope[1:-1].cpu().numpy()).ravel()
+        value, slopes = total.item(), slope.cpu().numpy()
+        if gaps is not None:
+            found, uphill = gaps(path)
+            value += GAP_COST / m * float(found.sum())
+            slopes = slopes + GAP_COST / m * uphill
+        return value, (basis.T @ slopes[1:-1]).ravel()
 
-    scale = energy(zeros)[0]
+    with torch.no_grad():
+        rows = g(torch.from_numpy(start).to(g.device))
+    scale = m * float(rows.diff(dim=0).square().sum())
     if not np.isfinite(scale) or scale == 0:  # nothing moves: a map of one point, or a is b
         return start
     options = {"maxiter": 1000, "maxcor": 20, "ftol": 1e-11, "gtol": 1e-7}
     return moved(minimize(energy, zeros, jac=True, method="L-BFGS-B", options=options).x)
 
 
-def _path_on_grid(g: _Decoder, ends: Array, low: Array, high: Array, n_points: int) -> Array:
+def _path_on_grid(
+    g: _Decoder, ends: Array, low: Array, high: Array, n_points: int, gaps: Gaps | None
+) -> Array:
     """The shortest path on a grid from low to high, with points evenly spaced on it."""
     high = np.where(high > low, high, low + 1e-9)
     numbers, decoded = _decoded_nodes(g, low, high)
@@ -372,6 +430,9 @@ def _path_on_grid(g: _Decoder, ends: Array, low: Array, high: Array, n_points: i
     edges = [_edges(numbers, decoded, *step) for step in STEPS]
     begin, end, cost = (np.concatenate(part) for part in zip(*edges, strict=True))
     cost = np.maximum(cost, np.finfo(np.float32).tiny)  # scipy takes 0 for no edge
+    if gaps is not None:
+        dear = GAP_COST * gaps(nodes)[0]
+        cost = cost * (1 + (dear[begin] + dear[end]) / 2)
     graph = coo_array((cost, (begin, end)), shape=(len(nodes), len(nodes))).tocsr()
     first, last = (int(np.abs((nodes - e) / (high - low)).sum(1).argmin()) for e in ends)
     before = dijkstra(graph, directed=False, indices=first, return_predecessors=True)[1]

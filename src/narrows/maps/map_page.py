@@ -274,6 +274,7 @@ def _add_grid(spec: dict[str, Any], model: Estimator, points: MapPoints, arrays:
         return
     arrays.add("edges", grid.lengths)
     arrays.add("stretch", grid.stretch)
+    arrays.add("gaps", grid.gaps)
     ends = {"low": grid.low.tolist(), "high": grid.high.tolist()}
     spec["grid"] = {"size": GRID, "steps": STEPS, **ends}
 

@@ -447,7 +447,7 @@ class MapPage {
     const { grid } = this.spec;
     let codes = straight;
     if (kind === "spherical") codes = spherical(a.code, b.code, steps);
-    if (kind === "shortest") codes = along(shortest(grid, this.arrays.edges, a.code, b.code), steps);
+    if (kind === "shortest") codes = along(shortest(grid, this.arrays, a.code, b.code), steps);
     const rows = await this.rowsOf(codes);
     const { scale } = this.spec, length = pathLength(rows, scale);
     const plain = pathLength(await this.rowsOf(straight), scale);
@@ -787,8 +787,9 @@ function spherical(a, b, steps) { // about the origin; directions and lengths ch
 }
 
 // The shortest way between two codes on the grid of `edges` (Dijkstra): each node has the lengths of
-// its steps to eight neighbours, and through theirs to the eight opposite ones.
-function shortest(grid, edges, from, to) {
+// its steps to eight neighbours, and through theirs to the eight opposite ones. Where no data are, in
+// `gaps`, a step counts for more, as in maps/geometry.py: the path goes round.
+function shortest(grid, { edges, gaps }, from, to) {
   const { size, low, high, steps } = grid, n = size * size;
   const node = (code) => [0, 1].map((i) =>
     Math.round(Math.min(1, Math.max(0, (code[i] - low[i]) / (high[i] - low[i]))) * (size - 1)));
@@ -807,7 +808,8 @@ function shortest(grid, edges, from, to) {
         const a = x + sign * dx, b = y + sign * dy;
         if (a < 0 || b < 0 || a >= size || b >= size) continue;
         const start = sign === 1 ? best : number([a, b]); // an edge belongs to its lower end
-        const length = far[best] + edges[s * n + start], next = number([a, b]);
+        const next = number([a, b]), dear = 1 + 5 * (gaps[best] + gaps[next]);
+        const length = far[best] + dear * edges[s * n + start];
         if (length < far[next]) {
           far[next] = length;
           before[next] = best;
