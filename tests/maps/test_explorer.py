@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -129,6 +130,33 @@ def test_a_dropped_image_gets_its_code(explorer: Explorer) -> None:
     assert np.isfinite(answer["error"])
 
 
+def test_an_image_that_claims_too_many_pixels_is_refused(explorer: Explorer) -> None:
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, "PNG")
+    assert asked(explorer, "encode", file.getvalue())[0] == 400
+
+
+def test_missing_values_stay_missing() -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    rows[3, 1] = np.nan
+    model = Autoencoder(latent_dim=2, max_epochs=1, missing="mask", random_state=0).fit(rows)
+    for explorer in started(Explorer(model, rows)):
+        body = asked(explorer, "corrupt", {"row": 3, "noise": 0})[1]
+        assert np.isnan(np.frombuffer(body, "<f4").reshape(2, 4)[0]).tolist() == [0, 1, 0, 0]
+        answer = json.loads(asked(explorer, "encode", b"1,,3,4\n")[1])
+        assert answer["row"] == [1, None, 3, 4]
+
+
+def test_columns_in_another_order_are_refused() -> None:
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=list("abc"))
+    model = Autoencoder(latent_dim=2, max_epochs=1, random_state=0).fit(frame)
+    for explorer in started(Explorer(model, frame)):
+        status, words = asked(explorer, "encode", b"b,a,c\n1,2,3\n")
+        assert status == 400 and b"in this order" in words
+        assert asked(explorer, "encode", b"a,b,c\n1,2,3\n")[0] == 200
+        assert asked(explorer, "encode", b"a,b,c\n1,2,3\n4,5,6\n")[0] == 400
+
+
 def test_a_dropped_row_gets_its_code(table: Explorer) -> None:
     status, body = asked(table, "encode", b"a,b,c,d\n1,2,3,4\n")
     assert status == 200
@@ -139,7 +167,7 @@ def test_a_dropped_row_gets_its_code(table: Explorer) -> None:
 
 def test_noise_of_0_changes_nothing_and_more_changes_more(table: Explorer) -> None:
     found = []
-    for noise in (0, 0.1, 1):
+    for noise in (0, 0.001, 5):
         body = asked(table, "corrupt", {"row": 3, "noise": noise})[1]
         noisy, _ = np.frombuffer(body, "<f4").reshape(2, 4)
         found.append(np.abs(noisy - table.rows[3]).max())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ import pytest
 from sklearn.datasets import load_digits
 from tests.helpers.browser import Visit, chromium
 
-from narrows import NeighborAutoencoder
+from narrows import Autoencoder, ConditionalVAE, NeighborAutoencoder
 from narrows.maps import write_map
+from narrows.maps.geometry import metric_grid
 
 DIGITS = load_digits()
 FRAMES = "() => new Promise((d) => requestAnimationFrame(() => requestAnimationFrame(d)))"
@@ -50,6 +52,12 @@ def digits(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
 
 def test_hover_shows_the_row_with_its_code_and_reconstruction(digits: Opened) -> None:
     page = digits.visit.page
+    box = page.locator("#overlay").bounding_box()
+    left, top = page.evaluate("() => page.map.toScreen(...page.placeOf(17))")
+    page.mouse.move(box["x"] + left, box["y"] + top)
+    page.evaluate(FRAMES)
+    nearest = page.evaluate("([x, y]) => page.map.nearest(x, y)", [left, top])
+    assert page.evaluate("() => page.hovered") == nearest
     page.evaluate("() => page.showPoint(17)")
     assert page.locator("#what").inner_text().startswith("row 17 · class <b>7</b></script>")
     page.wait_for_selector("#original:visible")
@@ -80,6 +88,7 @@ def test_a_thousand_random_codes_decode_as_inverse_transform_does(digits: Opened
 def test_a_drag_decodes_the_place_under_the_pointer(digits: Opened) -> None:
     page = digits.visit.page
     digits.visit.drag((300, 300), (330, 310), (360, 330))
+    page.evaluate(FRAMES)
     cursor = page.evaluate("() => page.cursor")
     place = page.evaluate("() => page.map.toMap(360, 330)")
     assert np.allclose(cursor, place)
@@ -113,12 +122,33 @@ def test_two_pins_make_a_path(digits: Opened) -> None:
         page.evaluate(f"() => page.showPoint({row})")
         page.click("#pin")
     for kind in ("straight", "spherical", "shortest"):
+        page.evaluate("() => document.getElementById('strip').replaceChildren()")
         page.select_option("#path-kind", kind)
         page.click("#walk")
         page.wait_for_selector("#strip canvas")
-        ends = page.evaluate("() => [page.path.codes[0], page.path.codes[32]]")
-        codes = np.asarray(digits.model.transform(digits.X[[3, 40]]))
-        assert np.allclose(ends, codes, atol=1e-5)
+        found = np.array(page.evaluate("() => page.path.codes"))
+        a, b = codes = np.asarray(digits.model.transform(digits.X[[3, 40]]), float)
+        assert np.allclose(found[[0, 32]], codes, atol=1e-5)
+        if kind == "straight":
+            assert np.allclose(found, np.linspace(a, b, 33), atol=1e-5)
+        elif kind == "spherical":
+            turned = np.unwrap(np.arctan2(found[:, 1], found[:, 0]))
+            assert np.allclose(np.diff(turned, 2), 0, atol=1e-5)  # at constant speed
+        else:
+            assert grid_cost(digits, found) <= grid_cost(digits, np.linspace(a, b, 33)) * 1.05
+
+
+def grid_cost(digits: Opened, path: Any) -> float:
+    """What the page's shortest path minimises, along any path."""
+    grid = metric_grid(digits.model, digits.model.transform(digits.X))
+    fine = np.concatenate([np.linspace(a, b, 20) for a, b in pairwise(path)])
+    place = np.rint((fine - grid.low) / (grid.high - grid.low) * 47).astype(int).clip(0, 47)
+    dear = 1 + 10 * grid.gaps[place[:, 0], place[:, 1]]
+    rows = np.asarray(digits.model.inverse_transform(fine.astype(np.float32))).reshape(
+        len(fine), -1
+    )
+    steps = np.linalg.norm(np.diff(rows, axis=0), axis=1)
+    return float((steps * (dear[1:] + dear[:-1]) / 2).sum())
 
 
 def test_the_keyboard_reaches_everything_that_the_pointer_does(digits: Opened) -> None:
@@ -178,6 +208,39 @@ def test_numbers_of_the_code_and_steps_towards_a_class_move_the_code(digits: Ope
     way = page.evaluate("() => Object.values(page.spec.directions)[0]")
     moved = np.array(page.evaluate("() => page.code")) - before
     assert np.allclose(moved, np.array(way) / 4, atol=1e-5)
+
+
+def test_without_a_decoder_the_page_shows_rows_and_no_tools_to_decode(
+    browser: Any, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 4))
+    y = np.arange(50) % 2
+    model = ConditionalVAE(latent_dim=3, max_epochs=1, random_state=0).fit(rows, y)
+    write_map(model, rows, tmp_path / "map.html", y=y)
+    visit = Visit(browser)
+    visit.open(tmp_path / "map.html")
+    for hidden in ("#pin", "#numbers", "#grid"):
+        assert not visit.page.locator(hidden).is_visible()
+    visit.page.evaluate("() => page.showPoint(3)")
+    assert visit.page.locator("#restored-caption").inner_text() == "original"
+    assert "narrows explore" in visit.page.locator(".quality").inner_text()
+    assert visit.said == []
+
+
+def test_a_pin_keeps_the_code_that_is_shown_and_not_its_projection(
+    browser: Any, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 6))
+    model = Autoencoder(latent_dim=4, max_epochs=1, random_state=0).fit(rows)
+    write_map(model, rows, tmp_path / "map.html")
+    visit = Visit(browser)
+    visit.open(tmp_path / "map.html")
+    page = visit.page
+    page.evaluate("() => page.showPoint(5)")
+    page.locator("#numbers input").nth(3).fill("2")
+    page.click("#pin")
+    assert page.evaluate("() => page.pins[0].code") == page.evaluate("() => page.code")
+    assert visit.said == []
 
 
 @pytest.mark.slow

@@ -13,20 +13,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
-from narrows import Autoencoder, FileError, InputError, NeighborAutoencoder
-from narrows.maps import compare_maps, geodesic, write_map
+from narrows import Autoencoder, FileError, InputError, NeighborAutoencoder, ParameterError
+from narrows.maps import compare_maps, geodesic, trustworthiness, write_map
 from narrows.maps.geometry import metric_grid
 from narrows.maps.map_page import map_html
 from narrows.maps.thumbnails import make_thumbnails, shrunk
+from narrows.report import measured_rows
 
 DIGITS = load_digits()
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(120, 5))
-KINDS = {"f4": "<f4", "u1": "|u1", "u2": "<u2", "u4": "<u4"}
+KINDS = {"f4": "<f4", "f8": "<f8", "u1": "|u1", "u2": "<u2", "u4": "<u4"}
 
 
 def fitted(X: Any, **more: Any) -> Any:
@@ -64,7 +67,7 @@ def test_the_page_holds_codes_errors_and_labels() -> None:
     assert np.array_equal(page.arrays["x"], codes[:, 0])
     assert np.allclose(page.arrays["errors"], -model.score_samples(TABLE))
     assert np.array_equal(page.arrays["labels"], y)
-    assert np.array_equal(page.arrays["originals"].reshape(-1, 5), TABLE.astype(np.float32))
+    assert np.array_equal(page.arrays["originals"].reshape(-1, 5), TABLE)  # float64
     assert page.spec["n"] == 120 and "rows" not in page.arrays
 
 
@@ -106,7 +109,7 @@ def test_names_are_escaped(title: str) -> None:
 
 def test_one_row_has_a_page() -> None:
     page = Parsed(map_html(fitted(TABLE), TABLE[:1]))
-    assert page.spec["n"] == 1 and "Quality is measured from 40 rows on" in page.html
+    assert page.spec["n"] == 1 and "Quality is measured from 40 rows" in page.html
 
 
 def test_codes_of_one_number_are_spread_in_height() -> None:
@@ -130,7 +133,7 @@ def test_five_hundred_classes_and_measurements_are_colours() -> None:
     names = [f"class {i}" for i in np.arange(1000) % 500]
     assert len(Parsed(map_html(model, X, y=names)).spec["label_names"]) == 500
     measured = Parsed(map_html(model, X, y=RNG.normal(size=1000)))
-    assert measured.spec["label_names"] is None and measured.arrays["labels"].dtype == np.float32
+    assert measured.spec["label_names"] is None and measured.arrays["labels"].dtype == np.float64
 
 
 def test_missing_values_stay_missing() -> None:
@@ -144,12 +147,45 @@ def test_missing_values_stay_missing() -> None:
     assert np.array_equal(np.isnan(shown), np.isnan(X[kept]))
 
 
+def test_quality_is_measured_on_held_out_rows_without_missing_values() -> None:
+    X = RNG.normal(size=(400, 5))
+    X[::3, 0] = np.nan
+    model = fitted(X, missing="mask", test_size=0.25)
+    held = measured_rows(model, X).rows
+    whole = held[np.isfinite(X[held]).all(1)]
+    page = Parsed(map_html(model, X))
+    assert f"Measured on {len(whole)} rows without missing values" in page.html
+    trust = trustworthiness(
+        model.state_.scaling.apply(torch.from_numpy(X[whole])).numpy(), model.transform(X[whole])
+    )
+    assert f"<td>{trust:.3f}</td>" in page.html
+    few = Parsed(map_html(model, np.where(RNG.random(X.shape) < 0.9, np.nan, X)))
+    assert "Quality is measured from 40 rows without missing values on" in few.html
+
+
+def test_rows_that_are_all_equal_have_a_page() -> None:
+    X = np.ones((60, 3)) * [1, 2, 3]
+    assert Parsed(map_html(fitted(TABLE[:, :3]), X)).spec["n"] == 60
+
+
+def test_rows_that_are_read_by_slices_have_the_same_page(tmp_path: Path) -> None:
+    model = fitted(TABLE)
+    np.save(tmp_path / "rows.npy", TABLE)
+    lazy = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    assert map_html(model, lazy) == map_html(model, TABLE)
+
+
+def test_other_models_are_refused() -> None:
+    with pytest.raises(ParameterError, match="inverse_transform"):
+        map_html(PCA(2).fit(TABLE), TABLE)  # type: ignore[arg-type]
+
+
 def test_of_too_many_rows_a_sample_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("narrows.maps.map_points.MAX_NUMBERS", 350)
+    monkeypatch.setattr("narrows.maps.map_points.MAX_NUMBERS", 600)
     page = Parsed(map_html(fitted(TABLE), TABLE))
     rows = page.arrays["rows"]
     assert page.spec["n"] == 50 == len(np.unique(rows))
-    assert np.array_equal(page.arrays["originals"].reshape(-1, 5), TABLE.astype("f4")[rows])
+    assert np.array_equal(page.arrays["originals"].reshape(-1, 5), TABLE[rows])
     assert "Of 120 rows 50 are shown" in page.html
 
 

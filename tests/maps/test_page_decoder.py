@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.helpers.browser import chromium
 
 from narrows import Autoencoder, ConditionalVAE, VariationalAutoencoder
@@ -51,7 +52,11 @@ def page() -> Iterator[Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_the_page_decodes_as_inverse_transform_does(page: Any, case: str) -> None:
     X, more = CASES[case]
-    model = Autoencoder(latent_dim=3, max_epochs=1, random_state=0, **more).fit(X)
+    model = Autoencoder(latent_dim=3, max_epochs=0, random_state=0, **more).fit(X)
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # at the start last layers are zero, and no other layer would count
+        for weight in model.state_.model.g.parameters():
+            weight += 0.3 * torch.randn(weight.shape, generator=rng)
     Z = (RNG.normal(size=(40, 3)) * 2).astype(np.float32)
     decoder = page_decoder(model)
     found = page.evaluate(
@@ -67,7 +72,8 @@ def test_the_page_decodes_as_inverse_transform_does(page: Any, case: str) -> Non
         assert (rows != expected).mean() < 0.01  # only where rounding ties
     else:
         scale = np.asarray(model.state_.scaling.scale)
-        assert np.abs((rows - expected) / np.maximum(scale, 1e-9)).max() < 2e-5
+        assert np.std(expected / scale) > 0.3
+        assert np.abs((rows - expected) / scale).max() < 1e-4
 
 
 def test_a_decoder_that_the_page_cannot_compute_is_refused_with_advice() -> None:

@@ -10,10 +10,12 @@ import click
 
 from narrows.cli.apply import labels_of, loaded, rows_for
 from narrows.cli.fit import fit_rows, rows_to_fit
-from narrows.cli.options import literal, output_option, overwrite_option, resize_option
+from narrows.cli.options import is_given, literal, output_option, overwrite_option, resize_option
 from narrows.io.write import PAGES, check_output
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from narrows.estimators.base import Estimator
     from narrows.io.read import Data
 
@@ -41,7 +43,10 @@ TEST_SIZE = 0.1  # kept back, so that the map is measured on rows that it has no
 @resize_option
 @overwrite_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@click.pass_context
 def map_(
+    ctx: click.Context,
+    /,
     data: str,
     out: str,
     model: str | None,
@@ -63,14 +68,20 @@ def map_(
     from narrows.io.read import read_labels
 
     path = check_output(out, PAGES, overwrite=overwrite)
+    given = None if labels is None else read_labels(labels)  # before a fit of minutes
     if model is None:
-        estimator, source = _fitted(data, resize, max_time, seed, save_model, overwrite, quiet)
-    elif save_model is not None:
-        raise click.UsageError("--save-model is for a model that is fitted; here -m gives one.")
+        estimator, source = _fitted(
+            data, resize, max_time, seed, save_model, overwrite, quiet, given
+        )
     else:
+        for name in ("save_model", "max_time", "seed"):
+            if is_given(ctx, name):
+                raise click.UsageError(
+                    f"--{name.replace('_', '-')} is for a model that is fitted; here -m gives one."
+                )
         estimator = loaded(model, "reconstruct")
         source = rows_for(estimator, data, resize)
-    y = labels_of(source) if labels is None else read_labels(labels)
+    y = labels_of(source) if given is None else given
     title = f"{Path(data).name} by {type(estimator).__name__}"
     _write(estimator, source, path, y, title, overwrite)
     if not quiet:
@@ -94,9 +105,11 @@ def _fitted(
     save_model: str | None,
     overwrite: bool,
     quiet: bool,
+    labels: NDArray[Any] | None,
 ) -> tuple[Estimator, Data]:
     """A model of DATA whose codes are a map, and DATA."""
     from narrows import NeighborAutoencoder
+    from narrows.report.measures import parse_labels
 
     if save_model is not None:
         check_output(save_model, [".safetensors"], overwrite=overwrite)
@@ -108,6 +121,8 @@ def _fitted(
         verbose=False if quiet else "auto",
     )
     source = rows_to_fit(estimator, data, resize)
+    if labels is not None:
+        parse_labels(labels, len(source.X))  # raises unless there is one for each row
     fit_rows(estimator, source, None)
     if save_model is not None:
         estimator.save(save_model, overwrite=overwrite)

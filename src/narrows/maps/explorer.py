@@ -9,9 +9,12 @@ opened. The standard library's server is enough for one user and five questions.
 from __future__ import annotations
 
 import json
+import math
 import secrets
+import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from http import HTTPStatus
@@ -24,8 +27,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from narrows.estimators.base import Estimator, with_feature_names
 from narrows.exceptions import InputError, NarrowsError, ParameterError
-from narrows.io.image_files import read_pixels
+from narrows.io.image_files import read_header, read_pixels
 from narrows.io.read import read
+from narrows.maps.geometry import check_estimator
 from narrows.maps.map_page import map_html
 from narrows.models.denoising_autoencoder import DenoisingAutoencoder
 
@@ -64,6 +68,8 @@ class Explorer:
         title: str | None = None,
         port: int = 0,
     ) -> None:
+        check_estimator(model)
+        self.names = model.state_.spec.feature_names
         self.model = with_feature_names(model, None)
         self.rows = model._validate(X)
         self.token = secrets.token_urlsafe(16)
@@ -74,10 +80,12 @@ class Explorer:
             "corrupt": self.corrupt,
             "sample": self.sample,
         }
-        live = {"base": f"/{self.token}/", "samples": hasattr(model, "sample")}
-        self.page = map_html(
-            model, X, y=y, feature_names=feature_names, title=title, live=live
-        ).encode()
+        live = {
+            "base": f"/{self.token}/",
+            "samples": hasattr(model, "sample"),
+            "noise": not isinstance(model, DenoisingAutoencoder),  # which has its own
+            "most": MAX_BODY,
+        }
         try:
             self.server = _Server(("127.0.0.1", port), self)
         except OSError as error:
@@ -86,6 +94,12 @@ class Explorer:
                 "that is free."
             ) from error
         self.port = int(self.server.server_address[1])
+        try:
+            page = map_html(model, X, y=y, feature_names=feature_names, title=title, live=live)
+        except BaseException:
+            self.server.server_close()
+            raise
+        self.page = page.encode()
 
     @property
     def address(self) -> str:
@@ -149,7 +163,7 @@ class Explorer:
         return self._rows(np.concatenate([noisy, np.asarray(self.model.reconstruct(noisy))]))
 
     def sample(self, body: bytes) -> Answer:
-        """The code of a new sample."""
+        """A new row, and the code that the encoder gives it."""
         if not hasattr(self.model, "sample"):
             raise InputError("This model has no prior to draw samples from.")
         row = np.asarray(self.model.sample(1))
@@ -163,21 +177,29 @@ class Explorer:
                 path = Path(folder) / "image"
                 path.write_bytes(body)
                 try:
+                    read_header(path)  # refuses too many pixels before they are decoded
                     return self._image(read_pixels(path, (layout.shape[1], layout.shape[2])))
                 except NarrowsError as error:
                     raise InputError("The file is no image that narrows reads.") from error
             path = Path(folder) / "rows.csv"
             path.write_bytes(body)
             try:
-                table = np.asarray(read(path).X)
+                data = read(path)
+                table = np.asarray(data.X)
             except NarrowsError as error:
-                raise InputError("The file is no CSV file of numbers.") from error
-        if table[0].size != layout.n_features:
+                raise InputError(str(error).replace(str(path), "the file")) from error
+        names = data.feature_names
+        if names is not None and self.names is not None and names != list(self.names):
             raise InputError(
-                f"A row of the file has {table[0].size} numbers; the model takes "
-                f"{layout.n_features}."
+                f"The file's columns are {', '.join(names[:5])} …; the model was fitted on "
+                f"{', '.join(self.names[:5])} …: give these columns in this order."
             )
-        return np.asarray(table[:1].reshape(1, *layout.user_shape).astype(np.float64))
+        if table.size != layout.n_features:
+            raise InputError(
+                f"The file holds {table.size:,} numbers; the model takes one row of "
+                f"{layout.n_features:,}."
+            )
+        return np.asarray(table.reshape(1, *layout.user_shape).astype(np.float64))
 
     def _image(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Pixels (H, W) or (H, W, 3) with the channels and the range of the model's images."""
@@ -186,10 +208,10 @@ class Explorer:
         if planes.shape[2] != layout.shape[0]:
             planes = np.repeat(planes.mean(2, keepdims=True), layout.shape[0], 2)
         rows = np.moveaxis(planes, -1, 0)[None]
-        if np.dtype(layout.dtype) == pixels.dtype:
-            return layout.from_model(rows)
         white = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
         low, high = self.value_range
+        if np.dtype(layout.dtype) == pixels.dtype and high > white / 2:
+            return layout.from_model(rows)  # the model's images are of this range, too
         return layout.from_model(low + rows / white * (high - low))
 
     @cached_property
@@ -201,14 +223,14 @@ class Explorer:
         some = self.rows[:1000]
         return float(np.nanmin(some)), float(np.nanmax(some))
 
-    def _flat(self, rows: NDArray[Any]) -> list[float]:
-        """The first row in the networks' layout, as the page draws it."""
-        return [float(value) for value in self._in_layout(rows)[0]]
+    def _flat(self, rows: NDArray[Any]) -> list[float | None]:
+        """The first row in the networks' layout, as the page draws it; JSON has no NaN."""
+        values = self._in_layout(rows)[0].tolist()
+        return [value if math.isfinite(value) else None for value in values]
 
     def _in_layout(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         shaped = self.model.state_.spec.layout.to_model(rows)
-        flat: NDArray[np.float32] = shaped.reshape(len(shaped), -1).astype("<f4")
-        return np.nan_to_num(flat)
+        return np.asarray(shaped.reshape(len(shaped), -1).astype("<f4"))
 
     def _rows(self, rows: NDArray[Any]) -> Answer:
         found = self._in_layout(rows)
@@ -223,7 +245,9 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no news."""
+        """A client that has gone is no news; anything else is told in the terminal."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -253,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.NOT_FOUND, "There is no such question.")
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        if not length.isdecimal() or len(length) > 12 or int(length) > MAX_BODY:
             self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {MAX_BODY:,} bytes are read.")
             return
         body = self.rfile.read(int(length))
@@ -262,8 +286,10 @@ class _Handler(BaseHTTPRequestHandler):
                 kind, answer, more = question(body)
         except NarrowsError as error:
             self._say(HTTPStatus.BAD_REQUEST, str(error))
-        except Exception as error:  # the page shows it, and the server goes on
-            self._say(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
+        except Exception:  # a bug: the server goes on
+            traceback.print_exc()
+            words = "The model could not answer; the terminal says why."
+            self._say(HTTPStatus.INTERNAL_SERVER_ERROR, words)
         else:
             self._send(HTTPStatus.OK, kind, answer, more)
 

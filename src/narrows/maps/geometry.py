@@ -36,7 +36,7 @@ GRID = 48  # points along each side of the grid on which a path starts
 GAP_NEIGHBOR = 5  # the neighbour by whose distance codes are dense or not
 GAP_WIDTH = 1.5  # times that distance: what is farther from all codes is a gap
 GAP_COST = 10.0  # of a path that lies twice as far away, as a multiple of its energy
-MAX_GRID_NUMBERS = 2**27  # decoded numbers of all nodes together: 512 MiB
+MAX_GRID_NUMBERS = 2**25  # decoded numbers of all nodes together: 128 MiB, and some copies
 MEASURED_PIECES = 256  # chords at least in a length: its error falls with their square
 # of a number of a code: ∛ε, where truncation and float64's rounding are alike, about 1e-10
 DIFFERENCE_STEP = 6e-6
@@ -224,6 +224,15 @@ def magnification(model: Estimator, Z: ArrayLike) -> Array:
     return np.concatenate(found)
 
 
+def check_estimator(model: object) -> None:
+    """Raise ParameterError for anything but an estimator of rows of one shape."""
+    if not isinstance(model, Estimator):
+        raise ParameterError(
+            f"model is a {type(model).__name__}; give a fitted estimator of narrows that has "
+            "inverse_transform, such as Autoencoder."
+        )
+
+
 class Gaps:
     """How far codes are from the data: 0 where data are, more in a gap.
 
@@ -238,7 +247,8 @@ class Gaps:
             raise InputError(f"{len(codes)} codes are too few to know where gaps are; give more.")
         self.codes, self.tree = codes, KDTree(codes)
         far = self.tree.query(codes, GAP_NEIGHBOR + 1)[0][:, -1]
-        self.radius = max(GAP_WIDTH * float(np.median(far)), np.finfo(float).tiny)
+        apart = far[far > 0]  # codes that are equal say nothing
+        self.radius = GAP_WIDTH * float(np.median(apart)) if len(apart) else np.inf
 
     def __call__(self, z: Array) -> tuple[Array, Array]:
         """The measure at codes (n, k), and its gradient."""
@@ -306,11 +316,7 @@ class _Decoder:
     """
 
     def __init__(self, model: Estimator, *, flat: bool) -> None:
-        if not isinstance(model, Estimator):
-            raise ParameterError(
-                f"model is a {type(model).__name__}; give a fitted estimator of narrows that has "
-                "inverse_transform, such as Autoencoder."
-            )
+        check_estimator(model)
         state, name = model.state_, type(model).__name__
         if isinstance(state.model.D, Categorical) or state.model.D.classes:
             raise ParameterError(

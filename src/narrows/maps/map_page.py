@@ -21,13 +21,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from narrows.estimators.base import Estimator, with_feature_names
+from narrows.estimators.class_conditional import ClassConditional
 from narrows.exceptions import ParameterError
 from narrows.io.sources import has_any
 from narrows.io.write import PAGES, atomic_write, check_output
-from narrows.maps.geometry import GRID, STEPS, metric_grid
-from narrows.maps.map_points import MapPoints, collect_points, column_names
+from narrows.maps.geometry import GRID, STEPS, check_estimator, metric_grid
+from narrows.maps.map_points import MapPoints, collect_points, column_names, taken_rows
+from narrows.maps.map_quality import sampled_rows
 from narrows.maps.map_scores import MIN_ROWS, MapScore, compare_maps
-from narrows.maps.page_decoder import page_decoder, per_element
+from narrows.maps.page_decoder import page_decoder
 from narrows.report.figures import CLASSES
 from narrows.report.formatting import count, percent, significant
 from narrows.report.manifold import attribute_directions, code_effects
@@ -35,11 +37,15 @@ from narrows.report.measures import measured_rows
 from narrows.report.page import asset, template
 
 if TYPE_CHECKING:
-    from narrows.report.measures import Labels
+    from narrows.estimators.validation import Given
+    from narrows.report.measures import Labels, Measured
 
 PACKAGE = "narrows.maps"
 PROGRAM = ("decoder.js", "points.js", "panel.js", "live.js", "map.js")
 QUALITY_ROWS = 2000  # on which maps are compared: t-SNE takes some seconds for them
+MAX_QUALITY_NUMBERS = 2**26  # of these rows: 256 MiB
+MAX_EFFECT_NUMBERS = 2**23  # of the rows by which effects are measured
+POOR = 0.8  # trustworthiness below which near points are not said to be alike
 MAX_SLIDERS = 8  # numbers of the code that can be moved
 MAX_DIRECTIONS = 50  # classes to move towards
 MAX_COLORED_COLUMNS = 200  # of a table, offered as colours
@@ -132,13 +138,15 @@ def map_html(
 
     A live page is compared with PCA alone: it should open at once.
     """
+    check_estimator(model)
     fitted = model
     if not has_any(X, "columns"):  # scikit-learn warns when a model of a frame is given arrays
         model = with_feature_names(model, None)
-    model._validate(X)  # raises before anything else is said of X
+    rows = model._validate(X)
     names = column_names(fitted, X, feature_names)
-    points = collect_points(model, X, y, names, random_state)
-    scores = _scores(model, X, points, random_state, layouts=live is None)
+    points = collect_points(model, rows, y, names, random_state)
+    measured = measured_rows(model, X)
+    scores = _scores(model, rows, measured, points, random_state, layouts=live is None)
     arrays = _Arrays()
     spec: dict[str, Any] = {"live": live, **_spec(model, points, arrays), "arrays": arrays.places}
     decodes = bool(spec["decoder"] or live)
@@ -172,27 +180,37 @@ class Scores(NamedTuple):
     note: str
 
 
-def _scores(model: Estimator, X: Any, points: MapPoints, seed: int, *, layouts: bool) -> Scores:
+def _scores(
+    model: Estimator,
+    rows: Given,
+    measured: Measured,
+    points: MapPoints,
+    seed: int,
+    *,
+    layouts: bool,
+) -> Scores:
     """The map's quality on rows held out, and which rows these are, in words."""
-    from sklearn.utils import _safe_indexing
-
-    measured = measured_rows(model, X)
-    rng = np.random.default_rng(seed)
-    rows = measured.rows
-    if len(rows) > QUALITY_ROWS:
-        rows = np.sort(rng.choice(rows, QUALITY_ROWS, replace=False))
-    if len(rows) < MIN_ROWS:
-        return Scores([], f"Quality is measured from {MIN_ROWS} rows on; here are {len(rows)}.")
+    most = max(1, min(QUALITY_ROWS, MAX_QUALITY_NUMBERS // model.state_.spec.layout.n_features))
+    chosen = measured.rows[sampled_rows(len(measured.rows), most, seed)]
+    X = np.concatenate(list(taken_rows(model, rows, chosen)))
+    whole = np.isfinite(np.asarray(X, np.float64).reshape(len(X), -1)).all(1)
+    X, kept = X[whole], chosen[whole]
+    if len(kept) < MIN_ROWS:
+        return Scores(
+            [],
+            f"Quality is measured from {MIN_ROWS} rows without missing values on; here are "
+            f"{len(kept)}.",
+        )
     labels = points.all_labels
-    y = labels.index[rows] if labels is not None and labels.names else None
-    found = compare_maps(
-        model, _safe_indexing(X, rows), y, view=points.view, layouts=layouts, random_state=seed
-    )
+    y = labels.index[kept] if labels is not None and labels.names else None
+    bare = with_feature_names(model, None)
+    found = compare_maps(bare, X, y, view=points.view, layouts=layouts, random_state=seed)
     what = measured.in_words(points.n_given)
-    sampled = (
-        f"{count(len(rows), 'row')} drawn at random of " if len(rows) < len(measured.rows) else ""
+    sampled = len(kept) < len(measured.rows)
+    drawn = (
+        f"{count(len(kept), 'row')} without missing values, drawn at random of " if sampled else ""
     )
-    return Scores(found, f"Measured on {sampled}{what}.")
+    return Scores(found, f"Measured on {drawn}{what}.")
 
 
 def _spec(model: Estimator, points: MapPoints, arrays: _Arrays) -> dict[str, Any]:
@@ -218,7 +236,6 @@ def _spec(model: Estimator, points: MapPoints, arrays: _Arrays) -> dict[str, Any
         },
         "code": {"mean": points.mean.tolist(), "deviation": points.deviation.tolist()},
         "painter": points.painter,
-        "scale": per_element(model.state_.scaling.scale, model.state_.spec.layout.shape),
         "label_title": "class" if labels is not None and labels.names else "label",
         "label_names": None,
         "ramp": RAMP,
@@ -242,7 +259,9 @@ def _spec(model: Estimator, points: MapPoints, arrays: _Arrays) -> dict[str, Any
 
 def _walks(model: Estimator, points: MapPoints) -> dict[str, Any]:
     """The numbers of the code with the largest effects, and the directions of the classes."""
-    effects = code_effects(model, points.codes)
+    k, d = points.codes.shape[1], model.state_.spec.layout.n_features
+    most = int(np.clip(min(10_000 // k, MAX_EFFECT_NUMBERS // d), 1, 500))
+    effects = code_effects(model, points.codes, max_rows=most)
     largest = np.argsort(-effects, kind="stable")[:MAX_SLIDERS]
     directions: dict[str, list[float]] = {}
     if points.labels is not None and 1 < len(points.labels.names) <= MAX_DIRECTIONS:
@@ -260,10 +279,10 @@ def _add_labels(spec: dict[str, Any], labels: Labels | None, arrays: _Arrays) ->
     if labels is None:
         return
     if not labels.names:
-        arrays.add("labels", labels.values.astype(np.float32))
+        arrays.add("labels", labels.values)
         return
     spec["label_names"] = labels.names
-    arrays.add("labels", labels.index.astype(np.uint16))
+    arrays.add("labels", labels.index.astype(np.uint16 if len(labels.names) < 2**16 else np.uint32))
 
 
 def _add_grid(spec: dict[str, Any], model: Estimator, points: MapPoints, arrays: _Arrays) -> None:
@@ -319,6 +338,8 @@ def _headline(points: MapPoints, scores: Scores) -> str:
     model, *others = scores.maps
     pca = next((score for score in others if score.name == "PCA"), None)
     kept = f"trustworthiness {model.trustworthiness:.2f}"
+    if model.trustworthiness < POOR:
+        return f"{first} Near points are often not alike: {kept}, where 1 is best and ½ is chance."
     if pca is None:
         return f"{first} Near points are alike: {kept}."
     theirs = f"{pca.trustworthiness:.2f}"
@@ -345,8 +366,9 @@ def _notes(model: Estimator, points: MapPoints, spec: dict[str, Any]) -> list[st
         found.append("A code is one number, the horizontal place; heights mean nothing.")
     if spec["decoder_note"] and not spec["live"]:
         found.append(f"Dragging does not decode here. {spec['decoder_note']}")
-    if points.thumbnail_note:
-        found.append(points.thumbnail_note)
+    if isinstance(model, ClassConditional):
+        found.append("Codes, errors and decoded rows are those of a row whose class is unknown.")
+    found += filter(None, (points.thumbnail_note, points.note))
     if points.painter["kind"] == "table" and len(points.painter["columns"]) < points.painter["d"]:
         found.append(
             f"Of {points.painter['d']:,} columns those {len(points.painter['columns'])} are drawn "
@@ -358,7 +380,7 @@ def _notes(model: Estimator, points: MapPoints, spec: dict[str, Any]) -> list[st
 # ------------------------------------------------------------------ packing
 
 
-KINDS = {"<f4": "f4", "|u1": "u1", "<u2": "u2", "<u4": "u4"}  # as map.js names them
+KINDS = {"<f4": "f4", "<f8": "f8", "|u1": "u1", "<u2": "u2", "<u4": "u4"}  # as map.js names them
 
 
 class _Arrays:
@@ -370,10 +392,8 @@ class _Arrays:
         self.length = 0
 
     def add(self, name: str, values: NDArray[Any]) -> None:
-        """Keep an array of float32 or small whole numbers."""
+        """Keep an array of a dtype among KINDS."""
         values = np.ascontiguousarray(values)
-        if values.dtype.kind == "f":
-            values = values.astype("<f4")
         self.places[name] = (KINDS[values.dtype.str], self.length, values.size)
         data = values.tobytes()
         data += b"\0" * (-len(data) % 8)  # every array begins at a multiple of 8

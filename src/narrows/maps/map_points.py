@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ from narrows.training.batches import inference_batch
 MAX_POINTS = 1_000_000
 MAX_NUMBERS = 6_000_000  # of codes and of a table's originals in a page: 24 MB
 MAX_PIXELS = 2**28  # of all thumbnails, in memory
+RANGE_ROWS = 200
 
 Painter = dict[str, Any]  # how the page draws a row; JSON
 
@@ -48,10 +49,11 @@ class MapPoints:
     labels: Labels | None  # of the points
     all_labels: Labels | None  # of all rows given
     painter: Painter
-    originals: NDArray[np.float32] | None  # (n, d) of tables and signals
+    originals: NDArray[Any] | None  # (n, d) of tables and signals: float32, or float64 if need be
     thumbnails: Thumbnails | None  # of images
     seed: int
-    noun: str = field(default="row")
+    noun: str
+    note: str  # what is special about the drawing of a row
 
     @property
     def sheets(self) -> list[bytes]:
@@ -64,7 +66,7 @@ class MapPoints:
         found = self.thumbnails
         if found is None:
             return ""
-        exact = found.lossless and found.height == self.painter["shape"][1]
+        exact = found.lossless and [found.height, found.width] == self.painter["shape"][1:]
         if exact and found.n == len(self.codes):
             return ""
         note = "The originals are shown smaller, or compressed with a loss, to keep the page small."
@@ -91,16 +93,15 @@ class MapPoints:
 
 def collect_points(
     model: Estimator,
-    X: Any,
+    rows: Given,
     y: ArrayLike | None,
     names: list[str] | None,
     seed: int,
 ) -> MapPoints:
-    """Codes, errors and originals of the rows of X, or of a sample of very many.
+    """Codes, errors and originals of checked rows, or of a sample of very many.
 
     Raises `InputError` for labels that do not fit, and without any row with a value.
     """
-    rows = model._validate(X)
     labels = None if y is None else parse_labels(y, len(rows))
     full = np.delete(np.arange(len(rows)), unobserved(rows))
     if not len(full):
@@ -108,9 +109,10 @@ def collect_points(
     kept = full[sampled_rows(len(full), _most_points(model), seed)]
     # scikit-learn warns when a model fitted on named columns is given arrays
     bare = with_feature_names(model, None)
-    plotter = choose_plotter(bare, next(_taken(model, rows, kept)), names)
+    some = kept[:: -(-len(kept) // RANGE_ROWS)]  # by which an image's black and white are chosen
+    plotter = choose_plotter(bare, np.concatenate(list(taken_rows(model, rows, some))), names)
     codes, errors, originals = [], [], []
-    for part in _taken(model, rows, kept):
+    for part in taken_rows(model, rows, kept):
         codes.append(bare._codes(part))
         errors.append(-bare.score_samples(part))
         originals.append(_shown(plotter, part))
@@ -129,6 +131,7 @@ def collect_points(
         thumbnails=thumbnails,
         seed=seed,
         noun=plotter.noun,
+        note=plotter.note if isinstance(plotter, ImagePlotter) else "",
     )
 
 
@@ -136,7 +139,8 @@ def _most_points(model: Estimator) -> int:
     """The number of points whose codes and originals fit a page and memory."""
     layout = model.state_.spec.layout
     if layout.axes not in ("HW", "CHW", "HWC"):
-        return min(MAX_POINTS, max(1, MAX_NUMBERS // (model._code_width() + layout.n_features)))
+        each = model._code_width() + 2 * layout.n_features  # float64
+        return min(MAX_POINTS, max(1, MAX_NUMBERS // each))
     pixels = 3 * min(MAX_SIDE**2, math.prod(layout.shape[-2:]))
     return min(MAX_POINTS, MAX_NUMBERS // model._code_width(), MAX_PIXELS // pixels)
 
@@ -156,10 +160,10 @@ def column_names(model: Estimator, X: Any, given: Sequence[str] | None) -> list[
     return None if names is None else [str(name) for name in names]
 
 
-def _taken(model: Estimator, rows: Given, kept: NDArray[np.intp]) -> Iterator[NDArray[Any]]:
+def taken_rows(model: Estimator, rows: Given, kept: NDArray[np.intp]) -> Iterator[NDArray[Any]]:
     """The rows of these numbers as the user gives them, block by block."""
     layout = model.state_.spec.layout
-    for start, part in in_steps(rows, max(1024, inference_batch(layout.shape))):
+    for start, part in in_steps(rows, inference_batch(layout.shape)):
         inside = slice(*np.searchsorted(kept, (start, start + len(part))))
         if inside.start < inside.stop:
             yield layout.from_model(part[kept[inside] - start], rows.dtype.str)
@@ -168,7 +172,9 @@ def _taken(model: Estimator, rows: Given, kept: NDArray[np.intp]) -> Iterator[ND
 def _shown(plotter: Plotter, rows: NDArray[Any]) -> NDArray[Any]:
     """What a page shows of rows: images as bytes, at most 64 pixels high and wide, else numbers."""
     if not isinstance(plotter, ImagePlotter):
-        return np.asarray(rows, np.float32).reshape(len(rows), -1)
+        flat = np.asarray(rows, np.float64).reshape(len(rows), -1)
+        narrow = flat.astype(np.float32)
+        return narrow if np.array_equal(narrow, flat, equal_nan=True) else flat
     pixels = np.floor(plotter.pixels(np.nan_to_num(rows)) * 255 + 0.5).astype(np.uint8)
     return shrunk(pixels, MAX_SIDE)
 

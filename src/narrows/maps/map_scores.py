@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import _safe_indexing
 
 from narrows.estimators.base import Estimator
+from narrows.exceptions import InputError
 from narrows.maps.map_quality import (
     continuity,
     distance_correlation,
@@ -32,7 +34,7 @@ class MapScore:
     trustworthiness: float
     continuity: float
     neighbourhood_hit: float | None
-    distance_correlation: float
+    distance_correlation: float | None
     error: float | None  # mean squared error per number, scaled units
     places_new_rows: bool  # False: the rows measured are those it was fitted on
 
@@ -49,15 +51,15 @@ def compare_maps(
     """The measures of a model's map of rows X, and of maps that others make of them.
 
     Distances in the data are those between rows in scaled units. PCA is the one fitted with the
-    model; t-SNE, and UMAP where it is installed, are fitted on X itself, as neither places new rows
-    as it places those it was fitted on. A code of more than two numbers is measured as it is
-    shown: projected on two principal directions.
+    model; t-SNE, and UMAP where it is installed, are fitted on X itself, which favours them:
+    t-SNE has no place for new rows. A code of more than two numbers is measured as it is shown:
+    projected on two principal directions.
 
     Parameters
     ----------
     model : fitted estimator
     X : array of shape (n, \\*input_shape_), n at least 40
-        Rows that were not trained on.
+        Rows that were not trained on; those with a missing value are left out.
     y : array of shape (n,), optional
         Classes, for the neighbourhood hit.
     view : CodeMap, optional
@@ -84,7 +86,8 @@ def compare_maps(
     """
     scaled = _scaled_rows(model, X)
     whole = np.isfinite(scaled).all(1)
-    scaled, codes = scaled[whole], np.asarray(model._codes(X))[whole]
+    X = _safe_indexing(X, np.flatnonzero(whole))
+    scaled, codes = scaled[whole], np.asarray(model._codes(X))
     labels = None if y is None else np.asarray(y)[whole]
     view = view or code_map(codes)
 
@@ -95,7 +98,7 @@ def compare_maps(
             trustworthiness(scaled, Z, n_neighbors=k),
             continuity(scaled, Z, n_neighbors=k),
             None if labels is None else neighbourhood_hit(Z, labels, n_neighbors=k),
-            distance_correlation(scaled, Z),
+            _order(scaled, Z),
             error,
             new_rows,
         )
@@ -105,13 +108,21 @@ def compare_maps(
 
     found = [score(type(model).__name__, view.points(codes), error(model), True)]
     if model.pca_ is not None:
-        projected = np.asarray(model.pca_._codes(X))[whole]
+        projected = np.asarray(model.pca_._codes(X))
         found.append(score("PCA", code_map(projected).points(projected), error(model.pca_), True))
     for name, layout in (("t-SNE", _tsne), ("UMAP", _umap)) if layouts else ():
-        Z = layout(scaled, random_state)
-        if Z is not None:
+        varies = np.ptp(scaled, axis=0).any()  # scikit-learn's t-SNE crashes on equal rows
+        Z = layout(scaled, random_state) if varies else None
+        if Z is not None and np.isfinite(Z).all():
             found.append(score(name, Z, None, False))
     return found
+
+
+def _order(X: NDArray[Any], Z: NDArray[Any]) -> float | None:
+    try:
+        return distance_correlation(X, Z)
+    except InputError:  # all distances are equal
+        return None
 
 
 def _scaled_rows(model: Estimator, X: Any) -> NDArray[np.float32]:
@@ -124,9 +135,10 @@ def _tsne(rows: NDArray[Any], seed: int) -> NDArray[Any] | None:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(rows) - 1) / 3)
+    init = "pca" if rows.shape[1] > 1 else "random"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(rows)
+        found = TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(rows)
     return np.asarray(found)
 
 

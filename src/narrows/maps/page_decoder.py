@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd  # the base class of all convolutions
 
 from narrows.estimators.base import Estimator
 from narrows.estimators.reconstruction import ReconstructionMixin
@@ -30,6 +32,7 @@ from narrows.parts.networks.architectures import (
 from narrows.parts.networks.linear_path import BoundedHead, WithPath
 
 MAX_WEIGHTS = 2**23  # numbers in a page's decoder: 32 MiB
+MAX_WORK = 2**26  # multiplications for one code: a tenth of a second in a browser
 ACTIVATIONS = {nn.GELU: "gelu", nn.SiLU: "silu", nn.ReLU: "relu", nn.Tanh: "tanh",
                nn.Sigmoid: "sigmoid"}  # fmt: skip
 
@@ -71,21 +74,47 @@ def page_decoder(model: Estimator) -> PageDecoder:
     if isinstance(D, Bernoulli):
         layers.append({"op": "sigmoid"})
     layers += _units(model)
-    if out.n_weights > MAX_WEIGHTS:
+    work = _work(model)
+    if out.n_weights > MAX_WEIGHTS or work > MAX_WORK:
         raise ParameterError(
-            f"The decoder of {name} has {out.n_weights:,} weights; a page holds at most "
-            f"{MAX_WEIGHTS:,}. Use `narrows explore`, which asks the model."
+            f"The decoder of {name} has {out.n_weights:,} weights and multiplies {work:,} times "
+            f"for a code; a page can do at most {MAX_WEIGHTS:,} and {MAX_WORK:,}. Use `narrows "
+            "explore`, which asks the model."
         )
     shape = state.spec.layout.shape
     return PageDecoder(layers, np.concatenate([*out.weights, np.zeros(1, np.float32)]), shape)
+
+
+def _work(model: Estimator) -> int:
+    """Multiplications that decode one code, counted as the decoder runs once."""
+    total = 0
+
+    def count(part: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(part, _ConvNd):
+            spread, each = (given[0], part.in_channels) if part.transposed else (
+                output, part.out_channels)  # fmt: skip
+            total += part.weight.numel() // each * (spread.numel() // spread.shape[0])
+        elif isinstance(part, nn.Linear | TiedLinear):
+            total += given[0].shape[1] * output.shape[1]
+
+    g = model.state_.model.g
+    hooks = [part.register_forward_hook(count) for part in g.modules()]
+    try:
+        with torch.no_grad():
+            g(torch.zeros(1, model.state_.config.latent_dim, device=model._device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
 
 
 def _units(model: Estimator) -> list[Layer]:
     """From scaled units to the user's; whole numbers are rounded and kept within their dtype."""
     scaling, layout = model.state_.scaling, model.state_.spec.layout
     numbers = {
-        "scale": per_element(scaling.scale, layout.shape),
-        "shift": per_element(scaling.shift, layout.shape),
+        "scale": _per_element(scaling.scale, layout.shape),
+        "shift": _per_element(scaling.shift, layout.shape),
     }
     layers: list[Layer] = [{"op": "affine", **numbers}]
     dtype = np.dtype(layout.dtype)
@@ -97,7 +126,7 @@ def _units(model: Estimator) -> list[Layer]:
     return layers
 
 
-def per_element(values: Tensor, shape: tuple[int, ...]) -> list[float]:
+def _per_element(values: Tensor, shape: tuple[int, ...]) -> list[float]:
     """Numbers of a scaling: one for all elements of a row, one for each channel, or for each."""
     if values.numel() == 1:
         return [float(values)]

@@ -47,7 +47,7 @@ def shrunk(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def make_thumbnails(pixels: NDArray[np.uint8], max_bytes: int = MAX_BYTES) -> Thumbnails:
     """The sheets of images (n, H, W) or (n, H, W, 3), or of as many of the first as fit."""
     for side, quality in CHOICES:
-        some = shrunk(pixels[:ON_SHEET], side)
+        some = shrunk(pixels[:: -(-len(pixels) // ON_SHEET)], side)  # they may be sorted
         each = sum(map(len, _sheets(some, quality))) / len(some)
         if each * len(pixels) <= max_bytes:
             break

@@ -48,10 +48,9 @@ class Live {
     }
   }
 
-  say(words) {
-    const text = words instanceof Error ? words.message : words;
-    byId("live-note").textContent = text === "Failed to fetch"
-      ? "The server has ended; run narrows explore again." : text;
+  say(words) { // fetch fails with a TypeError where no server answers
+    byId("live-note").textContent = words instanceof TypeError
+      ? "No answer: the server has ended; run narrows explore again." : words.message ?? words;
   }
 
   listen(page) {
@@ -63,7 +62,7 @@ class Live {
         this.say(error);
       }
     };
-    const encode = guarded((file) => this.encode(page, file));
+    const encode = guarded((file) => file && this.encode(page, file));
     byId("file").addEventListener("change", (event) => encode(event.target.files[0]));
     const drop = byId("drop");
     for (const kind of ["dragenter", "dragover"]) {
@@ -83,33 +82,38 @@ class Live {
   }
 
   async encode(page, file) { // a row of the user's: where is it on the map?
+    if (file.size > this.spec.most) throw new Error("The file is too large to be sent.");
+    const ticket = ++page.ticket;
     const answer = await this.ask("encode", file, "application/octet-stream");
     const { code, row, restored, error } = await answer.json();
-    page.ticket++;
+    if (ticket !== page.ticket) return; // something else is shown by now
     page.hovered = -1;
-    page.cursor = page.projected(code);
-    if (page.k === 1) page.cursor[1] = 0;
+    page.cursor = page.placed(code);
     this.show(page, `${file.name} · error ${number(error)}`, code, row, restored, "original");
   }
 
   async corrupt(page) { // noise on the row that is shown, and what the model makes of it
-    if (!(page.hovered >= 0)) throw new Error("Point at a row first.");
-    const body = { row: page.rowNumber(page.hovered), noise: Number(byId("noise").value) };
+    const point = page.hovered, ticket = ++page.ticket;
+    if (!(point >= 0)) throw new Error("Point at a row first.");
+    const body = { row: page.rowNumber(point), noise: Number(byId("noise")?.value ?? 0) };
     const [noisy, restored] = await this.rows("corrupt", body);
-    this.show(page, `row ${body.row} with noise`, page.codeOf(page.hovered), noisy, restored, "with noise");
+    if (ticket !== page.ticket) return;
+    this.show(page, `row ${body.row} with noise`, page.codeOf(point), noisy, restored, "with noise");
   }
 
-  async sample(page) { // a code from the prior
+  async sample(page) { // a new row, shown at the code that the encoder gives it
+    const ticket = ++page.ticket;
     const { code, row } = await (await this.ask("sample", {})).json();
-    const place = page.projected(code);
-    page.cursor = page.k === 1 ? [place[0], 0] : place;
+    if (ticket !== page.ticket) return;
+    page.cursor = page.placed(code);
     page.hovered = -1;
-    page.ticket++;
     this.show(page, "a new sample", code, row, null, "sample");
   }
 
   show(page, words, code, row, restored, caption) {
     byId("what").textContent = words;
+    page.code = code;
+    for (const [j, slider] of page.sliders) slider.value = code[j];
     paintCode(byId("code"), code, page.spec.code.mean, page.spec.code.deviation);
     const both = Boolean(page.painter.original && restored); // one picture shows both
     byId("original-figure").hidden = both;

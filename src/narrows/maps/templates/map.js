@@ -1,7 +1,7 @@
 // The page of a map: what happens on hover, drag, zoom, lasso, pins and paths.
 
 const byId = (id) => document.getElementById(id);
-const TYPES = { f4: Float32Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
+const TYPES = { f4: Float32Array, f8: Float64Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
 
 async function unpacked(id) { // the bytes of a block of the page: base64 of gzip
   const text = byId(id).textContent.trim();
@@ -46,6 +46,9 @@ class MapPage {
     this.painter = makePainter(spec.painter, arrays.originals, lazySheets());
     this.live = spec.live ? new Live(spec.live) : null; // the server of narrows explore
     this.decode = spec.decoder ? makeDecoder(spec.decoder, arrays.weights) : null;
+    const units = (layer) => layer.op === "round" || layer.op === "affine";
+    this.scaled = spec.decoder // not rounded, in scaled units: lengths are measured by it
+      ? makeDecoder(spec.decoder.filter((layer) => !units(layer)), arrays.weights) : null;
     this.decodes = Boolean(this.decode || this.live);
     this.map = new PointMap(byId("points"), arrays.x, arrays.y);
     this.overlay = byId("overlay");
@@ -71,8 +74,22 @@ class MapPage {
       directions.reduce((total, direction, i) => total + place[i] * direction[j], value));
   }
 
-  async rowsOf(codes) { // what codes decode to
-    return this.decode ? codes.map((code) => this.decode(code)) : this.live.decode(codes);
+  async rowsOf(codes) { // what codes decode to; the page still answers while many are decoded
+    if (!this.decode) return this.live.decode(codes);
+    const rows = [];
+    let start = performance.now();
+    for (const code of codes) {
+      rows.push(this.decode(code));
+      if (performance.now() - start < 30) continue;
+      await new Promise((go) => setTimeout(go));
+      start = performance.now();
+    }
+    return rows;
+  }
+
+  failed(error) { // no answer came
+    if (!this.live) throw error;
+    this.live.say(error);
   }
 
   codeOf(point) {
@@ -97,7 +114,6 @@ class MapPage {
     const { arrays, spec, k } = this;
     if (id === "label") return arrays.labels;
     if (id === "error") return arrays.errors;
-    if (id === "held") return arrays.held;
     const [kind, place] = id.split(":"), at = Number(place);
     const [from, width] = kind === "code" ? [arrays.codes, k] : [arrays.originals, this.painter.d];
     return Float32Array.from({ length: spec.n }, (_, i) => from[i * width + at]);
@@ -290,15 +306,17 @@ class MapPage {
         const left = (i + 0.5) * (map.width / columns), top = (j + 0.5) * (map.height / rows);
         cells.push({ left, top, code: this.codeAt(map.toMap(left, top)) });
       }
-      this.rowsOf(cells.map((cell) => cell.code)).then((found) => {
-        if (this.gridOf !== key) return; // the view has changed meanwhile
+      const current = () => this.gridOf === key; // the view has not changed meanwhile
+      const later = new Promise((go) => setTimeout(go, 120)); // nothing is decoded while one zooms
+      later.then(() => current() && this.rowsOf(cells.map((cell) => cell.code))).then((found) => {
+        if (!found || !current()) return;
         this.gridCells = cells.map((cell, i) => {
           const picture = document.createElement("canvas");
           this.painter.paintSmall(picture, found[i]);
           return { ...cell, picture };
         });
         this.drawOverlay();
-      });
+      }).catch((error) => this.failed(error));
     }
     for (const { left, top, picture } of this.gridCells) {
       const shrink = (0.62 * step) / Math.max(picture.width, picture.height);
@@ -320,6 +338,7 @@ class MapPage {
       + (Number.isFinite(error) ? ` · error ${number(error)}` : "");
     if (this.painter.original) { // of tables and signals one picture shows both
       const row = this.painter.original(point);
+      byId("original-figure").hidden = true;
       this.show(words, this.codeOf(point), BOTH[this.spec.painter.kind], row);
       if (!this.decodes) this.painter.paint(byId("restored"), row);
       return;
@@ -363,7 +382,9 @@ class MapPage {
       this.lastDecode = performance.now() - start;
     };
     if (this.decode) paint(this.decode(code));
-    else if (this.live) this.live.latest([code]).then((rows) => rows && ticket === this.ticket && paint(rows[0]));
+    else if (this.live) {
+      this.live.latest([code]).then((rows) => rows && ticket === this.ticket && paint(rows[0]));
+    }
     return ticket;
   }
 
@@ -396,8 +417,7 @@ class MapPage {
   }
 
   showCode(code) { // a code that was made by hand
-    const place = this.projected(code);
-    this.cursor = this.k === 1 ? [place[0], 0] : place;
+    this.cursor = this.placed(code);
     this.hovered = -1;
     byId("original-figure").hidden = true;
     this.show("a code made by hand", code, "decoded");
@@ -405,11 +425,10 @@ class MapPage {
 
   // ------------------------------------------------------------------ pins and paths
 
-  pin() {
-    const place = this.cursor || (this.hovered >= 0 ? this.placeOf(this.hovered) : null);
-    if (!place) return;
-    const code = this.cursor ? this.codeAt(place) : this.codeOf(this.hovered);
-    this.pins.push({ place, code, text: this.cursor ? "a place" : byId("what").textContent });
+  pin() { // the code that is shown
+    if (!this.code) return;
+    const text = this.hovered >= 0 ? byId("what").textContent : "a place";
+    this.pins.push({ place: this.placed(this.code), code: this.code, text });
     this.listPins();
   }
 
@@ -420,7 +439,8 @@ class MapPage {
       const item = document.createElement("li");
       const picture = document.createElement("canvas");
       if (this.decodes) {
-        this.rowsOf([pin.code]).then(([row]) => this.painter.paintSmall(picture, row));
+        this.rowsOf([pin.code]).then(([row]) => this.painter.paintSmall(picture, row))
+          .catch((error) => this.failed(error));
         item.append(picture);
       }
       const remove = document.createElement("button");
@@ -448,15 +468,19 @@ class MapPage {
     let codes = straight;
     if (kind === "spherical") codes = spherical(a.code, b.code, steps);
     if (kind === "shortest") codes = along(shortest(grid, this.arrays, a.code, b.code), steps);
-    const rows = await this.rowsOf(codes);
-    const { scale } = this.spec, length = pathLength(rows, scale);
-    const plain = pathLength(await this.rowsOf(straight), scale);
-    const places = codes.map((code, i) => this.spec.view.exact
-      ? [code[0], this.k === 1 ? 0 : code[1]]
-      : this.projected(code));
-    this.path = { places, codes, rows };
-    byId("path-note").textContent = kind === "straight"
-      ? "The pictures change along a straight line of codes."
+    const asked = (this.walks = (this.walks || 0) + 1);
+    let rows;
+    try {
+      rows = await this.rowsOf(codes);
+    } catch (error) {
+      return this.failed(error);
+    }
+    if (asked !== this.walks) return; // another walk has begun
+    this.path = { places: codes.map((code) => this.placed(code)), codes, rows };
+    const [length, plain] = this.scaled
+      ? [codes, straight].map((way) => pathLength(way.map((code) => this.scaled(code)))) : [];
+    byId("path-note").textContent = kind === "straight" || !this.scaled
+      ? `The pictures are decoded along a ${kind} path of codes.`
       : `Along it the reconstruction changes by ${number(length)}, along the straight line by ${number(plain)} (scaled units).`;
     const strip = byId("strip");
     strip.replaceChildren();
@@ -468,6 +492,11 @@ class MapPage {
     }
     this.drawOverlay();
     if (!CALM.matches) this.play();
+  }
+
+  placed(code) { // the place of a code on the map
+    const place = this.projected(code);
+    return this.k === 1 ? [place[0], 0] : place;
   }
 
   projected(code) {
@@ -483,7 +512,8 @@ class MapPage {
       const at = Math.min(32, Math.max(0, Math.floor((now - start) / 60)));
       path.at = at;
       this.hovered = -1;
-      this.cursor = null;
+      this.code = path.codes[at];
+      this.cursor = path.places[at];
       this.ticket++; // no answer that was asked for before is drawn
       byId("what").textContent = `step ${at + 1} of 33 on the path`;
       byId("original-figure").hidden = true;
@@ -525,22 +555,25 @@ class MapPage {
   }
 
   neighbors() { // the rows nearest to what is shown, by their whole codes
-    const from = this.hovered >= 0 ? this.codeOf(this.hovered) : this.cursor && this.codeAt(this.cursor);
+    const from = this.code;
     if (!from) return this.select([], "Point at a row or a place first.");
     const { codes } = this.arrays, { k } = this, far = new Float64Array(this.spec.n);
     for (let i = 0; i < far.length; i++) {
       for (let j = 0; j < k; j++) far[i] += (codes[i * k + j] - from[j]) ** 2;
     }
-    const order = Array.from(far.keys()).filter((i) => i !== this.hovered).sort((a, b) => far[a] - far[b]);
-    this.select(order.slice(0, 24), "The 24 rows with the nearest codes, the nearest first.");
+    const order = Array.from(far.keys()).filter((i) => i !== this.hovered);
+    const found = order.sort((a, b) => far[a] - far[b]).slice(0, 24);
+    this.select(found, `The ${found.length} rows with the nearest codes, the nearest first.`);
   }
 
   search(text) {
     const wanted = text.trim().toLowerCase();
     if (!wanted) return this.select([], "Nothing is selected.");
-    const found = [];
+    const asRow = /^row\s+/.test(wanted); // "row 3" is the row, "3" also a class of this name
+    const named = wanted.replace(/^row\s+/, "").replaceAll(",", ""), found = [];
     for (let i = 0; i < this.spec.n; i++) {
-      if (String(this.rowNumber(i)) === wanted || this.labelOf(i).toLowerCase() === wanted) found.push(i);
+      const ofClass = !asRow && this.labelOf(i).toLowerCase() === wanted;
+      if (String(this.rowNumber(i)) === named || ofClass) found.push(i);
     }
     const rows = found.length === 1 ? "1 row" : `${found.length.toLocaleString("en-US")} rows`;
     this.select(found, found.length ? `${rows} found.` : `No row number and no ${this.spec.label_title} is “${text.trim()}”.`);
@@ -554,8 +587,11 @@ class MapPage {
     if (table) names.push(...table.names);
     const lines = [names.map(quoted).join(",")];
     for (const point of this.selection) {
-      const cells = [this.rowNumber(point), ...(this.arrays.labels ? [this.exactLabel(point)] : []),
-        this.arrays.errors[point], ...this.codeOf(point), ...(table ? table.original(point) : [])];
+      const label = this.arrays.labels ? [this.exactLabel(point)] : [];
+      const numbers = [this.arrays.errors[point], ...this.codeOf(point)].map(narrow);
+      const wide = table && table.originals instanceof Float64Array;
+      const row = table ? Array.from(table.original(point), wide ? Number : narrow) : [];
+      const cells = [this.rowNumber(point), ...label, ...numbers, ...row];
       lines.push(cells.map((cell) => quoted(Number.isNaN(cell) ? "" : String(cell))).join(","));
     }
     return lines.join("\n") + "\n";
@@ -588,6 +624,7 @@ class MapPage {
       this.path = null;
       const moves = event.button === 1 || event.button === 2 || event.shiftKey;
       this.action = touches.size > 1 ? "pinch" : moves ? "move" : this.mode;
+      this.lasso = null;
       this.moved = false;
       if (this.action === "lasso") this.lasso = [at(event)];
     });
@@ -675,9 +712,19 @@ class MapPage {
       this.lasso.push(place);
       this.drawOverlay();
     } else if (this.action === "decode" && this.decodes) {
-      this.showPlace(this.map.toMap(...place));
+      this.dragTo(place);
     }
     touches.set(event.pointerId, place);
+  }
+
+  dragTo(place) { // at most one place a frame is decoded
+    if (!this.wanted) {
+      requestAnimationFrame(() => {
+        this.showPlace(this.map.toMap(...this.wanted));
+        this.wanted = null;
+      });
+    }
+    this.wanted = place;
   }
 
   click(place) {
@@ -694,6 +741,7 @@ class MapPage {
   }
 
   key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
     const arrow = arrows[event.key], { view } = this.map;
     const step = (event.shiftKey ? 40 : 8) / view.scale;
@@ -729,8 +777,12 @@ function copied(from, to) {
   to.getContext("2d").drawImage(from, 0, 0);
 }
 
+function narrow(value) { // as short as float32 allows: 0.1, not 0.10000000149011612
+  return Number.isFinite(value) ? Number(value.toPrecision(8)) : value;
+}
+
 function quoted(cell) { // spreadsheets would run a text that begins with =, +, - or @ as a formula
-  const text = /^[=+@\t\r]|^-(?![\d.])/.test(cell) ? `'${cell}` : cell;
+  const text = /^[=+\-@\t\r]/.test(cell) && !Number.isFinite(Number(cell)) ? `'${cell}` : cell;
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
@@ -747,13 +799,10 @@ function ramp(colors, t) {
   return mixed(rgb(colors[low]), rgb(colors[next]), place - low);
 }
 
-function pathLength(rows, scale) { // in scaled units: `scale` has one number, or one for each channel or element
+function pathLength(rows) {
   let total = 0;
-  const each = rows[0].length / scale.length;
   for (let i = 1; i < rows.length; i++) {
-    const step = rows[i].reduce(
-      (sum, value, j) => sum + ((value - rows[i - 1][j]) / scale[Math.floor(j / each)]) ** 2, 0);
-    total += Math.sqrt(step);
+    total += Math.sqrt(rows[i].reduce((sum, value, j) => sum + (value - rows[i - 1][j]) ** 2, 0));
   }
   return total;
 }
@@ -776,7 +825,7 @@ function along(codes, steps) { // evenly spaced codes on the lines between those
 function spherical(a, b, steps) { // about the origin; directions and lengths change evenly
   const size = (v) => Math.hypot(...v), dot = a.reduce((total, value, j) => total + value * b[j], 0);
   const angle = Math.acos(Math.min(1, Math.max(-1, dot / (size(a) * size(b) || 1))));
-  if (angle < 1e-6 || Math.PI - angle < 1e-6) return along([a, b], steps);
+  if (!(angle > 1e-6 && Math.PI - angle > 1e-6) || !size(a) || !size(b)) return along([a, b], steps);
   return Array.from({ length: steps }, (_, s) => {
     const t = s / (steps - 1), left = Math.sin((1 - t) * angle), right = Math.sin(t * angle);
     const length = size(a) + t * (size(b) - size(a));
