@@ -138,6 +138,7 @@ def test_outputs_are_checked_before_anything_is_read(
     assert reason in refused(verb, *sources, "-o", tmp_path / out.format(kind=kind))
 
 
+@pytest.mark.slow
 def test_debug_shows_the_trace(tmp_path: Path) -> None:
     quiet = process("info", "missing.safetensors", cwd=tmp_path)
     assert quiet.returncode == 1

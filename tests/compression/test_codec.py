@@ -187,6 +187,7 @@ def test_more_data_than_a_chunk_holds(blocks: Codec, monkeypatch: pytest.MonkeyP
                 assert np.abs(back - X).max() <= 0.5
 
 
+@pytest.mark.slow
 def test_images_cut_into_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = tiny(PHOTOS, block=(4, 4))
     monkeypatch.setattr("narrows.compression.format.pack.CHUNK_ELEMENTS", 8000)
@@ -282,6 +283,7 @@ def test_parameters_are_checked(kwargs: Any, words: str) -> None:
         Codec(**kwargs).fit(DIGITS)
 
 
+@pytest.mark.slow
 def test_training_continues_after_load_and_pickle(tmp_path: Path) -> None:
     codec = tiny(DIGITS, warm_start=True)
     before = codec.info()["id"]

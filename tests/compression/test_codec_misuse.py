@@ -70,6 +70,7 @@ def test_a_single_sample_raises_an_error_with_the_expected_shape(codec: Codec) -
         codec.compress(X[0])
 
 
+@pytest.mark.slow
 def test_the_error_names_the_shapes_that_blocks_take() -> None:
     photos = list(np.random.default_rng(0).integers(0, 255, (2, 9, 9, 3)).astype(np.uint8))
     blocks = Codec(max_epochs=0, block=(4, 4), latent_dim=2, levels=1, random_state=0).fit(photos)

@@ -136,6 +136,7 @@ def test_quantising_loses_almost_nothing(digits_net: ContextNetwork) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [True, False])
 def test_quantising_differences_and_sides_loses_almost_nothing(shown: bool) -> None:
     images = photographs(300)
@@ -231,6 +232,7 @@ sys.stdout.buffer.write(encoder.finish())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", ["", "64"])
 def test_threads_and_libraries_change_no_byte(
     digits_net: ContextNetwork, tmp_path: Any, wide: str

@@ -318,6 +318,7 @@ def model_files(codecs: dict[str, Codec], folder: Path, n: int, judge: Judge) ->
             judge.see(lambda read=read: read(bad), f"model file {j} of {name}")
 
 
+@pytest.mark.slow
 def test_small_files_of_strangers(codecs: dict[str, Codec], tmp_path: Path) -> None:
     judge = Judge()
     all_of(codecs, 1400, 0, judge)

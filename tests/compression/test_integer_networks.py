@@ -224,6 +224,7 @@ def test_frequencies_keep_what_was_counted_and_nothing_else() -> None:
     assert ((found > 0) == (counts > 0)).all()
 
 
+@pytest.mark.slow
 def test_a_chunk_that_would_take_hours_has_no_place() -> None:
     """Weights times cells are limited, so that a small file cannot ask for any time."""
     from sklearn.datasets import load_digits

@@ -143,6 +143,7 @@ def test_a_resumed_run_gives_the_same_bits(photograph: np.ndarray, tmp_path: Pat
         fit(checkpoint=run, resume=True)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_well_as_one(photograph: np.ndarray) -> None:
     images = [photograph[:64, :64], photograph[64:128, :64]]
     given_ = {"channels": (4, 8), "max_epochs": 1, "random_state": 1, "patch_size": 16}
@@ -185,6 +186,7 @@ def test_floats_to_1_and_to_255_give_the_same(fitted: Denoiser, photograph: np.n
     np.testing.assert_allclose(in_bytes, 255 * as_floats, atol=0.01)
 
 
+@pytest.mark.slow
 def test_clipped_noise_and_single_images_use_halves(photograph: np.ndarray) -> None:
     noisy = photograph + np.random.default_rng(0).normal(0, 25, photograph.shape)
     clipped = noisy.round().clip(0, 255).astype(np.uint8)
@@ -200,6 +202,7 @@ def test_clipped_noise_and_single_images_use_halves(photograph: np.ndarray) -> N
     assert psnr(photograph, restored) > psnr(photograph, clipped) + 3
 
 
+@pytest.mark.slow
 def test_photon_noise_is_removed(photograph: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     noisy = 6.0 * rng.poisson(photograph / 6.0)

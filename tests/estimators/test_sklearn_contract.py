@@ -29,6 +29,7 @@ X, Y = DIGITS.data[:300], DIGITS.target[:300]
 SMALL = {"latent_dim": 6, "max_epochs": 3, "random_state": 0}
 
 
+@pytest.mark.slow
 def test_pipeline_and_grid_search_run_in_two_processes() -> None:
     pipeline = make_pipeline(model_class("Autoencoder")(**SMALL), LogisticRegression(max_iter=500))
     assert cross_val_score(pipeline, X, Y, cv=3).mean() > 0.6

@@ -41,7 +41,7 @@ def fit(model: Any, X: Any, **given: Any) -> Any:
     return model(**(SMALL | {"latent_dim": 2} | given)).fit(X)
 
 
-SLOW = {"wide table", "table to one number", "table with words"}
+SLOW = {"wide table", "table to one number", "table with words", "one column", "folded table"}
 # what is reported on: (model, its parameters, X, y, feature names)
 CASES: dict[str, tuple[Any, dict[str, Any], Any, Any, Any]] = {
     "table with words": (
@@ -333,6 +333,7 @@ def test_frames_and_their_names(tmp_path: Path) -> None:
     assert list(fitted.feature_names_in_) == WINE.feature_names
 
 
+@pytest.mark.slow
 def test_a_model_from_a_file_is_reported_alike(est: Autoencoder, tmp_path: Path) -> None:
     est.save(tmp_path / "m.safetensors")
     again = narrows.load(tmp_path / "m.safetensors")

@@ -69,6 +69,7 @@ def _while_starting() -> None:
     time.sleep(300)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_rank_zero_starts_ends_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

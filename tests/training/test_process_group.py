@@ -243,6 +243,7 @@ print(type(est).__name__, est.transform(X).shape)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [pytest.param("script", marks=pytest.mark.slow), "standard input"])
 def test_scripts_need_no_guard(way: str, tmp_path: Path) -> None:
     path = tmp_path / "script.py"

@@ -54,6 +54,7 @@ def test_a_run_leaves_pca_where_it_is_a_saddle(X: NDArray[np.float64], k: int, s
     assert gained(X, latent_dim=k, random_state=seed) < 0.6
 
 
+@pytest.mark.slow
 def test_without_a_second_start_the_same_run_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(second_start, "LEAST_GAIN", -1.0)
     assert gained(sinusoids(2000, 200), latent_dim=6) > 0.8
