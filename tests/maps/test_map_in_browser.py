@@ -19,6 +19,10 @@ from narrows.maps import write_map
 from narrows.maps.geometry import metric_grid
 
 DIGITS = load_digits()
+GRID_DRAWN = (
+    "() => new Promise((done) => {"
+    " const wait = setInterval(() => page.gridCells?.length && done(clearInterval(wait)), 20); })"
+)
 FRAMES = "() => new Promise((d) => requestAnimationFrame(() => requestAnimationFrame(d)))"
 
 
@@ -249,7 +253,8 @@ def test_the_picture_in_the_docs(browser: Any, tmp_path: Path) -> None:
     X, y = DIGITS.images, DIGITS.target
     model = NeighborAutoencoder(latent_dim=2, max_epochs=100, test_size=0.1, random_state=0).fit(X)
     write_map(model, X, tmp_path / "map.html", y=y, title="digits")
-    visit = Visit(browser, viewport={"width": 1280, "height": 860}, color_scheme="light")
+    size = {"width": 1280, "height": 860}
+    visit = Visit(browser, viewport=size, color_scheme="light", reduced_motion="reduce")
     visit.open(tmp_path / "map.html")
     page = visit.page
     for row in (0, 1):
@@ -259,7 +264,9 @@ def test_the_picture_in_the_docs(browser: Any, tmp_path: Path) -> None:
     page.click("#walk")
     page.check("#grid")
     page.wait_for_selector("#strip canvas")
+    page.evaluate(GRID_DRAWN)
     page.evaluate("() => page.showPoint(1)")
+    page.wait_for_selector("#original:visible")
     page.evaluate(FRAMES)
     picture = page.screenshot(path=tmp_path / "map.png")
     assert visit.said == [] and len(picture) > 50_000
