@@ -877,6 +877,7 @@ async function start() {
   const spec = JSON.parse(byId("spec").textContent);
   const arrays = arraysOf(spec.arrays, await unpacked("arrays"));
   window.page = new MapPage(spec, arrays);
+  await new Promise(requestAnimationFrame); // the map is drawn
   document.body.dataset.ready = "yes";
 }
 
