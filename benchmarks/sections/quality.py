@@ -2,9 +2,9 @@
 
 The plain loop is run once, PCA once. narrows, with its defaults but the layers of the loop, is run
 once for each budget of a ladder, each a whole fit whose schedule has ended: so many epochs, or,
-where that is no whole number, so many times the seconds of the fit with one epoch. What counts is the fit of the fewest
-seconds, everything included, whose error on rows held out from both is not above the plain loop's.
-Test errors are only reported.
+where that is no whole number, so many times the seconds of the fit with one epoch. What counts is
+the fit of the fewest seconds, everything included, whose error on rows held out from both is not
+above the plain loop's. Test errors are only reported.
 
 Where PCA alone is below the plain loop's error, the last column says so: what is won there is
 narrows' start at PCA, and PCA needs a few milliseconds for it.
