@@ -1,6 +1,6 @@
 """The server of `narrows explore`: the page of a map that can ask the model.
 
-It listens on this computer only. Whatever it answers lies below a path that nobody else knows, a
+It listens on this computer only. Whatever it answers lies below a secret path, a
 token drawn for each start; other sites' pages cannot ask it, because the names in Host and Origin
 are checked (a site can make its own name point to 127.0.0.1). No path from a request is ever
 opened. The standard library's server is enough for one user and five questions.
