@@ -154,7 +154,7 @@ def test_quality_is_measured_on_held_out_rows_without_missing_values() -> None:
     held = measured_rows(model, X).rows
     whole = held[np.isfinite(X[held]).all(1)]
     page = Parsed(map_html(model, X))
-    assert f"Measured on {len(whole)} rows without missing values" in page.html
+    assert f"Measured on {len(whole)} rows, without missing values, of" in page.html
     trust = trustworthiness(
         model.state_.scaling.apply(torch.from_numpy(X[whole])).numpy(), model.transform(X[whole])
     )

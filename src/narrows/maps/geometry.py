@@ -86,7 +86,7 @@ def geodesic(
         The codes whose range the grid covers, such as ``model.transform(X)``. Without them it
         reaches beyond a and b by their distance, on each side.
     avoid_gaps : bool
-        Whether the path keeps to ``codes``, which it then needs (at least 7).
+        Whether the path keeps to ``codes``, which it then needs.
     n_points : int, at least 3
         Codes along the path, with both ends.
 
@@ -239,7 +239,7 @@ class Gaps:
     For a code at the distance d from the nearest code of the data it is (d / r − 1)² from d = r on,
     where r is ``GAP_WIDTH`` times the median distance of those codes from their fifth neighbour.
 
-    Raises `InputError` for fewer than 7 codes.
+    Raises `InputError` for fewer than 6 codes.
     """
 
     def __init__(self, codes: Array) -> None:

@@ -25,7 +25,7 @@ from narrows.estimators.class_conditional import ClassConditional
 from narrows.exceptions import ParameterError
 from narrows.io.sources import has_any
 from narrows.io.write import PAGES, atomic_write, check_output
-from narrows.maps.geometry import GRID, STEPS, check_estimator, metric_grid
+from narrows.maps.geometry import GAP_COST, GRID, STEPS, check_estimator, metric_grid
 from narrows.maps.map_points import MapPoints, collect_points, column_names, taken_rows
 from narrows.maps.map_quality import sampled_rows
 from narrows.maps.map_scores import MIN_ROWS, MapScore, compare_maps
@@ -203,14 +203,13 @@ def _scores(
         )
     labels = points.all_labels
     y = labels.index[kept] if labels is not None and labels.names else None
-    bare = with_feature_names(model, None)
+    bare = with_feature_names(model, None)  # X is an array, also where a frame was given
     found = compare_maps(bare, X, y, view=points.view, layouts=layouts, random_state=seed)
     what = measured.in_words(points.n_given)
-    sampled = len(kept) < len(measured.rows)
-    drawn = (
-        f"{count(len(kept), 'row')} without missing values, drawn at random of " if sampled else ""
-    )
-    return Scores(found, f"Measured on {drawn}{what}.")
+    how = [", drawn at random"] if len(chosen) < len(measured.rows) else []
+    how += [", without missing values"] if len(kept) < len(chosen) else []
+    some = f"{count(len(kept), 'row')}{''.join(how)}, of " if how else ""
+    return Scores(found, f"Measured on {some}{what}.")
 
 
 def _spec(model: Estimator, points: MapPoints, arrays: _Arrays) -> dict[str, Any]:
@@ -295,7 +294,7 @@ def _add_grid(spec: dict[str, Any], model: Estimator, points: MapPoints, arrays:
     arrays.add("stretch", grid.stretch)
     arrays.add("gaps", grid.gaps)
     ends = {"low": grid.low.tolist(), "high": grid.high.tolist()}
-    spec["grid"] = {"size": GRID, "steps": STEPS, **ends}
+    spec["grid"] = {"size": GRID, "steps": STEPS, "gap_cost": GAP_COST, **ends}
 
 
 def _colors(spec: dict[str, Any], points: MapPoints) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ from narrows.parts.likelihoods.base import Likelihood
 from narrows.parts.likelihoods.continuous import Bernoulli
 from narrows.parts.model import Model
 from narrows.parts.networks.architectures import (
-    FlattenLast,
     ResizeTo,
     Shuffle,
     TiedLinear,
@@ -70,7 +69,7 @@ def page_decoder(model: Estimator) -> PageDecoder:
             "itself; use `narrows explore`, which asks the model."
         )
     out = _Exported()
-    layers = [*out.network(state.model.g, (state.config.latent_dim,))]
+    layers = [*out.network(state.model.g)]
     if isinstance(D, Bernoulli):
         layers.append({"op": "sigmoid"})
     layers += _units(model)
@@ -155,13 +154,13 @@ class _Exported:
         self.n_weights += flat.size
         return place
 
-    def network(self, net: nn.Module, shape: tuple[int, ...]) -> Iterable[Layer]:
+    def network(self, net: nn.Module) -> Iterable[Layer]:
         """The layers of a network."""
         if isinstance(net, nn.Sequential):
             for part in net:
-                yield from self.network(part, shape)
+                yield from self.network(part)
         elif isinstance(net, WithPath):
-            parts = [list(self.network(part, shape)) for part in (net.net, net.path)]
+            parts = [list(self.network(part)) for part in (net.net, net.path)]
             yield {"op": "sum", "parts": parts}
         elif isinstance(net, nn.Identity):
             return
@@ -190,8 +189,6 @@ class _Exported:
         if isinstance(net, BoundedHead):
             n = net.low.numel()
             return {"op": "clamp", "low": self.keep(net.low), "high": self.keep(net.high), "n": n}
-        if isinstance(net, nn.Flatten | FlattenLast):
-            raise ParameterError("A decoder that flattens its input is none of narrows' own.")
         raise ParameterError(
             f"The decoder has a layer {type(net).__name__}, which a page cannot compute by itself; "
             "use `narrows explore`, which asks the model."
@@ -202,14 +199,11 @@ class _Exported:
         return {"op": "dense", "in": into, "out": out, "W": self.keep(W), "b": self.keep(b, out)}
 
     def _conv(self, net: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d) -> Layer:
-        if net.groups != 1 or max(net.dilation) > 1 or net.padding_mode != "zeros":
+        plain = net.groups == 1 and max(net.dilation) == 1 and net.padding_mode == "zeros"
+        if not plain or isinstance(net.padding, str):
             raise ParameterError(
-                "The decoder has a convolution in groups, dilated or with another padding than "
-                "zeros, which a page cannot compute; use `narrows explore`."
-            )
-        if isinstance(net.padding, str):
-            raise ParameterError(
-                "The decoder has a convolution with padding by name; give a number."
+                "The decoder has a convolution in groups, dilated or with a padding of another "
+                "kind, which a page cannot compute; use `narrows explore`, which asks the model."
             )
         return {
             "op": "transposed" if net.transposed else "conv",

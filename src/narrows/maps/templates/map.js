@@ -839,7 +839,7 @@ function spherical(a, b, steps) { // about the origin; directions and lengths ch
 // its steps to eight neighbours, and through theirs to the eight opposite ones. Where no data are, in
 // `gaps`, a step counts for more, as in maps/geometry.py: the path goes round.
 function shortest(grid, { edges, gaps }, from, to) {
-  const { size, low, high, steps } = grid, n = size * size;
+  const { size, low, high, steps, gap_cost: cost } = grid, n = size * size;
   const node = (code) => [0, 1].map((i) =>
     Math.round(Math.min(1, Math.max(0, (code[i] - low[i]) / (high[i] - low[i]))) * (size - 1)));
   const number = ([i, j]) => i * size + j, first = number(node(from)), last = number(node(to));
@@ -857,7 +857,7 @@ function shortest(grid, { edges, gaps }, from, to) {
         const a = x + sign * dx, b = y + sign * dy;
         if (a < 0 || b < 0 || a >= size || b >= size) continue;
         const start = sign === 1 ? best : number([a, b]); // an edge belongs to its lower end
-        const next = number([a, b]), dear = 1 + 5 * (gaps[best] + gaps[next]);
+        const next = number([a, b]), dear = 1 + (cost / 2) * (gaps[best] + gaps[next]);
         const length = far[best] + dear * edges[s * n + start];
         if (length < far[next]) {
           far[next] = length;

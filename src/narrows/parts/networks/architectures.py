@@ -60,7 +60,7 @@ class NetworkOptions:
 def dense_widths(features: int) -> tuple[int, ...]:
     """Two hidden widths: at least twice the input (a power of 2, 64 to 512), then half of that.
 
-    They are those of models fitted before `default_widths`, whose files do not name them.
+    Of codecs and ladders, and of models fitted before `default_widths`: their files name no widths.
     """
     first = min(512, max(64, 2 ** math.ceil(math.log2(2 * features))))
     return first, first // 2
